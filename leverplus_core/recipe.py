@@ -1,0 +1,279 @@
+"""A recipe is the whole experiment on a page: YAML, `extends:`, and dotted overrides, validated before any work.
+
+It composes the settings of every stage, so it stands above them in the house; the stages themselves never see it.
+Parts (`sampler: {name: mix, k: 32}`, or just `sampler: mix`) are validated by the catalogue when they are built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from leverplus_core.candidates import CandidateSettings
+from leverplus_core.errors import RecipeError, did_you_mean
+from leverplus_core.evaluation import EvaluationSettings
+from leverplus_core.files import fingerprint
+from leverplus_core.prompt import PromptSettings
+from leverplus_core.records import Decoding
+from leverplus_core.scoring import BeamSettings
+from leverplus_core.selector import SelectorSettings
+from leverplus_core.training.settings import GrpoSettings, RceSettings, SftSettings
+
+PARTS = ("dataset", "model", "encoder", "sampler", "balancer", "reward")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PartSpec(BaseModel):
+    """A part by name, with its settings beside the name."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        return parse_part(value) if isinstance(value, str) else value
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class DecodingSettings(_Frozen):
+    """How answers are generated; deterministic."""
+
+    max_new_tokens: int = Field(5, ge=1)
+    num_beams: int = Field(3, ge=1)
+    length_penalty: float = 0.0
+
+    def decoding(self) -> Decoding:
+        return Decoding(self.max_new_tokens, self.num_beams, self.length_penalty)
+
+
+class ScoringSettings(_Frozen):
+    """Which train questions are measured, and how."""
+
+    questions: int | None = Field(800, ge=1, description="train questions to measure, seeded; null for all")
+    correct_at: float = Field(0.5, gt=0, le=1, description="a candidate is correct from this accuracy on")
+    beams: BeamSettings = BeamSettings()
+    candidates: CandidateSettings = CandidateSettings()
+
+
+class TrainingSettings(_Frozen):
+    """The selector's training: SFT on the beams, then RCE and GRPO on the candidates. `epochs: 0` switches one off."""
+
+    held_out: float = Field(0.15, gt=0, lt=1, description="share of the train questions that choose the epoch")
+    sft: SftSettings = SftSettings()
+    rce: RceSettings = RceSettings()
+    grpo: GrpoSettings = GrpoSettings()
+
+
+class Recipe(_Frozen):
+    """Everything that decides a result. Two equal recipes have one fingerprint, and are one run."""
+
+    name: str = "unnamed"
+    note: str = Field("", description="shown with every result")
+    seed: int = 0
+    threads: int | None = Field(None, ge=1, description="CPU threads; null leaves torch's choice; not fingerprinted")
+    dataset: PartSpec = PartSpec(name="demo_world")
+    model: PartSpec = PartSpec(name="qwen2_5_vl")
+    encoder: PartSpec = PartSpec(name="vlm")
+    sampler: PartSpec = PartSpec(name="rand")
+    balancer: PartSpec = PartSpec(name="top_pn")
+    reward: PartSpec = PartSpec(name="separated")
+    prompt: PromptSettings = PromptSettings()
+    decoding: DecodingSettings = DecodingSettings()
+    scoring: ScoringSettings = ScoringSettings()
+    selector: SelectorSettings = SelectorSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    _lines: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not value or ":" in value or value == "latest":
+            raise ValueError("must not be empty, 'latest', or hold a colon")
+        return value
+
+    @classmethod
+    def load(cls, source: str | Path = "demo", overrides: Sequence[str] = (), parts: Mapping[str, str] | None = None) -> Recipe:
+        """Read a recipe file, or a bundled recipe by name; then `parts` ("mix:k=32" each), then `a.b=c` overrides.
+
+        Raises RecipeError: no such file, malformed YAML, a circular `extends`, an unknown key or a bad value, with
+        the file and line.
+        """
+        values, lines = _read(source, ())
+        for kind, text in (parts or {}).items():
+            values[kind], lines[kind] = parse_part(text), f"--{kind}"
+        for text in overrides:
+            _override(values, lines, text)
+        return cls.of(values, lines)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], lines: Mapping[str, str] | None = None) -> Recipe:
+        """Validate plain values; `lines` says where each dotted key stands."""
+        try:
+            recipe = cls.model_validate(dict(values))
+        except ValidationError as e:
+            raise _explain(e, lines or {}) from e
+        recipe._lines.update(lines or {})
+        return recipe
+
+    def where(self, key: str) -> str:
+        """File and line of a dotted key, or '' for a default."""
+        return _nearest(self._lines, key)
+
+    def values(self) -> dict[str, Any]:
+        """Plain JSON-able values, defaults included."""
+        return self.model_dump(mode="json")
+
+    def fingerprint(self) -> str:
+        """16 hex digits over everything that decides a result (not the name, the note or the threads)."""
+        return fingerprint({k: v for k, v in self.values().items() if k not in ("name", "note", "threads")})
+
+
+def bundled() -> dict[str, Path]:
+    """The recipes that ship with leverplus, by name."""
+    folder = Path(str(resources.files("leverplus_core") / "recipes"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def parse_part(text: str) -> dict[str, Any]:
+    """`mix:k=32,text=0.5` -> {name: mix, k: 32, text: 0.5}; values are YAML."""
+    name, _, rest = text.partition(":")
+    part: dict[str, Any] = {"name": name.strip()}
+    if not part["name"]:
+        raise RecipeError(f"'{text}' names no part.", "Write NAME or NAME:key=value,key=value.")
+    for item in filter(None, (piece.strip() for piece in rest.split(","))):
+        key, equals, value = item.partition("=")
+        if not equals or not key.strip():
+            raise RecipeError(f"'{item}' in '{text}' is not key=value.", "Write NAME:key=value,key=value.")
+        part[key.strip()] = _scalar(value, item)
+    return part
+
+
+def _scalar(text: str, where: str) -> Any:
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as e:
+        raise RecipeError(f"the value in '{where}' is not YAML.") from e
+
+
+def _read(source: str | Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+    path = Path(source)
+    if not path.is_file():
+        known = bundled()
+        near = [seen[-1].parent / path] if seen else []
+        if str(source) in known:
+            path = known[str(source)]
+        elif near and near[0].is_file():
+            path = near[0]
+        else:
+            raise RecipeError(f"no recipe '{source}'{f' (extended by {seen[-1].name})' if seen else ''}.", f"It is neither a file nor bundled. {did_you_mean(str(source), known)}")
+    path = path.resolve()
+    if path in seen:
+        raise RecipeError(f"{path.name} extends itself: {' -> '.join(p.name for p in (*seen, path))}.", "Remove one `extends:`.")
+    try:
+        document = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+    except MarkedYAMLError as e:
+        line = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
+        raise RecipeError(f"{path.name}{line} is not YAML: {e.problem or e.context or 'malformed'}.", "Mend that line.") from e
+    except (OSError, UnicodeDecodeError, YAMLError) as e:
+        raise RecipeError(f"{path.name} cannot be read: {e}.") from e
+    if document is None:
+        document = CommentedMap()
+    if not isinstance(document, CommentedMap):
+        raise RecipeError(f"{path.name} is not a mapping of settings.", "Start with `name: ...`.")
+    lines: dict[str, str] = {}
+    values = _plain(document, path.name, "", lines)
+    base = values.pop("extends", None)
+    if base is not None:
+        below, below_lines = _read(str(base), (*seen, path))
+        values, lines = _merge(below, values), below_lines | lines
+    values.setdefault("name", path.stem)
+    if base is not None and "name" not in document:
+        values["name"] = path.stem
+    return values, lines
+
+
+def _plain(node: Any, file: str, prefix: str, lines: dict[str, str]) -> Any:
+    if isinstance(node, CommentedMap):
+        values = {}
+        for key, value in node.items():
+            dotted = f"{prefix}.{key}" if prefix else str(key)
+            lines[dotted] = f"{file}:{node.lc.key(key)[0] + 1}"
+            values[str(key)] = _plain(value, file, dotted, lines)
+        return values
+    if isinstance(node, CommentedSeq):
+        return [_plain(value, file, prefix, lines) for value in node]
+    if isinstance(node, str):
+        return str(node)
+    # ruamel keeps how a number was written in its own subclasses; plain ones make equal fingerprints.
+    return float(node) if isinstance(node, float) else node
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
+    """`above` over `below`; a part of another name replaces the part whole, settings of one name are merged."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        if depth == 0 and key in PARTS:
+            old, value = _as_part(old), _as_part(value)
+            if isinstance(old, dict) and isinstance(value, dict) and value.get("name", old.get("name")) != old.get("name"):
+                old = None
+        merged[key] = _merge(old, value, depth + 1) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _as_part(value: Any) -> Any:
+    return parse_part(value) if isinstance(value, str) else value
+
+
+def _override(values: dict[str, Any], lines: dict[str, str], text: str) -> None:
+    key, equals, raw = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise RecipeError(f"--set '{text}' is not key=value.", "Write --set sampler.k=32.")
+    above: Any = _scalar(raw, f"--set {text}")
+    for name in reversed(key.split(".")):
+        above = {name: above}
+    merged = _merge(values, above)
+    values.clear()
+    values.update(merged)
+    lines[key] = f"--set {key}"
+
+
+def _nearest(lines: Mapping[str, str], key: str) -> str:
+    while key:
+        if key in lines:
+            return lines[key]
+        key = key.rpartition(".")[0]
+    return ""
+
+
+def _explain(error: ValidationError, lines: Mapping[str, str]) -> RecipeError:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(piece) for piece in first["loc"])
+    where = _nearest(lines, key)
+    at = f" in {where}" if where else ""
+    if first["type"] == "extra_forbidden":
+        parent = Recipe
+        for piece in first["loc"][:-1]:
+            parent = parent.model_fields[str(piece)].annotation  # type: ignore[assignment]
+        return RecipeError(f"unknown key '{key}'{at}.", did_you_mean(str(first["loc"][-1]), parent.model_fields))
+    given = first.get("input")
+    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return RecipeError(f"'{key}'{at}: {first['msg'].removeprefix('Value error, ')}{shown}.")

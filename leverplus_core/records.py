@@ -1,0 +1,119 @@
+"""The nouns that stages hand to each other: frozen, JSON-able, no behaviour.
+
+Every score is such that higher is better; accuracies are in [0, 1]; log-probabilities are natural.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture, by `id` (two questions about one picture share it), with the file and, where known, a caption."""
+
+    id: str
+    path: str | None = None
+    caption: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question about an image, with all annotators' answers (ten in VQA)."""
+
+    id: str
+    text: str
+    image: Image
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A train question shown with its most frequent answer."""
+
+    id: str
+    text: str
+    image: Image
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One speaker's content: texts and images in reading order."""
+
+    role: Role
+    content: tuple[str | Image, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the VLM reads before it answers. The answer follows as the assistant's turn."""
+
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How answers are generated; greedy or beam search, never sampled."""
+
+    max_new_tokens: int = 5
+    num_beams: int = 3
+    length_penalty: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLogprob:
+    """Log-probability of an answer after a prompt: the sum over its tokens (with no end mark), and their number."""
+
+    sum: float
+    tokens: int
+
+    @property
+    def mean(self) -> float:
+        return self.sum / max(self.tokens, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An ordered demonstration sequence for a question, with what the VLM did after it.
+
+    `accuracy` is the official VQA accuracy of the generated answer; `correct` is `accuracy >= correct_at` of the
+    recipe; `logprob` is the mean log-probability a token of the most frequent true answer; `info_score` is the
+    gain of the geometric-mean probability of that answer over no demonstrations; `source` says who proposed it.
+    """
+
+    question_id: str
+    demonstrations: tuple[str, ...]
+    source: str
+    raw_text: str
+    prediction: str
+    accuracy: float
+    correct: bool
+    logprob: float
+    info_score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """A demonstration sequence that the InfoScore beam search kept; `score` is the sum of its steps' InfoScores."""
+
+    question_id: str
+    demonstrations: tuple[str, ...]
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer to one evaluation question under one method and shot count."""
+
+    method: str
+    shots: int
+    question_id: str
+    image_id: str
+    demonstrations: tuple[str, ...]
+    raw_text: str
+    prediction: str
+    accuracy: float

@@ -1,0 +1,250 @@
+"""What each stage reads, does and writes. Stages speak through files; `pipeline` knows their order.
+
+A stage function is given a folder to write to and what it needs, and returns the facts worth keeping in its
+provenance. The training stages stand in `leverplus_core.learning`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leverplus_core.candidates import CandidateSettings, propose
+from leverplus_core.checkpoint import load_selector
+from leverplus_core.errors import DataError
+from leverplus_core.evaluation import LEARNED, Bench, EvaluationSettings, answer, choose, evaluation_order, sample_sizes
+from leverplus_core.files import read_json, read_jsonl, write_bytes, write_json, write_jsonl
+from leverplus_core.parts import Balancer, Bank, Dataset, Encoder, Features, Floats, Query, Sampler, Split, Vlm
+from leverplus_core.records import Candidate, Question
+from leverplus_core.records import Sequence as Kept
+from leverplus_core.registry import Registry
+from leverplus_core.scoring import BeamSettings, Scorer, beam_search
+from leverplus_core.seeding import rng
+from leverplus_core.selector import Batch
+from leverplus_core.table import SelectorTable
+
+SPLITS: tuple[Split, ...] = ("train", "validation")
+
+
+@dataclass(frozen=True)
+class EncodedData:
+    """Features of the demonstrations and of each split's questions, aligned with the dataset's rows."""
+
+    bank: Features
+    questions: Mapping[Split, Features]
+
+    @classmethod
+    def load(cls, folder: Path) -> EncodedData:
+        try:
+            with np.load(folder / "features.npz", allow_pickle=False) as z:
+                arrays = {name: z[name] for name in z.files}
+            bank = Features(arrays["bank_image"], arrays["bank_text"], arrays["bank_answer"])
+            questions = {split: Features(arrays[f"{split}_image"], arrays[f"{split}_text"]) for split in SPLITS}
+        except (OSError, ValueError, KeyError, EOFError) as e:
+            raise DataError(f"{folder / 'features.npz'} cannot be read: {e}.", f"Delete {folder} and run again.") from e
+        return cls(bank, questions)
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Each question's frozen pool, by train ids: question id -> demonstration ids."""
+
+    of: Mapping[Split, Mapping[str, Sequence[str]]]
+
+    @classmethod
+    def load(cls, folder: Path) -> Pools:
+        return cls(read_json(folder / "pools.json"))
+
+    @cached_property
+    def all(self) -> Mapping[str, Sequence[str]]:
+        return {**self.of["train"], **self.of["validation"]}
+
+
+def encode(out: Path, dataset: Dataset, encoder: Encoder, vlm: Vlm) -> dict[str, Any]:
+    """Encode every distinct image and text once."""
+    bank = dataset.demonstrations()
+    splits = {split: dataset.questions(split) for split in SPLITS}
+    if not bank or not all(splits.values()):
+        empty = "demonstrations" if not bank else next(s for s, rows in splits.items() if not rows) + " questions"
+        raise DataError(f"the dataset has no {empty}.", "Check its files and limits.")
+    everything = [*bank, *splits["train"], *splits["validation"]]
+    images = list(dict.fromkeys(row.image for row in everything))
+    texts = list(dict.fromkeys([row.text for row in everything] + [d.answer for d in bank]))
+    model = vlm if encoder.needs_vlm else None
+    image_rows = _checked(encoder.images(images, model), len(images), "image")
+    text_rows = _checked(encoder.texts(texts, model), len(texts), "text")
+    image_at = {image: i for i, image in enumerate(images)}
+    text_at = {text: i for i, text in enumerate(texts)}
+    arrays = {
+        "bank_image": image_rows[[image_at[d.image] for d in bank]],
+        "bank_text": text_rows[[text_at[d.text] for d in bank]],
+        "bank_answer": text_rows[[text_at[d.answer] for d in bank]],
+    }
+    for split, questions in splits.items():
+        arrays[f"{split}_image"] = image_rows[[image_at[q.image] for q in questions]]
+        arrays[f"{split}_text"] = text_rows[[text_at[q.text] for q in questions]]
+    buffer = BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    write_bytes(out / "features.npz", buffer.getvalue())
+    return {"images": len(images), "texts": len(texts), "image_width": image_rows.shape[1], "text_width": text_rows.shape[1]}
+
+
+def _checked(rows: Floats, count: int, what: str) -> Floats:
+    if rows.shape[0] != count or not np.isfinite(rows).all():
+        raise DataError(f"the encoder gave {rows.shape[0]} {what} rows for {count}, or values that are not finite.", "Check the encoder.")
+    return rows.astype(np.float32, copy=False)
+
+
+def pool(out: Path, dataset: Dataset, sampler: Sampler, encoded: EncodedData, seed: int) -> dict[str, Any]:
+    """Draw each question's pool, once, for every later stage."""
+    demonstrations = dataset.demonstrations()
+    bank = Bank(demonstrations, encoded.bank)
+    pools: dict[str, dict[str, list[str]]] = {}
+    for split in SPLITS:
+        features = encoded.questions[split]
+        pools[split] = {}
+        for row, question in enumerate(dataset.questions(split)):
+            query = Query(question, features.image[row], features.text[row])
+            drawn = sampler.pool(query, bank, rng(seed, "pool", question.id))
+            ids = [demonstrations[i].id for i in drawn]
+            if len(set(ids)) != sampler.k or any(demonstrations[i].image.id == question.image.id for i in drawn):
+                raise DataError(f"the sampler gave question {question.id} a pool with repeats, its own image, or not {sampler.k} rows.", "Mend the sampler.")
+            pools[split][question.id] = ids
+    write_json(out / "pools.json", pools)
+    return {"k": sampler.k, **{split: len(rows) for split, rows in pools.items()}}
+
+
+def beams(
+    out: Path, dataset: Dataset, pools: Pools, scorer: Scorer, settings: BeamSettings, count: int | None, seed: int
+) -> dict[str, Any]:
+    """InfoScore beam search for a seeded subset of the train questions."""
+    train = list(dataset.questions("train"))
+    if count is not None and count < len(train):
+        chosen = sorted(rng(seed, "scored questions").permutation(len(train))[:count])
+        train = [train[i] for i in chosen]
+    found = beam_search(scorer, train, pools.of["train"], settings)
+    write_jsonl(out / "beams.jsonl", (asdict(kept) for levels in found.values() for kept in levels[-1]))
+    best = [levels[-1][0].score for levels in found.values()]
+    return {"questions": len(found), "sequences": sum(len(v[-1]) for v in found.values()), "mean_best_score": float(np.mean(best))}
+
+
+def read_beams(folder: Path) -> dict[str, list[Kept]]:
+    """question id -> kept sequences, best first."""
+    rows: dict[str, list[Kept]] = {}
+    for row in read_jsonl(folder / "beams.jsonl"):
+        kept = Kept(row["question_id"], tuple(row["demonstrations"]), row["score"])
+        rows.setdefault(kept.question_id, []).append(kept)
+    return rows
+
+
+def candidates(
+    out: Path,
+    table: SelectorTable,
+    sft_folder: Path,
+    beams_folder: Path,
+    dataset: Dataset,
+    scorer: Scorer,
+    settings: CandidateSettings,
+    seed: int,
+) -> dict[str, Any]:
+    """Propose sequences with the SFT selector and measure them."""
+    selector, _ = load_selector(sft_folder)
+    questions = {q.id: q for q in dataset.questions("train")}
+    ids = list(read_beams(beams_folder))
+    rows: list[tuple[Question, tuple[str, ...], str]] = []
+    for start in range(0, len(ids), 256):
+        part = ids[start : start + 256]
+        for question_id, found in zip(part, propose(selector, table.batch(part), part, settings, seed), strict=True):
+            pool_ids = table.pool_ids[question_id]
+            rows += [(questions[question_id], tuple(pool_ids[p] for p in positions), source) for positions, source in found]
+    measured = scorer.candidates(rows)
+    write_jsonl(out / "candidates.jsonl", (asdict(c) for c in measured))
+    return shape(measured)
+
+
+def read_candidates(path: Path) -> dict[str, list[Candidate]]:
+    """question id -> its group."""
+    groups: dict[str, list[Candidate]] = {}
+    for row in read_jsonl(path):
+        candidate = Candidate(**{**row, "demonstrations": tuple(row["demonstrations"])})
+        groups.setdefault(candidate.question_id, []).append(candidate)
+    return groups
+
+
+def shape(rows: Sequence[Candidate]) -> dict[str, Any]:
+    """The report's table: questions, candidates, candidates a question, share of positives."""
+    per_question = Counter(c.question_id for c in rows)
+    return {
+        "questions": len(per_question),
+        "candidates": len(rows),
+        "candidates_a_question": len(rows) / max(len(per_question), 1),
+        "share_of_positives": sum(c.correct for c in rows) / max(len(rows), 1),
+    }
+
+
+def balance(out: Path, candidates_folder: Path, balancer: Balancer, seed: int) -> dict[str, Any]:
+    """Let the balancer pick which candidates teach. Raises DataError when it drops every question."""
+    groups = read_candidates(candidates_folder / "candidates.jsonl")
+    picked = {q: balancer.pick(group, rng(seed, "balance", q)) for q, group in groups.items()}
+    kept = [c for group in picked.values() for c in group]
+    before = [c for group in groups.values() for c in group]
+    if not kept:
+        raise DataError(f"the balancer dropped all {len(groups)} questions.", "Lower its min_pos, score more questions, or use keep_all.")
+    write_jsonl(out / "balanced.jsonl", (asdict(c) for c in kept))
+    facts = {"before": shape(before), "after": shape(kept)}
+    write_json(out / "balance.json", facts)
+    return facts
+
+
+def evaluate(
+    registry: Registry,
+    run_id: str,
+    table: SelectorTable,
+    checkpoints: Mapping[str, Path],
+    dataset: Dataset,
+    pools: Pools,
+    scorer: Scorer,
+    settings: EvaluationSettings,
+    seed: int,
+) -> None:
+    """Fill the grid, cell by cell; what the registry holds is not asked again."""
+    questions = evaluation_order(dataset.questions("validation"), settings, seed)
+    ids = [q.id for q in questions]
+    similarity = {q: table.similarity_of(q) for q in ids}
+    bench = Bench(
+        questions,
+        pools.of["validation"],
+        text_similarity={q: s[:, 1] for q, s in similarity.items()},
+        image_similarity={q: s[:, 0] for q, s in similarity.items()},
+    )
+    sizes = sample_sizes(settings, len(questions))
+    finished = registry.finished_cells(run_id)
+    for method in settings.methods:
+        if method in LEARNED and method not in checkpoints:
+            continue
+        shots = [n for n in ((0,) if method == "zero_shot" else settings.shots) if (method, n) not in finished]
+        if not shots:
+            continue
+        learned = None
+        if method in LEARNED:
+            selector, _ = load_selector(checkpoints[method])
+            selector.eval()
+
+            def learned(n: int, selector: Any = selector) -> Sequence[Sequence[int]]:
+                rows: list[Sequence[int]] = []
+                for start in range(0, len(ids), 256):
+                    batch: Batch = table.batch(ids[start : start + 256])
+                    positions, _ = selector.beam(batch, n, settings.beams)
+                    rows += positions[:, 0].tolist()
+                return rows
+
+        chosen = choose(method, shots, bench, scorer, settings, seed, learned)
+        for n, sequences in chosen.items():
+            registry.record_cell_predictions(run_id, method, n, answer(method, n, sequences, bench, scorer), sizes)

@@ -1,0 +1,258 @@
+"""For plugin authors: the obligations of `parts.py` as checks, and a tiny set of records to try a part on.
+
+    from leverplus_core.testing import check_reward
+
+    def test_my_reward_keeps_the_contract() -> None:
+        check_reward(MyReward())
+
+A check raises AssertionError with the obligation that the part breaks. Checks need nothing but the part, except an
+encoder that reads images, which is given pictures by `tiny_pictures(folder)`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from leverplus_core.errors import DataError
+from leverplus_core.parts import (
+    Balancer,
+    Bank,
+    Dataset,
+    Encoder,
+    Features,
+    Floats,
+    Part,
+    Query,
+    Reward,
+    Sampler,
+    Vlm,
+    allowed,
+)
+from leverplus_core.prompt import PromptSettings, build_prompt
+from leverplus_core.records import Candidate, Decoding, Demonstration, Image, Prompt, Question
+
+COLOURS = ("red", "green", "blue", "yellow", "black", "white")
+TOLERANCE = 1e-4  # float32, whatever the batch
+
+
+def tiny_pictures(folder: Path, count: int = 6, side: int = 64) -> list[Image]:
+    """`count` pictures of one colour each with a caption, written to `folder` as PNG of `side` x `side` pixels."""
+    from PIL import Image as Picture
+
+    folder.mkdir(parents=True, exist_ok=True)
+    images = []
+    for i in range(count):
+        colour = COLOURS[i % len(COLOURS)]
+        path = folder / f"picture{i}.png"
+        Picture.new("RGB", (side, side), colour).save(path)
+        images.append(Image(id=f"i{i}", path=str(path), caption=f"A picture that is {colour}."))
+    return images
+
+
+def tiny_questions(images: Sequence[Image]) -> list[Question]:
+    """One question an image, with ten answers."""
+    return [
+        Question(f"q{i}", f"What colour is this, number {i}?", image, (COLOURS[i % len(COLOURS)],) * 10)
+        for i, image in enumerate(images)
+    ]
+
+
+def tiny_demonstrations(questions: Sequence[Question]) -> list[Demonstration]:
+    """Each question shown with its answer."""
+    return [Demonstration(q.id, q.text, q.image, q.answers[0]) for q in questions]
+
+
+def tiny_bank(size: int = 24, dim: int = 8, seed: int = 0) -> tuple[Query, Bank]:
+    """A question and a bank of `size` rows, of which row 0 is the question itself and rows 1 and 2 show its image."""
+    draw = np.random.default_rng(seed)
+    pictures = [Image("asked" if i < 3 else f"i{i}", caption=f"picture {i}") for i in range(size)]
+    demonstrations = [Demonstration(f"q{i}", f"question {i}?", image, "yes") for i, image in enumerate(pictures)]
+    image, text, answer = (_unit_rows(draw, size, dim) for _ in range(3))
+    query = Query(Question("q0", "question 0?", pictures[0], ("yes",) * 10), image[0], text[0])
+    return query, Bank(demonstrations, Features(image, text, answer))
+
+
+def tiny_groups(seed: int = 0) -> list[list[Candidate]]:
+    """Groups of candidates: none, one, mixed, all correct, all wrong, and equal in every measurement."""
+    draw = np.random.default_rng(seed)
+
+    def candidate(i: int, accuracy: float) -> Candidate:
+        return Candidate(
+            question_id="q0",
+            demonstrations=(f"d{i}", f"d{i + 1}"),
+            source="beam",
+            raw_text=f"answer {i}",
+            prediction=f"answer {i}",
+            accuracy=accuracy,
+            correct=accuracy >= 0.5,
+            logprob=-float(draw.exponential()),
+            info_score=float(draw.normal(scale=0.1)),
+        )
+
+    mixed = [candidate(i, float(draw.choice([0.0, 0.3, 0.6, 1.0]))) for i in range(14)]
+    equal = [replace(mixed[0], demonstrations=(f"d{i}",)) for i in range(6)]
+    right, wrong = ([candidate(i, accuracy) for i in range(5)] for accuracy in (1.0, 0.0))
+    return [[], mixed[:1], mixed, right, wrong, equal]
+
+
+def check_part(part: Part) -> None:
+    """What every part owes: a first line for users, frozen settings that survive JSON, unknown settings refused."""
+    name = type(part).__name__
+    assert "__doc__" in vars(type(part)) and (type(part).__doc__ or "").strip(), f"{name} needs a docstring"
+    settings = json.loads(json.dumps(part.model_dump(mode="json"), allow_nan=False))
+    assert type(part).model_validate(settings) == part, f"{name}'s settings must survive JSON"
+    again = type(part).model_validate(settings).identity()
+    assert json.dumps(part.identity(), allow_nan=False) == json.dumps(again), f"{name}.identity() must be repeatable"
+    assert _raises(ValidationError, lambda: type(part).model_validate({**settings, "no_such_setting": 1})), (
+        f"{name} must refuse a setting it does not know"
+    )
+    for key in type(part).model_fields:
+        assert _raises(ValidationError, lambda key=key: setattr(part, key, None)), f"{name} must be frozen"
+
+
+def check_sampler(part: Sampler) -> None:
+    """`k` distinct rows, never the question nor its image, from `rng` alone; DataError when there are too few."""
+    check_part(part)
+    small = part.model_copy(update={"k": 5})
+    query, bank = tiny_bank()
+    fair = {int(row) for row in allowed(query, bank)}
+    first = small.pool(query, bank, np.random.default_rng(1))
+    assert len(first) == 5 and all(isinstance(row, int) for row in first), f"a pool is k row numbers, not {first}"
+    assert len(set(first)) == 5, f"a pool has no repeats: {first}"
+    assert set(first) <= fair, f"a pool never has the question itself nor its image: {sorted(set(first) - fair)}"
+    np.random.seed(7)  # noqa: NPY002 - to show that the part does not read this global state
+    assert first == small.pool(query, bank, np.random.default_rng(1)), "a pool depends on rng alone"
+    whole = part.model_copy(update={"k": len(fair)}).pool(query, bank, np.random.default_rng(2))
+    assert set(whole) == fair, "with k equal to what is allowed, the pool is all that is allowed"
+    if not small.needs_features():
+        blind = Bank(bank.demonstrations, Features(*(np.zeros((0, 0), np.float32),) * 2))
+        assert first == small.pool(query, blind, np.random.default_rng(1)), "needs_features() is False, yet they count"
+    greedy = part.model_copy(update={"k": len(fair) + 1})
+    empty = Bank([], Features(*(np.zeros((0, 8), np.float32),) * 3))
+    for what, sampler, source in (("fewer than k rows", greedy, bank), ("an empty bank", small, empty)):
+        assert _raises(DataError, lambda s=sampler, b=source: s.pool(query, b, np.random.default_rng(1))), (
+            f"{what} must raise DataError"
+        )
+
+
+def check_balancer(part: Balancer) -> None:
+    """A subset of the group without repeats, the same for the same `rng`."""
+    check_part(part)
+    for group in tiny_groups():
+        picked = part.pick(group, np.random.default_rng(1))
+        assert all(candidate in group for candidate in picked), "only candidates of the group can be picked"
+        assert len({c.demonstrations for c in picked}) == len(picked), "a candidate is picked once"
+        assert picked == part.pick(group, np.random.default_rng(1)), "the same rng must pick the same candidates"
+
+
+def check_reward(part: Reward) -> None:
+    """Finite, one a candidate in order, independent of the group's order; better in everything is never less."""
+    check_part(part)
+    for group in tiny_groups():
+        rewards = part.of(group)
+        assert len(rewards) == len(group), f"one reward a candidate: {len(rewards)} for {len(group)}"
+        assert all(math.isfinite(reward) for reward in rewards), f"rewards must be finite: {rewards}"
+        order = np.random.default_rng(3).permutation(len(group))
+        shuffled = part.of([group[i] for i in order])
+        expected = [rewards[i] for i in order]
+        assert np.allclose(shuffled, expected, rtol=0, atol=1e-9), "the group's order must not matter"
+    worse = replace(tiny_groups()[4][0], accuracy=0.0, correct=False, logprob=-3.0, info_score=-0.1)
+    better = replace(worse, demonstrations=("d9",), accuracy=1.0, correct=True, logprob=-0.1, info_score=0.3)
+    low, high = part.of([worse, better])
+    assert high >= low, "higher is better: a candidate better in every measurement got less"
+
+
+def check_encoder(part: Encoder, images: Sequence[Image], vlm: Vlm | None = None) -> None:
+    """float32 unit rows, one an input in order, the same whatever the batch. `vlm` goes to parts with `needs_vlm`."""
+    check_part(part)
+    used = vlm if part.needs_vlm else None
+    assert not part.needs_vlm or used is not None, "needs_vlm is set: give check_encoder a vlm"
+    texts = ["What is this?", "red", "a much longer question, with many more words than the other two?"]
+    _check_rows("texts", lambda rows: part.texts([texts[i] for i in rows], used), len(texts))
+    _check_rows("images", lambda rows: part.images([images[i] for i in rows], used), len(images))
+
+
+def check_vlm(part: Vlm, images: Sequence[Image]) -> None:
+    """Results do not depend on the batch, the order or the past; an unreadable image raises DataError.
+
+    `images` need a path and a caption, at least three. Prompts of zero, one and two demonstrations are mixed.
+    """
+    check_part(part)
+    questions = tiny_questions(images[:3])
+    demonstrations = tiny_demonstrations(questions)
+    settings = PromptSettings()
+    shown = [[], demonstrations[1:2], demonstrations[:2]]
+    prompts = [build_prompt(d, q, settings) for d, q in zip(shown, questions, strict=True)]
+    answers = ["red", "green", "red"]
+    batch = part.logprob(prompts, answers)
+    assert len(batch) == len(prompts), "one result a prompt"
+    assert all(r.tokens >= 1 and r.sum <= 0 and math.isfinite(r.sum) for r in batch), f"not log-probabilities: {batch}"
+    single = [part.logprob([p], [a])[0] for p, a in zip(prompts, answers, strict=True)]
+    turned = part.logprob(prompts[::-1], answers[::-1])[::-1]
+    for what, other in (("the batch", single), ("the order of prompts", turned)):
+        worst = max(abs(a.sum - b.sum) for a, b in zip(batch, other, strict=True))
+        assert worst <= TOLERANCE, f"logprob depends on {what}, by {worst:.2e}"
+    for decoding in (Decoding(max_new_tokens=3), Decoding(max_new_tokens=3, num_beams=1)):
+        texts = part.generate(prompts, decoding)
+        assert texts == [part.generate([p], decoding)[0] for p in prompts], "generate depends on the batch"
+        assert texts == part.generate(prompts[::-1], decoding)[::-1], "generate depends on the order of prompts"
+    assert part.logprob([], []) == [] and part.generate([], Decoding()) == [], "no prompts, no results"
+    lost = Image("lost", path="no/such/picture.png")
+    unreadable: list[Prompt] = [build_prompt([], replace(questions[0], image=lost), settings)]
+    assert _raises(DataError, lambda: part.logprob(unreadable, ["red"])), "an unreadable image must raise DataError"
+
+
+def check_dataset(part: Dataset) -> None:
+    """Unique ids, distinct splits, answers everywhere, demonstrations from train only, the same rows every time."""
+    check_part(part)
+    train, validation = part.questions("train"), part.questions("validation")
+    demonstrations = part.demonstrations()
+    assert train and validation and demonstrations, "no split is empty"
+    asked = {question.id: question for question in train}
+    for name, ids in (
+        ("train", [q.id for q in train]),
+        ("validation", [q.id for q in validation]),
+        ("demonstrations", [d.id for d in demonstrations]),
+    ):
+        assert len(set(ids)) == len(ids), f"ids of {name} must be unique"
+    assert not asked.keys() & {q.id for q in validation}, "train and validation questions must be distinct"
+    assert all(q.answers and all(q.answers) for q in (*train, *validation)), "every question needs an answer"
+    for demonstration in demonstrations:
+        assert demonstration.id in asked, f"demonstration {demonstration.id} is not of the train split"
+        assert demonstration.answer in asked[demonstration.id].answers, f"{demonstration.id} shows a foreign answer"
+    images = {q.image.id: q.image for q in (*train, *validation)}.values()
+    assert all(i.caption or (i.path and Path(i.path).is_file()) for i in images), "an image needs a file or a caption"
+    again = type(part).model_validate(part.model_dump())
+    assert list(again.questions("train")) == list(train), "the same settings must give the same rows"
+    assert list(again.questions("validation")) == list(validation), "the same settings must give the same rows"
+    assert list(again.demonstrations()) == list(demonstrations), "the same settings must give the same rows"
+
+
+def _unit_rows(draw: np.random.Generator, size: int, dim: int) -> Floats:
+    rows = draw.normal(size=(size, dim))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _check_rows(what: str, encode: Callable[[Sequence[int]], Floats], count: int) -> None:
+    rows = encode(range(count))
+    assert rows.dtype == np.float32 and rows.ndim == 2 and len(rows) == count, f"{what}: float32 (N, D), one an input"
+    assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=TOLERANCE), f"{what}: rows must have length 1"
+    single = np.concatenate([encode([i]) for i in range(count)])
+    turned = encode(range(count)[::-1])[::-1]
+    assert np.allclose(rows, single, atol=TOLERANCE), f"{what}: a row depends on the batch"
+    assert np.allclose(rows, turned, atol=TOLERANCE), f"{what}: a row depends on the order"
+
+
+def _raises(expected: type[Exception], action: Callable[[], object]) -> bool:
+    try:
+        action()
+    except expected:
+        return True
+    return False

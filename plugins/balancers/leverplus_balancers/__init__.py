@@ -1,0 +1,13 @@
+"""Built-in balancers: which of a question's candidates teach."""
+
+from __future__ import annotations
+
+from leverplus_core import hookimpl
+
+
+@hookimpl
+def leverplus_balancers() -> dict[str, str]:
+    return {
+        "top_pn": "leverplus_balancers.top_pn:TopPnBalancer",
+        "keep_all": "leverplus_balancers.keep_all:KeepAllBalancer",
+    }

@@ -1,0 +1,13 @@
+"""Built-in VLM backends."""
+
+from __future__ import annotations
+
+from leverplus_core.hookspecs import hookimpl
+
+
+@hookimpl
+def leverplus_vlms() -> dict[str, str]:
+    return {
+        "qwen2_5_vl": "leverplus_models.qwen2_5_vl:Qwen25Vl",
+        "caption_lm": "leverplus_models.caption_lm:CaptionLm",
+    }

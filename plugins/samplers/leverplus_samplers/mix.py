@@ -1,0 +1,49 @@
+"""`mix`: part uniform, part near in text, part near in image."""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from leverplus_core import Bank, Query, Sampler
+from leverplus_samplers.choice import nearest, rows_for
+
+
+class MixSampler(Sampler):
+    """Half uniform, a quarter nearest in text, a quarter nearest in image; duplicates removed and refilled.
+
+    The near ones are taken first and the uniform draw fills up what is left, so that a demonstration near in both
+    counts once and the pool still has k. Text takes the rounded-down share, then image, and `rand` the rest.
+    """
+
+    k: int = Field(64, ge=1, description="demonstrations in a pool")
+    text: float = Field(0.25, ge=0, le=1, description="share nearest by the question's text")
+    image: float = Field(0.25, ge=0, le=1, description="share nearest by the image; the rest is uniform")
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> MixSampler:
+        if self.text + self.image > 1:
+            raise ValueError(f"the shares text={self.text} and image={self.image} must not add up to more than 1")
+        return self
+
+    def pool(self, query: Query, bank: Bank, rng: np.random.Generator) -> list[int]:
+        rows = rows_for(query, bank, self.k)
+        chosen: dict[int, None] = {}  # a dict keeps the order of insertion
+        for share, features, vector in (
+            (self.text, bank.features.text, query.text),
+            (self.image, bank.features.image, query.image),
+        ):
+            count = math.floor(share * self.k)
+            if count:
+                # A row that is in already is passed over for the next nearest, so that each share is filled.
+                fresh = (int(row) for row in nearest(rows, features, vector) if int(row) not in chosen)
+                chosen.update(dict.fromkeys(islice(fresh, count)))
+        rest = np.array([row for row in rows if int(row) not in chosen], dtype=np.intp)
+        uniform = rng.choice(rest, size=self.k - len(chosen), replace=False)
+        return [int(row) for row in uniform] + list(chosen)
+
+    def needs_features(self) -> bool:
+        return math.floor(self.text * self.k) + math.floor(self.image * self.k) > 0
