@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from leverplus_core import stages
+from leverplus_core import learning, stages
 from leverplus_core.environment import describe_environment, describe_git
 from leverplus_core.errors import LeverplusError
 from leverplus_core.evaluation import LEARNED
@@ -27,8 +27,10 @@ from leverplus_core.parts import Balancer, Dataset, Encoder, Part, Reward, Sampl
 from leverplus_core.plugins import Catalogue
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.recipe import PARTS, PartSpec, Recipe
+from leverplus_core.records import Candidate
 from leverplus_core.registry import Registry, RunRecord
 from leverplus_core.scoring import Scorer
+from leverplus_core.table import SelectorTable
 
 STAGES = ("encode", "pool", "beams", "sft", "candidates", "balance", "rce", "grpo", "evaluate")
 FORMAT = 1
@@ -182,21 +184,21 @@ class _Job:
         return self.workspace.stage(stage, self.fingerprints[stage])
 
     def run(self, until: str) -> dict[str, str]:
+        training = self.recipe.training
+        how = (training.held_out, self.recipe.seed, self.progress)
         work: dict[str, Callable[[Path], dict[str, Any]]] = {
             "encode": lambda out: stages.encode(out, self.parts.dataset, self.parts.encoder, self.parts.vlm),
             "pool": lambda out: stages.pool(out, self.parts.dataset, self.parts.sampler, self.features, self.recipe.seed),
             "beams": lambda out: stages.beams(out, self.parts.dataset, self.pools, self.scorer, self.recipe.scoring.beams,
                                               self.recipe.scoring.questions, self.recipe.seed),
-            "sft": lambda out: stages.sft(out, self.table, self.folder("beams").path, self.recipe.selector,
-                                          self.recipe.training.sft, self.recipe.training.held_out, self.recipe.seed, self.progress),
+            "sft": lambda out: learning.sft(out, self.table, stages.read_beams(self.folder("beams").path), self.recipe.selector,
+                                            training.sft, *how),
             "candidates": lambda out: stages.candidates(out, self.table, self.folder("sft").path, self.folder("beams").path,
                                                         self.parts.dataset, self.scorer, self.recipe.scoring.candidates, self.recipe.seed),
             "balance": lambda out: stages.balance(out, self.folder("candidates").path, self.parts.balancer, self.recipe.seed),
-            "rce": lambda out: stages.rce(out, self.table, self.folder("balance").path, self.folder("sft").path, self.parts.reward,
-                                          self.recipe.training.rce, self.recipe.training.held_out, self.recipe.seed, self.progress),
-            "grpo": lambda out: stages.grpo(out, self.table, self.folder("balance").path, self.folder(self._before_grpo()).path,
-                                            self.parts.reward, self.recipe.training.grpo, self.recipe.training.held_out,
-                                            self.recipe.seed, self.progress),
+            "rce": lambda out: learning.rce(out, self.table, self.groups, self.folder("sft").path, self.parts.reward, training.rce, *how),
+            "grpo": lambda out: learning.grpo(out, self.table, self.groups, self.folder(self._before_grpo()).path, self.parts.reward,
+                                              training.grpo, *how),
         }  # fmt: skip
         states: dict[str, str] = {}
         for stage in STAGES[: STAGES.index(until) + 1]:
@@ -245,7 +247,7 @@ class _Job:
 
     def _record_curve(self, stage: str, path: Path) -> None:
         if stage in LEARNED:
-            self.registry.record_curve(self.run_id, stage, stages.read_curve(path))
+            self.registry.record_curve(self.run_id, stage, learning.read_curve(path))
 
     def _before_grpo(self) -> str:
         return "rce" if self.recipe.training.rce.epochs else "sft"
@@ -273,5 +275,12 @@ class _Job:
         return stages.Pools.load(self.folder("pool").path)
 
     @cached_property
-    def table(self) -> stages.SelectorTable:
-        return stages.SelectorTable.of(self.parts.dataset, self.features, self.pools)
+    def groups(self) -> dict[str, list[Candidate]]:
+        return stages.read_candidates(self.folder("balance").path / "balanced.jsonl")
+
+    @cached_property
+    def table(self) -> SelectorTable:
+        bank, splits = self.features.bank, self.features.questions
+        assert bank.answer is not None
+        questions = {split: (f.image, f.text) for split, f in splits.items()}
+        return SelectorTable.of(self.parts.dataset, (bank.image, bank.text, bank.answer), questions, self.pools.all)

@@ -200,7 +200,7 @@ _MEND = "Remove one, or set LEVERPLUS_DISABLE to the distribution to leave out."
 
 
 def _read(plugin: object, source: _Source) -> list[Entry]:
-    """What one plugin registers. Raises on a misspelt hook, no hook at all, or a result that is not names to targets."""
+    """What one plugin registers. Raises on a misspelt hook, no hook at all, or a result that is not a dict of targets."""
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
     manager.register(plugin, name=source.name)

@@ -128,6 +128,8 @@ class Selector(nn.Module):
             settings.state
         ]()
         self.weigh = nn.Linear(SIMILARITIES, 1, bias=False) if settings.similarity else None
+        if self.weigh is not None:
+            nn.init.constant_(self.weigh.weight, 0.1)  # starts as a nearest-neighbour search of both kinds
         self.query_mean: Tensor
         self.query_std: Tensor
         self.candidate_mean: Tensor

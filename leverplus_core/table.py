@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from leverplus_core.parts import Dataset, Floats
+from leverplus_core.parts import Dataset, Floats, Split
 from leverplus_core.selector import Batch
 
 
@@ -34,12 +34,12 @@ class SelectorTable:
         cls,
         dataset: Dataset,
         bank: tuple[Floats, Floats, Floats],
-        questions: Mapping[str, tuple[Floats, Floats]],
+        questions: Mapping[Split, tuple[Floats, Floats]],
         pools: Mapping[str, Sequence[str]],
     ) -> SelectorTable:
         """From the bank's (image, text, answer) rows and each split's (image, text) rows; `pools` by question id."""
         at = {d.id: i for i, d in enumerate(dataset.demonstrations())}
-        ids = [q.id for split in questions for q in dataset.questions(split)]  # type: ignore[arg-type]
+        ids = [q.id for split in questions for q in dataset.questions(split)]
         query = np.concatenate([np.concatenate(rows, axis=1) for rows in questions.values()])
         pool_rows = np.array([[at[i] for i in pools[q]] for q in ids])
         return cls(

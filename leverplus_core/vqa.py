@@ -98,7 +98,11 @@ def accuracy(prediction: str, answers: Sequence[str]) -> float:
 
 
 def most_frequent(answers: Sequence[str]) -> str:
-    """The answer given most often, as written; of several, the one given first. Raises DataError when there is none."""
-    if not answers:
+    """The answer given most often, as written, blanks aside; of several, the one given first.
+
+    Raises DataError when there is none.
+    """
+    given = [answer for answer in answers if answer.strip()]
+    if not given:
         raise DataError("a question without answers has no most frequent one.", "Leave it out of the dataset.")
-    return Counter(answers).most_common(1)[0][0]
+    return Counter(given).most_common(1)[0][0]

