@@ -1,7 +1,7 @@
 """leverplus: choose the demonstrations a vision-language model sees, learn the choice, report honest intervals.
 
-This is what a plugin author and a notebook import. `Recipe`, `run` and `Registry` load on first use, so that a plugin
-pays for nothing but the contracts, and `import leverplus_core` never imports torch.
+This is what a plugin author and a notebook import. Every name loads on first use, so that `leverplus --help` pays for
+none of them, and `import leverplus_core` never imports torch.
 """
 
 from __future__ import annotations
@@ -9,43 +9,42 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from leverplus_core.errors import (
-    CheckpointError,
-    DataError,
-    LeverplusError,
-    PluginError,
-    RecipeError,
-    RegistryError,
-    StorageError,
-)
-from leverplus_core.hookspecs import hookimpl
-from leverplus_core.parts import (
-    Balancer,
-    Bank,
-    Dataset,
-    Encoder,
-    Features,
-    Part,
-    Query,
-    Reward,
-    Sampler,
-    Vlm,
-    allowed,
-)
-from leverplus_core.plugins import Catalogue
-from leverplus_core.records import (
-    AnswerLogprob,
-    Candidate,
-    Decoding,
-    Demonstration,
-    Image,
-    Prediction,
-    Prompt,
-    Question,
-    Turn,
-)
-
 if TYPE_CHECKING:
+    from leverplus_core.errors import (
+        CheckpointError,
+        DataError,
+        LeverplusError,
+        PluginError,
+        RecipeError,
+        RegistryError,
+        StorageError,
+    )
+    from leverplus_core.hookspecs import hookimpl
+    from leverplus_core.parts import (
+        Balancer,
+        Bank,
+        Dataset,
+        Encoder,
+        Features,
+        Part,
+        Query,
+        Reward,
+        Sampler,
+        Vlm,
+        allowed,
+    )
+    from leverplus_core.plugins import Catalogue
+    from leverplus_core.records import (
+        AnswerLogprob,
+        Candidate,
+        Decoding,
+        Demonstration,
+        Image,
+        Prediction,
+        Prompt,
+        Question,
+        Turn,
+    )
     from leverplus_core.pipeline import run
     from leverplus_core.recipe import Recipe
     from leverplus_core.registry import Registry
@@ -87,7 +86,47 @@ __all__ = [
     "run",
 ]
 
-_LAZY = {"Recipe": "leverplus_core.recipe", "Registry": "leverplus_core.registry", "run": "leverplus_core.pipeline"}
+_HOME = {
+    "leverplus_core.errors": (
+        "CheckpointError",
+        "DataError",
+        "LeverplusError",
+        "PluginError",
+        "RecipeError",
+        "RegistryError",
+        "StorageError",
+    ),
+    "leverplus_core.hookspecs": ("hookimpl",),
+    "leverplus_core.parts": (
+        "Balancer",
+        "Bank",
+        "Dataset",
+        "Encoder",
+        "Features",
+        "Part",
+        "Query",
+        "Reward",
+        "Sampler",
+        "Vlm",
+        "allowed",
+    ),
+    "leverplus_core.pipeline": ("run",),
+    "leverplus_core.plugins": ("Catalogue",),
+    "leverplus_core.recipe": ("Recipe",),
+    "leverplus_core.records": (
+        "AnswerLogprob",
+        "Candidate",
+        "Decoding",
+        "Demonstration",
+        "Image",
+        "Prediction",
+        "Prompt",
+        "Question",
+        "Turn",
+    ),
+    "leverplus_core.registry": ("Registry",),
+}
+_LAZY = {name: module for module, names in _HOME.items() for name in names}
 
 
 def __getattr__(name: str) -> object:

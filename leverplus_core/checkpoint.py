@@ -1,6 +1,7 @@
 """A selector on disk: `selector.safetensors` beside `selector.json`, which says what it is and where it came from.
 
-Loading is strict: another architecture, a missing weight or a cut file is an error, never a selector that is partly random.
+Loading is strict: another architecture, a missing weight or a cut file is an error, never a selector that is partly
+random.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def save_selector(folder: Path, selector: Selector, meta: Mapping[str, Any]) -> 
 def load_selector(folder: Path, expect: Mapping[str, Any] | None = None) -> tuple[Selector, dict[str, Any]]:
     """The selector, in evaluation mode, and its `meta`.
 
-    `expect` names what must be equal: `architecture` (SelectorSettings or its dump), `query_width`, `candidate_width`, or any
-    key of `meta`. Raises CheckpointError when it is absent, damaged or another.
+    `expect` names what must be equal: `architecture` (SelectorSettings or its dump), `query_width`, `candidate_width`,
+    or any key of `meta`. Raises CheckpointError when it is absent, damaged or another.
     """
     where = folder / DESCRIPTION
     hint = f"Delete {folder} and train again."
@@ -53,7 +54,9 @@ def load_selector(folder: Path, expect: Mapping[str, Any] | None = None) -> tupl
         description = json.loads(where.read_text(encoding="utf-8"))
         data = (folder / WEIGHTS).read_bytes()
     except FileNotFoundError as e:
-        raise CheckpointError(f"no selector in {folder}: {Path(e.filename).name} is missing.", "Train one first.") from e
+        raise CheckpointError(
+            f"no selector in {folder}: {Path(e.filename).name} is missing.", "Train one first."
+        ) from e
     except (OSError, ValueError) as e:
         raise CheckpointError(f"{where} cannot be read: {e}.", hint) from e
     if not isinstance(description, dict) or description.get("format") != FORMAT:
@@ -64,11 +67,18 @@ def load_selector(folder: Path, expect: Mapping[str, Any] | None = None) -> tupl
         digest, meta = description["sha256"], dict(description["meta"])
     except (KeyError, TypeError, ValueError, ValidationError) as e:
         raise CheckpointError(f"{where} does not describe a selector: {str(e).splitlines()[0]}.", hint) from e
-    known = {**meta, "architecture": settings.model_dump(mode="json"), "query_width": widths[0], "candidate_width": widths[1]}
+    known = {
+        **meta,
+        "architecture": settings.model_dump(mode="json"),
+        "query_width": widths[0],
+        "candidate_width": widths[1],
+    }
     for key, value in (expect or {}).items():
         wanted = value.model_dump(mode="json") if isinstance(value, SelectorSettings) else value
         if known.get(key) != wanted:
-            raise CheckpointError(f"{folder} has another {key}: {known.get(key)}, not {wanted}.", "Train for these settings.")
+            raise CheckpointError(
+                f"{folder} has another {key}: {known.get(key)}, not {wanted}.", "Train for these settings."
+            )
     if hashlib.sha256(data).hexdigest() != digest:
         raise CheckpointError(f"{folder / WEIGHTS} is cut or not the file that {DESCRIPTION} describes.", hint)
     selector = Selector(settings, *widths)
@@ -76,5 +86,7 @@ def load_selector(folder: Path, expect: Mapping[str, Any] | None = None) -> tupl
         selector.load_state_dict(load(data), strict=True)
     except (SafetensorError, RuntimeError) as e:
         reason = " ".join(str(e).split())[:200]
-        raise CheckpointError(f"{folder / WEIGHTS} holds another architecture than {DESCRIPTION} says: {reason}.", hint) from e
+        raise CheckpointError(
+            f"{folder / WEIGHTS} holds another architecture than {DESCRIPTION} says: {reason}.", hint
+        ) from e
     return selector.eval(), meta

@@ -22,7 +22,6 @@ from leverplus_core.records import AnswerLogprob, Candidate, Decoding, Demonstra
 
 Floats = NDArray[np.float32]
 Split = Literal["train", "validation"]
-KINDS = ("dataset", "encoder", "sampler", "vlm", "balancer", "reward")
 
 
 class Part(BaseModel):

@@ -17,24 +17,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import pluggy
-from pydantic import ValidationError
 
 from leverplus_core import hookspecs
 from leverplus_core.errors import LeverplusError, PluginError, RecipeError, did_you_mean
-from leverplus_core.parts import KINDS, Balancer, Dataset, Encoder, Part, Reward, Sampler, Vlm
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from leverplus_core.parts import Balancer, Dataset, Encoder, Part, Reward, Sampler, Vlm
 
 GROUP = "leverplus"
-CONTRACTS: dict[str, type[Part]] = {
-    "dataset": Dataset,
-    "encoder": Encoder,
-    "sampler": Sampler,
-    "vlm": Vlm,
-    "balancer": Balancer,
-    "reward": Reward,
+# Contracts by name: listing parts imports neither numpy nor pydantic.
+CONTRACTS = {
+    "dataset": "Dataset",
+    "encoder": "Encoder",
+    "sampler": "Sampler",
+    "vlm": "Vlm",
+    "balancer": "Balancer",
+    "reward": "Reward",
 }
+KINDS = tuple(CONTRACTS)
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # no ':', '=' or ',': the CLI's `mix:k=32,...` must stay readable
 
 
@@ -102,10 +107,9 @@ class Catalogue:
                 entries.append(_unread(source, f"broken: {_describe(error)}"))
         for path in extra_files:
             source = _Source(path.stem, str(path), str(path), "")
+            module = _import_file(path)
             try:
-                entries += _read(_import_file(path), source)
-            except LeverplusError:
-                raise
+                entries += _read(module, source)
             except (Exception, SystemExit) as error:
                 raise PluginError(f"--plugin {path} cannot be read: {_describe(error)}.") from error
         return cls(entries)
@@ -144,7 +148,7 @@ class Catalogue:
             raise
         except (Exception, SystemExit) as error:
             raise PluginError(f"{title} cannot be imported from {entry.target}: {_describe(error)}.") from error
-        contract = CONTRACTS[kind]
+        contract: type[Part] = getattr(importlib.import_module("leverplus_core.parts"), CONTRACTS[kind])
         if not (isinstance(found, type) and issubclass(found, contract)):
             raise PluginError(f"{title}: {entry.target} is not a leverplus_core.{contract.__name__}.")
         if inspect.isabstract(found):
@@ -183,6 +187,8 @@ class Catalogue:
 
         Raises PluginError for a part that is unknown, clashes or cannot be imported, RecipeError for its settings.
         """
+        from pydantic import ValidationError
+
         part = self.part_class(kind, name, where)
         try:
             return part.model_validate(dict(settings))
@@ -200,7 +206,7 @@ _MEND = "Remove one, or set LEVERPLUS_DISABLE to the distribution to leave out."
 
 
 def _read(plugin: object, source: _Source) -> list[Entry]:
-    """What one plugin registers. Raises on a misspelt hook, no hook at all, or a result that is not a dict of targets."""
+    """What one plugin registers. Raises on a misspelt hook, no hook at all, or a hook that returns no dict."""
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
     manager.register(plugin, name=source.name)
@@ -241,9 +247,9 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[path.stem] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except (Exception, SystemExit) as error:
         del sys.modules[path.stem]
-        raise
+        raise PluginError(f"--plugin {path} cannot be read: {_describe(error)}.") from error
     return module
 
 

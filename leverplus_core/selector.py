@@ -1,9 +1,9 @@
 """The pointer selector: from a question and its pool to an ordered sequence of demonstrations.
 
-Pointer networks: Vinyals, Fortunato and Jaitly, NeurIPS 2015 (arXiv:1506.03134); choosing demonstrations one by one with
-a small learned model: Lever-LM, Yang et al., NeurIPS 2024 (arXiv:2312.10104). Letters at line ends: B questions, K pool,
-C sequences a question, T steps, W width, S similarities. Nothing here knows a candidate's place in the pool, so that
-shuffling the pool shuffles the answer and no more.
+Pointer networks: Vinyals, Fortunato and Jaitly, NeurIPS 2015 (arXiv:1506.03134); choosing demonstrations one by one
+with a small learned model: Lever-LM, Yang et al., NeurIPS 2024 (arXiv:2312.10104). Letters at line ends: B questions,
+K pool, C sequences a question, T steps, W width, S similarities. Nothing here knows a candidate's place in the pool,
+so that shuffling the pool shuffles the answer and no more.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class SelectorSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: int = Field(256, ge=1)
+    width: int = Field(128, ge=1)
     layers: int = Field(1, ge=1, le=3, description="cross-attention layers between question and pool")
     heads: int = Field(4, ge=1)
     state: Literal["none", "gate", "gru"] = Field("gru", description="how a choice changes what is looked for next")
     temperature: float = Field(0.1, gt=0, description="of the cosine scores")
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
     similarity: bool = Field(True, description="add a learned weight on the image and text similarities to the score")
 
     @model_validator(mode="after")
@@ -70,13 +70,22 @@ class Encoded:
     prior: Tensor  # (B, K) added to every step's scores; -inf where the pool is padded
 
 
-class Tower(nn.Sequential):
-    """Two layers with GELU, then a norm."""
+class Tower(nn.Module):
+    """Two layers with GELU, then a norm; inputs are dropped too, as features are many and questions few."""
 
     def __init__(self, inputs: int, width: int, dropout: float) -> None:
-        super().__init__(
+        super().__init__()
+        self.layers = nn.Sequential(
             nn.Linear(inputs, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, width), nn.LayerNorm(width)
         )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(B, K, W) of rows (B, K, D); a feature is dropped for a whole pool at once, which draws K times less."""
+        if self.training:
+            rows = rows * self.dropout(rows.new_ones(len(rows), 1, rows.shape[-1]))
+        out: Tensor = self.layers(rows)
+        return out
 
 
 class CrossAttention(nn.Module):
@@ -99,7 +108,8 @@ class CrossAttention(nn.Module):
         q = self.ask(query).view(b, self.heads, 1, -1)  # (B, H, 1, W/H)
         key, value = self.key_value(candidates).view(b, k, 2, self.heads, -1).permute(2, 0, 3, 1, 4)  # (B, H, K, W/H)
         seen = F.scaled_dot_product_attention(q, key, value, None if mask is None else mask[:, None, None])
-        both = torch.cat([candidates, query[:, None].expand(b, k, w), candidates * query[:, None]], dim=-1)  # (B, K, 3W)
+        asker = query[:, None].expand(b, k, w)
+        both = torch.cat([candidates, asker, candidates * asker], dim=-1)  # (B, K, 3W)
         return (
             self.query_norm(query + self.dropout(self.out(seen.reshape(b, w)))),  # (B, W)
             self.candidate_norm(candidates + self.dropout(self.pair(both))),  # (B, K, W)
@@ -124,12 +134,15 @@ class Selector(nn.Module):
         self.answered = Tower(candidate_width, w, dropout)
         self.cross = nn.ModuleList(CrossAttention(w, settings.heads, dropout) for _ in range(settings.layers))
         self.look = nn.Linear(w, w, bias=False)
-        self.step = {"none": lambda: None, "gate": lambda: nn.Linear(2 * w, w), "gru": lambda: nn.GRUCell(w, w)}[
-            settings.state
-        ]()
+        # Question and candidates leave one tower, so that likeness is a good first guess of what to look for.
+        nn.init.eye_(self.look.weight)
+        self.step: nn.Module | None = None
+        if settings.state != "none":
+            self.step = nn.GRUCell(w, w) if settings.state == "gru" else nn.Linear(2 * w, w)
         self.weigh = nn.Linear(SIMILARITIES, 1, bias=False) if settings.similarity else None
         if self.weigh is not None:
-            nn.init.constant_(self.weigh.weight, 0.1)  # starts as a nearest-neighbour search of both kinds
+            # From zero: a start as nearest-neighbour search is soon good, and keeps the towers from learning the rule.
+            nn.init.zeros_(self.weigh.weight)
         self.query_mean: Tensor
         self.query_std: Tensor
         self.candidate_mean: Tensor
@@ -154,7 +167,7 @@ class Selector(nn.Module):
                 "Use the encoder that it was trained with.",
             )
         mask = batch.pool_mask
-        query = self.situation((batch.query - self.query_mean) / self.query_std)  # (B, W)
+        query = self.situation(((batch.query - self.query_mean) / self.query_std)[:, None]).squeeze(1)  # (B, W)
         rows = (batch.candidates - self.candidate_mean) / self.candidate_std  # (B, K, Dc)
         candidates = self.situation(rows[..., : self.query_width]) + self.answered(rows)  # (B, K, W)
         for layer in self.cross:

@@ -87,7 +87,7 @@ def paired_difference(
     numbers = {c: i for i, c in enumerate(dict.fromkeys(clusters))} if clusters is not None else {}
     groups = np.array([numbers[c] for c in clusters]) if clusters is not None else np.arange(n)
     low, high = _interval(difference, groups, level)
-    totals = np.bincount(groups, weights=difference)
+    totals = np.bincount(groups, weights=difference).astype(np.float64)
     return PairedDifference(n, delta, max(-1.0, low), min(1.0, high), _sign_flip_p_value(totals, seed))
 
 

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from leverplus_core.errors import DataError
 
-_PUNCTUATION = (";", "/", "[", "]", '"', "{", "}", "(", ")", "=", "+", "\\", "_", "-", ">", "<", "@", "`", ",", "?", "!")
+_PUNCTUATION = tuple(';/[]"{}()=+\\_-><@`,?!')
 _ARTICLES = frozenset({"a", "an", "the"})
 _NUMBER_WORDS = {
     "none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6",
@@ -27,14 +27,16 @@ _MOST_PERIODS = 32  # the reference passes re.UNICODE (32) where `re.sub` takes 
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 
 # Words whose contracted form only puts one apostrophe back, written as that form.
-_APOSTROPHES = """
-    ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's
-    isn't it'd it'll ma'am mightn't might've mustn't must've needn't not've o'clock oughtn't shan't should've
-    shouldn't somebody'll somebody's someone'd someone'll someone's something'd something'll that's there'd
-    there're there's they'd they'll they're they've 'twas wasn't we've weren't what'll what're what's what've
-    when's where'd where's where've who'd who'll who's who've why'll why're why's won't would've wouldn't y'all
-    you'd you'll you're you've
-""".split()
+_APOSTROPHES = (
+    "ain't", "aren't", "can't", "could've", "couldn't", "didn't", "doesn't", "don't", "hadn't", "hasn't",
+    "haven't", "he'd", "he's", "how'd", "how'll", "how's", "isn't", "it'd", "it'll", "ma'am", "mightn't",
+    "might've", "mustn't", "must've", "needn't", "not've", "o'clock", "oughtn't", "shan't", "should've",
+    "shouldn't", "somebody'll", "somebody's", "someone'd", "someone'll", "someone's", "something'd",
+    "something'll", "that's", "there'd", "there're", "there's", "they'd", "they'll", "they're", "they've",
+    "'twas", "wasn't", "we've", "weren't", "what'll", "what're", "what's", "what've", "when's", "where'd",
+    "where's", "where've", "who'd", "who'll", "who's", "who've", "why'll", "why're", "why's", "won't",
+    "would've", "wouldn't", "y'all", "you'd", "you'll", "you're", "you've",
+)  # fmt: skip
 # Double contractions: form -> the spellings of it that the reference mends.
 _DOUBLE = {
     "couldn't've": ("couldn'tve", "couldnt've"),

@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from leverplus_core.parts import Split
 from leverplus_datasets import vqa_json
 from leverplus_datasets.reading import read_text
 
@@ -38,7 +39,8 @@ def main() -> None:
     told: dict[str, Any] = json.loads(read_text(folder / "mscoco_val2014_annotations.json"))
     captions: dict[str, str] = {}
     OUT.mkdir(exist_ok=True)
-    for side, split, count in (("train", "train", TRAIN), ("val", "validation", VALIDATION)):
+    sides: tuple[tuple[str, Split, int], ...] = (("train", "train", TRAIN), ("val", "validation", VALIDATION))
+    for side, split, count in sides:
         whole = [q for q in dataset.questions(split) if all(a.strip() for a in q.answers)][:count]
         kept = {q.id for q in whole}
         captions |= {q.image.id: q.image.caption or "" for q in whole}

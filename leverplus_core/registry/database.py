@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
 from leverplus_core.errors import LeverplusError, RegistryError, StorageError
 
 BUSY_TIMEOUT_S = 30.0
+MAKE_ONE = "Make one with `leverplus run`, or name it with --registry."
 ELSEWHERE = "Name another registry with --registry."
 
 
@@ -24,16 +25,14 @@ def connect(url: str, must_exist: bool) -> Engine:
         parsed = make_url(url)
         sqlite = parsed.get_backend_name() == "sqlite"
         engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S} if sqlite else {})
-    except (ArgumentError, NoSuchModuleError) as e:
-        raise RegistryError(
-            f"'{url}' is not a registry.", "Give a database URL such as sqlite:///leverplus.db."
-        ) from e
+    except (ArgumentError, NoSuchModuleError, ValueError) as e:
+        raise RegistryError(f"'{url}' is not a registry.", "Give a database URL such as sqlite:///leverplus.db.") from e
     except ImportError as e:
-        raise RegistryError(f"registry {_shown(parsed)}: {e}.", "Install the driver of that database.") from e
+        raise RegistryError(f"registry {shown(parsed)}: {e}.", "Install the driver of that database.") from e
     if sqlite:
         file = sqlite_file(engine)
         if file is not None and must_exist and not file.exists():
-            raise RegistryError(f"no registry at {file}.", "Make one with `leverplus run`, or name it with --registry.")
+            raise RegistryError(f"no registry at {file}.", MAKE_ONE)
         if file is not None and not must_exist:
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +59,7 @@ def failures(engine: Engine) -> Iterator[None]:
     except LeverplusError:
         raise
     except DBAPIError as e:
-        raise _failure(e, f"registry {_shown(engine.url)}") from e
+        raise _failure(e, f"registry {shown(engine.url)}") from e
 
 
 def _failure(error: DBAPIError, where: str) -> LeverplusError:
@@ -92,5 +91,6 @@ def _sqlite_begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _shown(url: Any) -> str:
-    return str(url.render_as_string(hide_password=True))
+def shown(url: URL) -> str:
+    """The URL for a message, without its password."""
+    return url.render_as_string(hide_password=True)

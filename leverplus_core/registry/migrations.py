@@ -8,6 +8,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, inspect
 
 from leverplus_core.errors import RegistryError
+from leverplus_core.registry.database import ELSEWHERE, shown
 
 _FIRST = (
     """CREATE TABLE runs (
@@ -54,8 +55,8 @@ def version(connection: Connection) -> int:
     found = int(connection.exec_driver_sql("SELECT max(version) FROM schema_version").scalar() or 0)
     if found > CURRENT:
         raise RegistryError(
-            f"registry {connection.engine.url.render_as_string(hide_password=True)} has version {found}; this leverplus knows up to {CURRENT}.",
-            "Update leverplus, or name another registry with --registry.",
+            f"registry {shown(connection.engine.url)} has version {found}; this leverplus knows up to {CURRENT}.",
+            f"Update leverplus. {ELSEWHERE}",
         )
     return found
 
@@ -72,5 +73,3 @@ def migrate(connection: Connection) -> None:
             connection.exec_driver_sql(statement)
     connection.exec_driver_sql("DELETE FROM schema_version")
     connection.exec_driver_sql(f"INSERT INTO schema_version (version) VALUES ({CURRENT})")
-
-

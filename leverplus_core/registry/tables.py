@@ -10,8 +10,8 @@ from sqlalchemy import JSON, Boolean, Column, Float, ForeignKey, Integer, MetaDa
 metadata = MetaData()
 
 
-def _run(**options: bool) -> Column[str]:
-    return Column("run_id", String(64), ForeignKey("runs.id"), nullable=False, **options)
+def _run() -> Column[str]:
+    return Column("run_id", String(64), ForeignKey("runs.id"), primary_key=True)
 
 
 schema_version = Table("schema_version", metadata, Column("version", Integer, nullable=False))
@@ -39,7 +39,7 @@ runs = Table(
 stages = Table(
     "stages",
     metadata,
-    _run(primary_key=True),
+    _run(),
     Column("name", String(64), primary_key=True),
     Column("fingerprint", String(64), nullable=False),
     Column("status", String(16), nullable=False),
@@ -51,7 +51,7 @@ stages = Table(
 curves = Table(
     "curves",
     metadata,
-    _run(primary_key=True),
+    _run(),
     Column("stage", String(64), primary_key=True),
     Column("step", Integer, primary_key=True),
     Column("metric", String(64), primary_key=True),
@@ -61,7 +61,7 @@ curves = Table(
 predictions = Table(
     "predictions",
     metadata,
-    _run(primary_key=True),
+    _run(),
     Column("method", String(64), primary_key=True),
     Column("shots", Integer, primary_key=True),
     Column("question_id", String(190), primary_key=True),
@@ -76,7 +76,7 @@ predictions = Table(
 cells = Table(
     "cells",
     metadata,
-    _run(primary_key=True),
+    _run(),
     Column("method", String(64), primary_key=True),
     Column("shots", Integer, primary_key=True),
     Column("n", Integer, primary_key=True),

@@ -1,8 +1,9 @@
 """Group-relative policy optimisation over a question's measured candidates.
 
-GRPO: Shao et al., DeepSeekMath, 2024, arXiv:2402.03300; the clipped ratio: Schulman et al., PPO, 2017, arXiv:1707.06347; the KL
-estimator k3: Schulman, "Approximating KL divergence", 2020. Old and reference policy are the selector as GRPO starts, dropout
-off. Advantages are normalised once, within the whole group. Shapes: B questions, C candidates.
+GRPO: Shao et al., DeepSeekMath, 2024, arXiv:2402.03300; the clipped ratio: Schulman et al., PPO, 2017,
+arXiv:1707.06347; the KL estimator k3: Schulman, "Approximating KL divergence", 2020. Old and reference policy are the
+selector as GRPO starts, dropout off. Advantages are normalised once, within the whole group. Shapes: B questions, C
+candidates.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""One loop for all trainings: AdamW (Loshchilov and Hutter, ICLR 2019, arXiv:1711.05101), the epoch chosen on held-out questions.
+"""One loop for all trainings; the epoch is chosen on held-out questions.
 
-Each epoch draws its order and its dropout from a seed of its own and ends in one atomic file, so that a fit that was killed
-and one that was not are equal to the bit. Shapes: N questions, B of them in a step, C candidates a question, T steps.
+AdamW: Loshchilov and Hutter, ICLR 2019, arXiv:1711.05101. Each epoch draws its order and its dropout from a seed of
+its own and ends in one atomic file, so that a fit that was killed and one that was not are equal to the bit. Shapes:
+N questions, B of them in a step, C candidates a question, T steps.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ class Groups:
 class TrainingData:
     """Groups and where their features come from: `inputs` gathers the selector's batch for row numbers of `groups`.
 
-    Raises DataError when a group has no candidate, a position comes twice in a sequence or follows padding, or a reward is
-    not finite.
+    Raises DataError when a group has no candidate, a position comes twice in a sequence or follows padding, or a
+    reward is not finite.
     """
 
     groups: Groups
@@ -116,7 +117,7 @@ class _State:
 def evaluate(selector: Selector, data: TrainingData) -> Tensor:
     """(N, C) log-probabilities of all candidates, dropout off."""
     selector.eval()
-    parts = torch.arange(len(data)).split(HELD_OUT_ROWS)
+    parts = torch.split(torch.arange(len(data)), HELD_OUT_ROWS)
     return torch.cat([data.log_probs(selector, rows) for rows in parts])
 
 
@@ -151,8 +152,8 @@ def fit(
     """Train `selector` in place and leave it with the weights of the best epoch by mean held-out `score`.
 
     The weights it came with are epoch 0 and may win; with no held-out questions the last epoch wins. `on_curve` gets
-    the rows of a resumed fit's past again. Raises DataError for a loss that is not finite, CheckpointError for a file at
-    `checkpoint_path` that is damaged or from another fit.
+    the rows of a resumed fit's past again. Raises DataError for a loss that is not finite, CheckpointError for a
+    file at `checkpoint_path` that is damaged or from another fit.
     """
     if not len(data):
         raise DataError(f"{name}: no train question is left.", "Measure more questions, or loosen the balancer.")
@@ -173,11 +174,12 @@ def fit(
             torch.manual_seed(derive(seed, name, state.epoch))
             selector.train(dropout)
             total = 0.0
-            for rows in torch.randperm(len(data)).split(settings.batch):
+            for rows in torch.split(torch.randperm(len(data)), settings.batch):
                 value = loss(data.log_probs(selector, rows), data.groups.rows(rows), state.epoch)
                 if not torch.isfinite(value):
                     raise DataError(
-                        f"{name}: the loss is {value.item()} in epoch {state.epoch + 1}.", "Lower lr, look at the features."
+                        f"{name}: the loss is {value.item()} in epoch {state.epoch + 1}.",
+                        "Lower lr, look at the features.",
                     )
                 optimiser.zero_grad()
                 value.backward()  # type: ignore[no-untyped-call]
@@ -196,7 +198,9 @@ def fit(
     return FitResult(state.best_epoch, state.curve)
 
 
-def _judge(state: _State, selector: Selector, held_out: TrainingData | None, score: Score, row: dict[str, float]) -> None:
+def _judge(
+    state: _State, selector: Selector, held_out: TrainingData | None, score: Score, row: dict[str, float]
+) -> None:
     """Add the epoch's curve row and keep its weights when they are the best so far."""
     value = float(state.epoch)
     if held_out is not None and len(held_out):

@@ -1,7 +1,8 @@
 """Reward-weighted cross-entropy over a question's measured candidates (Lever-Plus report, 2025).
 
-w_i = softmax(r_i / tau), L = - sum_i w_i log p(s_i): behaviour cloning of the distribution that the rewards ask for; tau falls
-from epoch to epoch (cf. reward-weighted regression, Peters and Schaal, ICML 2007). Shapes: B questions, C candidates.
+w_i = softmax(r_i / tau), L = - sum_i w_i log p(s_i): behaviour cloning of the distribution that the rewards ask for;
+tau falls from epoch to epoch (cf. reward-weighted regression, Peters and Schaal, ICML 2007). Shapes: B questions, C
+candidates.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Supervised fine-tuning of the selector on the sequences that the InfoScore beam search kept.
 
-Lever-LM: Yang et al., NeurIPS 2024, arXiv:2312.10104. L = - sum_i w_i log p(s_i), the w_i of a question sum to 1: equal, or
-softmax of the InfoScores. Shapes: B questions, C sequences.
+Lever-LM: Yang et al., NeurIPS 2024, arXiv:2312.10104. L = - sum_i w_i log p(s_i), the w_i of a question sum to 1:
+equal, or softmax of the InfoScores. Shapes: B questions, C sequences.
 """
 
 from __future__ import annotations

@@ -82,9 +82,7 @@ class DemoWorld(Dataset):
             answers = world.draw_annotators(
                 draw, world.answer(name, thing, self.table), topic.words or world.key_values(topic.key), self.agreement
             )
-            image = Image(
-                f"demo/{split}/{i}", str(file), f"a {thing.colour} {thing.shape} on {thing.background}"
-            )
+            image = Image(f"demo/{split}/{i}", str(file), f"a {thing.colour} {thing.shape} on {thing.background}")
             text = topic.phrasings[draw.integers(len(topic.phrasings))]
             rows.append(Question(f"demo-{split}-{i}", text, image, tuple(answers)))
         return tuple(rows)

@@ -17,6 +17,8 @@ from leverplus_core.vqa import most_frequent
 
 Rows = Mapping[Split, tuple[Question, ...]]
 
+_UNSEEN = "Set dataset.images or dataset.captions, or dataset.split_by_image to stay among the captioned."
+
 
 def located(path: str) -> Path:
     """The file or folder that a setting names; `~` is the home folder, relative paths start here."""
@@ -41,7 +43,8 @@ def parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as e:
-        raise DataError(f"{where} is not JSON: {e.msg} at line {e.lineno}, column {e.colno}.", "Mend it there.") from e
+        line = f"line {e.lineno}, " if "\n" in text else ""
+        raise DataError(f"{where} is not JSON: {e.msg} at {line}column {e.colno}.", "Mend it there.") from e
 
 
 def file_hash(path: Path) -> str:
@@ -99,5 +102,5 @@ def to_demonstrations(questions: Iterable[Question]) -> tuple[Demonstration, ...
 def seen_image(image_id: str, path: str | None, caption: str | None, where: str) -> Image:
     """An image that can be looked at or read about. Raises DataError when it is neither."""
     if path is None and not (caption and caption.strip()):
-        raise DataError(f"{where}: image {image_id} has neither a file nor a caption.", "Give `images` or `captions`.")
+        raise DataError(f"{where}: image {image_id} has neither a file nor a caption.", _UNSEEN)
     return Image(image_id, path, caption)

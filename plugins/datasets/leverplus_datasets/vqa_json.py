@@ -93,16 +93,18 @@ class VqaJson(Dataset):
 
     def note(self) -> str:
         """Says so when pool and queries come from one official split, and when captions replace the photos."""
-        parts = self._parts
+        train, validation = self._parts["train"], self._parts["validation"]
         said = []
-        if len({part.subtype for part in parts.values()}) == 1:
+        if train.subtype == validation.subtype:
+            shared = {q.image.id for q in self._rows["train"]} & {q.image.id for q in self._rows["validation"]}
+            split = f"with {len(shared)} images on both sides" if shared else "split by image, none on both sides"
             said.append(
-                f"not the standard {parts['validation'].name} protocol: the demonstrations and the questions asked both "
-                f"come from {parts['validation'].subtype}, split by image so that no image is on both sides"
+                f"not the standard {validation.name} protocol: the demonstrations and the questions that are asked "
+                f"both come from {validation.subtype}, {split}"
             )
         if self.images is None:
             said.append("captions stand in for the photos")
-        return "; ".join(said) and "; ".join(said) + "."
+        return "; ".join(said) + "." if said else ""
 
     @cached_property
     def _folder(self) -> Path | None:
@@ -126,11 +128,11 @@ class VqaJson(Dataset):
 
     def _standard_file(self, role: str, pattern: str) -> Path:
         if self._folder is None:
-            raise DataError(f"vqa_json has no {role}.", f"Set dataset.{role}=FILE, or dataset.folder=FOLDER or {SLICE}.")
+            raise DataError(f"vqa_json has no {role}.", f"Set dataset.{role}=FILE or dataset.folder={SLICE}.")
         found = sorted(p for suffix in ("", ".gz") for p in self._folder.glob(pattern + suffix))
         if len(found) != 1:
             names = ", ".join(p.name for p in found) or "none"
-            raise DataError(f"{self._folder}: {role} must be one file {pattern}; found {names}.", f"Set dataset.{role}.")
+            raise DataError(f"{self._folder}: {role} is to be one file {pattern}, not {names}.", f"Set dataset.{role}.")
         return found[0]
 
     @cached_property

@@ -33,7 +33,7 @@ class ClipEncoder(Encoder):
         settings = self.model_dump(mode="json", include={"dtype"})
         return {
             **settings,
-            "checkpoint": fixed_content(self.path, self.revision),
+            "checkpoint": self._content,
             "image_processor": CLIPImageProcessorPil.__name__,
         }
 
@@ -64,6 +64,10 @@ class ClipEncoder(Encoder):
         return _unit(out)
 
     @cached_property
+    def _content(self) -> str:
+        return fixed_content(self.path, self.revision)
+
+    @cached_property
     def _none(self) -> Floats:
         return np.zeros((0, self._model.config.projection_dim), dtype=np.float32)
 
@@ -74,9 +78,10 @@ class ClipEncoder(Encoder):
         ).model_type
         if kind != "clip":
             raise CheckpointError(f"checkpoint '{self.path}' is a {kind}, not a clip.", "Give a CLIP checkpoint.")
+        cls: Any = CLIPModel  # transformers types the pair that output_loading_info returns as a model
         model, report = open_checkpoint(
             self.path,
-            lambda: CLIPModel.from_pretrained(
+            lambda: cls.from_pretrained(
                 self.path, revision=self.revision, dtype=getattr(torch, self.dtype), output_loading_info=True
             ),
         )
@@ -93,7 +98,7 @@ class ClipEncoder(Encoder):
     def _image_processor(self) -> Any:
         # The PIL one: the same pixels everywhere, and torchvision is not needed.
         return open_checkpoint(
-            self.path, lambda: CLIPImageProcessorPil.from_pretrained(self.path, revision=self.revision)
+            self.path, lambda: CLIPImageProcessorPil.from_pretrained(self.path, revision=self.revision or "main")
         )
 
 

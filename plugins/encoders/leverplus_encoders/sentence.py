@@ -35,7 +35,7 @@ class SentenceEncoder(Encoder):
     batch_size: int = Field(64, gt=0, description="changes speed and memory only")
 
     def identity(self) -> dict[str, object]:
-        return {"max_tokens": self.max_tokens, "checkpoint": fixed_content(self._source, self.revision)}
+        return {"max_tokens": self.max_tokens, "checkpoint": self._content}
 
     def images(self, images: Sequence[Image], vlm: Vlm | None = None) -> Floats:
         captions = []
@@ -69,6 +69,10 @@ class SentenceEncoder(Encoder):
     @cached_property
     def _source(self) -> str:
         return str(_packaged()) if self.path == "minilm" else self.path
+
+    @cached_property
+    def _content(self) -> str:
+        return fixed_content(self._source, self.revision)
 
     @cached_property
     def _model(self) -> Any:

@@ -51,7 +51,7 @@ class CausalBatches:
     def __init__(self, model: Any, eos: Sequence[int], pad: int, budget: int, image_token: int | None = None) -> None:
         self.model, self.eos, self.pad, self.budget, self.image_token = model, list(eos), pad, budget, image_token
         # A checkpoint may carry a repetition penalty or sampling settings: the recipe's decoding alone decides.
-        model.generation_config = GenerationConfig(eos_token_id=self.eos, pad_token_id=pad)
+        model.generation_config = _settings(eos_token_id=self.eos, pad_token_id=pad)
 
     @torch.inference_mode()
     def logprob(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> list[AnswerLogprob]:
@@ -81,7 +81,7 @@ class CausalBatches:
         """New token ids after each row, with what follows the end mark left in."""
         # A length penalty without beams means nothing, and transformers warns about it.
         beams: dict[str, Any] = {"length_penalty": decoding.length_penalty} if decoding.num_beams > 1 else {}
-        config = GenerationConfig(
+        config = _settings(
             max_new_tokens=decoding.max_new_tokens,
             num_beams=decoding.num_beams,
             do_sample=False,
@@ -123,3 +123,7 @@ class CausalBatches:
             "attention_mask": torch.from_numpy(mask).to(device),
             "position_ids": at if axes > 1 else at[0],
         }
+
+
+def _settings(**values: Any) -> GenerationConfig:
+    return GenerationConfig(**values)  # type: ignore[no-untyped-call]

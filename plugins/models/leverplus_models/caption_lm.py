@@ -32,7 +32,7 @@ class CaptionLm(Vlm):
     attention: Attention = "sdpa"
     image_text: str = Field("Context: {caption}\n", description="what stands for an image; must hold {caption}")
     turn_end: str = Field("\n\n", description="text after the system turn and after each assistant turn")
-    tokens_per_batch: int = Field(4096, gt=0, description="padded tokens a batch; changes speed and memory only")
+    tokens_per_batch: int = Field(2048, gt=0, description="padded tokens a batch; speed and memory only; more on a GPU")
 
     @field_validator("image_text")
     @classmethod
@@ -54,7 +54,8 @@ class CaptionLm(Vlm):
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
         """What follows each prompt, without special tokens."""
         rows = [self._row(self._tokenize(self.render(prompt)[0], True)) for prompt in prompts]
-        return list(self._tokenizer.batch_decode(self._batches.generate(rows, decoding), skip_special_tokens=True))
+        new = self._batches.generate(rows, decoding)
+        return [str(self._tokenizer.decode(ids, skip_special_tokens=True)) for ids in new]
 
     def render(self, prompt: Prompt) -> tuple[str, str]:
         """The prompt as plain text, and the spaces at its end, which belong to the answer.
@@ -109,7 +110,10 @@ class CaptionLm(Vlm):
 
     @cached_property
     def _source(self) -> str:
-        return str(packaged_smollm2()) if self.path == "smollm2" else self.path
+        if self.path == "smollm2":
+            return str(packaged_smollm2())
+        local_folder(self.path)  # a folder that is not there is told here, not by a hub
+        return self.path
 
     @cached_property
     def _content(self) -> str:
@@ -117,12 +121,10 @@ class CaptionLm(Vlm):
 
     @cached_property
     def _tokenizer(self) -> Any:
-        local_folder(self._source)
         return load(self.path, lambda: AutoTokenizer.from_pretrained(self._source, revision=self.revision))
 
     @cached_property
     def _model(self) -> Any:
-        local_folder(self._source)
         return load_model(
             AutoModelForCausalLM, self._source, self.revision, self.dtype, self.attention, pick_device(self.device)
         )

@@ -51,7 +51,7 @@ class Qwen25Vl(Vlm):
         56 * 56, gt=0, description="smaller images are enlarged; null = the checkpoint's own"
     )
     max_pixels: int | None = Field(640 * 480, gt=0, description="larger images are shrunk; null = the checkpoint's own")
-    tokens_per_batch: int = Field(8192, gt=0, description="padded tokens a batch; changes speed and memory only")
+    tokens_per_batch: int = Field(2048, gt=0, description="padded tokens a batch; speed and memory only; more on a GPU")
     image_cache_mb: int = Field(1024, gt=0, description="memory for encoded images; changes speed only")
 
     @model_validator(mode="after")
@@ -104,6 +104,7 @@ class Qwen25Vl(Vlm):
     @cached_property
     def _source(self) -> str:
         if self.path != "demo":
+            local_folder(self.path)  # a folder that is not there is told here, not by a hub
             return self.path
         if not DEMO.is_dir():
             raise CheckpointError(
@@ -116,16 +117,20 @@ class Qwen25Vl(Vlm):
         return content(self._source, self.revision)
 
     @cached_property
-    def _model(self) -> Any:
-        local_folder(self._source)
+    def _checkpoint(self) -> str:
+        """The folder or hub id, once its config says that it is a Qwen2.5-VL."""
         config = load(self.path, lambda: AutoConfig.from_pretrained(self._source, revision=self.revision))
         if config.model_type != "qwen2_5_vl":
             raise CheckpointError(
                 f"checkpoint '{self.path}' is a {config.model_type}, not a qwen2_5_vl.", "Give a Qwen2.5-VL checkpoint."
             )
+        return self._source
+
+    @cached_property
+    def _model(self) -> Any:
         return load_model(
             Qwen2_5_VLForConditionalGeneration,
-            self._source,
+            self._checkpoint,
             self.revision,
             self.dtype,
             self.attention,
@@ -134,13 +139,14 @@ class Qwen25Vl(Vlm):
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return load(self.path, lambda: AutoTokenizer.from_pretrained(self._source, revision=self.revision))
+        return load(self.path, lambda: AutoTokenizer.from_pretrained(self._checkpoint, revision=self.revision))
 
     @cached_property
     def _image_processor(self) -> Any:
         wanted = {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels}
         processor = load(
-            self.path, lambda: Qwen2VLImageProcessorPil.from_pretrained(self._source, revision=self.revision)
+            self.path,
+            lambda: Qwen2VLImageProcessorPil.from_pretrained(self._checkpoint, revision=self.revision or "main"),
         )
         own = {key: getattr(processor.size, key) for key in wanted}
         processor.size = type(processor.size)(**{key: wanted[key] or own[key] for key in wanted})
@@ -234,7 +240,7 @@ class Qwen25Vl(Vlm):
         processor, text = self._image_processor, self._model.config.text_config
         tokens = processor.size.longest_edge // (processor.patch_size * processor.merge_size) ** 2
         each = max(tokens, 1) * text.hidden_size * self._model.dtype.itemsize
-        return max(1, self.image_cache_mb * 2**20 // each)
+        return max(1, int(self.image_cache_mb * 2**20 // each))
 
     @torch.inference_mode()
     def _features(self, images: Sequence[Image]) -> dict[str, tuple[tuple[int, int], Tensor]]:

@@ -11,10 +11,10 @@ import shutil
 import tempfile
 from importlib import metadata, util
 from pathlib import Path
+from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
-from transformers.utils import logging
+from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
+from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from leverplus_core.errors import PluginError
 from leverplus_core.files import storage
@@ -64,23 +64,16 @@ def _gguf_file() -> Path:
 
 def _convert(source: Path, folder: Path) -> None:
     """Unpack `source` to float32 and write it whole: a killed conversion leaves no checkpoint."""
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        packed = load(
-            str(source),
-            lambda: AutoModelForCausalLM.from_pretrained(
-                source.parent, gguf_file=source.name, dtype=torch.float32, trust_remote_code=False
-            ),
-        )
-        tokenizer = load(str(source), lambda: AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name))
-    finally:
-        logging.set_verbosity(before)
-    # save_pretrained refuses a model that was unpacked from GGUF; a fresh one with its weights is the same model.
-    settings = {k: v for k, v in packed.config.to_dict().items() if k not in ("quantization_config", "model_type")}
-    model = LlamaForCausalLM(LlamaConfig(**settings)).to(torch.float32)
-    model.load_state_dict(packed.state_dict(), strict=True)
+    at: dict[str, Any] = {"gguf_file": source.name}
+    config = load(str(source), lambda: AutoConfig.from_pretrained(source.parent, **at))
+    tokenizer = load(str(source), lambda: AutoTokenizer.from_pretrained(source.parent, **at))
+    # Not from_pretrained: with a GGUF file it wants accelerate, and save_pretrained then refuses the packed model.
+    model = LlamaForCausalLM(config)
+    packed = load(str(source), lambda: load_gguf_checkpoint(str(source), return_tensors=True, model_to_load=model))
+    tensors = {name: tensor.float() for name, tensor in packed["tensors"].items()}
+    if config.tie_word_embeddings:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    model.load_state_dict(tensors, strict=True)
     with storage(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

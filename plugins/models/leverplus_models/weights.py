@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from logging import CRITICAL
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -74,8 +75,8 @@ def load_model(
 ) -> Any:
     """`cls.from_pretrained`, ready to score; every weight must be there, none left over."""
     before = logging.get_verbosity()
-    logging.set_verbosity_error()  # what a loading report would say is raised below
-    logging.disable_progress_bar()
+    logging.set_verbosity(CRITICAL)  # what a loading report would say is raised below
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model, report = load(
             path,

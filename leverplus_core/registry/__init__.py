@@ -1,0 +1,283 @@
+"""The registry: the SQL of runs. What ran, from which recipe, what it predicted, and how far to trust the numbers.
+
+Every write is one transaction and leaves the same rows when it is repeated, so that a resumed run goes on from
+whatever was finished. Every failure of the database is a RegistryError of one line; a full disk is a StorageError.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import Connection, Table, delete, insert, select, update
+
+from leverplus_core.errors import DataError, RegistryError, did_you_mean
+from leverplus_core.records import Prediction
+from leverplus_core.registry import tables
+from leverplus_core.registry.database import MAKE_ONE, connect, failures, shown, sqlite_file
+from leverplus_core.registry.migrations import CURRENT, migrate, version
+from leverplus_core.registry.readonly import query
+from leverplus_core.statistics import accuracy_interval
+
+__all__ = ["Registry", "RunRecord"]
+
+STATUSES = ("running", "done", "failed", "stopped")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What is known of a run when it begins. `parts` are rows of kind, name, distribution and version.
+
+    `note` is what a reader of its results must know about the protocol; '' where it is the standard one.
+    """
+
+    id: str
+    name: str
+    fingerprint: str
+    dataset: str
+    model: str
+    seed: int
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    parts: Sequence[Mapping[str, Any]] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    git: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+
+class Registry:
+    """A database of runs, made and brought up to date when it is opened.
+
+    `url` is any SQLAlchemy URL. Raises RegistryError where it cannot be opened or is newer than this program, and,
+    with `must_exist`, where there is none: a command that only reads never makes one.
+    """
+
+    def __init__(self, url: str = "sqlite:///leverplus.db", must_exist: bool = False) -> None:
+        self._engine = connect(url, must_exist)
+        self._writer = self._engine.execution_options(writes=True)
+        try:
+            with self._read() as c:
+                found = version(c)
+            if found == 0 and must_exist:
+                raise RegistryError(f"no registry at {shown(self._engine.url)}.", MAKE_ONE)
+            if found < CURRENT:
+                self._make_concurrent()
+                with self._write() as c:
+                    migrate(c)
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def open_existing(cls, url: str) -> Registry:
+        """The registry at `url`, to read from. Raises RegistryError where there is none."""
+        return cls(url, must_exist=True)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with failures(self._engine), self._engine.connect() as c:
+            yield c
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        with failures(self._engine), self._writer.begin() as c:
+            yield c
+
+    def _make_concurrent(self) -> None:
+        """SQLite: let readers read while a run writes. Stays in the file; some network disks cannot, and need not."""
+        if sqlite_file(self._engine) is None:
+            return
+        with failures(self._engine):
+            raw = self._engine.raw_connection()
+            try:
+                raw.cursor().execute("PRAGMA journal_mode = WAL")
+            except Exception as e:
+                # Whatever is wrong with the file itself is told by the migration that follows.
+                if not isinstance(e, self._engine.dialect.loaded_dbapi.Error):
+                    raise
+            finally:
+                raw.close()
+
+    # What a run writes.
+
+    def begin_run(self, run: RunRecord) -> None:
+        """Record that `run` is running; again for a run that is there already, which keeps what it has done."""
+        now = _now()
+        values = {k: _plain(v) for k, v in asdict(run).items()} | {
+            "status": "running", "started_at": now, "finished_at": None,
+        }  # fmt: skip
+        with self._write() as c:
+            if c.execute(update(tables.runs).where(tables.runs.c.id == run.id).values(values)).rowcount == 0:
+                c.execute(insert(tables.runs).values(created_at=now, **values))
+
+    def finish_run(self, run_id: str, status: str) -> None:
+        """Set the run's status: done, failed or stopped; `running` where more of it is to come."""
+        if status not in STATUSES:
+            raise ValueError(f"status {status!r} is none of {STATUSES}")
+        ended = None if status == "running" else _now()
+        with self._write() as c:
+            change = update(tables.runs).where(tables.runs.c.id == run_id).values(status=status, finished_at=ended)
+            if c.execute(change).rowcount == 0:
+                raise RegistryError(f"no run {run_id} in the registry.", "Begin the run before writing to it.")
+
+    def record_stage(
+        self, run_id: str, name: str, fingerprint: str, status: str, seconds: float, path: str, reused: bool
+    ) -> None:
+        """How a stage of the run stands, in place of what was recorded before."""
+        row = {
+            "run_id": run_id, "name": name, "fingerprint": fingerprint, "status": status,
+            "seconds": float(seconds), "path": path, "reused": reused,
+        }  # fmt: skip
+        with self._write() as c:
+            _replace(c, tables.stages, [row], run_id=run_id, name=name)
+
+    def record_curve(self, run_id: str, stage: str, rows: Sequence[tuple[int, dict[str, float]]]) -> None:
+        """The stage's training curve as (step, metrics), in place of what was recorded before; NaN becomes NULL."""
+        points = [
+            {"run_id": run_id, "stage": stage, "step": step, "metric": metric,
+             "value": float(value) if math.isfinite(value) else None}
+            for step, metrics in rows for metric, value in metrics.items()
+        ]  # fmt: skip
+        with self._write() as c:
+            _replace(c, tables.curves, points, run_id=run_id, stage=stage)
+
+    def record_cell_predictions(
+        self, run_id: str, method: str, shots: int, predictions: Sequence[tuple[int, Prediction]], sizes: Sequence[int]
+    ) -> None:
+        """All answers of (method, shots) and a cell for each sample size, in one transaction: all or nothing.
+
+        `predictions` are (position in the evaluation order, prediction) with positions 0 .. N - 1; the nested sample
+        of size n is those below n. Raises DataError where positions or sizes do not fit, or for an accuracy that is
+        not in [0, 1].
+        """
+        ordered = sorted(predictions, key=lambda row: row[0])
+        where = f"cell {method} at {shots} shots of run {run_id}"
+        if [position for position, _ in ordered] != list(range(len(ordered))):
+            raise DataError(f"{where}: positions are not 0 to {len(ordered) - 1}, each once.")
+        if strays := [p.question_id for _, p in ordered if (p.method, p.shots) != (method, shots)]:
+            raise DataError(f"{where}: the prediction of question {strays[0]} belongs to another cell.")
+        if strange := [n for n in sizes if not 0 < n <= len(ordered)]:
+            raise DataError(f"{where}: no sample of {strange[0]} in {len(ordered)} predictions.")
+        accuracies = [float(p.accuracy) for _, p in ordered]
+        rows = [{"run_id": run_id, "position": position, **_plain(asdict(p))} for position, p in ordered]
+        cells = []
+        for n in sorted(set(sizes)):
+            i = accuracy_interval(accuracies[:n])
+            cells.append({
+                "run_id": run_id, "method": method, "shots": shots, "n": n,
+                "accuracy": i.mean, "ci_low": i.low, "ci_high": i.high,
+            })  # fmt: skip
+        with self._write() as c:
+            _replace(c, tables.predictions, rows, run_id=run_id, method=method, shots=shots)
+            _replace(c, tables.cells, cells, run_id=run_id, method=method, shots=shots)
+
+    # What is asked of it.
+
+    def finished_cells(self, run_id: str) -> set[tuple[str, int]]:
+        """The (method, shots) whose predictions are all there."""
+        t = tables.cells.c
+        with self._read() as c:
+            return {(m, s) for m, s in c.execute(select(t.method, t.shots).where(t.run_id == run_id).distinct())}
+
+    def predictions(self, run_id: str, method: str, shots: int, n: int | None = None) -> list[tuple[int, Prediction]]:
+        """(position, prediction) in evaluation order, of the nested sample of size `n` or of all."""
+        t = tables.predictions.c
+        wanted = select(tables.predictions).where(t.run_id == run_id, t.method == method, t.shots == shots)
+        if n is not None:
+            wanted = wanted.where(t.position < n)
+        with self._read() as c:
+            return [
+                (r.position, Prediction(r.method, r.shots, r.question_id, r.image_id, tuple(r.demonstrations),
+                                        r.raw_text, r.prediction, r.accuracy))
+                for r in c.execute(wanted.order_by(t.position))
+            ]  # fmt: skip
+
+    def runs(self) -> list[dict[str, Any]]:
+        """All runs as rows of the table, the one that was started last first."""
+        t = tables.runs.c
+        return self._rows(select(tables.runs).order_by(t.started_at.desc(), t.created_at.desc(), t.id))
+
+    def stages(self, run_id: str) -> list[dict[str, Any]]:
+        return self._rows(select(tables.stages).where(tables.stages.c.run_id == run_id))
+
+    def curves(self, run_id: str) -> list[dict[str, Any]]:
+        """stage, step, metric and value of the run's training curves, in order."""
+        t = tables.curves.c
+        return self._rows(select(tables.curves).where(t.run_id == run_id).order_by(t.stage, t.step, t.metric))
+
+    def cells(self, run_ids: Sequence[str] | None = None, **filters: Any) -> list[dict[str, Any]]:
+        """Rows of the view `leaderboard`: run (its id), name, dataset, model, method, shots, n, accuracy, ci_low,
+        ci_high, status and note.
+
+        `filters` name columns of the view: `method="rce"`, `shots=[1, 2]`. Sorted by run, method, shots and n.
+        """
+        t = tables.leaderboard.c
+        wanted = select(tables.leaderboard).order_by(t.run, t.method, t.shots, t.n)
+        if run_ids is not None:
+            wanted = wanted.where(t.run.in_(list(run_ids)))
+        for name, value in filters.items():
+            if name not in t:
+                raise RegistryError(f"the leaderboard has no column '{name}'.", did_you_mean(name, t.keys()))
+            wanted = wanted.where(t[name].in_(list(value)) if isinstance(value, list | tuple) else t[name] == value)
+        return self._rows(wanted)
+
+    def resolve(self, text: str) -> dict[str, Any]:
+        """The run that `text` names: `latest`, an id, a name (the last started of that name), or the start of an id.
+
+        In that order, so that a name is never taken for the start of an id. Raises RegistryError with what exists.
+        """
+        runs = self.runs()
+        if not runs:
+            raise RegistryError("the registry holds no runs.", "Make one with `leverplus run`.")
+        if text == "latest":
+            return runs[0]
+        for key in ("id", "name"):
+            if exact := [r for r in runs if r[key] == text]:
+                return exact[0]
+        near = [r for r in runs if text and r["id"].startswith(text)]
+        if len(near) == 1:
+            return near[0]
+        if near:
+            listed = ", ".join(f"{r['id']} ({r['name']})" for r in near)
+            raise RegistryError(f"'{text}' is the start of {len(near)} runs: {listed}.", "Give more of the id.")
+        names = list(dict.fromkeys(r["name"] for r in runs))
+        raise RegistryError(f"no run '{text}' in the registry.", did_you_mean(text, names))
+
+    def sql(self, text: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """(columns, rows) of one SELECT. Raises RegistryError for a bad query, or one that would change something."""
+        with failures(self._engine):
+            return query(self._engine, text)
+
+    def _rows(self, wanted: Any) -> list[dict[str, Any]]:
+        with self._read() as c:
+            return [dict(r) for r in c.execute(wanted).mappings()]
+
+
+def _replace(c: Connection, table: Table, rows: Sequence[Mapping[str, Any]], **key: Any) -> None:
+    c.execute(delete(table).where(*(table.c[name] == value for name, value in key.items())))
+    if rows:
+        c.execute(insert(table), [dict(row) for row in rows])
+
+
+def _plain(value: Any) -> Any:
+    """Mappings and tuples as JSON has them."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")

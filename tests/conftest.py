@@ -1,0 +1,139 @@
+"""How a part is built in tests when its defaults want weights or data that are not at hand: a tiny one is made here.
+
+`tests/plugins/test_contracts.py` runs over every part of the catalogue. One that is not in TEST_SETTINGS is built from its
+defaults; one that cannot be built either way fails.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from leverplus_core.parts import Part
+from leverplus_core.plugins import Catalogue
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+LAYERS = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tests are many small tensors: threads only get in each other's way."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def catalogue() -> Catalogue:
+    """What is installed, all of it: a LEVERPLUS_DISABLE of the caller's must not shrink the tests."""
+    return Catalogue.load(disabled="")
+
+
+@pytest.fixture(scope="session")
+def build_part(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Part]:
+    """A part of the catalogue, small enough for a test."""
+
+    def build(kind: str, name: str) -> Part:
+        make = TEST_SETTINGS.get((kind, name))
+        settings = make(tmp_path_factory.mktemp(f"{kind}-{name}")) if make else {}
+        return catalogue.build(kind, name, settings, where="TEST_SETTINGS in tests/conftest.py")
+
+    return build
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte: any text can be read, and an answer has several tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate(["<pad>", "<start>", "<end>", *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<start>", eos_token="<end>", unk_token="<pad>"
+    )
+
+
+def _clip(folder: Path) -> dict[str, Any]:
+    import torch
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+
+    tokenizer = _tokenizer()
+    marks = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = CLIPConfig(
+        text_config={**LAYERS, **marks, "vocab_size": len(tokenizer), "max_position_embeddings": 77},
+        vision_config={**LAYERS, "image_size": 32, "patch_size": 8},
+        projection_dim=16,
+    )
+    torch.manual_seed(0)
+    CLIPModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    return {"path": str(folder), "device": "cpu"}
+
+
+def _sentence(folder: Path) -> dict[str, Any]:
+    import torch
+    from transformers import BertConfig, BertModel
+
+    tokenizer = _tokenizer()
+    torch.manual_seed(0)
+    BertModel(BertConfig(**LAYERS, vocab_size=len(tokenizer), pad_token_id=0)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return {"path": str(folder), "device": "cpu"}
+
+
+def _caption_lm(folder: Path) -> dict[str, Any]:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = _tokenizer()
+    config = LlamaConfig(
+        **LAYERS, vocab_size=len(tokenizer), num_key_value_heads=2, bos_token_id=1, eos_token_id=2, pad_token_id=0
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return {"path": str(folder), "device": "cpu"}
+
+
+def _demo_world(folder: Path) -> dict[str, Any]:
+    return {"train": 40, "validation": 20, "cache": str(folder)}
+
+
+def _jsonl(folder: Path) -> dict[str, Any]:
+    files = {}
+    for split in ("train", "validation"):
+        rows = [
+            {
+                "id": f"{split}{i}",
+                "question": "what is it?",
+                "caption": f"{split} picture {i}",
+                "answers": ["a", "a", "b"],
+            }
+            for i in range(5)
+        ]
+        file = folder / f"{split}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        files[split] = str(file)
+    return files
+
+
+TEST_SETTINGS: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
+    ("dataset", "demo_world"): _demo_world,
+    ("dataset", "jsonl"): _jsonl,
+    ("dataset", "vqa_json"): lambda folder: {"folder": "okvqa-slice"},
+    ("encoder", "clip"): _clip,
+    ("encoder", "sentence"): _sentence,
+    ("vlm", "caption_lm"): _caption_lm,
+    ("vlm", "qwen2_5_vl"): lambda folder: {"path": "demo", "device": "cpu"},
+}

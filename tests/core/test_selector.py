@@ -1,0 +1,200 @@
+"""The selector: probabilities, beams and samples agree, the pool's order means nothing, and it learns."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Literal
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from leverplus_core.errors import DataError
+from leverplus_core.selector import Batch, Selector, SelectorSettings
+from leverplus_core.training import sft
+from leverplus_core.training.loop import Groups, TrainingData
+from leverplus_core.training.settings import SftSettings
+
+torch.set_num_threads(1)
+
+State = Literal["none", "gate", "gru"]
+STATES: tuple[State, ...] = ("none", "gate", "gru")
+
+
+def small(state: State = "gru", layers: int = 1, seed: int = 0) -> Selector:
+    torch.manual_seed(seed)
+    made = Selector(SelectorSettings(width=16, heads=2, layers=layers, state=state), 6, 9)
+    assert made.weigh is not None
+    torch.nn.init.constant_(made.weigh.weight, 0.05)  # so that the similarities take part
+    return made.eval()
+
+
+def batch(questions: int = 3, pool: int = 5, seed: int = 1) -> Batch:
+    g = torch.Generator().manual_seed(seed)
+    return Batch(
+        torch.randn(questions, 6, generator=g),
+        torch.randn(questions, pool, 9, generator=g),
+        torch.randn(questions, pool, 2, generator=g),
+    )
+
+
+def all_sequences(questions: int, pool: int, shots: int) -> Tensor:
+    return torch.tensor(list(itertools.permutations(range(pool), shots))).expand(questions, -1, -1)
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("shots", [1, 2, 3])
+def test_probabilities_of_all_sequences_sum_to_one(state: State, shots: int) -> None:
+    logp = small(state).log_probs(batch(), all_sequences(3, 5, shots))
+    torch.testing.assert_close(logp.exp().sum(1), torch.ones(3))
+
+
+@given(seed=st.integers(0, 1000), layers=st.integers(1, 3), state=st.sampled_from(STATES))
+@settings(max_examples=15, deadline=None)
+def test_shuffling_the_pool_shuffles_the_answer(seed: int, layers: int, state: State) -> None:
+    selector, b = small(state, layers), batch(seed=seed)
+    order = torch.randperm(5, generator=torch.Generator().manual_seed(seed))
+    shuffled = Batch(b.query, b.candidates[:, order], b.similarity[:, order])
+    sequences = all_sequences(3, 5, 2)
+    torch.testing.assert_close(
+        selector.log_probs(shuffled, order.argsort()[sequences]), selector.log_probs(b, sequences), atol=1e-4, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_wide_beam_is_exact_search(state: State) -> None:
+    selector, b, sequences = small(state), batch(), all_sequences(3, 5, 2)
+    logp, best = selector.log_probs(b, sequences).sort(dim=1, descending=True)
+    positions, found = selector.beam(b, 2, 100)
+    assert positions.shape == (3, 20, 2)
+    torch.testing.assert_close(found, logp)
+    assert positions[:, 0].tolist() == sequences[0][best[:, 0]].tolist()
+    assert all(len({tuple(s) for s in row}) == 20 for row in positions.tolist())
+
+
+def test_steps_sum_to_the_whole_and_padding_counts_nothing() -> None:
+    selector, b = small(), batch()
+    padded = torch.tensor([[2, 0, -1, -1], [1, -1, -1, -1], [-1, -1, -1, -1]]).expand(3, -1, -1)
+    steps = selector.step_log_probs(b, padded)  # (B, C, T)
+    assert steps.shape == (3, 3, 4) and (steps[:, 0, 2:] == 0).all() and (steps[:, 2] == 0).all()
+    torch.testing.assert_close(selector.log_probs(b, padded[:, :1]), selector.log_probs(b, padded[:, :1, :2]))
+    torch.testing.assert_close(steps.sum(-1), selector.log_probs(b, padded))
+    steps.sum().backward()  # type: ignore[no-untyped-call]
+    gradients = [p.grad for p in selector.parameters() if p.grad is not None]
+    assert gradients and all(torch.isfinite(g).all() for g in gradients)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_what_was_chosen_changes_the_next_choice_unless_there_is_no_state(state: State) -> None:
+    logp = small(state).step_log_probs(batch(), torch.tensor([[0, 2], [1, 2], [0, 3], [1, 3]]).expand(3, -1, -1))[
+        ..., 1
+    ]
+    odds = (logp[:, 0] - logp[:, 2]) - (logp[:, 1] - logp[:, 3])  # of 2 against 3, after 0 against after 1
+    assert (odds.abs().max() < 1e-4) == (state == "none")
+
+
+def test_a_padded_pool_is_the_shorter_pool() -> None:
+    selector, b = small(), batch()
+    mask = torch.tensor([True, True, True, False, False]).expand(3, 5)
+    long, short = (
+        Batch(b.query, b.candidates, b.similarity, mask),
+        Batch(b.query, b.candidates[:, :3], b.similarity[:, :3]),
+    )
+    sequences = all_sequences(3, 3, 2)
+    torch.testing.assert_close(selector.log_probs(long, sequences), selector.log_probs(short, sequences))
+    positions, logp = selector.beam(long, 2, 8)
+    assert torch.isinf(logp[:, 6:]).all() and positions[:, :6].max() < 3
+    assert selector.sample(long, 3, 20, 5.0, torch.Generator().manual_seed(0)).max() < 3
+
+
+def test_batch_make_up_changes_nothing() -> None:
+    selector, b, sequences = small(), batch(), all_sequences(3, 5, 2)
+    alone = torch.cat([selector.log_probs(b.rows(i, i + 1), sequences[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(alone, selector.log_probs(b, sequences), atol=1e-5, rtol=1e-5)
+
+
+def test_samples_follow_the_probabilities_and_hold_no_repeats() -> None:
+    selector, b, sequences = small(), batch(questions=1, pool=3), all_sequences(1, 3, 2)
+    drawn = selector.sample(b, 2, 4000, 1.0, torch.Generator().manual_seed(0))
+    assert (drawn[..., 0] != drawn[..., 1]).all()
+    counted = (drawn[0, :, None] == sequences[0]).all(-1).float().mean(0)
+    torch.testing.assert_close(counted, selector.log_probs(b, sequences)[0].exp().detach(), atol=0.03, rtol=0)
+    assert torch.equal(drawn, selector.sample(b, 2, 4000, 1.0, torch.Generator().manual_seed(0)))
+
+
+def test_inputs_are_standardised_by_the_train_rows() -> None:
+    selector, b = small(), batch()
+    before = selector.log_probs(b, all_sequences(3, 5, 1))
+    selector.fit_standardiser(b.query, b.candidates.flatten(0, 1))
+    fitted = selector.log_probs(b, all_sequences(3, 5, 1))
+    assert not torch.allclose(before, fitted)
+    scaled = Batch(b.query * 50 + 7, b.candidates * 50 + 7, b.similarity)
+    selector.fit_standardiser(scaled.query, scaled.candidates.flatten(0, 1))
+    torch.testing.assert_close(selector.log_probs(scaled, all_sequences(3, 5, 1)), fitted, atol=1e-3, rtol=1e-3)
+
+
+def test_mistakes_are_one_line() -> None:
+    selector, b = small(), batch()
+    with pytest.raises(DataError, match="6 shots were asked of a pool of 5"):
+        selector.beam(b, 6, 2)
+    with pytest.raises(DataError, match="features have 5 and 9 columns"):
+        selector.encode(Batch(b.query[:, :5], b.candidates, b.similarity))
+    with pytest.raises(ValueError, match="multiple of heads"):
+        SelectorSettings(width=10, heads=4)
+
+
+class MatchingTask:
+    """The demo world in miniature: right is who shares the topic, and the one attribute that this topic asks about.
+
+    Images show a shape (8), a colour (6) and, above all, a background (4) in rotated axes with noise; a topic's parity
+    says whether shape or colour counts.
+    """
+
+    def __init__(self, questions: int, pool: int = 32, bank: int = 600) -> None:
+        g = torch.Generator().manual_seed(0)
+        axes = [torch.linalg.qr(torch.randn(32, 32, generator=g))[0] for _ in range(3)]
+        words = torch.randint(0, 20, (6, 8), generator=g)
+
+        def rows(n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            topic, shape, colour, background = (torch.randint(0, m, (n,), generator=g) for m in (6, 8, 6, 4))
+            key = torch.where(topic % 2 == 0, shape, colour)
+            image = F.one_hot(shape, 32) + F.one_hot(8 + colour, 32) + 1.5 * F.one_hot(14 + background, 32)
+            image = F.normalize(image @ axes[0] + 0.12 * torch.randn(n, 32, generator=g), dim=1)
+            return image, axes[1][topic], axes[2][words[topic, key]], topic * 8 + key
+
+        image, text, _, what = rows(questions)
+        bank_image, bank_text, bank_answer, bank_what = rows(bank)
+        match = what[:, None] == bank_what
+        self.pools = (torch.rand(questions, bank, generator=g)).topk(pool, dim=1).indices
+        for row in (~match.gather(1, self.pools).any(1)).nonzero().flatten().tolist():
+            self.pools[row, int(torch.randint(0, pool, (1,), generator=g))] = match[row].nonzero()[0, 0]
+        self.query = torch.cat([image, text], 1)
+        self.bank = torch.cat([bank_image, bank_text, bank_answer], 1)
+        self.right = match.gather(1, self.pools)  # (N, K)
+
+    def inputs(self, rows: list[int]) -> Batch:
+        query, candidates = self.query[rows], self.bank[self.pools[rows]]
+        products = candidates[..., :64] * query[:, None]
+        return Batch(query, candidates, torch.stack([products[..., :32].sum(-1), products[..., 32:].sum(-1)], -1))
+
+    def data(self, start: int, stop: int) -> TrainingData:
+        right = self.right[start:stop]
+        positions = right.float().topk(3, dim=1).indices  # the right ones first
+        groups = Groups(positions[..., None], right.gather(1, positions), torch.zeros(positions.shape))
+        return TrainingData(groups, lambda rows: self.inputs([start + row for row in rows]))
+
+
+def test_it_learns_the_matching_rule_from_few_questions() -> None:
+    task = MatchingTask(1000)
+    torch.manual_seed(0)
+    selector = Selector(SelectorSettings(width=64), 64, 96)
+    selector.fit_standardiser(task.query[:500], task.bank)
+    sft.train(selector, task.data(0, 430), task.data(430, 500), SftSettings(epochs=20, lr=2e-3), seed=0)
+    unseen = task.inputs(list(range(500, 1000)))
+    positions, _ = selector.beam(unseen, 1, 1)
+    learned = task.right[500:].gather(1, positions[:, 0]).float().mean()
+    nearest = task.right[500:].gather(1, unseen.similarity.sum(-1).argmax(1, keepdim=True)).float().mean()
+    assert nearest < 0.6 and learned > 0.85, (nearest, learned)

@@ -1,0 +1,157 @@
+"""Golden values are worked out by hand or by another route than the code's."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from leverplus_core.errors import DataError
+from leverplus_core.statistics import accuracy_interval, paired_difference
+
+T_3 = 3.182446305284263  # 97.5% point of Student's t, 3 degrees of freedom (printed tables: 3.182)
+T_4 = 2.7764451051977987  # the same, 4 degrees
+
+
+def test_t_interval_of_a_mean_by_hand() -> None:
+    # Scores .2 .4 .6 .8: mean .5, squared deviations .09 .01 .01 .09, sd sqrt(.2 / 3), standard error sd / 2.
+    found = accuracy_interval([0.2, 0.4, 0.6, 0.8])
+    half = T_3 * math.sqrt(0.2 / 3) / 2
+    assert (found.mean, found.low, found.high) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
+
+
+def test_interval_of_a_mean_is_cut_to_the_possible() -> None:
+    found = accuracy_interval([0, 0, 1, 0])
+    assert (found.mean, found.low, found.high) == (0.25, 0.0, 1.0)  # .25 +- 3.18 * .25
+
+
+@pytest.mark.parametrize(("score", "n"), [(0.0, 10), (1.0, 10), (0.6, 25), (1.0, 1)])
+def test_equal_scores_keep_a_width(score: float, n: int) -> None:
+    # Wilson: the shares p with (p - score)^2 = z^2 p (1 - p) / n.
+    z2 = 1.959963984540054**2
+    roots = np.sort(np.roots([1 + z2 / n, -(2 * score + z2 / n), score**2]))
+    found = accuracy_interval([score] * n)
+    assert found.mean == score
+    assert (found.low, found.high) == pytest.approx(tuple(roots), abs=1e-9)
+    assert found.high - found.low > 0.1
+
+
+def test_level_widens_the_interval() -> None:
+    narrow, wide = accuracy_interval([0, 1, 1, 0, 1, 0.6], level=0.5), accuracy_interval([0, 1, 1, 0, 1, 0.6])
+    assert wide.low < narrow.low < narrow.mean < narrow.high < wide.high
+
+
+def test_intervals_cover_at_their_level() -> None:
+    rng = np.random.default_rng(3)
+    grades, shares = [0.0, 0.3, 0.6, 0.9, 1.0], [0.4, 0.1, 0.1, 0.1, 0.3]
+    truth = float(np.dot(grades, shares))
+    found = [accuracy_interval(rng.choice(grades, size=100, p=shares)) for _ in range(400)]
+    assert 0.92 < np.mean([i.low <= truth <= i.high for i in found]) < 0.98
+
+
+def test_paired_difference_by_hand() -> None:
+    # Differences 1 0 .4 .6 -.5: mean .3, squared deviations .49 .09 .01 .09 .64 = 1.32, error sqrt(1.32 / 4 / 5).
+    a, b = [1.0, 0.6, 1.0, 0.6, 0.0], [0.0, 0.6, 0.6, 0.0, 0.5]
+    found = paired_difference(a, b)
+    half = T_4 * math.sqrt(1.32 / 4 / 5)
+    assert found.n == 5
+    assert (found.delta, found.low, found.high) == pytest.approx((0.3, 0.3 - half, min(1.0, 0.3 + half)))
+    # Of all sign patterns of the five differences, those whose sum is at least as far from zero as 1.5.
+    signs = itertools.product((1, -1), repeat=5)
+    sums = [abs(sum(s * d for s, d in zip(pattern, (1, 0, 0.4, 0.6, -0.5), strict=True))) for pattern in signs]
+    assert found.p_value == pytest.approx(sum(s >= 1.5 - 1e-9 for s in sums) / 32)
+
+
+def test_swapping_sides_mirrors_the_result() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.choice([0, 0.6, 1], 60), rng.choice([0, 0.6, 1], 60)
+    there, back = paired_difference(a, b), paired_difference(b, a)
+    assert (back.delta, back.low, back.high) == pytest.approx((-there.delta, -there.high, -there.low))
+    assert back.p_value == pytest.approx(there.p_value, abs=0.02)
+
+
+def test_pairing_sees_what_unpaired_spread_would_hide() -> None:
+    b = np.array([0.0, 1.0] * 50)
+    a = b.copy()
+    a[:20:2] = 1.0  # ten of the hundred get better, none worse
+    found = paired_difference(a, b)
+    assert found.delta == pytest.approx(0.1) and found.low > 0
+    assert found.p_value == pytest.approx(2 / 2**10)  # all ten go the same way
+
+
+def test_no_difference_at_all() -> None:
+    found = paired_difference([0.3, 1, 0], [0.3, 1, 0], clusters=["x", "x", "y"])
+    assert (found.delta, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("n", range(1, 12))
+def test_equal_differences_claim_no_more_than_the_sign_test(n: int) -> None:
+    found = paired_difference([0.9] * n, [0.5] * n)
+    assert found.delta == pytest.approx(0.4) and found.high == pytest.approx(0.4)
+    assert found.p_value == pytest.approx(2 / 2**n)
+    assert (found.low > 0) == (found.p_value < 0.05) == (n >= 6)
+    assert found.low == pytest.approx(0.4 * (2 * 0.025 ** (1 / n) - 1))
+    assert paired_difference([0.5] * n, [0.9] * n).high == pytest.approx(-found.low)
+
+
+def test_the_permutation_test_is_seeded() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.random(50), rng.random(50)
+    assert paired_difference(a, b, seed=4) == paired_difference(a, b, seed=4)
+    assert paired_difference(a, b, seed=4).p_value != paired_difference(a, b, seed=5).p_value
+
+
+def test_p_values_are_uniform_where_nothing_differs() -> None:
+    rng = np.random.default_rng(5)
+    p = [paired_difference(rng.choice([0, 0.6, 1], 12), rng.choice([0, 0.6, 1], 12)).p_value for _ in range(150)]
+    assert np.mean(np.array(p) <= 0.05) < 0.1 and 0.4 < np.mean(p) < 0.7
+
+
+def test_singleton_clusters_change_nothing() -> None:
+    rng = np.random.default_rng(2)
+    a, b = rng.random(30), rng.random(30)
+    assert paired_difference(a, b, clusters=[f"image {i}" for i in range(30)]) == paired_difference(a, b)
+
+
+def test_clusters_by_hand() -> None:
+    # Four images of two questions whose differences are alike: eight rows, but only four independent ones.
+    per_image = [0.5, 0.1, 0.3, -0.1]
+    a = [0.5 + d for d in per_image for _ in range(2)]
+    images = [i for i in range(4) for _ in range(2)]
+    found = paired_difference(a, [0.5] * 8, clusters=images)
+    alone = paired_difference(a, [0.5] * 8)
+    # Sandwich: sum over clusters of (2 (d - .2))^2 = 4 (.09 + .01 + .01 + .09) = .8, over 8^2,
+    # times the small-sample factor 4/3 * 7/7; t with 3 degrees of freedom.
+    half = T_3 * math.sqrt(0.8 / 64 * 4 / 3)
+    assert (found.low, found.high) == pytest.approx((0.2 - half, 0.2 + half))
+    assert found.low < alone.low
+    # Sign flips of whole images: .5 .1 .3 .1 all alike (sum 1), or one .1 against the rest (.8); and their mirrors.
+    assert found.p_value == pytest.approx(6 / 16)
+
+
+def test_one_cluster_says_nothing() -> None:
+    found = paired_difference([1, 0.6, 1, 1], [0, 0, 0, 0.3], clusters=["x"] * 4)
+    assert (found.low, found.high, found.p_value) == (-1.0, 1.0, 1.0)
+
+
+def test_differences_that_cancel_within_clusters_are_not_certain() -> None:
+    found = paired_difference([1, 0, 1, 0], [0, 1, 0, 1], clusters=["x", "x", "y", "y"])
+    assert found.delta == 0 and found.low < -0.5 and found.high > 0.5
+
+
+@pytest.mark.parametrize("bad", [[], [math.nan], [0.5, math.inf], [1.2], [-0.1], [[0.1, 0.2]]])
+def test_bad_scores_are_one_line(bad: list[float]) -> None:
+    with pytest.raises(DataError) as e:
+        accuracy_interval(bad)
+    assert "\n" not in str(e.value)
+    with pytest.raises(DataError):
+        paired_difference(bad, bad)
+
+
+def test_lengths_must_match() -> None:
+    with pytest.raises(DataError, match="2 and 1"):
+        paired_difference([0, 1], [1])
+    with pytest.raises(DataError, match="3 clusters for 2"):
+        paired_difference([0, 1], [1, 0], clusters=["a", "b", "c"])

@@ -1,0 +1,154 @@
+"""The contract checks catch parts that break their contract: a check that passes everything would prove nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from leverplus_core import Balancer, Bank, Candidate, Encoder, Image, Part, Query, Reward, Sampler, Vlm, allowed
+from leverplus_core.parts import Floats
+from leverplus_core.testing import check_balancer, check_encoder, check_part, check_reward, check_sampler
+
+Pool = Callable[[int, Query, Bank, np.random.Generator], list[int]]
+
+
+def _draw(k: int, query: Query, bank: Bank, rng: np.random.Generator) -> list[int]:
+    from leverplus_core import DataError
+
+    rows = allowed(query, bank)
+    if len(rows) < k:
+        raise DataError("too few")
+    return [int(row) for row in rng.choice(rows, size=k, replace=False)]
+
+
+def _sampler(rule: Pool) -> Sampler:
+    class Tried(Sampler):
+        """Draws by the rule on trial."""
+
+        def pool(self, query: Query, bank: Bank, rng: np.random.Generator) -> list[int]:
+            return rule(self.k, query, bank, rng)
+
+    return Tried()
+
+
+def _too_few(k: int, query: Query, bank: Bank, rng: np.random.Generator) -> list[int]:
+    rows = allowed(query, bank)
+    return [int(row) for row in rng.choice(rows, size=min(k, len(rows)), replace=False)]
+
+
+def test_a_good_sampler_passes() -> None:
+    check_sampler(_sampler(_draw))
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        (lambda k, q, b, rng: _draw(k - 1, q, b, rng), "k row numbers"),
+        (lambda k, q, b, rng: [3] * k, "no repeats"),
+        (lambda k, q, b, rng: list(range(k)), "never has the question itself"),
+        (lambda k, q, b, rng: _draw(k, q, b, np.random.default_rng()), "depends on rng alone"),
+        (lambda k, q, b, rng: _draw(k, q, b, np.random.default_rng(np.random.randint(9999))), "rng alone"),
+        (_too_few, "fewer than k rows must raise DataError"),
+    ],
+)
+def test_a_bad_sampler_fails(rule: Pool, says: str) -> None:
+    with pytest.raises(AssertionError, match=says):
+        check_sampler(_sampler(rule))
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        (lambda group: [0.0] * (len(group) + 1), "one reward a candidate"),
+        (lambda group: [float("nan")] * len(group), "finite"),
+        (lambda group: [float(i) for i in range(len(group))], "order must not matter"),
+        (lambda group: [-c.accuracy for c in group], "higher is better"),
+    ],
+)
+def test_a_bad_reward_fails(rule: Callable[[Sequence[Candidate]], list[float]], says: str) -> None:
+    class Tried(Reward):
+        """Rewards by the rule on trial."""
+
+        def of(self, group: Sequence[Candidate]) -> list[float]:
+            return rule(group)
+
+    with pytest.raises(AssertionError, match=says):
+        check_reward(Tried())
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        (lambda group, rng: [*group, *group[:1]], "picked once"),
+        (lambda group, rng: [c for c in group if np.random.default_rng().random() < 0.5], "the same rng"),
+        (lambda group, rng: [Candidate("x", (), "", "", "", 1.0, True, 0.0, 0.0)], "candidates of the group"),
+    ],
+)
+def test_a_bad_balancer_fails(rule: Callable[..., list[Candidate]], says: str) -> None:
+    class Tried(Balancer):
+        """Picks by the rule on trial."""
+
+        def pick(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
+            return rule(group, rng)
+
+    with pytest.raises(AssertionError, match=says):
+        check_balancer(Tried())
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        (lambda n: np.ones((n, 1)), "float32"),
+        (lambda n: np.full((n, 2), 1, np.float32), "length 1"),
+        (lambda n: np.array([[np.cos(n), np.sin(n)]] * n, np.float32), "depends on the batch"),
+        (lambda n: np.array([[np.cos(i), np.sin(i)] for i in range(n)], np.float32), "depends on the"),
+    ],
+)
+def test_a_bad_encoder_fails(rule: Callable[[int], Any], says: str) -> None:
+    class Tried(Encoder):
+        """Encodes by the rule on trial."""
+
+        def images(self, images: Sequence[Image], vlm: Vlm | None = None) -> Floats:
+            return np.asarray(rule(len(images)))
+
+        def texts(self, texts: Sequence[str], vlm: Vlm | None = None) -> Floats:
+            return np.asarray(rule(len(texts)))
+
+    with pytest.raises(AssertionError, match=says):
+        check_encoder(Tried(), [Image("a"), Image("b"), Image("c")])
+
+
+def test_a_part_without_a_docstring_fails() -> None:
+    class Silent(Reward):
+        def of(self, group: Sequence[Candidate]) -> list[float]:
+            return [0.0 for _ in group]
+
+    with pytest.raises(AssertionError, match="docstring"):
+        check_part(Silent())
+
+
+def test_a_part_whose_settings_do_not_survive_json_fails() -> None:
+    class Odd(Part):
+        """Holds what JSON cannot."""
+
+        limit: float = float("inf")
+
+    with pytest.raises((AssertionError, ValueError)):
+        check_part(Odd())
+
+
+def test_unread_features_are_really_unread() -> None:
+    class Peeks(Sampler):
+        """Says that it reads no features, and does."""
+
+        def pool(self, query: Query, bank: Bank, rng: np.random.Generator) -> list[int]:
+            return _draw(self.k, query, bank, np.random.default_rng(bank.features.text.size))
+
+        def needs_features(self) -> bool:
+            return False
+
+    with pytest.raises(AssertionError, match="needs_features"):
+        check_sampler(Peeks())

@@ -1,0 +1,129 @@
+"""The built-in samplers draw what they say; the contract itself is checked in test_contracts.py."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leverplus_core import Bank, DataError, Demonstration, Features, Image, Query, Question, Sampler, allowed
+from leverplus_core.testing import tiny_bank
+from leverplus_samplers.mix import MixSampler
+from leverplus_samplers.rand import RandSampler
+from leverplus_samplers.similarity import ImgSimSampler, TextSimSampler
+
+SAMPLERS = (RandSampler, TextSimSampler, ImgSimSampler, MixSampler)
+
+
+def _rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_rand_is_uniform_over_what_is_allowed() -> None:
+    query, bank = tiny_bank(size=13)
+    rng = _rng()
+    draws = 4000
+    counts = Counter(row for _ in range(draws) for row in RandSampler(k=3).pool(query, bank, rng))
+    assert set(counts) == set(range(3, 13))
+    expected = draws * 3 / 10
+    assert all(abs(count - expected) < 5 * (expected * 0.7) ** 0.5 for count in counts.values())
+
+
+@pytest.mark.parametrize(("sampler", "space"), [(TextSimSampler, "text"), (ImgSimSampler, "image")])
+def test_similarity_takes_the_nearest_by_brute_force(sampler: type[Sampler], space: str) -> None:
+    query, bank = tiny_bank(size=40)
+    rows, vector = getattr(bank.features, space), getattr(query, space)
+    cosine = {i: float(rows[i] @ vector) for i in range(3, 40)}
+    expected = sorted(cosine, key=lambda i: -cosine[i])[:7]
+    assert sampler(k=7).pool(query, bank, _rng()) == expected
+
+
+@pytest.mark.parametrize("sampler", [TextSimSampler, ImgSimSampler])
+def test_ties_go_to_the_lower_row(sampler: type[Sampler]) -> None:
+    query, bank = tiny_bank(size=33, dim=7)
+    alike = np.repeat(query.text[None], 33, axis=0)
+    tied = Bank(bank.demonstrations, Features(alike, alike))
+    assert sampler(k=9).pool(query, tied, _rng()) == list(range(3, 12))
+
+
+def test_the_questions_own_image_is_never_shown_even_if_nearest() -> None:
+    query, bank = tiny_bank()
+    assert float(bank.features.image[0] @ query.image) == pytest.approx(1)
+    assert {0, 1, 2}.isdisjoint(ImgSimSampler(k=21).pool(query, bank, _rng()))
+
+
+def test_a_not_a_number_feature_is_named() -> None:
+    query, bank = tiny_bank()
+    text = bank.features.text.copy()
+    text[5, 0] = np.nan
+    broken = Bank(bank.demonstrations, replace(bank.features, text=text))
+    for sampler in (TextSimSampler(k=3), MixSampler(k=8)):
+        with pytest.raises(DataError, match="row 5"):
+            sampler.pool(query, broken, _rng())
+
+
+def test_mix_holds_its_shares() -> None:
+    query, bank = tiny_bank(size=60)
+    pool = MixSampler(k=16).pool(query, bank, _rng())
+    text = TextSimSampler(k=4).pool(query, bank, _rng())
+    assert len(set(pool)) == 16
+    assert set(text) <= set(pool)
+    image = [row for row in ImgSimSampler(k=57).pool(query, bank, _rng()) if row not in text][:4]
+    assert set(image) <= set(pool)
+    # Over many draws every other row comes up: the rest is uniform, not near.
+    seen = {row for seed in range(60) for row in MixSampler(k=16).pool(query, bank, _rng(seed))}
+    assert seen == set(range(3, 60))
+
+
+def test_mix_counts_a_row_near_in_both_once_and_refills() -> None:
+    query, bank = tiny_bank(size=40)
+    same = replace(query, image=query.text)
+    both = Bank(bank.demonstrations, Features(bank.features.text, bank.features.text))
+    pool = MixSampler(k=12).pool(same, both, _rng())
+    assert len(set(pool)) == 12
+    assert set(TextSimSampler(k=6).pool(same, both, _rng())) <= set(pool)
+
+
+@given(
+    size=st.integers(4, 30), k=st.integers(1, 27), text=st.floats(0, 1), image=st.floats(0, 1), seed=st.integers(0, 9)
+)
+def test_mix_is_always_exactly_k_distinct_allowed_rows(size: int, k: int, text: float, image: float, seed: int) -> None:
+    if text + image > 1:
+        text, image = text / 2, image / 2
+    query, bank = tiny_bank(size=size, seed=seed)
+    rows = set(allowed(query, bank).tolist())
+    sampler = MixSampler(k=k, text=text, image=image)
+    if k > len(rows):
+        with pytest.raises(DataError, match=f"k={k}.*{len(rows)} of {size}"):
+            sampler.pool(query, bank, _rng(seed))
+    else:
+        pool = sampler.pool(query, bank, _rng(seed))
+        assert len(pool) == len(set(pool)) == k
+        assert set(pool) <= rows
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_too_large_a_k_says_the_numbers(sampler: type[Sampler]) -> None:
+    query, bank = tiny_bank(size=10)
+    with pytest.raises(DataError, match=r"question q0 needs a pool of k=8, but only 7 of 10 .* k to 7 or less"):
+        sampler(k=8).pool(query, bank, _rng())
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_an_empty_bank_says_so(sampler: type[Sampler]) -> None:
+    query, _ = tiny_bank()
+    nothing = np.zeros((0, 8), np.float32)
+    with pytest.raises(DataError, match="train split is empty"):
+        sampler(k=1).pool(query, Bank([], Features(nothing, nothing)), _rng())
+
+
+def test_a_bank_of_the_questions_own_image_only() -> None:
+    image = Image("one")
+    query = Query(Question("q", "?", image, ("a",)), np.ones(1, np.float32), np.ones(1, np.float32))
+    bank = Bank([Demonstration("d", "?", image, "a")], Features(*(np.ones((1, 1), np.float32),) * 2))
+    with pytest.raises(DataError, match="other images"):
+        RandSampler(k=1).pool(query, bank, _rng())

@@ -1,0 +1,193 @@
+"""The wheel in a clean environment, third-party packages beside it, and what the command does with a broken or clashing one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PART_FILES = (
+    "leverplus_core/recipes/demo.yaml",
+    "leverplus_core/py.typed",
+    "leverplus_samplers/mix.py",
+    "leverplus_models/demo/checkpoint/config.json",
+    "leverplus_models/demo/checkpoint/model.safetensors",
+    "leverplus_datasets/okvqa_slice/README.md",
+)
+pytestmark = pytest.mark.timeout(300)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A virtual environment with leverplus from the wheel, and a folder outside the repository to stand in."""
+
+    bin: Path
+    folder: Path
+
+    def run(self, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run a program of the environment; PYTHON* and LEVERPLUS* of the caller's stay outside."""
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "LEVERPLUS"))}
+        return subprocess.run(
+            [str(self.bin / command[0]), *command[1:]],
+            cwd=self.folder,
+            env={**clean, **env},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def plugins(self, **env: str) -> tuple[list[dict[str, Any]], list[str]]:
+        """`leverplus plugins --json`, and the lines it wrote on standard error."""
+        done = self.run("leverplus", "plugins", "--json", **env)
+        assert done.returncode == 0, done.stderr
+        rows: list[dict[str, Any]] = json.loads(done.stdout)
+        return rows, done.stderr.splitlines()
+
+    @contextmanager
+    def package(self, name: str) -> Iterator[None]:
+        """A third-party package of this folder, installed as a user would, and removed again."""
+        self.pip("install", "--no-deps", "--no-build-isolation", "--no-index", str(ROOT / "tests" / name))
+        try:
+            yield
+        finally:
+            self.pip("uninstall", "--yes", f"leverplus-{name.replace('_', '-')}")
+
+    def pip(self, *arguments: str) -> None:
+        """pip in the environment; a failure shows what it said."""
+        done = self.run("python", "-m", "pip", "--disable-pip-version-check", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Third-party dependencies come from this interpreter through a .pth file; leverplus itself from the wheel.
+
+    The folder that is lent may hold an editable leverplus as well; the environment's own comes first on the path.
+    """
+    folder = tmp_path_factory.mktemp("site")
+    venv.create(folder / "venv", with_pip=True, symlinks=True)
+    made = Site(folder / "venv" / "bin", folder)
+    home = Path(sysconfig.get_path("purelib", vars={"base": str(folder / "venv"), "platbase": str(folder / "venv")}))
+    made.pip("install", "--no-deps", "--no-index", str(wheel))
+    # A plain path line: .pth files inside the lent folder (the editable install) are not read.
+    (home / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    return made
+
+
+def test_the_wheel_holds_every_room_and_its_data(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        metadata = next(name for name in names if name.endswith(".dist-info/METADATA"))
+        text = archive.read(metadata).decode()
+    assert set(PART_FILES) <= names, sorted(set(PART_FILES) - names)
+    assert "License-Expression: Apache-2.0" in text
+    tops = {name.partition("/")[0] for name in names if ".dist-info" not in name}
+    rooms = {path.name for path in (ROOT / "plugins").glob("*/leverplus_*")}
+    assert tops == {"leverplus_core", *rooms}
+    assert wheel.stat().st_size < 30e6
+
+
+def test_the_installed_command_lists_the_built_ins(site: Site) -> None:
+    rows, warnings = site.plugins()
+    assert warnings == []
+    assert {row["status"] for row in rows} == {"ok"}
+    assert {row["distribution"] for row in rows} == {"leverplus"}
+    assert {"mix", "top_pn", "separated", "qwen2_5_vl", "clip", "demo_world"} <= {row["name"] for row in rows}
+    where = site.run(
+        "python", "-c", "import leverplus_core, leverplus_samplers as s; print(leverplus_core.__file__, s.__file__)"
+    )
+    assert where.stdout.count(str(site.folder)) == 2, where.stdout
+
+
+def test_a_third_party_reward_is_found_and_built(site: Site) -> None:
+    with site.package("acme"):
+        rows, warnings = site.plugins()
+        assert warnings == []
+        assert [(r["kind"], r["distribution"], r["version"], r["status"]) for r in rows if r["name"] == "acme"] == [
+            ("reward", "leverplus-acme", "0.3.0", "ok")
+        ]
+        checked = site.run("leverplus", "check", "demo", "--set", "reward=acme:gap=3", "--json")
+        assert checked.returncode == 0, checked.stderr
+        assert "leverplus-acme 0.3.0" in checked.stdout
+    rows, _ = site.plugins()
+    assert "acme" not in {row["name"] for row in rows}
+
+
+def test_a_plugin_that_cannot_be_imported_is_one_warning(site: Site) -> None:
+    with site.package("acme_broken"):
+        rows, warnings = site.plugins()
+        assert len(warnings) == 1 and "leverplus-acme-broken 0.1.0" in warnings[0]
+        assert "a_module_that_nobody_has" in warnings[0]
+        (broken,) = [row for row in rows if row["distribution"] == "leverplus-acme-broken"]
+        assert broken["status"].startswith("broken: ModuleNotFoundError")
+        assert {"mix", "separated"} <= {row["name"] for row in rows if row["status"] == "ok"}
+        _, quiet = site.plugins(LEVERPLUS_DISABLE="leverplus-acme-broken")
+        assert quiet == []
+
+
+def test_a_clash_is_one_warning_and_disabling_settles_it(site: Site) -> None:
+    with site.package("acme_clash"):
+        rows, warnings = site.plugins()
+        assert len(warnings) == 1 and "leverplus-acme-clash 2.0.0" in warnings[0] and "separated" in warnings[0]
+        statuses = {row["distribution"]: row["status"] for row in rows if row["name"] == "separated"}
+        assert statuses == {
+            "leverplus": "clash with leverplus-acme-clash",
+            "leverplus-acme-clash": "clash with leverplus",
+        }
+        asked = site.run("leverplus", "check", "demo", "--set", "reward=separated")
+        assert asked.returncode == 2
+        assert "leverplus-acme-clash" in asked.stderr and "Traceback" not in asked.stderr
+        assert site.run("leverplus", "recipes").returncode == 0
+        rows, warnings = site.plugins(LEVERPLUS_DISABLE="leverplus-acme-clash")
+        assert warnings == []
+        assert [r["distribution"] for r in rows if r["name"] == "separated" and r["status"] == "ok"] == ["leverplus"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["recipes"], ["--version"], ["no-such-verb"]])
+def test_listing_imports_no_torch(site: Site, arguments: list[str]) -> None:
+    code = (
+        "import sys; from leverplus_core.cli import main; sys.argv = ['leverplus', *sys.argv[1:]]\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print('HEAVY', *sorted({'torch', 'transformers', 'scipy', 'statsmodels'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = site.run("python", "-c", code, *arguments)
+    assert done.stderr.splitlines()[-1].split() == ["HEAVY"], done.stderr
+
+
+def test_constraints_pin_what_pyproject_asks_for() -> None:
+    """Each dependency, runtime and development, has one exact version, and none is of one machine's build."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    assert not [pin for pin in pins.values() if "+" in pin]
+    canonical = {name.lower().replace("_", "-") for name in pins}
+    wanted = {
+        spec.partition(">")[0].strip().lower()
+        for spec in [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    }
+    assert wanted <= canonical, wanted - canonical
+    assert pins["torch"] == "2.13.0"
