@@ -29,11 +29,9 @@ install: $(INSTALLED)  ## .venv with leverplus and its tools
 
 demo: $(INSTALLED)  ## from nothing to a leaderboard on the demo world, in minutes
 	$(BIN)/leverplus run
-	$(BIN)/leverplus leaderboard
 
 demo-okvqa: $(OKVQA)  ## the same on a slice of real OK-VQA, in about an hour
 	$(BIN)/leverplus run okvqa-laptop
-	$(BIN)/leverplus leaderboard
 
 test: $(INSTALLED)  ## all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow"
@@ -56,4 +54,4 @@ docs: $(INSTALLED)  ## write the generated parts of the docs
 	$(BIN)/python tools/gen_docs.py
 
 clean:  ## remove .venv and what tools cached; runs and registries stay
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .grimp_cache .hypothesis

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
         Vlm,
         allowed,
     )
+    from leverplus_core.pipeline import run
     from leverplus_core.plugins import Catalogue
+    from leverplus_core.recipe import Recipe
     from leverplus_core.records import (
         AnswerLogprob,
         Candidate,
@@ -45,8 +47,6 @@ if TYPE_CHECKING:
         Question,
         Turn,
     )
-    from leverplus_core.pipeline import run
-    from leverplus_core.recipe import Recipe
     from leverplus_core.registry import Registry
 
 __version__ = "0.1.0"

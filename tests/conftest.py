@@ -1,7 +1,7 @@
 """How a part is built in tests when its defaults want weights or data that are not at hand: a tiny one is made here.
 
-`tests/plugins/test_contracts.py` runs over every part of the catalogue. One that is not in TEST_SETTINGS is built from its
-defaults; one that cannot be built either way fails.
+`tests/plugins/test_contracts.py` runs over every part of the catalogue. One that is not in TEST_SETTINGS is built from
+its defaults; one that cannot be built either way fails.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The wheel in a clean environment, third-party packages beside it, and what the command does with a broken or clashing one."""
+"""The wheel in a clean environment, and third-party packages beside it: a good one, a broken one, a clashing one."""
 
 from __future__ import annotations
 
@@ -27,6 +27,25 @@ PART_FILES = (
     "leverplus_models/demo/checkpoint/model.safetensors",
     "leverplus_datasets/okvqa_slice/README.md",
 )
+SMALL = [
+    word
+    for setting in (
+        "dataset.train=40",
+        "dataset.validation=8",
+        "sampler.k=6",
+        "scoring.questions=16",
+        "scoring.beams.beam=2",
+        "scoring.beams.width=2",
+        "scoring.candidates.shots=[1]",
+        "training.sft.epochs=1",
+        "training.rce.epochs=1",
+        "training.grpo.epochs=0",
+        "evaluation.shots=[1]",
+        "evaluation.sizes=[8]",
+        "evaluation.oracle.width=2",
+    )
+    for word in ("--set", setting)
+]
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -43,7 +62,7 @@ class Site:
         return subprocess.run(
             [str(self.bin / command[0]), *command[1:]],
             cwd=self.folder,
-            env={**clean, **env},
+            env={**clean, "LEVERPLUS_CACHE": str(self.folder / "cache"), **env},
             capture_output=True,
             text=True,
             check=False,
@@ -122,16 +141,20 @@ def test_the_installed_command_lists_the_built_ins(site: Site) -> None:
     assert where.stdout.count(str(site.folder)) == 2, where.stdout
 
 
-def test_a_third_party_reward_is_found_and_built(site: Site) -> None:
+def test_a_run_uses_a_third_party_reward(site: Site) -> None:
     with site.package("acme"):
         rows, warnings = site.plugins()
         assert warnings == []
         assert [(r["kind"], r["distribution"], r["version"], r["status"]) for r in rows if r["name"] == "acme"] == [
             ("reward", "leverplus-acme", "0.3.0", "ok")
         ]
-        checked = site.run("leverplus", "check", "demo", "--set", "reward=acme:gap=3", "--json")
-        assert checked.returncode == 0, checked.stderr
-        assert "leverplus-acme 0.3.0" in checked.stdout
+        done = site.run("leverplus", "run", "--reward", "acme:gap=3", *SMALL, "--json")
+        assert done.returncode == 0, done.stderr
+        assert {"random", "rce", "oracle"} <= {row["method"] for row in json.loads(done.stdout)}
+        (kept,) = json.loads(site.run("leverplus", "sql", "SELECT recipe, parts FROM runs", "--json").stdout)
+        assert json.loads(kept["recipe"])["reward"] == {"name": "acme", "gap": 3}
+        used = {"kind": "reward", "name": "acme", "distribution": "leverplus-acme", "version": "0.3.0"}
+        assert used in json.loads(kept["parts"])
     rows, _ = site.plugins()
     assert "acme" not in {row["name"] for row in rows}
 
@@ -157,7 +180,7 @@ def test_a_clash_is_one_warning_and_disabling_settles_it(site: Site) -> None:
             "leverplus": "clash with leverplus-acme-clash",
             "leverplus-acme-clash": "clash with leverplus",
         }
-        asked = site.run("leverplus", "check", "demo", "--set", "reward=separated")
+        asked = site.run("leverplus", "check", "--set", "dataset.train=20", "--set", "dataset.validation=10")
         assert asked.returncode == 2
         assert "leverplus-acme-clash" in asked.stderr and "Traceback" not in asked.stderr
         assert site.run("leverplus", "recipes").returncode == 0
@@ -166,7 +189,7 @@ def test_a_clash_is_one_warning_and_disabling_settles_it(site: Site) -> None:
         assert [r["distribution"] for r in rows if r["name"] == "separated" and r["status"] == "ok"] == ["leverplus"]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["recipes"], ["--version"], ["no-such-verb"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["--version"], ["no-such-verb"]])
 def test_listing_imports_no_torch(site: Site, arguments: list[str]) -> None:
     code = (
         "import sys; from leverplus_core.cli import main; sys.argv = ['leverplus', *sys.argv[1:]]\n"

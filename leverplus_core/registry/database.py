@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
@@ -22,7 +24,7 @@ ELSEWHERE = "Name another registry with --registry."
 def connect(url: str, must_exist: bool) -> Engine:
     """An engine for `url`. Raises RegistryError for a URL that names no database that can be reached from here."""
     try:
-        parsed = make_url(url)
+        parsed = _readable(make_url(url)) if must_exist else make_url(url)
         sqlite = parsed.get_backend_name() == "sqlite"
         engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S} if sqlite else {})
     except (ArgumentError, NoSuchModuleError, ValueError) as e:
@@ -41,6 +43,16 @@ def connect(url: str, must_exist: bool) -> Engine:
         event.listen(engine, "connect", _sqlite_settings)
         event.listen(engine, "begin", _sqlite_begin)
     return engine
+
+
+def _readable(url: URL) -> URL:
+    """`url`, or for a SQLite file in a folder that cannot be written, one that needs no files beside it to be read."""
+    file = Path(url.database or "")
+    if url.get_backend_name() != "sqlite" or not file.is_file() or os.access(file.parent, os.W_OK):
+        return url
+    if file.with_name(f"{file.name}-wal").exists():
+        return url  # A run may be writing: SQLite itself must see to it.
+    return url.set(database=f"file:{quote(str(file.absolute()))}", query={"immutable": "1", "uri": "true"})
 
 
 def sqlite_file(engine: Engine) -> Path | None:

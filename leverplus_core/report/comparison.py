@@ -45,7 +45,7 @@ def compare_rows(registry: Registry, a: str, b: str) -> list[Row]:
     A method recorded at 0 shots only (zero_shot) is set against every number of shots of the other side. `n` is the
     number of questions compared. The interval takes questions about one image as one cluster.
 
-    Keys: shots, n, a, b, a_accuracy, b_accuracy, delta, ci_low, ci_high, p_value, verdict. Raises RegistryError for
+    Keys: shots, n, a, b (accuracies in [0, 1]), a_name, b_name, delta, ci_low, ci_high, p_value, verdict. Raises RegistryError for
     an unknown run or method, another dataset, or no question in common.
     """
     left, right = _side(registry, a), _side(registry, b)
@@ -55,9 +55,9 @@ def compare_rows(registry: Registry, a: str, b: str) -> list[Row]:
     for method_a, method_b in _pairs(left, right):
         both_plain = left.method is None and right.method is None
         names = (
-            {"a": label_a, "b": label_b, "method": method_a}
+            {"a_name": label_a, "b_name": label_b, "method": method_a}
             if both_plain
-            else {"a": f"{label_a}:{method_a}", "b": f"{label_b}:{method_b}"}
+            else {"a_name": f"{label_a}:{method_a}", "b_name": f"{label_b}:{method_b}"}
         )
         for shots_a, shots_b in _shot_pairs(left.cells[method_a], right.cells[method_b]):
             answers_a = registry.predictions(left.run["id"], method_a, shots_a)
@@ -69,8 +69,8 @@ def compare_rows(registry: Registry, a: str, b: str) -> list[Row]:
                         "shots": max(shots_a, shots_b),
                         "n": found.n,
                         **names,
-                        "a_accuracy": mean_a,
-                        "b_accuracy": mean_b,
+                        "a": mean_a,
+                        "b": mean_b,
                         "delta": found.delta,
                         "ci_low": found.low,
                         "ci_high": found.high,
@@ -157,7 +157,7 @@ def compare_table(rows: Sequence[Row]) -> RenderableType:
     if not rows:
         return Text("nothing to compare")
     parts: list[RenderableType] = []
-    for (a, b), group in groupby(rows, key=lambda row: (row["a"], row["b"])):
+    for (a, b), group in groupby(rows, key=lambda row: (row["a_name"], row["b_name"])):
         parts += [Text(f"a = {a}\nb = {b}", style="bold"), _table(list(group)), Text("")]
     parts.append(Text("accuracy in %, a - b in points with its paired 95% interval on the same questions", style="dim"))
     return Group(*parts)
@@ -174,7 +174,7 @@ def _table(rows: Sequence[Row]) -> Table:
     for row in rows:
         difference = f"{100 * row['delta']:+.1f} [{100 * row['ci_low']:+.1f}, {100 * row['ci_high']:+.1f}]"
         p = f"{row['p_value']:.3f}" if row["p_value"] >= 0.001 else "<0.001"
-        counts, means = [str(row["shots"]), str(row["n"])], [percent(row["a_accuracy"]), percent(row["b_accuracy"])]
+        counts, means = [str(row["shots"]), str(row["n"])], [percent(row["a"]), percent(row["b"])]
         cells = [*counts, *means, difference, p, row["verdict"]]
         table.add_row(*(Text(c) for c in ([row["method"], *cells] if by_method else cells)))
     return table

@@ -198,7 +198,7 @@ def test_a_part_that_is_not_what_it_says(site: Path, old: str, new: str, says: s
     _install(site, "acme-bad", REWARD.replace(old, new))
     catalogue = Catalogue.load(disabled="")
     assert catalogue.warnings == [], "parts are not imported to be listed"
-    with pytest.raises(PluginError, match="reward 'NAME' of acme-bad 1.0") as error:
+    with pytest.raises(PluginError, match=r"reward 'NAME' of acme-bad 1\.0") as error:
         catalogue.build("reward", "NAME", {})
     assert says in str(error.value)
 

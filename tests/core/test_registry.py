@@ -300,6 +300,19 @@ def test_places_that_cannot_hold_a_registry(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_still_read(registry: Registry, file: Path) -> None:
+    registry.begin_run(RUN)
+    registry.close()
+    file.parent.chmod(0o500)
+    try:
+        assert Registry.open_existing(url(file)).resolve("latest")["id"] == "abc123"
+        with pytest.raises(RegistryError, match="cannot be opened or written"):
+            Registry(url(file)).begin_run(replace(RUN, id="x"))
+    finally:
+        file.parent.chmod(0o700)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_file_without_permission(registry: Registry, file: Path) -> None:
     registry.close()
     file.chmod(0o400)

@@ -145,8 +145,8 @@ def test_compare_two_methods_by_hand(registry: Registry) -> None:
     record(registry, RUN, "random", 1, scores(0.0, 0.6, 0.6, 0.0, 0.5), [2, 5])
     small, large = compare_rows(registry, "latest:rce", "aaa:random")
     assert (small["shots"], small["n"], large["n"]) == (1, 2, 5)
-    assert (large["a"], large["b"]) == ("demo:rce", "demo:random")
-    assert (large["a_accuracy"], large["b_accuracy"]) == (pytest.approx(0.64), pytest.approx(0.34))
+    assert (large["a_name"], large["b_name"]) == ("demo:rce", "demo:random")
+    assert (large["a"], large["b"]) == (pytest.approx(0.64), pytest.approx(0.34))
     # Differences 1 0 .4 .6 -.5: mean .3, error sqrt(1.32 / 4 / 5), t(4) = 2.776445.
     half = 2.7764451051977987 * math.sqrt(1.32 / 20)
     assert large["delta"] == pytest.approx(0.3)
@@ -187,7 +187,7 @@ def test_two_runs_compare_method_by_method(registry: Registry) -> None:
         record(registry, run, "rce", 1, scores(value, 1.0), [2])
     record(registry, RUN, "grpo", 1, scores(1, 1), [2])
     rows = compare_rows(registry, "aaa", "bbb")
-    assert [(r["method"], r["shots"], r["a"], r["b"]) for r in rows] == [
+    assert [(r["method"], r["shots"], r["a_name"], r["b_name"]) for r in rows] == [
         ("zero_shot", 0, "aaa111", "bbb222"), ("rce", 1, "aaa111", "bbb222"),
     ]  # fmt: skip
     assert [r["delta"] for r in rows] == [0, 0.5]
@@ -198,10 +198,10 @@ def test_a_run_against_one_method(registry: Registry) -> None:
     for method, value in (("random", 0.0), ("rce", 1.0), ("sft", 0.6)):
         record(registry, RUN, method, 1, scores(value, 1.0), [2])
     rows = compare_rows(registry, "demo", "demo:random")
-    assert [(r["a"], r["b"], r["delta"]) for r in rows] == [
+    assert [(r["a_name"], r["b_name"], r["delta"]) for r in rows] == [
         ("demo:sft", "demo:random", pytest.approx(0.3)), ("demo:rce", "demo:random", 0.5),
     ]  # fmt: skip
-    assert [r["b"] for r in compare_rows(registry, "demo:random", "demo")] == ["demo:sft", "demo:rce"]
+    assert [r["b_name"] for r in compare_rows(registry, "demo:random", "demo")] == ["demo:sft", "demo:rce"]
 
 
 def test_only_common_questions_are_compared(registry: Registry) -> None:
@@ -215,7 +215,7 @@ def test_only_common_questions_are_compared(registry: Registry) -> None:
     assert (two["n"], two["delta"]) == (1, 1.0)  # q1 alone is among the first two of both
     assert (four["n"], four["delta"]) == (3, pytest.approx(2 / 3))  # q0 q1 q2
     assert two["verdict"] == "no difference seen"  # one question shows nothing
-    assert four["b_accuracy"] == 0.0  # q9, which only one of them answered, is left out
+    assert four["b"] == 0.0  # q9, which only one of them answered, is left out
 
 
 def test_questions_about_one_image_are_one_cluster(registry: Registry) -> None:

@@ -69,7 +69,8 @@ def _convert(source: Path, folder: Path) -> None:
     tokenizer = load(str(source), lambda: AutoTokenizer.from_pretrained(source.parent, **at))
     # Not from_pretrained: with a GGUF file it wants accelerate, and save_pretrained then refuses the packed model.
     model = LlamaForCausalLM(config)
-    packed = load(str(source), lambda: load_gguf_checkpoint(str(source), return_tensors=True, model_to_load=model))
+    read: Any = load_gguf_checkpoint
+    packed = load(str(source), lambda: read(str(source), return_tensors=True, model_to_load=model))
     tensors = {name: tensor.float() for name, tensor in packed["tensors"].items()}
     if config.tie_word_embeddings:
         tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]

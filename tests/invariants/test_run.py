@@ -1,0 +1,201 @@
+"""The whole job, small: what a kill, a second run, a third-party part and a user's mistakes do to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from leverplus_core.errors import LeverplusError
+from leverplus_core.files import read_json, read_jsonl
+from leverplus_core.pipeline import STAGES, run
+from leverplus_core.progress import Silent
+from leverplus_core.recipe import Recipe
+from leverplus_core.registry import Registry
+
+SMALL = [
+    "dataset.train=60", "dataset.validation=24", "sampler.name=rand", "sampler.k=6", "scoring.questions=30",
+    "scoring.beams.beam=2", "scoring.beams.width=3", "scoring.candidates.beams=2", "scoring.candidates.retrieval=2",
+    "training.sft.epochs=2", "training.rce.epochs=2", "training.grpo.epochs=1", "selector.width=32",
+    "evaluation.shots=[1, 2]", "evaluation.sizes=[10, 20]", "evaluation.oracle.beam=2", "evaluation.oracle.width=3",
+    "balancer={name: keep_all}", "threads=1",
+]  # fmt: skip
+
+
+def _small(*more: str) -> Recipe:
+    return Recipe.load("demo", [*SMALL, *more])
+
+
+def _predictions(registry: Registry, run_id: str) -> list[tuple[Any, ...]]:
+    columns = "method, shots, question_id, position, demonstrations, raw_text, accuracy"
+    return registry.sql(f"SELECT {columns} FROM predictions WHERE run_id = '{run_id}' ORDER BY 1, 2, 3")[1]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A small run that nothing disturbed: its folder and id."""
+    folder = tmp_path_factory.mktemp("run")
+    result = run(_small(), f"sqlite:///{folder}/r.db", folder / "work")
+    assert result.asked > 0 and set(result.stages) == set(STAGES)
+    return folder, result.run_id
+
+
+def _stage(folder: Path, name: str) -> Path:
+    return next((folder / "work" / "stages").glob(f"{name}-*"))
+
+
+def test_the_grid_is_full_and_every_method_answers_the_same_rows(finished: tuple[Path, str]) -> None:
+    folder, run_id = finished
+    registry = Registry(f"sqlite:///{folder}/r.db")
+    cells = {(c["method"], c["shots"], c["n"]) for c in registry.cells([run_id])}
+    methods = ("random", "text_knn", "image_knn", "sft", "rce", "grpo", "oracle")
+    grid = {(m, s, n) for m in methods for s in (1, 2) for n in (10, 20)}
+    assert cells == grid | {("zero_shot", 0, n) for n in (10, 20)}
+    rows: dict[tuple[str, int], list[tuple[int, str]]] = {}
+    for method, shots, question, position, *_ in _predictions(registry, run_id):
+        rows.setdefault((method, shots), []).append((position, question))
+    assert len({tuple(sorted(v)) for v in rows.values()}) == 1
+
+
+def test_one_pool_a_question_at_all_stages(finished: tuple[Path, str]) -> None:
+    folder, run_id = finished
+    pools = read_json(_stage(folder, "pool") / "pools.json")
+    for row in read_jsonl(_stage(folder, "beams") / "beams.jsonl") + read_jsonl(_stage(folder, "candidates") / "candidates.jsonl"):
+        assert set(row["demonstrations"]) <= set(pools["train"][row["question_id"]])
+    for _, shots, question, _, demonstrations, *_ in _predictions(Registry(f"sqlite:///{folder}/r.db"), run_id):
+        chosen = json.loads(demonstrations)
+        assert len(chosen) == len(set(chosen)) == shots
+        assert set(chosen) <= set(pools["validation"][question])
+    assert len({tuple(p) for p in pools["train"].values()}) > 1
+
+
+def test_labels_are_positions_in_the_question_s_own_pool(finished: tuple[Path, str]) -> None:
+    from leverplus_core.learning import training_data
+    from leverplus_core.pipeline import Parts, _Job
+    from leverplus_core.plugins import Catalogue
+    from leverplus_core.stages import EncodedData, Pools, read_beams
+    from leverplus_core.table import SelectorTable
+
+    folder, _ = finished
+    assert _Job is not None
+    dataset = Parts(_small(), Catalogue.load()).dataset
+    encoded, pools = EncodedData.load(_stage(folder, "encode")), Pools.load(_stage(folder, "pool"))
+    assert encoded.bank.answer is not None
+    bank = (encoded.bank.image, encoded.bank.text, encoded.bank.answer)
+    table = SelectorTable.of(dataset, bank, {s: (f.image, f.text) for s, f in encoded.questions.items()}, pools.all)
+    beams = read_beams(_stage(folder, "beams"))
+    data = training_data(table, {q: [(k.demonstrations, k.score) for k in kept] for q, kept in beams.items()})
+    by_id = {d.id: i for i, d in enumerate(dataset.demonstrations())}
+    for row, (question, kept) in enumerate(beams.items()):
+        for column, sequence in enumerate(kept):
+            labels = data.groups.sequences[row, column].tolist()
+            assert [pools.of["train"][question][p] for p in labels] == list(sequence.demonstrations)
+            shown = table.batch([question]).candidates[0, labels[0]]
+            assert shown.equal(table.bank[by_id[sequence.demonstrations[0]]])
+
+
+def test_the_same_command_again_asks_nothing_and_changes_nothing(finished: tuple[Path, str]) -> None:
+    folder, run_id = finished
+    registry = Registry(f"sqlite:///{folder}/r.db")
+    before = _predictions(registry, run_id)
+    again = run(_small("name=renamed"), registry, folder / "work")
+    assert again.run_id == run_id and again.asked == 0
+    assert _predictions(registry, run_id) == before
+
+
+class _Killed(Exception):
+    pass
+
+
+class _KillAt(Silent):
+    """Dies when the n-th task starts, wherever that is."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+
+    def task(self, label: str, total: int) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise _Killed(label)
+        return super().task(label, total)
+
+
+def test_a_run_killed_anywhere_ends_with_the_same_result(finished: tuple[Path, str], tmp_path: Path) -> None:
+    folder, run_id = finished
+    url = f"sqlite:///{tmp_path}/r.db"
+    kills = 0
+    for n in (1, 2, 3, 2, 1, 4, 3, 2, 6, 5):
+        try:
+            run(_small(), url, tmp_path / "work", progress=_KillAt(n))
+            break
+        except _Killed:
+            kills += 1
+    assert kills >= 5
+    run(_small(), url, tmp_path / "work")
+    assert _predictions(Registry(url), run_id) == _predictions(Registry(f"sqlite:///{folder}/r.db"), run_id)
+
+
+def test_features_and_pools_do_not_depend_on_the_thread_count(finished: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = finished
+    code = (
+        "from leverplus_core import Recipe, run; import sys, json;"
+        "run(Recipe.load('demo', json.loads(sys.argv[1])), f'sqlite:///{sys.argv[2]}/r.db', sys.argv[2] + '/work', until='pool')"
+    )
+    overrides = json.dumps([*SMALL, "threads=2"])
+    subprocess.run([sys.executable, "-c", code, overrides, str(tmp_path)], check=True, capture_output=True)
+    assert read_json(_stage(tmp_path, "pool") / "pools.json") == read_json(_stage(folder, "pool") / "pools.json")
+
+
+def _cli(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from leverplus_core.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, timeout=120)
+
+
+def test_leaderboard_compare_and_sql_print_json(finished: tuple[Path, str]) -> None:
+    folder, run_id = finished
+    environment = {"LEVERPLUS_REGISTRY": f"sqlite:///{folder}/r.db"}
+    done = _cli("leaderboard", "--json", cwd=folder, **environment)
+    rows = json.loads(done.stdout)
+    assert done.returncode == 0 and {"run", "dataset", "model", "method", "shots", "n", "accuracy", "ci_low", "ci_high"} <= set(rows[0])
+    assert all(0 <= row["ci_low"] <= row["accuracy"] <= row["ci_high"] <= 1 for row in rows)
+    rows = json.loads(_cli("compare", "latest:rce", f"{run_id[:6]}:random", "--json", cwd=folder, **environment).stdout)
+    assert {"shots", "n", "a", "b", "delta", "ci_low", "ci_high", "p_value"} <= set(rows[0])
+    done = _cli("sql", "SELECT count(*) AS c FROM predictions", "--json", cwd=folder, **environment)
+    assert json.loads(done.stdout) == [{"c": 20 * 15}]
+    wide = _cli("leaderboard", cwd=folder, COLUMNS="80", **environment)
+    assert max(map(len, wide.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("run", "nosuch"), "no recipe 'nosuch'"),
+        (("run", "--set", "sampler.name=mixd"), "Did you mean 'mix'"),
+        (("run", "--set", "sampler.kk=3"), "kk"),
+        (("run", "--sampler", "rand:k"), "not key=value"),
+        (("run", "--set", "dataset.train=5"), "32"),
+        (("run", "--set", "model.path=./nowhere"), "nowhere"),
+        (("run", "--plugin", "absent.py"), "no plugin file"),
+        (("leaderboard",), "no registry"),
+        (("compare", "a", "b"), "no registry"),
+        (("run", "--registry", "sqlite:////proc/none/r.db"), "registry"),
+        (("run", "--registry", "what"), "registry"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+    done = _cli(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert done.stdout == ""
+
+
+def test_a_balancer_that_drops_every_question_says_so(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    recipe = _small("balancer={name: top_pn, p: 1, n: 1, min_pos: 1}", "scoring.correct_at=1", "dataset.agreement=1")
+    recipe = recipe.model_copy(update={"balancer": recipe.balancer.model_copy(update={"min_pos": 99})})
+    with pytest.raises(LeverplusError, match=r"dropped all 30 questions|min_pos"):
+        run(Recipe.of(recipe.values()), f"sqlite:///{folder}/other.db", folder / "work")
