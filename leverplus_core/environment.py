@@ -8,7 +8,18 @@ import subprocess
 from functools import cache
 from importlib import metadata
 
-PACKAGES = ("leverplus", "torch", "transformers", "tokenizers", "numpy", "scipy", "statsmodels", "pydantic", "pillow", "sqlalchemy")
+PACKAGES = (
+    "leverplus",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "scipy",
+    "statsmodels",
+    "pydantic",
+    "pillow",
+    "sqlalchemy",
+)
 
 
 @cache

@@ -25,7 +25,7 @@ LEARNED: tuple[Method, ...] = ("sft", "rce", "grpo")
 
 
 class EvaluationSettings(BaseModel):
-    """The grid. `order: first` takes the validation questions as they stand, for parity with published first-N tables."""
+    """The grid. `order: first` takes the questions as they stand, for parity with published first-N tables."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -66,7 +66,13 @@ def sample_sizes(settings: EvaluationSettings, available: int) -> list[int]:
 
 
 def choose(
-    method: Method, shots: Sequence[int], bench: Bench, scorer: Scorer, settings: EvaluationSettings, seed: int, learned: Choice | None
+    method: Method,
+    shots: Sequence[int],
+    bench: Bench,
+    scorer: Scorer,
+    settings: EvaluationSettings,
+    seed: int,
+    learned: Choice | None,
 ) -> dict[int, list[Ids]]:
     """For each number of shots, the demonstration ids that `method` shows each question."""
     if method == "zero_shot":
@@ -78,7 +84,9 @@ def choose(
     def positions(question: Question, n: int) -> Sequence[int]:
         if method == "random":
             # One permutation a question: the random sequence of two shots begins with that of one.
-            return [int(i) for i in rng(seed, "random method", question.id).permutation(len(bench.pools[question.id]))[:n]]
+            return [
+                int(i) for i in rng(seed, "random method", question.id).permutation(len(bench.pools[question.id]))[:n]
+            ]
         similarity = bench.text_similarity if method == "text_knn" else bench.image_similarity
         return nearest(similarity[question.id], n)
 
@@ -89,7 +97,9 @@ def choose(
     return chosen
 
 
-def answer(method: Method, shots: int, chosen: Sequence[Ids], bench: Bench, scorer: Scorer) -> list[tuple[int, Prediction]]:
+def answer(
+    method: Method, shots: int, chosen: Sequence[Ids], bench: Bench, scorer: Scorer
+) -> list[tuple[int, Prediction]]:
     """Ask the VLM each question with its demonstrations: (position in the evaluation order, prediction)."""
     rows = list(zip(bench.questions, chosen, strict=True))
     answers = scorer.answers(rows, f"evaluate {method}, {shots} shot{'' if shots == 1 else 's'}")

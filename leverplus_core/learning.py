@@ -1,4 +1,4 @@
-"""The training stages: SFT on the beams, then RCE and GRPO on the balanced candidates, each into a checkpoint folder."""
+"""The training stages: SFT on the beams, then RCE and GRPO on the balanced candidates; each writes a checkpoint."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def held_out_ids(ids: Sequence[str], share: float, seed: int) -> set[str]:
 
 
 def training_data(
-    table: SelectorTable, rows: Mapping[str, Sequence[tuple[Sequence[str], float]]], correct: Mapping[str, Sequence[bool]] | None = None
+    table: SelectorTable,
+    rows: Mapping[str, Sequence[tuple[Sequence[str], float]]],
+    correct: Mapping[str, Sequence[bool]] | None = None,
 ) -> TrainingData:
     """Pad each question's (demonstration ids, reward) rows into tensors; labels are positions in the question's pool.
 
@@ -50,7 +52,10 @@ def training_data(
         for j, (sequence, reward) in enumerate(rows[q]):
             absent = [d for d in sequence if d not in place]
             if absent:
-                raise DataError(f"question {q}: demonstration {absent[0]} is not in its pool.", "Pools and candidates are from different runs.")
+                raise DataError(
+                    f"question {q}: demonstration {absent[0]} is not in its pool.",
+                    "Pools and candidates are from different runs.",
+                )
             sequences[i, j, : len(sequence)] = torch.tensor([place[d] for d in sequence])
             mask[i, j], rewards[i, j] = True, reward
     varies = None if correct is None else torch.tensor([len(set(correct[q])) > 1 for q in ids], dtype=torch.bool)
@@ -58,9 +63,15 @@ def training_data(
 
 
 def sft(
-    out: Path, table: SelectorTable, beams: Mapping[str, Sequence[Kept]], architecture: SelectorSettings, settings: SftSettings,
-    held_out: float, seed: int, progress: Progress,
-) -> dict[str, Any]:  # fmt: skip
+    out: Path,
+    table: SelectorTable,
+    beams: Mapping[str, Sequence[Kept]],
+    architecture: SelectorSettings,
+    settings: SftSettings,
+    held_out: float,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Any]:
     """Train a new selector on the sequences that the beam search kept."""
     rows = {q: [(k.demonstrations, k.score) for k in kept] for q, kept in beams.items()}
     apart = held_out_ids(list(rows), held_out, seed)
@@ -73,9 +84,16 @@ def sft(
 
 
 def rce(
-    out: Path, table: SelectorTable, groups: Mapping[str, Sequence[Candidate]], start: Path, reward: Reward, settings: RceSettings,
-    held_out: float, seed: int, progress: Progress,
-) -> dict[str, Any]:  # fmt: skip
+    out: Path,
+    table: SelectorTable,
+    groups: Mapping[str, Sequence[Candidate]],
+    start: Path,
+    reward: Reward,
+    settings: RceSettings,
+    held_out: float,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Any]:
     """Go on from the selector in `start` with reward-weighted cross-entropy."""
     selector, data, judge = _from_candidates(table, groups, start, reward, held_out, seed)
     how = {"seed": seed, "checkpoint_path": out / STATE, "progress": progress}
@@ -83,9 +101,16 @@ def rce(
 
 
 def grpo(
-    out: Path, table: SelectorTable, groups: Mapping[str, Sequence[Candidate]], start: Path, reward: Reward, settings: GrpoSettings,
-    held_out: float, seed: int, progress: Progress,
-) -> dict[str, Any]:  # fmt: skip
+    out: Path,
+    table: SelectorTable,
+    groups: Mapping[str, Sequence[Candidate]],
+    start: Path,
+    reward: Reward,
+    settings: GrpoSettings,
+    held_out: float,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Any]:
     """Go on from the selector in `start` with GRPO."""
     selector, data, judge = _from_candidates(table, groups, start, reward, held_out, seed)
     how = {"seed": seed, "checkpoint_path": out / STATE, "progress": progress}
@@ -93,7 +118,12 @@ def grpo(
 
 
 def _from_candidates(
-    table: SelectorTable, groups: Mapping[str, Sequence[Candidate]], start: Path, reward: Reward, held_out: float, seed: int
+    table: SelectorTable,
+    groups: Mapping[str, Sequence[Candidate]],
+    start: Path,
+    reward: Reward,
+    held_out: float,
+    seed: int,
 ) -> tuple[Selector, TrainingData, TrainingData | None]:
     rows = {
         q: list(zip([c.demonstrations for c in group], reward.of(group), strict=True)) for q, group in groups.items()

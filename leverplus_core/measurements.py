@@ -39,7 +39,9 @@ class MeasurementStore:
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute("CREATE TABLE IF NOT EXISTS measurements (key BLOB PRIMARY KEY, value TEXT) WITHOUT ROWID")
         except sqlite3.Error as e:
-            raise StorageError(f"measurements {path} cannot be opened: {e}.", "Move the file away and run again.") from e
+            raise StorageError(
+                f"measurements {path} cannot be opened: {e}.", "Move the file away and run again."
+            ) from e
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, str]:
         found: dict[bytes, str] = {}
@@ -57,7 +59,9 @@ class MeasurementStore:
             with self._db:
                 self._db.executemany("INSERT OR IGNORE INTO measurements VALUES (?, ?)", rows)
         except sqlite3.Error as e:
-            raise StorageError(f"measurements {self.path} cannot be written: {e}.", "Free some space and run the same command.") from e
+            raise StorageError(
+                f"measurements {self.path} cannot be written: {e}.", "Free some space and run the same command."
+            ) from e
 
     def close(self) -> None:
         self._db.close()
@@ -66,7 +70,9 @@ class MeasurementStore:
 class Asker:
     """Asks a Vlm, through the store. `asked` counts the prompts that the model really had to answer."""
 
-    def __init__(self, vlm: Callable[[], Vlm], identity: object, store: MeasurementStore, progress: Progress | None = None) -> None:
+    def __init__(
+        self, vlm: Callable[[], Vlm], identity: object, store: MeasurementStore, progress: Progress | None = None
+    ) -> None:
         self._vlm = vlm
         self._model = fingerprint(identity)
         self._store = store
@@ -74,7 +80,9 @@ class Asker:
         self._images: dict[Image, str] = {}
         self.asked = 0
 
-    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str], label: str = "log-probabilities") -> list[AnswerLogprob]:
+    def logprob(
+        self, prompts: Sequence[Prompt], answers: Sequence[str], label: str = "log-probabilities"
+    ) -> list[AnswerLogprob]:
         """`Vlm.logprob` with memory. Raises DataError for a log-probability that is not finite."""
 
         def ask(rows: Sequence[int]) -> list[str]:

@@ -64,7 +64,9 @@ class Parts:
     def _build(self, key: str) -> Part:
         spec: PartSpec = getattr(self.recipe, key)
         kind = "vlm" if key == "model" else key
-        return self.catalogue.build(kind, spec.name, spec.settings, where=self.recipe.where(f"{key}.name") or self.recipe.where(key))
+        return self.catalogue.build(
+            kind, spec.name, spec.settings, where=self.recipe.where(f"{key}.name") or self.recipe.where(key)
+        )
 
     @cached_property
     def identities(self) -> dict[str, object]:
@@ -88,11 +90,25 @@ class Parts:
         stage("beams", of["pool"], model, scoring.beams.model_dump(mode="json"), scoring.questions, r.seed)
         selector = [r.selector.model_dump(mode="json"), training.held_out, r.seed]
         stage("sft", of["beams"], of["encode"], selector, training.sft.model_dump(mode="json"))
-        stage("candidates", of["sft"], model, r.decoding.model_dump(mode="json"), scoring.candidates.model_dump(mode="json"), scoring.correct_at)
+        stage(
+            "candidates",
+            of["sft"],
+            model,
+            r.decoding.model_dump(mode="json"),
+            scoring.candidates.model_dump(mode="json"),
+            scoring.correct_at,
+        )
         stage("balance", of["candidates"], p["balancer"], r.seed)
         stage("rce", of["balance"], of["sft"], p["reward"], training.rce.model_dump(mode="json"))
         stage("grpo", of["rce"], of["balance"], p["reward"], training.grpo.model_dump(mode="json"))
-        stage("evaluate", of["sft"], of["rce"], of["grpo"], r.evaluation.model_dump(mode="json"), r.decoding.model_dump(mode="json"))
+        stage(
+            "evaluate",
+            of["sft"],
+            of["rce"],
+            of["grpo"],
+            r.evaluation.model_dump(mode="json"),
+            r.decoding.model_dump(mode="json"),
+        )
         return of
 
     def provenance(self) -> list[dict[str, str]]:
@@ -122,16 +138,16 @@ def run(
         import torch
 
         torch.set_num_threads(recipe.threads)
-    progress = progress or Silent()
+    shown: Progress = progress or Silent()
     parts = Parts(recipe, catalogue or Catalogue.load())
     fingerprints = parts.fingerprints()
     store = registry if isinstance(registry, Registry) else Registry(registry)
     workspace = Workspace(Path(work))
     measurements = MeasurementStore(workspace.root / "measurements.sqlite")
-    asker = Asker(lambda: parts.vlm, parts.identities["model"], measurements, progress)
+    asker = Asker(lambda: parts.vlm, parts.identities["model"], measurements, shown)
     run_id = recipe.fingerprint()[:12]
     store.begin_run(_record(run_id, recipe, parts))
-    job = _Job(recipe, parts, fingerprints, workspace, store, run_id, asker, progress)
+    job = _Job(recipe, parts, fingerprints, workspace, store, run_id, asker, shown)
     try:
         states = job.run(until)
     except BaseException as e:
@@ -186,20 +202,30 @@ class _Job:
     def run(self, until: str) -> dict[str, str]:
         training = self.recipe.training
         how = (training.held_out, self.recipe.seed, self.progress)
+        dataset, reward, seed = self.parts.dataset, self.parts.reward, self.recipe.seed
+
+        def at(stage: str) -> Path:
+            return self.folder(stage).path
+
+        scoring, architecture = self.recipe.scoring, self.recipe.selector
         work: dict[str, Callable[[Path], dict[str, Any]]] = {
-            "encode": lambda out: stages.encode(out, self.parts.dataset, self.parts.encoder, self.parts.vlm),
-            "pool": lambda out: stages.pool(out, self.parts.dataset, self.parts.sampler, self.features, self.recipe.seed),
-            "beams": lambda out: stages.beams(out, self.parts.dataset, self.pools, self.scorer, self.recipe.scoring.beams,
-                                              self.recipe.scoring.questions, self.recipe.seed),
-            "sft": lambda out: learning.sft(out, self.table, stages.read_beams(self.folder("beams").path), self.recipe.selector,
-                                            training.sft, *how),
-            "candidates": lambda out: stages.candidates(out, self.table, self.folder("sft").path, self.folder("beams").path,
-                                                        self.parts.dataset, self.scorer, self.recipe.scoring.candidates, self.recipe.seed),
-            "balance": lambda out: stages.balance(out, self.folder("candidates").path, self.parts.balancer, self.recipe.seed),
-            "rce": lambda out: learning.rce(out, self.table, self.groups, self.folder("sft").path, self.parts.reward, training.rce, *how),
-            "grpo": lambda out: learning.grpo(out, self.table, self.groups, self.folder(self._before_grpo()).path, self.parts.reward,
-                                              training.grpo, *how),
-        }  # fmt: skip
+            "encode": lambda out: stages.encode(out, dataset, self.parts.encoder, self.parts.vlm),
+            "pool": lambda out: stages.pool(out, dataset, self.parts.sampler, self.features, seed),
+            "beams": lambda out: stages.beams(
+                out, dataset, self.pools, self.scorer, scoring.beams, scoring.questions, seed
+            ),
+            "sft": lambda out: learning.sft(
+                out, self.table, stages.read_beams(at("beams")), architecture, training.sft, *how
+            ),
+            "candidates": lambda out: stages.candidates(
+                out, self.table, at("sft"), at("beams"), dataset, self.scorer, scoring.candidates, seed
+            ),
+            "balance": lambda out: stages.balance(out, at("candidates"), self.parts.balancer, seed),
+            "rce": lambda out: learning.rce(out, self.table, self.groups, at("sft"), reward, training.rce, *how),
+            "grpo": lambda out: learning.grpo(
+                out, self.table, self.groups, at(self._before_grpo()), reward, training.grpo, *how
+            ),
+        }
         states: dict[str, str] = {}
         for stage in STAGES[: STAGES.index(until) + 1]:
             if stage in LEARNED and getattr(self.recipe.training, stage).epochs == 0:
@@ -211,7 +237,9 @@ class _Job:
             folder = self.folder(stage)
             if folder.done:
                 states[stage] = "reused"
-                self.registry.record_stage(self.run_id, stage, self.fingerprints[stage], "done", 0.0, str(folder.path), reused=True)
+                self.registry.record_stage(
+                    self.run_id, stage, self.fingerprints[stage], "done", 0.0, str(folder.path), reused=True
+                )
                 self._record_curve(stage, folder.path)
                 continue
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
@@ -16,18 +16,10 @@ class Task(Protocol):
 class Progress(Protocol):
     """Something that shows tasks. `with progress.task("score", 800) as task: task.advance(10)`."""
 
-    def task(self, label: str, total: int) -> AbstractTask: ...
+    def task(self, label: str, total: int) -> AbstractContextManager[Task]: ...
 
     def say(self, message: str) -> None:
         """One line for the person who waits."""
-
-
-class AbstractTask(Protocol):
-    """A context manager that yields a Task."""
-
-    def __enter__(self) -> Task: ...
-
-    def __exit__(self, *exc: object) -> bool | None: ...
 
 
 class _Quiet:

@@ -23,9 +23,7 @@ class PromptSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    system: str = (
-        "In conversations, people ask questions about images. Answer each question with one or a few words."
-    )
+    system: str = "In conversations, people ask questions about images. Answer each question with one or a few words."
     template: Literal["one_turn", "turns"] = "one_turn"
     order: Literal["left", "right"] = "right"
     question: str = Field("Question:{question} Short answer:", description="must hold {question}")

@@ -109,7 +109,9 @@ class Recipe(_Frozen):
         return value
 
     @classmethod
-    def load(cls, source: str | Path = "demo", overrides: Sequence[str] = (), parts: Mapping[str, str] | None = None) -> Recipe:
+    def load(
+        cls, source: str | Path = "demo", overrides: Sequence[str] = (), parts: Mapping[str, str] | None = None
+    ) -> Recipe:
         """Read a recipe file, or a bundled recipe by name; then `parts` ("mix:k=32" each), then `a.b=c` overrides.
 
         Raises RecipeError: no such file, malformed YAML, a circular `extends`, an unknown key or a bad value, with
@@ -182,15 +184,22 @@ def _read(source: str | Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], d
         elif near and near[0].is_file():
             path = near[0]
         else:
-            raise RecipeError(f"no recipe '{source}'{f' (extended by {seen[-1].name})' if seen else ''}.", f"It is neither a file nor bundled. {did_you_mean(str(source), known)}")
+            raise RecipeError(
+                f"no recipe '{source}'{f' (extended by {seen[-1].name})' if seen else ''}.",
+                f"It is neither a file nor bundled. {did_you_mean(str(source), known)}",
+            )
     path = path.resolve()
     if path in seen:
-        raise RecipeError(f"{path.name} extends itself: {' -> '.join(p.name for p in (*seen, path))}.", "Remove one `extends:`.")
+        raise RecipeError(
+            f"{path.name} extends itself: {' -> '.join(p.name for p in (*seen, path))}.", "Remove one `extends:`."
+        )
     try:
         document = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
     except MarkedYAMLError as e:
         line = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
-        raise RecipeError(f"{path.name}{line} is not YAML: {e.problem or e.context or 'malformed'}.", "Mend that line.") from e
+        raise RecipeError(
+            f"{path.name}{line} is not YAML: {e.problem or e.context or 'malformed'}.", "Mend that line."
+        ) from e
     except (OSError, UnicodeDecodeError, YAMLError) as e:
         raise RecipeError(f"{path.name} cannot be read: {e}.") from e
     if document is None:
@@ -232,7 +241,11 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any], depth: int = 0) -
         old = merged.get(key)
         if depth == 0 and key in PARTS:
             old, value = _as_part(old), _as_part(value)
-            if isinstance(old, dict) and isinstance(value, dict) and value.get("name", old.get("name")) != old.get("name"):
+            if (
+                isinstance(old, dict)
+                and isinstance(value, dict)
+                and value.get("name", old.get("name")) != old.get("name")
+            ):
                 old = None
         merged[key] = _merge(old, value, depth + 1) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged

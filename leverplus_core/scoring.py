@@ -87,7 +87,9 @@ class Scorer:
                 logprob=logprob.mean,
                 info_score=math.exp(logprob.mean) - math.exp(bare[question.id].mean),
             )
-            for (question, ids, source), logprob, (raw, prediction, accuracy) in zip(rows, logprobs, answers, strict=True)
+            for (question, ids, source), logprob, (raw, prediction, accuracy) in zip(
+                rows, logprobs, answers, strict=True
+            )
         ]
 
     def _prompt(self, question: Question, ids: Ids) -> Prompt:

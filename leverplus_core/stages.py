@@ -22,7 +22,7 @@ from leverplus_core.errors import DataError
 from leverplus_core.evaluation import LEARNED, Bench, EvaluationSettings, answer, choose, evaluation_order, sample_sizes
 from leverplus_core.files import read_json, read_jsonl, write_bytes, write_json, write_jsonl
 from leverplus_core.parts import Balancer, Bank, Dataset, Encoder, Features, Floats, Query, Sampler, Split, Vlm
-from leverplus_core.records import Candidate, Question
+from leverplus_core.records import Candidate, Demonstration, Question
 from leverplus_core.records import Sequence as Kept
 from leverplus_core.registry import Registry
 from leverplus_core.scoring import BeamSettings, Scorer, beam_search
@@ -74,7 +74,7 @@ def encode(out: Path, dataset: Dataset, encoder: Encoder, vlm: Vlm) -> dict[str,
     if not bank or not all(splits.values()):
         empty = "demonstrations" if not bank else next(s for s, rows in splits.items() if not rows) + " questions"
         raise DataError(f"the dataset has no {empty}.", "Check its files and limits.")
-    everything = [*bank, *splits["train"], *splits["validation"]]
+    everything: list[Demonstration | Question] = [*bank, *splits["train"], *splits["validation"]]
     images = list(dict.fromkeys(row.image for row in everything))
     texts = list(dict.fromkeys([row.text for row in everything] + [d.answer for d in bank]))
     model = vlm if encoder.needs_vlm else None
@@ -93,12 +93,20 @@ def encode(out: Path, dataset: Dataset, encoder: Encoder, vlm: Vlm) -> dict[str,
     buffer = BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     write_bytes(out / "features.npz", buffer.getvalue())
-    return {"images": len(images), "texts": len(texts), "image_width": image_rows.shape[1], "text_width": text_rows.shape[1]}
+    return {
+        "images": len(images),
+        "texts": len(texts),
+        "image_width": image_rows.shape[1],
+        "text_width": text_rows.shape[1],
+    }
 
 
 def _checked(rows: Floats, count: int, what: str) -> Floats:
     if rows.shape[0] != count or not np.isfinite(rows).all():
-        raise DataError(f"the encoder gave {rows.shape[0]} {what} rows for {count}, or values that are not finite.", "Check the encoder.")
+        raise DataError(
+            f"the encoder gave {rows.shape[0]} {what} rows for {count}, or values that are not finite.",
+            "Check the encoder.",
+        )
     return rows.astype(np.float32, copy=False)
 
 
@@ -115,7 +123,10 @@ def pool(out: Path, dataset: Dataset, sampler: Sampler, encoded: EncodedData, se
             drawn = sampler.pool(query, bank, rng(seed, "pool", question.id))
             ids = [demonstrations[i].id for i in drawn]
             if len(set(ids)) != sampler.k or any(demonstrations[i].image.id == question.image.id for i in drawn):
-                raise DataError(f"the sampler gave question {question.id} a pool with repeats, its own image, or not {sampler.k} rows.", "Mend the sampler.")
+                raise DataError(
+                    f"the pool of question {question.id} has repeats, its own image, or not {sampler.k} rows.",
+                    "Mend the sampler.",
+                )
             pools[split][question.id] = ids
     write_json(out / "pools.json", pools)
     return {"k": sampler.k, **{split: len(rows) for split, rows in pools.items()}}
@@ -132,7 +143,11 @@ def beams(
     found = beam_search(scorer, train, pools.of["train"], settings)
     write_jsonl(out / "beams.jsonl", (asdict(kept) for levels in found.values() for kept in levels[-1]))
     best = [levels[-1][0].score for levels in found.values()]
-    return {"questions": len(found), "sequences": sum(len(v[-1]) for v in found.values()), "mean_best_score": float(np.mean(best))}
+    return {
+        "questions": len(found),
+        "sequences": sum(len(v[-1]) for v in found.values()),
+        "mean_best_score": float(np.mean(best)),
+    }
 
 
 def read_beams(folder: Path) -> dict[str, list[Kept]]:
@@ -163,7 +178,9 @@ def candidates(
         part = ids[start : start + 256]
         for question_id, found in zip(part, propose(selector, table.batch(part), part, settings, seed), strict=True):
             pool_ids = table.pool_ids[question_id]
-            rows += [(questions[question_id], tuple(pool_ids[p] for p in positions), source) for positions, source in found]
+            rows += [
+                (questions[question_id], tuple(pool_ids[p] for p in positions), source) for positions, source in found
+            ]
     measured = scorer.candidates(rows)
     write_jsonl(out / "candidates.jsonl", (asdict(c) for c in measured))
     return shape(measured)
@@ -196,7 +213,10 @@ def balance(out: Path, candidates_folder: Path, balancer: Balancer, seed: int) -
     kept = [c for group in picked.values() for c in group]
     before = [c for group in groups.values() for c in group]
     if not kept:
-        raise DataError(f"the balancer dropped all {len(groups)} questions.", "Lower its min_pos, score more questions, or use keep_all.")
+        raise DataError(
+            f"the balancer dropped all {len(groups)} questions.",
+            "Lower its min_pos, score more questions, or use keep_all.",
+        )
     write_jsonl(out / "balanced.jsonl", (asdict(c) for c in kept))
     facts = {"before": shape(before), "after": shape(kept)}
     write_json(out / "balance.json", facts)

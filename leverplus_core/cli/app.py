@@ -25,14 +25,18 @@ app = typer.Typer(
 RecipeArg = Annotated[str, typer.Argument(metavar="[RECIPE]", help="A recipe file, or a bundled recipe by name.")]
 SetOpt = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting; repeatable.")]
 PluginOpt = Annotated[list[Path] | None, typer.Option("--plugin", help="Try a plugin file without packaging it.")]
-RegistryOpt = Annotated[str, typer.Option("--registry", envvar="LEVERPLUS_REGISTRY", help="Database URL of the registry.")]
+RegistryOpt = Annotated[
+    str, typer.Option("--registry", envvar="LEVERPLUS_REGISTRY", help="Database URL of the registry.")
+]
 WorkOpt = Annotated[Path, typer.Option("--work", envvar="LEVERPLUS_WORK", help="Folder of artefacts and measurements.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RUNS = "Composition"
 
 
 def _part(kind: str) -> Any:
-    return typer.Option(f"--{kind}", metavar="NAME[:k=v,...]", help=f"The {kind}, replacing the recipe's.", rich_help_panel=RUNS)
+    return typer.Option(
+        f"--{kind}", metavar="NAME[:k=v,...]", help=f"The {kind}, replacing the recipe's.", rich_help_panel=RUNS
+    )
 
 
 DatasetOpt = Annotated[str | None, _part("dataset")]
@@ -55,7 +59,11 @@ def _version(value: bool) -> None:
 
 
 @app.callback()
-def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     del version
 
 
@@ -76,7 +84,14 @@ def run(
     json: JsonOpt = False,
 ) -> None:
     """Run the whole job, or go on where it was stopped, and print its leaderboard."""
-    chosen = {"dataset": dataset, "model": model, "encoder": encoder, "sampler": sampler, "balancer": balancer, "reward": reward}
+    chosen = {
+        "dataset": dataset,
+        "model": model,
+        "encoder": encoder,
+        "sampler": sampler,
+        "balancer": balancer,
+        "reward": reward,
+    }
     _execute(_load(recipe, overrides, chosen, name), "evaluate", plugin, registry, work, json)
 
 
@@ -148,7 +163,9 @@ def plugins(plugin: PluginOpt = None, json: JsonOpt = False) -> None:
 
 @app.command()
 def leaderboard(
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Only this run: id, prefix, name or 'latest'.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="Only this run: id, prefix, name or 'latest'.")
+    ] = None,
     method: Annotated[str | None, typer.Option(help="Only this method.")] = None,
     shots: Annotated[int | None, typer.Option(help="Only this number of shots.")] = None,
     n: Annotated[int | None, typer.Option("--n", help="Only this sample size.")] = None,
@@ -233,5 +250,3 @@ def _execute(recipe: Recipe, until: str, plugin: list[Path] | None, registry: st
         output.rows([{"": when, **table[when]} for when in ("before", "after")], json)
     else:
         output.rows([{"stage": stage, "status": state} for stage, state in result.stages.items()], json)
-
-

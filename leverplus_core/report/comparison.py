@@ -45,8 +45,8 @@ def compare_rows(registry: Registry, a: str, b: str) -> list[Row]:
     A method recorded at 0 shots only (zero_shot) is set against every number of shots of the other side. `n` is the
     number of questions compared. The interval takes questions about one image as one cluster.
 
-    Keys: shots, n, a, b (accuracies in [0, 1]), a_name, b_name, delta, ci_low, ci_high, p_value, verdict. Raises RegistryError for
-    an unknown run or method, another dataset, or no question in common.
+    Keys: shots, n, a, b (accuracies in [0, 1]), a_name, b_name, delta, ci_low, ci_high, p_value, verdict. Raises
+    RegistryError for an unknown run or method, another dataset, or no question in common.
     """
     left, right = _side(registry, a), _side(registry, b)
     _same_questions(left.run, right.run)

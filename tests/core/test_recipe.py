@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from leverplus_core.errors import RecipeError
 from leverplus_core.recipe import Recipe, bundled, parse_part
 
@@ -56,7 +57,10 @@ def test_the_fingerprint_follows_what_decides_the_result() -> None:
         ("name: [", r"mine.yaml:\d+ is not YAML"),
         ("- a\n- b\n", "not a mapping"),
         ("seed: many\n", r"'seed' in mine.yaml:1.*given: 'many'"),
-        ("extends: demo\nevaluation:\n  shotz: [1]\n", r"unknown key 'evaluation.shotz' in mine.yaml:3. Did you mean 'shots'"),
+        (
+            "extends: demo\nevaluation:\n  shotz: [1]\n",
+            r"unknown key 'evaluation.shotz' in mine.yaml:3. Did you mean 'shots'",
+        ),
         ("sampel: {name: rand}\n", r"unknown key 'sampel' in mine.yaml:1. Did you mean 'sampler'"),
         ("extends: mine.yaml\n", "extends itself"),
         ("extends: nothing\n", "no recipe 'nothing' .extended by mine.yaml"),

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
+
 from leverplus_core import vqa
 from leverplus_core.errors import DataError
 from leverplus_core.measurements import Asker, MeasurementStore
@@ -39,9 +40,10 @@ def scorer(world: Dataset, vlm: Vlm, tmp_path: Path) -> Scorer:
 def _brute_probability(vlm: Vlm, prompt: Prompt, answer: str) -> float:
     """Geometric-mean probability of the answer's tokens, token by token through transformers' plain forward pass."""
     import torch
-    from leverplus_models.demo.train import image_processor
     from PIL import Image as Pil
     from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+
+    from leverplus_models.demo.geometry import image_processor
 
     folder = Path(__import__("leverplus_models").__file__).parent / "demo" / "checkpoint"
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
@@ -145,12 +147,16 @@ def test_a_log_probability_that_is_not_finite_is_refused(
 ) -> None:
     from leverplus_core.records import AnswerLogprob
 
-    monkeypatch.setattr(type(vlm), "logprob", lambda self, prompts, answers: [AnswerLogprob(math.nan, 1)] * len(prompts))
+    monkeypatch.setattr(
+        type(vlm), "logprob", lambda self, prompts, answers: [AnswerLogprob(math.nan, 1)] * len(prompts)
+    )
     with pytest.raises(DataError, match="log-probability nan"):
         scorer.logprobs([(world.questions("validation")[0], ())])
 
 
-def test_the_demo_model_copies_from_a_matching_demonstration_and_sees_shapes(vlm: Vlm, catalogue: Catalogue, tmp_path: Path) -> None:
+def test_the_demo_model_copies_from_a_matching_demonstration_and_sees_shapes(
+    vlm: Vlm, catalogue: Catalogue, tmp_path: Path
+) -> None:
     """On a world and pictures that its training never drew: the bars of the demo VLM."""
     from leverplus_datasets import world as w
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from leverplus_core.errors import LeverplusError
 from leverplus_core.files import read_json, read_jsonl
 from leverplus_core.pipeline import STAGES, run
@@ -64,7 +65,9 @@ def test_the_grid_is_full_and_every_method_answers_the_same_rows(finished: tuple
 def test_one_pool_a_question_at_all_stages(finished: tuple[Path, str]) -> None:
     folder, run_id = finished
     pools = read_json(_stage(folder, "pool") / "pools.json")
-    for row in read_jsonl(_stage(folder, "beams") / "beams.jsonl") + read_jsonl(_stage(folder, "candidates") / "candidates.jsonl"):
+    for row in read_jsonl(_stage(folder, "beams") / "beams.jsonl") + read_jsonl(
+        _stage(folder, "candidates") / "candidates.jsonl"
+    ):
         assert set(row["demonstrations"]) <= set(pools["train"][row["question_id"]])
     for _, shots, question, _, demonstrations, *_ in _predictions(Registry(f"sqlite:///{folder}/r.db"), run_id):
         chosen = json.loads(demonstrations)
@@ -143,7 +146,8 @@ def test_features_and_pools_do_not_depend_on_the_thread_count(finished: tuple[Pa
     folder, _ = finished
     code = (
         "from leverplus_core import Recipe, run; import sys, json;"
-        "run(Recipe.load('demo', json.loads(sys.argv[1])), f'sqlite:///{sys.argv[2]}/r.db', sys.argv[2] + '/work', until='pool')"
+        "recipe, out = Recipe.load('demo', json.loads(sys.argv[1])), sys.argv[2];"
+        "run(recipe, f'sqlite:///{out}/r.db', out + '/work', until='pool')"
     )
     overrides = json.dumps([*SMALL, "threads=2"])
     subprocess.run([sys.executable, "-c", code, overrides, str(tmp_path)], check=True, capture_output=True)
@@ -152,7 +156,9 @@ def test_features_and_pools_do_not_depend_on_the_thread_count(finished: tuple[Pa
 
 def _cli(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from leverplus_core.cli import main; main()", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, timeout=120)
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, timeout=120
+    )
 
 
 def test_leaderboard_compare_and_sql_print_json(finished: tuple[Path, str]) -> None:
@@ -160,7 +166,17 @@ def test_leaderboard_compare_and_sql_print_json(finished: tuple[Path, str]) -> N
     environment = {"LEVERPLUS_REGISTRY": f"sqlite:///{folder}/r.db"}
     done = _cli("leaderboard", "--json", cwd=folder, **environment)
     rows = json.loads(done.stdout)
-    assert done.returncode == 0 and {"run", "dataset", "model", "method", "shots", "n", "accuracy", "ci_low", "ci_high"} <= set(rows[0])
+    assert done.returncode == 0 and {
+        "run",
+        "dataset",
+        "model",
+        "method",
+        "shots",
+        "n",
+        "accuracy",
+        "ci_low",
+        "ci_high",
+    } <= set(rows[0])
     assert all(0 <= row["ci_low"] <= row["accuracy"] <= row["ci_high"] <= 1 for row in rows)
     rows = json.loads(_cli("compare", "latest:rce", f"{run_id[:6]}:random", "--json", cwd=folder, **environment).stdout)
     assert {"shots", "n", "a", "b", "delta", "ci_low", "ci_high", "p_value"} <= set(rows[0])

@@ -27,33 +27,10 @@ from leverplus_encoders import sentence
 from leverplus_encoders.clip import ClipEncoder
 from leverplus_encoders.sentence import SentenceEncoder
 from leverplus_encoders.vlm import VlmEncoder
-from leverplus_models.demo.train import build_config, build_tokenizer, image_processor
+from leverplus_models.demo.geometry import build_config, build_tokenizer, image_processor
 from leverplus_models.qwen2_5_vl import Qwen25Vl
 
-WORDS = [
-    "what",
-    "is",
-    "this",
-    "?",
-    "red",
-    "a",
-    "much",
-    "longer",
-    "question",
-    ",",
-    "with",
-    "many",
-    "more",
-    "words",
-    "than",
-    "the",
-    "other",
-    "two",
-    "picture",
-    "that",
-    "green",
-    "blue",
-]
+TEXT = "what is this ? red a much longer question , with many more words than the other two picture that green blue"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,7 +47,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Image]:
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    vocabulary = {w: i for i, w in enumerate(["<pad>", "<start>", "<end>", "<unk>", *dict.fromkeys(WORDS)])}
+    vocabulary = {w: i for i, w in enumerate(["<pad>", "<start>", "<end>", "<unk>", *dict.fromkeys(TEXT.split())])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

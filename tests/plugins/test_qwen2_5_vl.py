@@ -19,7 +19,7 @@ from leverplus_core.prompt import PromptSettings, build_prompt
 from leverplus_core.records import Decoding, Demonstration, Image, Prompt, Question, Turn
 from leverplus_core.testing import check_vlm
 from leverplus_models.batching import by_length
-from leverplus_models.demo.train import build_config, build_tokenizer, image_processor
+from leverplus_models.demo.geometry import build_config, build_tokenizer, image_processor
 from leverplus_models.qwen2_5_vl import Qwen25Vl, pieces, rope_positions
 
 SIZES = ((56, 56), (56, 56), (112, 56), (84, 140), (56, 112), (60, 61))
@@ -52,7 +52,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, weight in model.named_parameters():
             if weight.ndim > 1:
                 weight.mul_(3.0 if "visual" in name else 2.0)
-    # A repetition penalty in the checkpoint must not change what the recipe's decoding says.
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     image_processor().save_pretrained(folder)
@@ -188,7 +187,7 @@ def test_the_recipe_decides_the_decoding(
 def test_batches_change_nothing(vlm: Qwen25Vl, checkpoint: Path, prompts: list[Prompt], budget: int) -> None:
     answers = [ANSWERS[i % len(ANSWERS)] for i in range(len(prompts))]
     order = np.random.default_rng(1).permutation(len(prompts))
-    # A cache of one megabyte would hold every image of this checkpoint: make it hold two.
+    # The smallest cache would hold every image of this checkpoint: make it hold two.
     other = Qwen25Vl(path=str(checkpoint), device="cpu", tokens_per_batch=budget, image_cache_mb=1)
     other.__dict__["_cache_room"] = 2
     expected = np.array([a.sum for a in vlm.logprob(prompts, answers)])

@@ -195,7 +195,8 @@ _OUTLINES: dict[str, list[tuple[float, float]]] = {
     "square": [(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)],
     "triangle": [(0, -1), (0.95, 0.75), (-0.95, 0.75)],
     "star": [
-        (r * math.sin(k * math.pi / 5), -r * math.cos(k * math.pi / 5)) for k in range(10) for r in [1.0 - 0.6 * (k % 2)]
+        ((1.0 - 0.6 * (k % 2)) * math.sin(k * math.pi / 5), (0.6 * (k % 2) - 1.0) * math.cos(k * math.pi / 5))
+        for k in range(10)
     ],
     "cross": [(-.3, -1), (.3, -1), (.3, -.3), (1, -.3), (1, .3), (.3, .3),
               (.3, 1), (-.3, 1), (-.3, .3), (-1, .3), (-1, -.3), (-.3, -.3)],
@@ -233,4 +234,5 @@ def _draw_shape(
 
 def _turn(points: np.ndarray, angle: float) -> np.ndarray:
     cos, sin = math.cos(angle), math.sin(angle)
-    return points @ np.array([[cos, sin], [-sin, cos]])
+    turned: np.ndarray = points @ np.array([[cos, sin], [-sin, cos]])
+    return turned

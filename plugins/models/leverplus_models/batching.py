@@ -126,4 +126,4 @@ class CausalBatches:
 
 
 def _settings(**values: Any) -> GenerationConfig:
-    return GenerationConfig(**values)  # type: ignore[no-untyped-call]
+    return GenerationConfig(**values)

@@ -76,7 +76,7 @@ def load_model(
     """`cls.from_pretrained`, ready to score; every weight must be there, none left over."""
     before = logging.get_verbosity()
     logging.set_verbosity(CRITICAL)  # what a loading report would say is raised below
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()
     try:
         model, report = load(
             path,
