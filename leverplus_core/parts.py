@@ -117,6 +117,16 @@ class Bank:
     demonstrations: Sequence[Demonstration]
     features: Features
 
+    @cached_property
+    def ids(self) -> NDArray[np.str_]:
+        """(M,) ids of the demonstrations."""
+        return np.array([d.id for d in self.demonstrations])
+
+    @cached_property
+    def image_ids(self) -> NDArray[np.str_]:
+        """(M,) ids of their images."""
+        return np.array([d.image.id for d in self.demonstrations])
+
 
 @dataclass(frozen=True)
 class Query:
@@ -168,7 +178,4 @@ class Reward(Part):
 def allowed(query: Query, bank: Bank) -> NDArray[np.intp]:
     """Row numbers of the demonstrations that `query` may be shown: not the question itself, not its image."""
     question = query.question
-    return np.array(
-        [i for i, d in enumerate(bank.demonstrations) if d.id != question.id and d.image.id != question.image.id],
-        dtype=np.intp,
-    )
+    return np.flatnonzero((bank.ids != question.id) & (bank.image_ids != question.image.id))

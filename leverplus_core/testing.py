@@ -225,7 +225,7 @@ def check_dataset(part: Dataset) -> None:
     ):
         assert len(set(ids)) == len(ids), f"ids of {name} must be unique"
     assert not asked.keys() & {q.id for q in validation}, "train and validation questions must be distinct"
-    assert all(q.answers and all(q.answers) for q in (*train, *validation)), "every question needs an answer"
+    assert all(any(q.answers) for q in (*train, *validation)), "every question needs an answer"
     for demonstration in demonstrations:
         assert demonstration.id in asked, f"demonstration {demonstration.id} is not of the train split"
         assert demonstration.answer in asked[demonstration.id].answers, f"{demonstration.id} shows a foreign answer"

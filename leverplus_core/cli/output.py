@@ -94,9 +94,15 @@ class Bars:
 
     def __init__(self) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(),
-            console=_errors, transient=True, disable=not _errors.is_terminal,
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+            console=_errors,
+            transient=True,
+            disable=not _errors.is_terminal,
+        )
 
     def __enter__(self) -> Bars:
         self._progress.start()

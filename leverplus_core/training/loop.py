@@ -182,7 +182,7 @@ def fit(
                         "Lower lr, look at the features.",
                     )
                 optimiser.zero_grad()
-                value.backward()  # type: ignore[no-untyped-call]
+                value.backward()
                 torch.nn.utils.clip_grad_norm_(selector.parameters(), settings.grad_clip)
                 optimiser.step()
                 schedule.step()

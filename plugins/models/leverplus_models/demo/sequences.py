@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,16 +74,17 @@ class Sequences:
             positions[:, row, :n] = sequence["positions"]
             pictures[row], at[row], targets[row] = sequence["pictures"], sequence["at"], sequence["targets"]
             flags[:, row] = sequence["flags"]
-        t = torch.from_numpy
+        t: Callable[[np.ndarray], Tensor] = torch.from_numpy
         return Batch(t(ids), t(pictures), t(positions), t(at), t(targets), t(flags[0]), t(flags[1]), t(flags[2]))
 
     def _sequence(self, k: int) -> dict[str, Any]:
         rng, names = self.rng, list(world.TOPICS)
         bursty = rng.random() < 0.9
-        spread = (lambda: int(rng.integers(1, 4))) if bursty else (lambda: 99)
-        topics = self._some(names, spread())
-        shapes = self._some(list(world.SHAPES), spread())
-        colours = self._some(list(world.COLOURS), spread())
+
+        def some(values: list[str]) -> list[str]:
+            return self._some(values, int(rng.integers(1, 4)) if bursty else len(values))
+
+        topics, shapes, colours = some(names), some(list(world.SHAPES)), some(list(world.COLOURS))
         keep = rng.uniform(0.25, 0.5)
         table: world.Table = {}
         tokens, pictures, at, targets = list(self.head), [], [], []
