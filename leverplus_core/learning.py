@@ -111,8 +111,14 @@ def grpo(
     seed: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Go on from the selector in `start` with GRPO."""
+    """Go on from the selector in `start` with GRPO.
+
+    Where no question has both a correct and a wrong candidate there is nothing to learn: the selector stays as it is.
+    """
     selector, data, judge = _from_candidates(table, groups, start, reward, held_out, seed)
+    if data.groups.varies is None or not data.groups.varies.any():
+        progress.say("grpo: no question has both a correct and a wrong candidate; the selector stays as it is")
+        return _save(out, selector, FitResult(0, []))
     how = {"seed": seed, "checkpoint_path": out / STATE, "progress": progress}
     return _save(out, selector, grpo_.train(selector, data, judge, settings, **how))
 
