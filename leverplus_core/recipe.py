@@ -119,7 +119,9 @@ class Recipe(_Frozen):
         """
         values, lines = _read(source, ())
         for kind, text in (parts or {}).items():
-            values[kind], lines[kind] = parse_part(text), f"--{kind}"
+            values[kind] = parse_part(text)
+            _forget(lines, kind)
+            lines[kind] = f"--{kind}"
         for text in overrides:
             _override(values, lines, text)
         return cls.of(values, lines)
@@ -266,7 +268,14 @@ def _override(values: dict[str, Any], lines: dict[str, str], text: str) -> None:
     merged = _merge(values, above)
     values.clear()
     values.update(merged)
+    _forget(lines, key)
     lines[key] = f"--set {key}"
+
+
+def _forget(lines: dict[str, str], key: str) -> None:
+    """What stood below `key` has been replaced: its lines would blame the wrong place."""
+    for below in [name for name in lines if name.startswith(f"{key}.")]:
+        del lines[below]
 
 
 def _nearest(lines: Mapping[str, str], key: str) -> str:

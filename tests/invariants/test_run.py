@@ -192,6 +192,8 @@ def test_leaderboard_compare_and_sql_print_json(finished: tuple[Path, str]) -> N
         (("run", "nosuch"), "no recipe 'nosuch'"),
         (("run", "--set", "sampler.name=mixd"), "Did you mean 'mix'"),
         (("run", "--set", "sampler.kk=3"), "kk"),
+        (("run", "--set", "reward=nosuch"), "no reward named 'nosuch' in --set reward"),
+        (("run", "--reward", "nosuch"), "no reward named 'nosuch' in --reward"),
         (("run", "--sampler", "rand:k"), "not key=value"),
         (("run", "--set", "dataset.train=5"), "32"),
         (("run", "--set", "model.path=./nowhere"), "nowhere"),
