@@ -30,7 +30,7 @@ install: $(INSTALLED)  ## .venv with leverplus and its tools
 demo: $(INSTALLED)  ## from nothing to a leaderboard on the demo world, in minutes
 	$(BIN)/leverplus run
 
-demo-okvqa: $(OKVQA)  ## the same on a slice of real OK-VQA, in about an hour
+demo-okvqa: $(OKVQA)  ## the same on a slice of real OK-VQA, in about half an hour
 	$(BIN)/leverplus run okvqa-laptop
 
 test: $(INSTALLED)  ## all tests but the slow ones
