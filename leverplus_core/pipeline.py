@@ -209,8 +209,8 @@ class _Job:
 
         scoring, architecture = self.recipe.scoring, self.recipe.selector
         work: dict[str, Callable[[Path], dict[str, Any]]] = {
-            "encode": lambda out: stages.encode(out, dataset, self.parts.encoder, self.parts.vlm),
-            "pool": lambda out: stages.pool(out, dataset, self.parts.sampler, self.features, seed),
+            "encode": lambda out: stages.encode(out, dataset, self.parts.encoder, self.parts.vlm, self.progress),
+            "pool": lambda out: stages.pool(out, dataset, self.parts.sampler, self.features, seed, self.progress),
             "beams": lambda out: stages.beams(
                 out, dataset, self.pools, self.scorer, scoring.beams, scoring.questions, seed
             ),
@@ -218,7 +218,7 @@ class _Job:
                 out, self.table, stages.read_beams(at("beams")), architecture, training.sft, *how
             ),
             "candidates": lambda out: stages.candidates(
-                out, self.table, at("sft"), at("beams"), dataset, self.scorer, scoring.candidates, seed
+                out, self.table, at("sft"), at("beams"), dataset, self.scorer, scoring.candidates, seed, self.progress
             ),
             "balance": lambda out: stages.balance(out, at("candidates"), self.parts.balancer, seed),
             "rce": lambda out: learning.rce(out, self.table, self.groups, at("sft"), reward, training.rce, *how),

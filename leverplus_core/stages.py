@@ -7,12 +7,12 @@ provenance. The training stages stand in `leverplus_core.learning`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from leverplus_core.errors import DataError
 from leverplus_core.evaluation import LEARNED, Bench, EvaluationSettings, answer, choose, evaluation_order, sample_sizes
 from leverplus_core.files import read_json, read_jsonl, write_bytes, write_json, write_jsonl
 from leverplus_core.parts import Balancer, Bank, Dataset, Encoder, Features, Floats, Query, Sampler, Split, Vlm
+from leverplus_core.progress import Progress
 from leverplus_core.records import Candidate, Demonstration, Question
 from leverplus_core.records import Sequence as Kept
 from leverplus_core.registry import Registry
@@ -30,6 +31,7 @@ from leverplus_core.seeding import rng
 from leverplus_core.selector import Batch
 from leverplus_core.table import SelectorTable
 
+T = TypeVar("T")
 SPLITS: tuple[Split, ...] = ("train", "validation")
 
 
@@ -67,7 +69,11 @@ class Pools:
         return {**self.of["train"], **self.of["validation"]}
 
 
-def encode(out: Path, dataset: Dataset, encoder: Encoder, vlm: Vlm) -> dict[str, Any]:
+ENCODED_AT_ONCE = 512
+"""Rows between two steps of the progress bar; an encoder's rows do not depend on it."""
+
+
+def encode(out: Path, dataset: Dataset, encoder: Encoder, vlm: Vlm, progress: Progress) -> dict[str, Any]:
     """Encode every distinct image and text once."""
     bank = dataset.demonstrations()
     splits = {split: dataset.questions(split) for split in SPLITS}
@@ -78,8 +84,8 @@ def encode(out: Path, dataset: Dataset, encoder: Encoder, vlm: Vlm) -> dict[str,
     images = list(dict.fromkeys(row.image for row in everything))
     texts = list(dict.fromkeys([row.text for row in everything] + [d.answer for d in bank]))
     model = vlm if encoder.needs_vlm else None
-    image_rows = _checked(encoder.images(images, model), len(images), "image")
-    text_rows = _checked(encoder.texts(texts, model), len(texts), "text")
+    image_rows = _encoded(images, lambda part: encoder.images(part, model), "image", progress)
+    text_rows = _encoded(texts, lambda part: encoder.texts(part, model), "text", progress)
     image_at = {image: i for i, image in enumerate(images)}
     text_at = {text: i for i, text in enumerate(texts)}
     arrays = {
@@ -101,16 +107,25 @@ def encode(out: Path, dataset: Dataset, encoder: Encoder, vlm: Vlm) -> dict[str,
     }
 
 
-def _checked(rows: Floats, count: int, what: str) -> Floats:
-    if rows.shape[0] != count or not np.isfinite(rows).all():
-        raise DataError(
-            f"the encoder gave {rows.shape[0]} {what} rows for {count}, or values that are not finite.",
-            "Check the encoder.",
-        )
-    return rows.astype(np.float32, copy=False)
+def _encoded(rows: Sequence[T], encode_part: Callable[[Sequence[T]], Floats], what: str, progress: Progress) -> Floats:
+    parts = []
+    with progress.task(f"encode {what}s", len(rows)) as task:
+        for start in range(0, len(rows), ENCODED_AT_ONCE):
+            part = rows[start : start + ENCODED_AT_ONCE]
+            found = encode_part(part)
+            if found.shape[0] != len(part) or not np.isfinite(found).all():
+                raise DataError(
+                    f"the encoder gave {found.shape[0]} {what} rows for {len(part)}, or values that are not finite.",
+                    "Check the encoder.",
+                )
+            parts.append(found)
+            task.advance(len(part))
+    return np.concatenate(parts).astype(np.float32, copy=False)
 
 
-def pool(out: Path, dataset: Dataset, sampler: Sampler, encoded: EncodedData, seed: int) -> dict[str, Any]:
+def pool(
+    out: Path, dataset: Dataset, sampler: Sampler, encoded: EncodedData, seed: int, progress: Progress
+) -> dict[str, Any]:
     """Draw each question's pool, once, for every later stage."""
     demonstrations = dataset.demonstrations()
     bank = Bank(demonstrations, encoded.bank)
@@ -118,16 +133,19 @@ def pool(out: Path, dataset: Dataset, sampler: Sampler, encoded: EncodedData, se
     for split in SPLITS:
         features = encoded.questions[split]
         pools[split] = {}
-        for row, question in enumerate(dataset.questions(split)):
-            query = Query(question, features.image[row], features.text[row])
-            drawn = sampler.pool(query, bank, rng(seed, "pool", question.id))
-            ids = [demonstrations[i].id for i in drawn]
-            if len(set(ids)) != sampler.k or any(demonstrations[i].image.id == question.image.id for i in drawn):
-                raise DataError(
-                    f"the pool of question {question.id} has repeats, its own image, or not {sampler.k} rows.",
-                    "Mend the sampler.",
-                )
-            pools[split][question.id] = ids
+        questions = dataset.questions(split)
+        with progress.task(f"pools of {split} questions", len(questions)) as task:
+            for row, question in enumerate(questions):
+                query = Query(question, features.image[row], features.text[row])
+                drawn = sampler.pool(query, bank, rng(seed, "pool", question.id))
+                ids = [demonstrations[i].id for i in drawn]
+                if len(set(ids)) != sampler.k or any(demonstrations[i].image.id == question.image.id for i in drawn):
+                    raise DataError(
+                        f"the pool of question {question.id} has repeats, its own image, or not {sampler.k} rows.",
+                        "Mend the sampler.",
+                    )
+                pools[split][question.id] = ids
+                task.advance()
     write_json(out / "pools.json", pools)
     return {"k": sampler.k, **{split: len(rows) for split, rows in pools.items()}}
 
@@ -168,19 +186,22 @@ def candidates(
     scorer: Scorer,
     settings: CandidateSettings,
     seed: int,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Propose sequences with the SFT selector and measure them."""
     selector, _ = load_selector(sft_folder)
     questions = {q.id: q for q in dataset.questions("train")}
     ids = list(read_beams(beams_folder))
+    proposed: list[list[tuple[tuple[int, ...], str]]] = []
     rows: list[tuple[Question, tuple[str, ...], str]] = []
-    for start in range(0, len(ids), 256):
-        part = ids[start : start + 256]
-        for question_id, found in zip(part, propose(selector, table.batch(part), part, settings, seed), strict=True):
-            pool_ids = table.pool_ids[question_id]
-            rows += [
-                (questions[question_id], tuple(pool_ids[p] for p in positions), source) for positions, source in found
-            ]
+    with progress.task("propose candidates", len(ids)) as task:
+        for start in range(0, len(ids), 256):
+            part = ids[start : start + 256]
+            proposed += propose(selector, table.batch(part), part, settings, seed)
+            task.advance(len(part))
+    for question_id, found in zip(ids, proposed, strict=True):
+        pool_ids = table.pool_ids[question_id]
+        rows += [(questions[question_id], tuple(pool_ids[p] for p in positions), source) for positions, source in found]
     measured = scorer.candidates(rows)
     write_jsonl(out / "candidates.jsonl", (asdict(c) for c in measured))
     return shape(measured)
