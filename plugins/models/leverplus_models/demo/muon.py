@@ -1,7 +1,7 @@
 """The optimisers of the demo VLM: Muon (Jordan et al. 2024) for hidden matrices, AdamW for the rest.
 
-Written here because torch.optim.Muon orthogonalises in bfloat16, which a CPU without bfloat16 arithmetic runs a
-hundred times slower than float32.
+Written here because torch.optim.Muon orthogonalises in bfloat16, which a CPU without bfloat16 arithmetic must
+emulate, far slower than float32.
 """
 
 from __future__ import annotations

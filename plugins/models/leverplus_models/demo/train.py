@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -240,10 +239,6 @@ class Log:
         print(json.dumps(row), flush=True)
 
 
-def _batches(patches: Tensor, size: int = 256) -> Iterator[Tensor]:
-    yield from patches.split(size)
-
-
 def train(
     out: Annotated[Path, typer.Argument(help="Folder for the checkpoint, the log and the state to resume from.")],
     vision_steps: Annotated[int, typer.Option(help="Steps of 128 pictures.")] = 1800,
@@ -270,12 +265,12 @@ def train(
         train_vision(model, train_pictures, held_out, vision_steps, log)
         torch.save(model.model.visual.state_dict(), tower_file)
     with torch.no_grad():
-        visual = torch.cat([visual_tokens(model, p) for p in _batches(train_pictures.patches)])
+        visual = torch.cat([visual_tokens(model, p) for p in train_pictures.patches.split(256)])
     things = train_pictures.things
     del train_pictures
     train_language(model, tokenizer, visual, things, steps, lr, seed, out, log)
     with torch.no_grad():
-        visual = torch.cat([visual_tokens(model, p) for p in _batches(held_out.patches)])
+        visual = torch.cat([visual_tokens(model, p) for p in held_out.patches.split(256)])
     log(
         "held-out pictures",
         steps,
