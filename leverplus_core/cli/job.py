@@ -1,0 +1,128 @@
+"""Verbs that run a recipe, whole or up to a stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from leverplus_core.cli import output
+from leverplus_core.cli.options import (
+    DEFAULT_REGISTRY,
+    DEFAULT_WORK,
+    BalancerOpt,
+    DatasetOpt,
+    EncoderOpt,
+    JsonOpt,
+    ModelOpt,
+    PluginOpt,
+    RecipeArg,
+    RegistryOpt,
+    RewardOpt,
+    SamplerOpt,
+    SetOpt,
+    WorkOpt,
+    load_catalogue,
+    load_recipe,
+)
+
+if TYPE_CHECKING:
+    from leverplus_core.recipe import Recipe
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(run)
+    _stage_verb(app, "encode", "encode", "Run up to the features of all images and texts.")
+    _stage_verb(app, "pool", "pool", "Run up to each question's frozen pool.")
+    _stage_verb(app, "score", "candidates", "Run up to the measured candidates: InfoScore beams, SFT, proposals.")
+    _stage_verb(app, "balance", "balance", "Run up to the balanced candidates, and print the table before and after.")
+    _stage_verb(app, "train", "grpo", "Run up to the trained selectors.")
+    _stage_verb(app, "evaluate", "evaluate", "Run up to the filled grid, and print its leaderboard.")
+    app.command()(check)
+
+
+def run(
+    recipe: RecipeArg = "demo",
+    overrides: SetOpt = None,
+    dataset: DatasetOpt = None,
+    model: ModelOpt = None,
+    encoder: EncoderOpt = None,
+    sampler: SamplerOpt = None,
+    balancer: BalancerOpt = None,
+    reward: RewardOpt = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name the run.")] = None,
+    plugin: PluginOpt = None,
+    registry: RegistryOpt = DEFAULT_REGISTRY,
+    work: WorkOpt = DEFAULT_WORK,
+    json: JsonOpt = False,
+) -> None:
+    """Run the whole job, or go on where it was stopped, and print its leaderboard."""
+    chosen = {
+        "dataset": dataset,
+        "model": model,
+        "encoder": encoder,
+        "sampler": sampler,
+        "balancer": balancer,
+        "reward": reward,
+    }
+    _execute(load_recipe(recipe, overrides, chosen, name), "evaluate", plugin, registry, work, json)
+
+
+def _stage_verb(app: typer.Typer, verb: str, until: str, help_text: str) -> None:
+    def command(
+        recipe: RecipeArg = "demo",
+        overrides: SetOpt = None,
+        plugin: PluginOpt = None,
+        registry: RegistryOpt = DEFAULT_REGISTRY,
+        work: WorkOpt = DEFAULT_WORK,
+        json: JsonOpt = False,
+    ) -> None:
+        _execute(load_recipe(recipe, overrides, {}, None), until, plugin, registry, work, json)
+
+    app.command(verb, help=help_text)(command)
+
+
+def check(
+    recipe: RecipeArg = "demo",
+    overrides: SetOpt = None,
+    plugin: PluginOpt = None,
+    json: JsonOpt = False,
+) -> None:
+    """Validate a recipe and its parts, load the dataset, and say what a run would do; no model is asked."""
+    from leverplus_core.pipeline import Parts
+
+    loaded = load_recipe(recipe, overrides, {}, None)
+    parts = Parts(loaded, load_catalogue(plugin))
+    counts = {split: len(parts.dataset.questions(split)) for split in ("train", "validation")}
+    facts = {
+        "recipe": loaded.name,
+        "run": loaded.fingerprint()[:12],
+        "parts": {row["kind"]: f"{row['name']} ({row['distribution']} {row['version']})" for row in parts.provenance()},
+        "questions": counts,
+        "demonstrations": len(parts.dataset.demonstrations()),
+        "note": " ".join(filter(None, (loaded.note, parts.dataset.note()))),
+    }
+    output.facts(facts, json)
+
+
+def _execute(recipe: Recipe, until: str, plugin: list[Path] | None, registry: str, work: Path, json: bool) -> None:
+    from leverplus_core.files import read_json
+    from leverplus_core.pipeline import Parts
+    from leverplus_core.pipeline import run as run_recipe
+    from leverplus_core.registry import Registry
+    from leverplus_core.report import leaderboard_rows, leaderboard_table
+
+    catalogue = load_catalogue(plugin)
+    store = Registry(registry)
+    with output.Bars() as bars:
+        result = run_recipe(recipe, store, work, until, catalogue, bars)
+    output.say(f"run {result.run_id} ({recipe.name}): {result.asked:,} prompts asked")
+    if until == "evaluate":
+        output.table(leaderboard_rows(store, run=result.run_id), leaderboard_table, json)
+    elif until == "balance":
+        fingerprint = Parts(recipe, catalogue).fingerprints()["balance"]
+        table = read_json(work / "stages" / f"balance-{fingerprint}" / "balance.json")
+        output.rows([{"": when, **table[when]} for when in ("before", "after")], json)
+    else:
+        output.rows([{"stage": stage, "status": state} for stage, state in result.stages.items()], json)

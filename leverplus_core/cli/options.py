@@ -1,0 +1,69 @@
+"""What verbs share: their arguments, and how these become a recipe, a catalogue and a registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from leverplus_core.cli import output
+from leverplus_core.errors import RecipeError
+
+if TYPE_CHECKING:
+    from leverplus_core.plugins import Catalogue
+    from leverplus_core.recipe import Recipe
+    from leverplus_core.registry import Registry
+
+RecipeArg = Annotated[str, typer.Argument(metavar="[RECIPE]", help="A recipe file, or a bundled recipe by name.")]
+SetOpt = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting; repeatable.")]
+PluginOpt = Annotated[list[Path] | None, typer.Option("--plugin", help="Try a plugin file without packaging it.")]
+RegistryOpt = Annotated[
+    str, typer.Option("--registry", envvar="LEVERPLUS_REGISTRY", help="Database URL of the registry.")
+]
+WorkOpt = Annotated[Path, typer.Option("--work", envvar="LEVERPLUS_WORK", help="Folder of artefacts and measurements.")]
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RUNS = "Composition"
+
+
+def _part(kind: str) -> Any:
+    return typer.Option(
+        f"--{kind}", metavar="NAME[:k=v,...]", help=f"The {kind}, replacing the recipe's.", rich_help_panel=RUNS
+    )
+
+
+DatasetOpt = Annotated[str | None, _part("dataset")]
+ModelOpt = Annotated[str | None, _part("model")]
+EncoderOpt = Annotated[str | None, _part("encoder")]
+SamplerOpt = Annotated[str | None, _part("sampler")]
+BalancerOpt = Annotated[str | None, _part("balancer")]
+RewardOpt = Annotated[str | None, _part("reward")]
+
+DEFAULT_REGISTRY = "sqlite:///leverplus.db"
+DEFAULT_WORK = Path(".leverplus")
+
+
+def load_recipe(recipe: str, overrides: list[str] | None, parts: dict[str, str | None], name: str | None) -> Recipe:
+    from leverplus_core.recipe import Recipe
+
+    chosen = {kind: text for kind, text in parts.items() if text}
+    extra = [f"name={name}"] if name else []
+    return Recipe.load(recipe, [*(overrides or []), *extra], chosen)
+
+
+def load_catalogue(files: list[Path] | None) -> Catalogue:
+    from leverplus_core.plugins import Catalogue
+
+    for file in files or []:
+        if not file.is_file():
+            raise RecipeError(f"no plugin file {file}.", "Give --plugin the path of a Python file.")
+    catalogue = Catalogue.load(files or [])
+    for warning in catalogue.warnings:
+        output.warn(warning)
+    return catalogue
+
+
+def open_registry(url: str) -> Registry:
+    from leverplus_core.registry import Registry
+
+    return Registry.open_existing(url)
