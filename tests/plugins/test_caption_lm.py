@@ -20,6 +20,7 @@ from leverplus_core.records import Decoding, Demonstration, Image, Prompt, Quest
 from leverplus_core.testing import check_vlm, tiny_pictures
 from leverplus_models import smollm2
 from leverplus_models.caption_lm import CaptionLm
+from leverplus_models.engine import EngineSettings
 
 TEXT = "a the cat dog on mat red green blue what is it who sits where short answer question context : , . ?"
 
@@ -152,7 +153,7 @@ def test_generate_is_transformers_own(vlm: CaptionLm, reference: Reference, prom
 @pytest.mark.parametrize("budget", [1, 100, 100_000])
 def test_batches_change_nothing(vlm: CaptionLm, checkpoint: Path, prompts: list[Prompt], budget: int) -> None:
     answers = [ANSWERS[i % 4] for i in range(len(prompts))]
-    other = CaptionLm(path=str(checkpoint), device="cpu", tokens_per_batch=budget)
+    other = CaptionLm(path=str(checkpoint), device="cpu", engine=EngineSettings(tokens_per_batch=budget))
     order = np.random.default_rng(0).permutation(len(prompts))
     expected = np.array([a.sum for a in vlm.logprob(prompts, answers)])
     got = np.array([a.sum for a in other.logprob([prompts[i] for i in order], [answers[i] for i in order])])

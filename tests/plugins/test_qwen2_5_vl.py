@@ -20,6 +20,7 @@ from leverplus_core.records import Decoding, Demonstration, Image, Prompt, Quest
 from leverplus_core.testing import check_vlm
 from leverplus_models.batching import by_length
 from leverplus_models.demo.geometry import build_config, build_tokenizer, image_processor
+from leverplus_models.engine import EngineSettings
 from leverplus_models.qwen2_5_vl import Qwen25Vl, pieces, rope_positions
 
 SIZES = ((56, 56), (56, 56), (112, 56), (84, 140), (56, 112), (60, 61))
@@ -188,7 +189,9 @@ def test_batches_change_nothing(vlm: Qwen25Vl, checkpoint: Path, prompts: list[P
     answers = [ANSWERS[i % len(ANSWERS)] for i in range(len(prompts))]
     order = np.random.default_rng(1).permutation(len(prompts))
     # The smallest cache would hold every image of this checkpoint: make it hold two.
-    other = Qwen25Vl(path=str(checkpoint), device="cpu", tokens_per_batch=budget, image_cache_mb=1)
+    other = Qwen25Vl(
+        path=str(checkpoint), device="cpu", engine=EngineSettings(tokens_per_batch=budget, image_cache_mb=1)
+    )
     other.__dict__["_cache_room"] = 2
     expected = np.array([a.sum for a in vlm.logprob(prompts, answers)])
     got = np.array([a.sum for a in other.logprob([prompts[i] for i in order], [answers[i] for i in order])])
@@ -320,7 +323,7 @@ def test_identity_is_what_decides_a_result(checkpoint: Path, tmp_path: Path) -> 
     part = Qwen25Vl(path=str(checkpoint))
     for file in checkpoint.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    moved = Qwen25Vl(path=str(tmp_path), device="cpu", tokens_per_batch=7, image_cache_mb=3)
+    moved = Qwen25Vl(path=str(tmp_path), device="cpu", engine=EngineSettings(tokens_per_batch=7, image_cache_mb=3))
     assert moved.identity() == part.identity()
     assert Qwen25Vl(path=str(checkpoint), dtype="bfloat16").identity() != part.identity()
     assert Qwen25Vl(path=str(checkpoint), max_pixels=56 * 56).identity() != part.identity()

@@ -18,6 +18,7 @@ from leverplus_core.errors import DataError
 from leverplus_core.parts import Vlm
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
 from leverplus_models.batching import CausalBatches, Row
+from leverplus_models.engine import EngineSettings
 from leverplus_models.smollm2 import packaged_smollm2, packaged_version
 from leverplus_models.weights import Attention, Dtype, content, end_marks, load, load_model, local_folder, pick_device
 
@@ -32,7 +33,7 @@ class CaptionLm(Vlm):
     attention: Attention = "sdpa"
     image_text: str = Field("Context: {caption}\n", description="what stands for an image; must hold {caption}")
     turn_end: str = Field("\n\n", description="text after the system turn and after each assistant turn")
-    tokens_per_batch: int = Field(2048, gt=0, description="padded tokens a batch; speed and memory only; more on a GPU")
+    engine: EngineSettings = Field(default_factory=EngineSettings, description="how prompts are run; speed only")
 
     @field_validator("image_text")
     @classmethod
@@ -43,7 +44,7 @@ class CaptionLm(Vlm):
 
     def identity(self) -> dict[str, object]:
         """The settings that decide a result, and the checkpoint's content hash (the package's version for smollm2)."""
-        settings = self.model_dump(mode="json", exclude={"path", "revision", "device", "tokens_per_batch"})
+        settings = self.model_dump(mode="json", exclude={"path", "revision", "device", "engine"})
         return {**settings, "checkpoint": self._content}
 
     def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[AnswerLogprob]:
@@ -137,7 +138,7 @@ class CaptionLm(Vlm):
     def _batches(self) -> CausalBatches:
         eos = end_marks(self._model, self._tokenizer)
         pad = self._tokenizer.pad_token_id
-        return CausalBatches(self._model, eos, eos[0] if pad is None else pad, self.tokens_per_batch)
+        return CausalBatches(self._model, eos, eos[0] if pad is None else pad, self.engine.tokens_per_batch)
 
 
 def _adds_bos(tokenizer: Any) -> bool:

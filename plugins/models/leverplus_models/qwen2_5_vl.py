@@ -27,6 +27,7 @@ from leverplus_core.errors import CheckpointError, DataError
 from leverplus_core.parts import Floats, Vlm
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
 from leverplus_models.batching import CausalBatches, Ints, Row
+from leverplus_models.engine import EngineSettings
 from leverplus_models.weights import Attention, Dtype, content, end_marks, load, load_model, local_folder, pick_device
 
 DEMO = Path(__file__).parent / "demo" / "checkpoint"
@@ -51,8 +52,7 @@ class Qwen25Vl(Vlm):
         56 * 56, gt=0, description="smaller images are enlarged; null = the checkpoint's own"
     )
     max_pixels: int | None = Field(640 * 480, gt=0, description="larger images are shrunk; null = the checkpoint's own")
-    tokens_per_batch: int = Field(2048, gt=0, description="padded tokens a batch; speed and memory only; more on a GPU")
-    image_cache_mb: int = Field(1024, gt=0, description="memory for encoded images; changes speed only")
+    engine: EngineSettings = Field(default_factory=EngineSettings, description="how prompts are run; speed only")
 
     @model_validator(mode="after")
     def _pixels_in_order(self) -> Qwen25Vl:
@@ -62,7 +62,7 @@ class Qwen25Vl(Vlm):
 
     def identity(self) -> dict[str, object]:
         """The settings that decide a result, the checkpoint's content hash, and the image processor."""
-        speed_only = {"path", "revision", "device", "tokens_per_batch", "image_cache_mb"}
+        speed_only = {"path", "revision", "device", "engine"}
         settings = self.model_dump(mode="json", exclude=speed_only)
         return {**settings, "checkpoint": self._content, "image_processor": Qwen2VLImageProcessorPil.__name__}
 
@@ -156,7 +156,7 @@ class Qwen25Vl(Vlm):
     def _batches(self) -> CausalBatches:
         eos = end_marks(self._model, self._tokenizer)
         return CausalBatches(
-            self._model, eos, self._tokenizer.pad_token_id, self.tokens_per_batch, self._control["<|image_pad|>"]
+            self._model, eos, self._tokenizer.pad_token_id, self.engine.tokens_per_batch, self._control["<|image_pad|>"]
         )
 
     # --- text ---------------------------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ class Qwen25Vl(Vlm):
         processor, text = self._image_processor, self._model.config.text_config
         tokens = processor.size.longest_edge // (processor.patch_size * processor.merge_size) ** 2
         each = max(tokens, 1) * text.hidden_size * self._model.dtype.itemsize
-        return max(1, int(self.image_cache_mb * 2**20 // each))
+        return max(1, int(self.engine.image_cache_mb * 2**20 // each))
 
     @torch.inference_mode()
     def _features(self, images: Sequence[Image]) -> dict[str, tuple[tuple[int, int], Tensor]]:
