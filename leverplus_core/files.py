@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from leverplus_core.errors import DataError, StorageError
 
@@ -42,19 +42,25 @@ def storage(path: Path) -> Iterator[None]:
         raise
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
     """Write beside the target, flush, and rename: `path` is the old file or the new one, never half of it."""
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             with scratch.open("wb") as f:
-                f.write(data)
+                yield f
                 f.flush()
                 os.fsync(f.fileno())
             scratch.replace(path)
         finally:
             scratch.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    with replacing(path) as f:
+        f.write(data)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -69,22 +75,31 @@ def read_json(path: Path) -> Any:
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    write_bytes(path, "".join(canonical(dict(row)) + "\n" for row in rows).encode())
+    """One JSON object a line, as they come: never all in memory."""
+    with replacing(path) as f:
+        for row in rows:
+            f.write((canonical(dict(row)) + "\n").encode())
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file with one JSON object a line. Raises DataError with the line of the first that is not."""
-    rows = []
+def iter_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, row) of a file with one JSON object a line. Raises DataError with the line that is not."""
     try:
         with path.open(encoding="utf-8") as f:
             for number, line in enumerate(f, 1):
                 try:
-                    rows.append(json.loads(line))
+                    row = json.loads(line)
                 except ValueError as e:
                     raise DataError(f"{path}:{number} is not JSON: {e}.", "The file was cut or edited.") from e
-    except OSError as e:
+                if not isinstance(row, dict):
+                    raise DataError(f"{path}:{number} is not a JSON object.", "The file was cut or edited.")
+                yield number, row
+    except (OSError, UnicodeDecodeError) as e:
         raise DataError(f"{path} cannot be read: {e}.") from e
-    return rows
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file with one JSON object a line. Raises DataError with the line of the first that is not."""
+    return [row for _, row in iter_jsonl(path)]
 
 
 @dataclass(frozen=True)

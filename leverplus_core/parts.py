@@ -164,11 +164,19 @@ class Balancer(Part):
     @abstractmethod
     def pick(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]: ...
 
+    def unmet(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
+        """What of its settings could not be met for this question, in a few words that recur ('' for nothing).
+
+        `group` is what it was given, `picked` what it picked. The balance stage counts and stores these.
+        """
+        return ""
+
 
 class Reward(Part):
     """Turns the measurements of a question's candidates into one number each; higher is better.
 
-    Obligations: finite, one a candidate in order, independent of the order of the group.
+    Obligations: finite, one a candidate in order, independent of the order of the group. A measurement that a
+    candidate lacks (None: it came from a file that does not hold it) raises DataError that names it.
     """
 
     @abstractmethod

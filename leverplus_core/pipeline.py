@@ -22,6 +22,7 @@ from leverplus_core.environment import describe_environment, describe_git
 from leverplus_core.errors import LeverplusError
 from leverplus_core.evaluation import LEARNED
 from leverplus_core.files import StageFolder, Workspace, fingerprint
+from leverplus_core.groups import BALANCED, read_groups
 from leverplus_core.measurements import Asker, MeasurementStore
 from leverplus_core.parts import Balancer, Dataset, Encoder, Part, Reward, Sampler, Vlm
 from leverplus_core.plugins import Catalogue
@@ -31,9 +32,10 @@ from leverplus_core.records import Candidate
 from leverplus_core.registry import Registry, RunRecord
 from leverplus_core.scoring import Scorer
 from leverplus_core.table import SelectorTable
+from leverplus_core.task import TASKS
 
 STAGES = ("encode", "pool", "beams", "sft", "candidates", "balance", "rce", "grpo", "evaluate")
-FORMAT = 1
+FORMAT = 2
 """Raised when a change of the code changes what a stage writes, so that old artefacts are not mistaken for new."""
 
 P = TypeVar("P", bound=Part)
@@ -79,7 +81,7 @@ class Parts:
         """Each stage's fingerprint: its settings, its parts, and the stages that it reads."""
         r, p = self.recipe, self.identities
         scoring, training = r.scoring, r.training
-        model = [p["model"], r.prompt.model_dump(mode="json")]
+        model = [p["model"], r.task, r.prompt.model_dump(mode="json")]
         of: dict[str, str] = {}
 
         def stage(name: str, *inputs: object) -> None:
@@ -194,7 +196,8 @@ class _Job:
         self.workspace, self.registry, self.run_id, self.progress = workspace, registry, run_id, progress
         demonstrations = {d.id: d for d in parts.dataset.demonstrations()}
         decoding = recipe.decoding.decoding()
-        self.scorer = Scorer(asker, demonstrations, recipe.prompt, decoding, recipe.scoring.correct_at)
+        task = TASKS[recipe.task]
+        self.scorer = Scorer(asker, demonstrations, recipe.prompt, decoding, recipe.scoring.correct_at, task)
 
     def folder(self, stage: str) -> StageFolder:
         return self.workspace.stage(stage, self.fingerprints[stage])
@@ -304,7 +307,7 @@ class _Job:
 
     @cached_property
     def groups(self) -> dict[str, list[Candidate]]:
-        return stages.read_candidates(self.folder("balance").path / "balanced.jsonl")
+        return read_groups(self.folder("balance").path / BALANCED)
 
     @cached_property
     def table(self) -> SelectorTable:

@@ -24,6 +24,7 @@ from leverplus_core.prompt import PromptSettings
 from leverplus_core.records import Decoding
 from leverplus_core.scoring import BeamSettings
 from leverplus_core.selector import SelectorSettings
+from leverplus_core.task import TASKS, TaskName
 from leverplus_core.training.settings import GrpoSettings, RceSettings, SftSettings
 
 PARTS = ("dataset", "model", "encoder", "sampler", "balancer", "reward")
@@ -86,6 +87,7 @@ class Recipe(_Frozen):
     note: str = Field("", description="shown with every result")
     seed: int = 0
     threads: int | None = Field(None, ge=1, description="CPU threads; null leaves torch's choice; not fingerprinted")
+    task: TaskName = Field("vqa", description="the metric, the answer that counts and the prompt's defaults")
     dataset: PartSpec = PartSpec(name="demo_world")
     model: PartSpec = PartSpec(name="qwen2_5_vl")
     encoder: PartSpec = PartSpec(name="vlm")
@@ -100,6 +102,14 @@ class Recipe(_Frozen):
     evaluation: EvaluationSettings = EvaluationSettings()
 
     _lines: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _prompt_of_the_task(cls, values: Any) -> Any:
+        task = TASKS.get(values.get("task", "vqa")) if isinstance(values, dict) else None
+        if task is None or not isinstance(values.get("prompt", {}), Mapping):
+            return values
+        return {**values, "prompt": {**task.prompt, **values.get("prompt", {})}}
 
     @field_validator("name")
     @classmethod

@@ -16,12 +16,12 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from leverplus_core import vqa
 from leverplus_core.errors import DataError
 from leverplus_core.measurements import Asker
 from leverplus_core.prompt import PromptSettings, build_prompt, post_process
 from leverplus_core.records import AnswerLogprob, Candidate, Decoding, Demonstration, Prompt, Question
 from leverplus_core.records import Sequence as Kept
+from leverplus_core.task import TASKS, Task
 
 Ids = tuple[str, ...]
 Form = Literal["probability", "log"]
@@ -51,17 +51,18 @@ class Scorer:
     prompt: PromptSettings
     decoding: Decoding
     correct_at: float = 0.5
+    task: Task = TASKS["vqa"]
 
     def logprobs(self, rows: Sequence[tuple[Question, Ids]], label: str = "log-probabilities") -> list[AnswerLogprob]:
-        """Log-probability of each question's most frequent true answer after its demonstrations."""
+        """Log-probability of each question's reference answer (VQA: the most frequent) after its demonstrations."""
         prompts = [self._prompt(question, ids) for question, ids in rows]
-        return self.asker.logprob(prompts, [vqa.most_frequent(q.answers) for q, _ in rows], label)
+        return self.asker.logprob(prompts, [self.task.reference(q.answers) for q, _ in rows], label)
 
     def answers(self, rows: Sequence[tuple[Question, Ids]], label: str = "answers") -> list[tuple[str, str, float]]:
-        """(raw text, post-processed answer, VQA accuracy) of each row."""
+        """(raw text, post-processed answer, accuracy) of each row."""
         texts = self.asker.generate([self._prompt(q, ids) for q, ids in rows], self.decoding, label)
         cut = [post_process(text, self.prompt) for text in texts]
-        return [(t, p, vqa.accuracy(p, q.answers)) for t, p, (q, _) in zip(texts, cut, rows, strict=True)]
+        return [(t, p, self.task.score(p, q.answers)) for t, p, (q, _) in zip(texts, cut, rows, strict=True)]
 
     def candidates(self, rows: Sequence[tuple[Question, Ids, str]]) -> list[Candidate]:
         """Measure (question, demonstration ids, source): the generated answer and the true answer's probability."""
@@ -86,6 +87,7 @@ class Scorer:
                 correct=accuracy >= self.correct_at,
                 logprob=logprob.mean,
                 info_score=math.exp(logprob.mean) - math.exp(bare[question.id].mean),
+                nearness=self.task.nearness(prediction, question.answers),
             )
             for (question, ids, source), logprob, (raw, prediction, accuracy) in zip(
                 rows, logprobs, answers, strict=True

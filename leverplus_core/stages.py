@@ -21,9 +21,10 @@ from leverplus_core.checkpoint import load_selector
 from leverplus_core.errors import DataError
 from leverplus_core.evaluation import LEARNED, Bench, EvaluationSettings, answer, choose, evaluation_order, sample_sizes
 from leverplus_core.files import read_json, read_jsonl, write_bytes, write_json, write_jsonl
+from leverplus_core.groups import BALANCED, CANDIDATES, by_question, read_groups, shape, write_groups
 from leverplus_core.parts import Balancer, Bank, Dataset, Encoder, Features, Floats, Query, Sampler, Split, Vlm
 from leverplus_core.progress import Progress
-from leverplus_core.records import Candidate, Demonstration, Question
+from leverplus_core.records import Demonstration, Question
 from leverplus_core.records import Sequence as Kept
 from leverplus_core.registry import Registry
 from leverplus_core.scoring import BeamSettings, Scorer, beam_search
@@ -203,44 +204,25 @@ def candidates(
         pool_ids = table.pool_ids[question_id]
         rows += [(questions[question_id], tuple(pool_ids[p] for p in positions), source) for positions, source in found]
     measured = scorer.candidates(rows)
-    write_jsonl(out / "candidates.jsonl", (asdict(c) for c in measured))
-    return shape(measured)
-
-
-def read_candidates(path: Path) -> dict[str, list[Candidate]]:
-    """question id -> its group."""
-    groups: dict[str, list[Candidate]] = {}
-    for row in read_jsonl(path):
-        candidate = Candidate(**{**row, "demonstrations": tuple(row["demonstrations"])})
-        groups.setdefault(candidate.question_id, []).append(candidate)
-    return groups
-
-
-def shape(rows: Sequence[Candidate]) -> dict[str, Any]:
-    """The report's table: questions, candidates, candidates a question, share of positives."""
-    per_question = Counter(c.question_id for c in rows)
-    return {
-        "questions": len(per_question),
-        "candidates": len(rows),
-        "candidates_a_question": len(rows) / max(len(per_question), 1),
-        "share_of_positives": sum(c.correct for c in rows) / max(len(rows), 1),
-    }
+    groups = by_question(measured)
+    write_groups(out / CANDIDATES, groups)
+    return shape(groups)
 
 
 def balance(out: Path, candidates_folder: Path, balancer: Balancer, seed: int) -> dict[str, Any]:
     """Let the balancer pick which candidates teach. Raises DataError when it drops every question."""
-    groups = read_candidates(candidates_folder / "candidates.jsonl")
+    groups = read_groups(candidates_folder / CANDIDATES)
     picked = {q: balancer.pick(group, rng(seed, "balance", q)) for q, group in groups.items()}
-    kept = [c for group in picked.values() for c in group]
-    before = [c for group in groups.values() for c in group]
-    if not kept:
+    if not any(picked.values()):
         raise DataError(
             f"the balancer dropped all {len(groups)} questions.",
-            "Lower its min_pos, score more questions, or use keep_all.",
+            "Loosen its settings, score more questions, or use keep_all.",
         )
-    write_jsonl(out / "balanced.jsonl", (asdict(c) for c in kept))
-    facts = {"before": shape(before), "after": shape(kept)}
+    write_groups(out / BALANCED, picked)
+    unmet = {q: why for q, group in groups.items() if (why := balancer.unmet(group, picked[q]))}
+    facts = {"before": shape(groups), "after": shape(picked), "unmet": dict(Counter(unmet.values()))}
     write_json(out / "balance.json", facts)
+    write_json(out / "unmet.json", unmet)
     return facts
 
 

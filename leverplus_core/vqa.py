@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 from functools import lru_cache
 
 from leverplus_core.errors import DataError
@@ -108,3 +109,15 @@ def most_frequent(answers: Sequence[str]) -> str:
     if not given:
         raise DataError("a question without answers has no most frequent one.", "Leave it out of the dataset.")
     return Counter(given).most_common(1)[0][0]
+
+
+def nearness(prediction: str, answers: Sequence[str]) -> float:
+    """How near `prediction` comes to the nearest of `answers` as text, in [0, 1]; 1 where the two are equal.
+
+    The ratio of matching characters (Ratcliff and Obershelp 1988, `difflib`) of both sides, normalised. Unlike the
+    accuracy it tells "motor bike" from "banana" where "motorbike" was asked for. 0 for an empty prediction.
+    """
+    said = normalise(prediction)
+    if not said:
+        return 0.0
+    return max((SequenceMatcher(None, said, answer).ratio() for answer in set(map(normalise, answers))), default=0.0)

@@ -108,6 +108,7 @@ def check(
 
 def _execute(recipe: Recipe, until: str, plugin: list[Path] | None, registry: str, work: Path, json: bool) -> None:
     from leverplus_core.files import read_json
+    from leverplus_core.groups import balance_table
     from leverplus_core.pipeline import Parts
     from leverplus_core.pipeline import run as run_recipe
     from leverplus_core.registry import Registry
@@ -122,7 +123,9 @@ def _execute(recipe: Recipe, until: str, plugin: list[Path] | None, registry: st
         output.table(leaderboard_rows(store, run=result.run_id), leaderboard_table, json)
     elif until == "balance":
         fingerprint = Parts(recipe, catalogue).fingerprints()["balance"]
-        table = read_json(work / "stages" / f"balance-{fingerprint}" / "balance.json")
-        output.rows([{"": when, **table[when]} for when in ("before", "after")], json)
+        facts = read_json(work / "stages" / f"balance-{fingerprint}" / "balance.json")
+        output.rows(balance_table(facts["before"], facts["after"]), json)
+        for why, count in facts["unmet"].items():
+            output.say(f"{count:,} questions: {why}")
     else:
         output.rows([{"stage": stage, "status": state} for stage, state in result.stages.items()], json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,5 +31,6 @@ class TopPnBalancer(Balancer):
 
 
 def _best_first(candidate: Candidate) -> tuple[float, float, float, tuple[str, ...]]:
-    """Sort key; the demonstrations' ids settle ties, so that the order in which candidates were measured does not."""
-    return -candidate.accuracy, -candidate.logprob, -candidate.info_score, candidate.demonstrations
+    """Sort key; what was not measured stands last, and the demonstrations' ids settle ties."""
+    logprob, info_score = (math.inf if v is None else -v for v in (candidate.logprob, candidate.info_score))
+    return -candidate.accuracy, logprob, info_score, candidate.demonstrations
