@@ -22,9 +22,10 @@ from leverplus_core.registry import tables
 from leverplus_core.registry.database import MAKE_ONE, connect, failures, shown, sqlite_file
 from leverplus_core.registry.migrations import CURRENT, migrate, version
 from leverplus_core.registry.readonly import query
+from leverplus_core.registry.scores import ScoreReader, Scores, samples
 from leverplus_core.statistics import accuracy_interval
 
-__all__ = ["Registry", "RunRecord"]
+__all__ = ["Registry", "RunRecord", "Scores"]
 
 STATUSES = ("running", "done", "failed", "stopped")
 
@@ -34,6 +35,8 @@ class RunRecord:
     """What is known of a run when it begins. `parts` are rows of kind, name, distribution and version.
 
     `note` is what a reader of its results must know about the protocol; '' where it is the standard one.
+    `dataset_fingerprint` says which dataset, by content, its question ids belong to; '' where only this run knows.
+    `sweep` is the sweep that it belongs to and `arm` the settings by which it differs from the others of that sweep.
     """
 
     id: str
@@ -47,6 +50,9 @@ class RunRecord:
     environment: Mapping[str, Any] = field(default_factory=dict)
     git: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    dataset_fingerprint: str = ""
+    sweep: str | None = None
+    arm: Mapping[str, Any] | None = None
 
 
 class Registry:
@@ -59,6 +65,7 @@ class Registry:
     def __init__(self, url: str = "sqlite:///leverplus.db", must_exist: bool = False) -> None:
         self._engine = connect(url, must_exist)
         self._writer = self._engine.execution_options(writes=True)
+        self._scores = ScoreReader()
         try:
             with self._read() as c:
                 found = version(c)
@@ -114,11 +121,17 @@ class Registry:
     # What a run writes.
 
     def begin_run(self, run: RunRecord) -> None:
-        """Record that `run` is running; again for a run that is there already, which keeps what it has done."""
+        """Record that `run` is running; again for a run that is there already, which keeps what it has done.
+
+        A run that is run again by itself stays in the sweep that it belongs to.
+        """
         now = _now()
         values = {k: _plain(v) for k, v in asdict(run).items()} | {
             "status": "running", "started_at": now, "finished_at": None,
+            "dataset_fingerprint": run.dataset_fingerprint or run.id,
         }  # fmt: skip
+        if run.sweep is None:
+            values = {k: v for k, v in values.items() if k not in ("sweep", "arm")}
         with self._write() as c:
             if c.execute(update(tables.runs).where(tables.runs.c.id == run.id).values(values)).rowcount == 0:
                 c.execute(insert(tables.runs).values(created_at=now, **values))
@@ -173,14 +186,14 @@ class Registry:
             raise DataError(f"{where}: no sample of {strange[0]} in {len(ordered)} predictions.")
         accuracies = [float(p.accuracy) for _, p in ordered]
         rows = [{"run_id": run_id, "position": position, **_plain(asdict(p))} for position, p in ordered]
-        cells = []
-        for n in sorted(set(sizes)):
-            i = accuracy_interval(accuracies[:n])
-            cells.append({
-                "run_id": run_id, "method": method, "shots": shots, "n": n,
-                "accuracy": i.mean, "ci_low": i.low, "ci_high": i.high,
-            })  # fmt: skip
+        intervals = {n: accuracy_interval(accuracies[:n]) for n in sorted(set(sizes))}
         with self._write() as c:
+            sampled = samples(_dataset(c, run_id), (p for _, p in ordered), sizes)
+            cells = [
+                {"run_id": run_id, "method": method, "shots": shots, "n": n,
+                 "accuracy": i.mean, "ci_low": i.low, "ci_high": i.high, "sample": sampled[n]}
+                for n, i in intervals.items()
+            ]  # fmt: skip
             _replace(c, tables.predictions, rows, run_id=run_id, method=method, shots=shots)
             _replace(c, tables.cells, cells, run_id=run_id, method=method, shots=shots)
 
@@ -205,6 +218,11 @@ class Registry:
                 for r in c.execute(wanted.order_by(t.position))
             ]  # fmt: skip
 
+    def scores(self, run_id: str, method: str, shots: int, n: int | None = None) -> Scores:
+        """The accuracies of `predictions`, with whose they are, as arrays: for a million of them in under a second."""
+        with self._read() as c:
+            return self._scores.read(c, run_id, method, shots, n)
+
     def runs(self) -> list[dict[str, Any]]:
         """All runs as rows of the table, the one that was started last first."""
         t = tables.runs.c
@@ -220,7 +238,7 @@ class Registry:
 
     def cells(self, run_ids: Sequence[str] | None = None, **filters: Any) -> list[dict[str, Any]]:
         """Rows of the view `leaderboard`: run (its id), name, dataset, model, method, shots, n, accuracy, ci_low,
-        ci_high, status and note.
+        ci_high, status, note, seed, sweep, arm, source, accuracy_text and sample.
 
         `filters` name columns of the view: `method="rce"`, `shots=[1, 2]`. Sorted by run, method, shots and n.
         """
@@ -264,6 +282,14 @@ class Registry:
     def _rows(self, wanted: Any) -> list[dict[str, Any]]:
         with self._read() as c:
             return [dict(r) for r in c.execute(wanted).mappings()]
+
+
+def _dataset(c: Connection, run_id: str) -> str:
+    """What the run's question ids belong to. Raises RegistryError for a run that was never begun."""
+    row = c.execute(select(tables.runs.c.dataset_fingerprint).where(tables.runs.c.id == run_id)).one_or_none()
+    if row is None:
+        raise RegistryError(f"no run {run_id} in the registry.", "Begin the run before writing to it.")
+    return str(row[0] or run_id)
 
 
 def _replace(c: Connection, table: Table, rows: Sequence[Mapping[str, Any]], **key: Any) -> None:

@@ -42,7 +42,44 @@ _FIRST = (
         FROM cells JOIN runs ON runs.id = cells.run_id""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+_SECOND = (
+    "ALTER TABLE runs ADD COLUMN dataset_fingerprint VARCHAR(64)",
+    "ALTER TABLE runs ADD COLUMN sweep VARCHAR(190)",
+    "ALTER TABLE runs ADD COLUMN arm JSON",
+    "ALTER TABLE runs ADD COLUMN source VARCHAR(16) DEFAULT 'run' NOT NULL",
+    "ALTER TABLE cells ADD COLUMN sample VARCHAR(16)",
+    "ALTER TABLE cells ADD COLUMN accuracy_text VARCHAR(32)",
+    """CREATE TABLE questions (
+        dataset_fingerprint VARCHAR(64) NOT NULL, id VARCHAR(190) NOT NULL, text TEXT NOT NULL,
+        image_id VARCHAR(190) NOT NULL, image_path TEXT, caption TEXT, answers JSON NOT NULL,
+        PRIMARY KEY (dataset_fingerprint, id))""",
+    """CREATE TABLE demonstrations (
+        dataset_fingerprint VARCHAR(64) NOT NULL, id VARCHAR(190) NOT NULL, text TEXT NOT NULL,
+        image_id VARCHAR(190) NOT NULL, image_path TEXT, caption TEXT, answer TEXT NOT NULL,
+        PRIMARY KEY (dataset_fingerprint, id))""",
+    # Holds all that a comparison reads, in the order in which it reads it.
+    """CREATE INDEX predictions_scores ON predictions
+        (run_id, method, shots, position, accuracy, question_id, image_id)""",
+    "DROP VIEW leaderboard",
+    """CREATE VIEW leaderboard AS
+        SELECT runs.id AS run, runs.name AS name, runs.dataset AS dataset, runs.model AS model,
+            cells.method AS method, cells.shots AS shots, cells.n AS n,
+            cells.accuracy AS accuracy, cells.ci_low AS ci_low, cells.ci_high AS ci_high,
+            runs.status AS status, runs.note AS note, runs.seed AS seed, runs.sweep AS sweep, runs.arm AS arm,
+            runs.source AS source, cells.accuracy_text AS accuracy_text, cells.sample AS sample
+        FROM cells JOIN runs ON runs.id = cells.run_id""",
+    """CREATE VIEW predictions_with_questions AS
+        SELECT runs.id AS run, runs.name AS name, predictions.method AS method, predictions.shots AS shots,
+            predictions.position AS position, predictions.question_id AS question_id, questions.text AS question,
+            predictions.image_id AS image_id, questions.image_path AS image_path, questions.caption AS caption,
+            questions.answers AS answers, predictions.demonstrations AS demonstrations,
+            predictions.raw_text AS raw_text, predictions.prediction AS prediction, predictions.accuracy AS accuracy
+        FROM predictions JOIN runs ON runs.id = predictions.run_id
+        LEFT JOIN questions ON questions.dataset_fingerprint = runs.dataset_fingerprint
+            AND questions.id = predictions.question_id""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)
 """Statements of each step; step i brings version i to i + 1."""
 
 CURRENT = len(MIGRATIONS)

@@ -10,9 +10,10 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, ResourceClosedError
 
 from leverplus_core.errors import LeverplusError, RegistryError
+from leverplus_core.registry import tables
 
 READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
-TABLES = "Tables: leaderboard, runs, stages, curves, predictions, cells."
+TABLES = f"Views: {', '.join(tables.views.tables)}. Tables: {', '.join(tables.metadata.tables)}."
 
 
 def query(engine: Engine, text: str) -> tuple[list[str], list[tuple[Any, ...]]]:

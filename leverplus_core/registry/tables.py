@@ -5,6 +5,8 @@ Times are ISO 8601 in UTC with microseconds, so that they sort as text in any da
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import JSON, Boolean, Column, Float, ForeignKey, Integer, MetaData, String, Table, Text
 
 metadata = MetaData()
@@ -34,6 +36,10 @@ runs = Table(
     Column("created_at", String(32), nullable=False),
     Column("started_at", String(32), nullable=False),
     Column("finished_at", String(32)),
+    Column("dataset_fingerprint", String(64)),  # NULL for runs of the first version
+    Column("sweep", String(190)),
+    Column("arm", JSON(none_as_null=True)),  # the settings that its sweep varies
+    Column("source", String(16), nullable=False, server_default="run"),  # 'run', or 'published': read from a table
 )
 
 stages = Table(
@@ -83,12 +89,34 @@ cells = Table(
     Column("accuracy", Float, nullable=False),
     Column("ci_low", Float, nullable=False),
     Column("ci_high", Float, nullable=False),
+    Column("sample", String(16)),  # cells of equal samples answered the same questions in the same order
+    Column("accuracy_text", String(32)),  # what a published table prints, in percent
 )
 
-# A view, kept apart from the tables: nothing writes to it and `create_all` must not make it a table.
+
+def _asked(name: str, answers: Column[Any]) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("dataset_fingerprint", String(64), primary_key=True),
+        Column("id", String(190), primary_key=True),
+        Column("text", Text, nullable=False),
+        Column("image_id", String(190), nullable=False),
+        Column("image_path", Text),
+        Column("caption", Text),
+        answers,
+    )
+
+
+questions = _asked("questions", Column("answers", JSON, nullable=False))
+demonstrations = _asked("demonstrations", Column("answer", Text, nullable=False))
+
+# Views, kept apart from the tables: nothing writes to them and `create_all` must not make them tables.
+views = MetaData()
+
 leaderboard = Table(
     "leaderboard",
-    MetaData(),
+    views,
     Column("run", String(64)),
     Column("name", String(190)),
     Column("dataset", Text),
@@ -101,4 +129,30 @@ leaderboard = Table(
     Column("ci_high", Float),
     Column("status", String(16)),
     Column("note", Text),
+    Column("seed", Integer),
+    Column("sweep", String(190)),
+    Column("arm", JSON),
+    Column("source", String(16)),
+    Column("accuracy_text", String(32)),
+    Column("sample", String(16)),
+)
+
+predictions_with_questions = Table(
+    "predictions_with_questions",
+    views,
+    Column("run", String(64)),
+    Column("name", String(190)),
+    Column("method", String(64)),
+    Column("shots", Integer),
+    Column("position", Integer),
+    Column("question_id", String(190)),
+    Column("question", Text),
+    Column("image_id", String(190)),
+    Column("image_path", Text),
+    Column("caption", Text),
+    Column("answers", JSON),
+    Column("demonstrations", JSON),
+    Column("raw_text", Text),
+    Column("prediction", Text),
+    Column("accuracy", Float),
 )

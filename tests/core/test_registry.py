@@ -91,6 +91,50 @@ def test_predictions_and_cells_round_trip(registry: Registry) -> None:
     assert (large["ci_low"], large["ci_high"]) == (max(0.0, 0.65 - half), 1.0)
 
 
+def test_scores_are_the_predictions(registry: Registry) -> None:
+    registry.begin_run(RUN)
+    registry.record_cell_predictions("abc123", "rce", 1, answers("rce", 1, [1.0, 0.0, 0.6, 0.3])[::-1], [2, 4])
+    registry.record_cell_predictions("abc123", "sft", 1, answers("sft", 1, [0.0, 0.9, 0.6, 1.0]), [2, 4])
+    for method in ("rce", "sft"):
+        for n in (None, 4, 3, 2):
+            found, told = registry.scores("abc123", method, 1, n), registry.predictions("abc123", method, 1, n)
+            assert list(found.question_id) == [p.question_id for _, p in told]
+            assert list(found.image_id) == [p.image_id for _, p in told]
+            assert found.accuracy.tolist() == [p.accuracy for _, p in told]
+            assert found.position.tolist() == [position for position, _ in told]
+    nobody = registry.scores("abc123", "rce", 2)
+    assert len(nobody.accuracy) == len(nobody.question_id) == 0 and nobody.sample is None
+
+
+def test_a_sample_says_who_answered_the_same_questions(registry: Registry) -> None:
+    """Equal for the same questions, images, order and dataset, and for nothing else."""
+    same = [replace(RUN, id=i, dataset_fingerprint="world") for i in ("a", "b", "c", "d")]
+    for run in (*same, replace(RUN, id="other", dataset_fingerprint="elsewhere")):
+        registry.begin_run(run)
+    rows = answers("rce", 1, [1, 0, 1])
+    swapped = [(0, rows[1][1]), (1, rows[0][1]), rows[2]]
+    moved = [rows[0], rows[1], (2, replace(rows[2][1], image_id="another"))]
+    for run_id, asked in (("a", rows), ("b", rows), ("c", swapped), ("d", moved), ("other", rows)):
+        registry.record_cell_predictions(run_id, "rce", 1, asked, [2, 3])
+    sample = {(c["run"], c["n"]): c["sample"] for c in registry.cells()}
+    assert sample["a", 2] == sample["b", 2] == sample["d", 2] != sample["a", 3] == sample["b", 3]
+    assert len({sample[r, 3] for r in ("a", "c", "d", "other")}) == 4
+    assert len({sample[r, 2] for r in ("a", "c", "other")}) == 3
+    assert registry.scores("a", "rce", 1).sample == sample["a", 3]
+    assert registry.scores("a", "rce", 1, 2).sample == sample["a", 2]
+
+
+def test_a_run_stays_in_its_sweep(registry: Registry) -> None:
+    registry.begin_run(replace(RUN, sweep="grid", arm={"reward": "mixed"}))
+    registry.begin_run(RUN)
+    (row,) = registry.runs()
+    assert (row["sweep"], row["arm"], row["source"]) == ("grid", {"reward": "mixed"}, "run")
+    registry.begin_run(replace(RUN, sweep="later", arm={"seed": 7}))
+    assert (registry.runs()[0]["sweep"], registry.runs()[0]["arm"]) == ("later", {"seed": 7})
+    registry.begin_run(replace(RUN, id="alone"))
+    assert registry.sql("SELECT sweep, arm FROM runs WHERE id = 'alone'")[1] == [(None, None)]
+
+
 def test_every_write_may_be_repeated(registry: Registry, file: Path) -> None:
     registry.begin_run(RUN)
 
@@ -226,15 +270,16 @@ def test_cells_filter(registry: Registry) -> None:
 def test_migrations_make_the_tables_that_the_program_reads(registry: Registry) -> None:
     found = inspect(registry._engine)
     assert set(found.get_table_names()) == set(tables.metadata.tables)
-    for table in (*tables.metadata.tables.values(), tables.leaderboard):
+    assert set(found.get_view_names()) == set(tables.views.tables)
+    for table in (*tables.metadata.tables.values(), *tables.views.tables.values()):
         columns = {c["name"]: c for c in found.get_columns(table.name)}
         assert list(columns) == [c.name for c in table.columns]
-        for column in table.columns if table is not tables.leaderboard else ():
+        for column in table.columns if table.metadata is not tables.views else ():
             made = columns[column.name]
             assert made["nullable"] == column.nullable, column
             assert made["type"]._type_affinity is column.type._type_affinity, column
             assert isinstance(made["type"], JSON) == isinstance(column.type, JSON), column
-        if table is not tables.leaderboard:
+        if table.metadata is not tables.views:
             assert found.get_pk_constraint(table.name)["constrained_columns"] == [c.name for c in table.primary_key]
             keys = [(k["constrained_columns"], k["referred_table"]) for k in found.get_foreign_keys(table.name)]
             assert keys == [([k.parent.name], k.column.table.name) for k in table.foreign_keys]
