@@ -6,6 +6,7 @@ together. Stages write them and read them, and so do the verbs that mine, merge,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -15,7 +16,7 @@ from leverplus_core.errors import DataError
 from leverplus_core.files import iter_jsonl, write_jsonl
 from leverplus_core.records import Candidate
 
-CANDIDATES, BALANCED = "candidates.jsonl", "balanced.jsonl"
+CANDIDATES, MINED, BALANCED = "candidates.jsonl", "mined.json", "balanced.jsonl"
 Groups = Mapping[str, Sequence[Candidate]]
 """question id -> its candidates"""
 _FIELDS = {f.name for f in fields(Candidate)}
@@ -69,6 +70,15 @@ def shape(groups: Groups) -> dict[str, Any]:
         "candidates_a_question": count / max(len(filled), 1),
         "share_of_positives": sum(c.correct for group in filled for c in group) / max(count, 1),
     }
+
+
+def best_first(candidate: Candidate) -> tuple[float, float, float, tuple[str, ...]]:
+    """Sort key: accuracy, log-probability of the true answer, InfoScore; what was not measured last, ties by ids.
+
+    Accuracy alone does not rank the wrong: nearly all of them have 0. A hard negative is one that came close.
+    """
+    logprob, info_score = (math.inf if v is None else -v for v in (candidate.logprob, candidate.info_score))
+    return -candidate.accuracy, logprob, info_score, candidate.demonstrations
 
 
 def balance_table(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:

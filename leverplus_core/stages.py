@@ -16,12 +16,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from leverplus_core import mining
 from leverplus_core.candidates import CandidateSettings, propose
 from leverplus_core.checkpoint import load_selector
 from leverplus_core.errors import DataError
 from leverplus_core.evaluation import LEARNED, Bench, EvaluationSettings, answer, choose, evaluation_order, sample_sizes
 from leverplus_core.files import read_json, read_jsonl, write_bytes, write_json, write_jsonl
-from leverplus_core.groups import BALANCED, CANDIDATES, by_question, read_groups, shape, write_groups
+from leverplus_core.groups import BALANCED, CANDIDATES, MINED, by_question, read_groups, shape, write_groups
+from leverplus_core.mining import MiningSettings
 from leverplus_core.parts import Balancer, Bank, Dataset, Encoder, Features, Floats, Query, Sampler, Split, Vlm
 from leverplus_core.progress import Progress
 from leverplus_core.records import Demonstration, Question
@@ -207,6 +209,31 @@ def candidates(
     groups = by_question(measured)
     write_groups(out / CANDIDATES, groups)
     return shape(groups)
+
+
+def mine(
+    out: Path,
+    table: SelectorTable,
+    candidates_folder: Path,
+    dataset: Dataset,
+    scorer: Scorer,
+    settings: MiningSettings,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Measure more sequences for the questions with few positives; writes these and those of the stage before."""
+    groups = read_groups(candidates_folder / CANDIDATES)
+    questions = [q for q in dataset.questions("train") if q.id in groups]
+
+    def similarity(question_id: str) -> np.ndarray:
+        return np.asarray(table.similarity_of(question_id).sum(-1))
+
+    mined = mining.mine(scorer, questions, groups, table.pool_ids, similarity, settings, seed, progress)
+    union = by_question([c for group in groups.values() for c in group] + mined.candidates)
+    write_groups(out / CANDIDATES, union)
+    facts = {"before": shape(groups), "after": shape(union), **mined.facts}
+    write_json(out / MINED, facts)
+    return facts
 
 
 def balance(out: Path, candidates_folder: Path, balancer: Balancer, seed: int) -> dict[str, Any]:
