@@ -37,8 +37,8 @@ def storage(path: Path) -> Iterator[None]:
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(f"no room left to write {path}.", "Free some space and run the same command.") from e
-        if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise StorageError(f"cannot write {path}: {e.strerror}.", "Name another folder with --work.") from e
+        if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+            raise StorageError(f"cannot write {path}: {e.strerror}.", "Name another place for it.") from e
         raise
 
 
@@ -83,18 +83,27 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
 
 def iter_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, row) of a file with one JSON object a line. Raises DataError with the line that is not."""
+    return ((number, row) for number, _, row in iter_jsonl_offsets(path))
+
+
+def iter_jsonl_offsets(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """(line number, bytes from the start of the file to the end of the line, row); as `iter_jsonl` otherwise."""
+    end = 0
     try:
-        with path.open(encoding="utf-8") as f:
+        with path.open("rb") as f:
             for number, line in enumerate(f, 1):
+                end += len(line)
                 try:
-                    row = json.loads(line)
+                    row = json.loads(line.decode())
                 except ValueError as e:
                     raise DataError(f"{path}:{number} is not JSON: {e}.", "The file was cut or edited.") from e
                 if not isinstance(row, dict):
                     raise DataError(f"{path}:{number} is not a JSON object.", "The file was cut or edited.")
-                yield number, row
-    except (OSError, UnicodeDecodeError) as e:
-        raise DataError(f"{path} cannot be read: {e}.") from e
+                yield number, end, row
+    except FileNotFoundError as e:
+        raise DataError(f"no file {path}.") from e
+    except OSError as e:
+        raise DataError(f"{path} cannot be read: {e.strerror}.") from e
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

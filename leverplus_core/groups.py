@@ -6,14 +6,16 @@ together. Stages write them and read them, and so do the verbs that mine, merge,
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from leverplus_core.errors import DataError
-from leverplus_core.files import iter_jsonl, write_jsonl
+from leverplus_core.files import iter_jsonl, iter_jsonl_offsets, write_jsonl
 from leverplus_core.records import Candidate
 
 CANDIDATES, MINED, BALANCED = "candidates.jsonl", "mined.json", "balanced.jsonl"
@@ -37,22 +39,27 @@ def write_groups(path: Path, groups: Groups) -> None:
 
 def read_candidates(path: Path) -> Iterator[Candidate]:
     """The candidates of a file, line by line. Raises DataError with the line of the first that is none."""
-    for number, row in iter_jsonl(path):
-        try:
-            unknown = row.keys() - _FIELDS
-            if unknown:
-                raise TypeError(f"unknown field {sorted(unknown)[0]!r}")
-            candidate = Candidate(**{**row, "demonstrations": tuple(row["demonstrations"])})
-            if not (isinstance(candidate.question_id, str) and 0 <= candidate.accuracy <= 1):
-                raise TypeError("question_id is no text, or accuracy is not in [0, 1]")
-        except (TypeError, KeyError) as e:
-            reason = (
-                f"{e.args[0]} is missing" if isinstance(e, KeyError) else str(e).removeprefix("Candidate.__init__() ")
-            )
-            raise DataError(
-                f"{path}:{number} is not a candidate: {reason}.", f"Its fields: {', '.join(sorted(_FIELDS))}."
-            ) from e
-        yield candidate
+    return (_candidate(row, f"{path}:{number}") for number, row in iter_jsonl(path))
+
+
+def _candidate(row: Mapping[str, Any], where: str) -> Candidate:
+    try:
+        unknown = row.keys() - _FIELDS
+        if unknown:
+            raise TypeError(f"unknown field {sorted(unknown)[0]!r}")
+        if not isinstance(row["demonstrations"], list) or not all(isinstance(d, str) for d in row["demonstrations"]):
+            raise TypeError("demonstrations is no list of ids (texts)")
+        candidate = Candidate(**{**row, "demonstrations": tuple(row["demonstrations"])})
+        for name in ("question_id", "source", "raw_text", "prediction"):
+            if not isinstance(getattr(candidate, name), str):
+                raise TypeError(f"{name} is no text")
+        if not isinstance(candidate.correct, bool) or not 0 <= candidate.accuracy <= 1:
+            raise TypeError("correct is not true or false, or accuracy is not in [0, 1]")
+    except (TypeError, KeyError) as e:
+        reason = f"{e.args[0]} is missing" if isinstance(e, KeyError) else str(e).removeprefix("Candidate.__init__() ")
+        fields_ = f"Its fields: {', '.join(sorted(_FIELDS))}."
+        raise DataError(f"{where} is not a candidate: {reason}.", fields_) from e
+    return candidate
 
 
 def read_groups(path: Path) -> dict[str, list[Candidate]]:
@@ -60,16 +67,67 @@ def read_groups(path: Path) -> dict[str, list[Candidate]]:
     return by_question(read_candidates(path))
 
 
+def iter_groups(paths: Sequence[Path]) -> Iterator[tuple[str, list[list[Candidate]]]]:
+    """(question id, its candidates in each of the files), in the order in which the questions first come.
+
+    For files of any size: reads each twice and holds no more than one question's candidates and where all lines
+    stand. A question's lines need not be together. Raises DataError as `read_candidates`, before the first question,
+    and for a file without candidates.
+    """
+    spans: dict[str, list[list[tuple[int, int]]]] = {}
+    for i, path in enumerate(paths):
+        start = 0
+        for number, end, row in iter_jsonl_offsets(path):
+            question_id = _candidate(row, f"{path}:{number}").question_id
+            parts = spans.setdefault(question_id, [[] for _ in paths])[i]
+            if parts and parts[-1][1] == start:
+                parts[-1] = (parts[-1][0], end)
+            else:
+                parts.append((start, end))
+            start = end
+        if start == 0:
+            raise DataError(f"{path} holds no candidates.", "It is empty.")
+    with ExitStack() as stack:
+        files = [stack.enter_context(path.open("rb")) for path in paths]
+        for question_id, of_files in spans.items():
+            group: list[list[Candidate]] = []
+            for file, path, parts in zip(files, paths, of_files, strict=True):
+                group.append([])
+                for start, end in parts:
+                    file.seek(start)
+                    lines = file.read(end - start).splitlines()
+                    group[-1] += [_candidate(json.loads(line), str(path)) for line in lines]
+            yield question_id, group
+
+
+@dataclass
+class Tally:
+    """A `shape` that grows group by group."""
+
+    questions: int = 0
+    candidates: int = 0
+    positives: int = 0
+
+    def add(self, group: Sequence[Candidate]) -> None:
+        self.questions += bool(group)
+        self.candidates += len(group)
+        self.positives += sum(c.correct for c in group)
+
+    def shape(self) -> dict[str, Any]:
+        return {
+            "questions": self.questions,
+            "candidates": self.candidates,
+            "candidates_a_question": self.candidates / max(self.questions, 1),
+            "share_of_positives": self.positives / max(self.candidates, 1),
+        }
+
+
 def shape(groups: Groups) -> dict[str, Any]:
     """The Lever-Plus report's table: questions, candidates, candidates a question, share of positives."""
-    filled = [group for group in groups.values() if group]
-    count = sum(map(len, filled))
-    return {
-        "questions": len(filled),
-        "candidates": count,
-        "candidates_a_question": count / max(len(filled), 1),
-        "share_of_positives": sum(c.correct for group in filled for c in group) / max(count, 1),
-    }
+    tally = Tally()
+    for group in groups.values():
+        tally.add(group)
+    return tally.shape()
 
 
 def best_first(candidate: Candidate) -> tuple[float, float, float, tuple[str, ...]]:
