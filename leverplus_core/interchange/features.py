@@ -1,0 +1,99 @@
+"""`features.npz` of an imported folder: `ids` (N,), and rows `bank_image`, `bank_text`, `bank_answer` of each.
+
+From the file's embeddings where it has some. Else from the questions' text alone: hashed character n-grams, by the
+hashing trick with signs (Weinberger et al. 2009, "Feature Hashing for Large Scale Multitask Learning",
+arXiv:0902.2206), over n-grams that keep the spaces at word ends (Bojanowski et al. 2017, "Enriching Word Vectors with
+Subword Information", arXiv:1607.04606). Each n-gram adds +1 or -1 to one of WIDTH columns, both from its blake2b hash,
+so that a row is the same on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+import zipfile
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from leverplus_core.errors import DataError
+from leverplus_core.files import replacing
+from leverplus_core.parts import Features, Floats
+
+WIDTH = 256
+SIZES = (3, 4)
+
+
+def text_row(text: str) -> Floats:
+    """(WIDTH,) unit row; zeros where there is no text."""
+    row = np.zeros(WIDTH, dtype=np.float32)
+    words = unicodedata.normalize("NFKC", text).casefold().split()
+    if words:
+        padded = f" {' '.join(words)} "
+        for size in SIZES:
+            for start in range(len(padded) - size + 1):
+                column, sign = _column(padded[start : start + size])
+                row[column] += sign
+        norm = float(np.linalg.norm(row))
+        if norm:  # signs may cancel
+            row /= norm
+    return row
+
+
+@lru_cache(maxsize=1 << 17)
+def _column(gram: str) -> tuple[int, float]:
+    digest = int.from_bytes(hashlib.blake2b(gram.encode(), digest_size=8).digest(), "little")
+    return (digest >> 1) % WIDTH, 1.0 if digest & 1 else -1.0
+
+
+def write_text_features(path: Path, ids: Sequence[str], texts: Iterable[str]) -> None:
+    """Rows of `texts` for the first ids, in their order, and zeros for the rest; a row at a time in memory."""
+    none = np.zeros((len(ids), 0), dtype=np.float32)
+
+    def rows() -> Iterable[bytes]:
+        written = 0
+        for text in texts:
+            written += 1
+            yield text_row(text).tobytes()
+        zeros = np.zeros(WIDTH, dtype=np.float32).tobytes()
+        yield from (zeros for _ in range(len(ids) - written))
+
+    with replacing(path) as f, zipfile.ZipFile(f, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        _write_array(archive, "ids", np.array(ids, dtype=np.str_))
+        _write_array(archive, "bank_image", none)
+        _write_array(archive, "bank_answer", none)
+        with archive.open("bank_text.npy", "w", force_zip64=True) as entry:
+            npy.write_array_header_1_0(entry, {"shape": (len(ids), WIDTH), "fortran_order": False, "descr": "<f4"})
+            for row in rows():
+                entry.write(row)
+
+
+def write_embedding_features(path: Path, ids: Sequence[str], embeddings: NDArray[np.floating]) -> None:
+    """Unit rows of `embeddings` (N, D) as `bank_image`; a row of zeros stays one."""
+    rows = embeddings.astype(np.float32)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    np.divide(rows, norms, out=rows, where=norms > 0)
+    none = np.zeros((len(ids), 0), dtype=np.float32)
+    with replacing(path) as f, zipfile.ZipFile(f, "w") as archive:
+        _write_array(archive, "ids", np.array(ids, dtype=np.str_))
+        for name, array in (("bank_image", rows), ("bank_text", none), ("bank_answer", none)):
+            _write_array(archive, name, array)
+
+
+def read_features(path: Path) -> tuple[list[str], Features]:
+    """The ids (N) and their rows. Raises DataError when the file cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as z:
+            arrays = {name: z[name] for name in ("ids", "bank_image", "bank_text", "bank_answer")}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+        raise DataError(f"{path} cannot be read: {e}.", "Import again.") from e
+    return arrays["ids"].tolist(), Features(arrays["bank_image"], arrays["bank_text"], arrays["bank_answer"])
+
+
+def _write_array(archive: zipfile.ZipFile, name: str, array: NDArray[np.generic]) -> None:
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+        npy.write_array(entry, array, allow_pickle=False)

@@ -1,0 +1,128 @@
+"""An imported folder on disk: whole or absent, and unchanged since.
+
+`imported.json` is written last and holds the sha256 of every other file. A folder is built beside its place and
+renamed into it; one that is added to is built anew from links and swapped, so that a kill at any moment leaves the
+old folder or the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from leverplus_core.errors import DataError
+from leverplus_core.files import read_json, storage, write_json
+
+FORMAT = 1
+MANIFEST = "imported.json"
+Kind = Literal["rl-data", "beams", "embeddings"]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`imports`: kind -> {file, sha256, options}; `files`: name -> sha256 of each file in the folder."""
+
+    imports: Mapping[Kind, Mapping[str, Any]] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, root: Path) -> Manifest:
+        """Raises DataError when there is no imported folder at `root`, or a file of it is cut, edited or missing."""
+        recover(root)
+        if not (root / MANIFEST).is_file():
+            what = "has no imported.json" if root.is_dir() else "is no folder"
+            raise DataError(f"{root} {what}.", "Make it with `leverplus import rl-data FILE.json -o FOLDER`.")
+        again = f"Delete {root} and import again."
+        value = read_json(root / MANIFEST)
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            raise DataError(f"{root / MANIFEST} is not of format {FORMAT}.", again)
+        for name, sha256 in value["files"].items():
+            if not (root / name).is_file():
+                raise DataError(f"{root / name} is missing.", again)
+            if hash_of(root / name) != sha256:
+                raise DataError(f"{root / name} is cut or was edited since it was imported.", again)
+        return cls(value["imports"], value["files"])
+
+
+@contextmanager
+def building(root: Path) -> Iterator[Path]:
+    """A folder to fill, with what `root` holds already; on success it takes `root`'s place, else nothing has changed.
+
+    Whoever fills it calls `seal` last. Raises DataError when `root` is something else, or was changed meanwhile.
+    """
+    recover(root)
+    if root.exists() and not (root.is_dir() and ((root / MANIFEST).is_file() or not any(root.iterdir()))):
+        raise DataError(f"{root} exists and is no imported folder.", "Name another with -o FOLDER.")
+    began = _manifest_bytes(root)
+    with storage(root):
+        root.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(root)
+        scratch = root.with_name(f".{root.name}.importing-{os.getpid()}")
+        scratch.mkdir()
+        try:
+            for path in root.iterdir() if began else ():
+                if path.name != MANIFEST:
+                    _link(path, scratch / path.name)
+            yield scratch
+            if _manifest_bytes(root) != began:
+                raise DataError(f"{root} was changed by another import meanwhile.", "Run the same command again.")
+            if began:
+                root.rename(_previous(root))
+            scratch.rename(root)
+            shutil.rmtree(_previous(root), ignore_errors=True)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            recover(root)
+
+
+def seal(scratch: Path, imports: Mapping[Kind, Mapping[str, Any]]) -> None:
+    """Write `imported.json` over all that is in the folder."""
+    files = {path.name: hash_of(path) for path in sorted(scratch.iterdir())}
+    write_json(scratch / MANIFEST, {"format": FORMAT, "imports": dict(imports), "files": files})
+
+
+def recover(root: Path) -> None:
+    """Put back the folder of an import that was killed between taking the old one away and placing the new one."""
+    if not root.exists() and _previous(root).is_dir():
+        _previous(root).rename(root)
+
+
+def hash_of(path: Path) -> str:
+    """sha256 of a file."""
+    try:
+        with path.open("rb") as f:
+            return hashlib.file_digest(f, "sha256").hexdigest()
+    except OSError as e:
+        raise DataError(f"{path} cannot be read: {e.strerror or e}.", "Check the path.") from e
+
+
+def _previous(root: Path) -> Path:
+    return root.with_name(f".{root.name}.previous")
+
+
+def _manifest_bytes(root: Path) -> bytes:
+    return (root / MANIFEST).read_bytes() if (root / MANIFEST).is_file() else b""
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        shutil.copy2(source, target)
+
+
+def _sweep(root: Path) -> None:
+    """Delete what killed imports left beside `root`."""
+    for path in root.parent.glob(f".{root.name}.importing-*"):
+        try:
+            os.kill(int(path.name.rpartition("-")[2]), 0)
+        except (ProcessLookupError, ValueError):
+            shutil.rmtree(path, ignore_errors=True)
+        except PermissionError:
+            pass  # somebody else's, at work
