@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from leverplus_core.errors import RegistryError, did_you_mean
-from leverplus_core.records import Prediction
+from leverplus_core.errors import RegistryError
 from leverplus_core.registry import Registry
 from leverplus_core.report.leaderboard import method_order, percent
-from leverplus_core.statistics import PairedDifference, paired_difference
+from leverplus_core.report.pairing import (
+    Member,
+    Row,
+    member,
+    members,
+    nested,
+    paired,
+    refuse_other_questions,
+    shot_pairs,
+    split_name,
+)
+from leverplus_core.statistics import (
+    Mark,
+    PairedDifference,
+    corrected,
+    detectable_difference,
+    paired_difference,
+)
 
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class _Side:
-    """What one argument names: a run, and of it one method or (None) all."""
-
-    run: Row
-    method: str | None
-    cells: dict[str, dict[int, set[int]]]  # method -> shots -> sizes
-
-    def label(self, other: Row) -> str:
-        """The run's name, or its id where the other run has the same name."""
-        same_name = self.run["name"] == other["name"] and self.run["id"] != other["id"]
-        return str(self.run["id"] if same_name else self.run["name"])
+VERDICTS: dict[Mark, str] = {
+    "better": "a better",
+    "worse": "b better",
+    "no difference seen": "no difference seen",
+}
 
 
 def compare_rows(registry: Registry, a: str, b: str) -> list[Row]:
@@ -42,113 +46,81 @@ def compare_rows(registry: Registry, a: str, b: str) -> list[Row]:
     - `run:method` against `run:method`: those two; the rows' `a` and `b` are such labels.
     - two runs: every method that both have, named in the key `method`; `a` and `b` are the runs' labels.
     - a run against `run:method`: every method of that run against the one (not against itself).
-    A method recorded at 0 shots only (zero_shot) is set against every number of shots of the other side. `n` is the
-    number of questions compared. The interval takes questions about one image as one cluster.
+    A method recorded at 0 shots only (zero_shot) is set against every number of shots of the other side. The interval
+    takes questions about one image as one cluster. All rows together are one family: the verdict follows from the
+    corrected interval alone (see `statistics.corrected`).
 
-    Keys: shots, n, a, b (accuracies in [0, 1]), a_name, b_name, delta, ci_low, ci_high, p_value, verdict. Raises
-    RegistryError for an unknown run or method, another dataset, or no question in common.
+    Keys: shots, n (questions compared), left_out (how many of the sample were not: one side alone answered them), a, b
+    (accuracies in [0, 1]), a_name, b_name, delta, ci_low, ci_high, p_value, corrected_low, corrected_high, p_holm,
+    comparisons (rows of the family), detectable (the smallest true difference that would be seen 8 times in 10) and
+    verdict. Raises RegistryError for an unknown run or method, another dataset, metric or split, or no question in
+    common.
     """
-    left, right = _side(registry, a), _side(registry, b)
-    _same_questions(left.run, right.run)
-    label_a, label_b = left.label(right.run), right.label(left.run)
-    rows: list[Row] = []
-    for method_a, method_b in _pairs(left, right):
-        both_plain = left.method is None and right.method is None
+    pairs, label_a, label_b = _pairs(registry, a, b)
+    found: list[tuple[Row, PairedDifference]] = []
+    for one, other in pairs:
+        by_method = split_name(a)[1] is None and split_name(b)[1] is None
         names = (
-            {"a_name": label_a, "b_name": label_b, "method": method_a}
-            if both_plain
-            else {"a_name": f"{label_a}:{method_a}", "b_name": f"{label_b}:{method_b}"}
+            {"a_name": label_a, "b_name": label_b, "method": one.method}
+            if by_method
+            else {"a_name": f"{label_a}:{one.method}", "b_name": f"{label_b}:{other.method}"}
         )
-        for shots_a, shots_b in _shot_pairs(left.cells[method_a], right.cells[method_b]):
-            answers_a = registry.predictions(left.run["id"], method_a, shots_a)
-            answers_b = registry.predictions(right.run["id"], method_b, shots_b)
-            sizes = left.cells[method_a][shots_a] | right.cells[method_b][shots_b]
-            for found, mean_a, mean_b in _nested(answers_a, answers_b, sorted(sizes)):
-                rows.append(
-                    {
-                        "shots": max(shots_a, shots_b),
-                        "n": found.n,
-                        **names,
-                        "a": mean_a,
-                        "b": mean_b,
-                        "delta": found.delta,
-                        "ci_low": found.low,
-                        "ci_high": found.high,
-                        "p_value": found.p_value,
-                        "verdict": verdict(found.low, found.high),
-                    }
-                )
-    if not rows:
+        found += [(row | names, difference) for row, difference in _cells(registry, one, other)]
+    if not found:
         raise RegistryError(f"{a} and {b} answered no question in common at any number of shots.", "Nothing to pair.")
-    return rows
+    fixed = corrected([difference for _, difference in found])
+    return [
+        row
+        | {
+            "corrected_low": c.low,
+            "corrected_high": c.high,
+            "p_holm": c.p_holm,
+            "comparisons": c.comparisons,
+            "detectable": detectable_difference(difference, comparisons=c.comparisons),
+            "verdict": VERDICTS[c.mark],
+        }
+        for (row, difference), c in zip(found, fixed, strict=True)
+    ]
 
 
-def verdict(low: float, high: float) -> str:
-    """In words, from the interval alone: one that holds zero is no difference seen, whatever the mean."""
-    if low > 0:
-        return "a better"
-    return "b better" if high < 0 else "no difference seen"
-
-
-def _side(registry: Registry, text: str) -> _Side:
-    name, colon, method = text.rpartition(":")
-    run = registry.resolve(name if colon else text)
-    cells: dict[str, dict[int, set[int]]] = {}
-    for row in registry.cells([run["id"]]):
-        cells.setdefault(row["method"], {}).setdefault(row["shots"], set()).add(row["n"])
-    if not cells:
-        raise RegistryError(f"run {run['name']} ({run['id']}) has evaluated nothing yet.", "Run it to the end.")
-    if colon and method not in cells:
-        raise RegistryError(f"no method '{method}' in run {run['name']} ({run['id']}).", did_you_mean(method, cells))
-    return _Side(run, method if colon else None, cells)
-
-
-def _same_questions(a: Row, b: Row) -> None:
-    """Refuse runs whose question ids need not mean the same question: a generated dataset numbers them alike."""
-    where = f"{a['name']} ({a['id']}) and {b['name']} ({b['id']})"
-    hint = "A paired comparison needs the same questions."
-    if a["dataset"] != b["dataset"]:
-        raise RegistryError(f"{where} ran on other datasets: {a['dataset']} and {b['dataset']}.", hint)
-    ours, theirs = a["recipe"].get("dataset"), b["recipe"].get("dataset")
-    if ours != theirs:
-        raise RegistryError(f"{where} ran on other settings of {a['dataset']}: {ours} and {theirs}.", hint)
-
-
-def _pairs(a: _Side, b: _Side) -> list[tuple[str, str]]:
-    if a.method and b.method:
-        return [(a.method, b.method)]
-    if a.method:
-        pairs = [(a.method, other) for other in sorted(b.cells, key=method_order)]
-    elif b.method:
-        pairs = [(other, b.method) for other in sorted(a.cells, key=method_order)]
+def _pairs(registry: Registry, a: str, b: str) -> tuple[list[tuple[Member, Member]], str, str]:
+    """Which methods are compared, and the two runs' labels: their names, or ids where both have the same name."""
+    (run_a, method_a), (run_b, method_b) = split_name(a), split_name(b)
+    left = members(registry, run_a) if method_a is None else {method_a: member(registry, a)}
+    right = members(registry, run_b) if method_b is None else {method_b: member(registry, b)}
+    one, other = next(iter(left.values())).run, next(iter(right.values())).run
+    refuse_other_questions([one, other])
+    key = "id" if one["name"] == other["name"] and one["id"] != other["id"] else "name"
+    if method_a is None and method_b is None:
+        chosen = [(m, m) for m in left.keys() & right.keys()]
     else:
-        return [(m, m) for m in sorted(a.cells.keys() & b.cells.keys(), key=method_order)]
-    return [pair for pair in pairs if a.run["id"] != b.run["id"] or pair[0] != pair[1]]
+        chosen = [(m, k) for m in left for k in right]
+        if method_a is None or method_b is None:
+            chosen = [(m, k) for m, k in chosen if one["id"] != other["id"] or m != k]
+    chosen.sort(key=lambda pair: (method_order(pair[0]), method_order(pair[1])))
+    return [(left[m], right[k]) for m, k in chosen], str(one[key]), str(other[key])
 
 
-def _shot_pairs(a: dict[int, set[int]], b: dict[int, set[int]]) -> list[tuple[int, int]]:
-    if a.keys() == {0} or b.keys() == {0}:
-        return [(i, j) for i in sorted(a) for j in sorted(b)]
-    return [(shots, shots) for shots in sorted(a.keys() & b.keys())]
-
-
-def _nested(
-    a: Sequence[tuple[int, Prediction]], b: Sequence[tuple[int, Prediction]], sizes: Sequence[int]
-) -> list[tuple[PairedDifference, float, float]]:
-    """(difference, mean of a, mean of b) for each sample size, over the questions among the first `size` of both."""
-    placed = {p.question_id: (position, p) for position, p in b}
-    common = [(max(i, placed[p.question_id][0]), p, placed[p.question_id][1]) for i, p in a if p.question_id in placed]
-    found: list[tuple[PairedDifference, float, float]] = []
-    for size in sizes:
-        pairs = [(p, q) for last, p, q in common if last < size]
-        # Samples are nested: as many common questions as in a smaller sample are the same questions.
-        if not pairs or (found and found[-1][0].n == len(pairs)):
+def _cells(registry: Registry, one: Member, other: Member) -> list[tuple[Row, PairedDifference]]:
+    found: list[tuple[Row, PairedDifference]] = []
+    for shots_a, shots_b in shot_pairs(one.cells, other.cells):
+        pairs = paired(registry, [one], [other], shots_a, shots_b)
+        if pairs is None:
             continue
-        first, second = [p.accuracy for p, _ in pairs], [q.accuracy for _, q in pairs]
-        images = [p.image_id for p, _ in pairs]
-        clusters = images if len(set(images)) < len(images) else None
-        n = len(pairs)
-        found.append((paired_difference(first, second, clusters), sum(first) / n, sum(second) / n))
+        for size, sample in nested(pairs, sorted(one.cells[shots_a] | other.cells[shots_b])):
+            difference = paired_difference(sample.a, sample.b, sample.images)
+            row = {
+                "shots": max(shots_a, shots_b),
+                "n": sample.n,
+                "left_out": size - sample.n,
+                "a": float(sample.a.mean()),
+                "b": float(sample.b.mean()),
+                "delta": difference.delta,
+                "ci_low": difference.low,
+                "ci_high": difference.high,
+                "p_value": difference.p_value,
+            }
+            found.append((row, difference))
     return found
 
 
@@ -158,9 +130,37 @@ def compare_table(rows: Sequence[Row]) -> RenderableType:
         return Text("nothing to compare")
     parts: list[RenderableType] = []
     for (a, b), group in groupby(rows, key=lambda row: (row["a_name"], row["b_name"])):
-        parts += [Text(f"a = {a}\nb = {b}", style="bold"), _table(list(group)), Text("")]
-    parts.append(Text("accuracy in %, a - b in points with its paired 95% interval on the same questions", style="dim"))
+        shown = list(group)
+        parts += [Text(f"a = {a}\nb = {b}", style="bold"), _table(shown)]
+        parts += [Text(line, style="dim") for line in _remarks(shown)]
+        parts.append(Text(""))
+    parts += [Text(line, style="dim") for line in family_remarks(rows[0]["comparisons"])]
     return Group(*parts)
+
+
+def family_remarks(comparisons: int) -> list[str]:
+    """What a reader of corrected intervals must know: how many comparisons were made, and what a mark means."""
+    if comparisons == 1:
+        return [
+            "accuracy in %, a - b in points on the same questions with its 95% interval.",
+            "1 comparison was made: nothing to correct. The verdict follows from the interval.",
+        ]
+    return [
+        "accuracy in %, a - b in points on the same questions with its corrected interval.",
+        f"{comparisons} comparisons were made: intervals and p are corrected for all of them (Holm,",
+        "5% for any false verdict). The verdict follows from the interval.",
+    ]
+
+
+def _remarks(rows: Sequence[Row]) -> list[str]:
+    largest: dict[int, float] = {}
+    for row in rows:
+        largest[row["n"]] = max(largest.get(row["n"], 0.0), row["detectable"])
+    seen = ", ".join(f"{100 * points:.1f} (n = {n})" for n, points in sorted(largest.items()))
+    lines = [f"smallest difference that would have been seen, 8 times in 10: {seen}"]
+    if left_out := max(row["left_out"] for row in rows):
+        lines.append(f"only one side answered up to {left_out} questions of a sample: they are left out")
+    return lines
 
 
 def _table(rows: Sequence[Row]) -> Table:
@@ -172,9 +172,9 @@ def _table(rows: Sequence[Row]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for row in rows:
-        difference = f"{100 * row['delta']:+.1f} [{100 * row['ci_low']:+.1f}, {100 * row['ci_high']:+.1f}]"
-        p = f"{row['p_value']:.3f}" if row["p_value"] >= 0.001 else "<0.001"
+        low, high = 100 * row["corrected_low"], 100 * row["corrected_high"]
+        p = f"{row['p_holm']:.3f}" if row["p_holm"] >= 0.001 else "<0.001"
         counts, means = [str(row["shots"]), str(row["n"])], [percent(row["a"]), percent(row["b"])]
-        cells = [*counts, *means, difference, p, row["verdict"]]
+        cells = [*counts, *means, f"{100 * row['delta']:+.1f} [{low:+.1f}, {high:+.1f}]", p, row["verdict"]]
         table.add_row(*(Text(c) for c in ([row["method"], *cells] if by_method else cells)))
     return table

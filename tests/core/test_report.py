@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console, RenderableType
 
@@ -96,9 +97,13 @@ def test_leaderboard_reads_well_at_80_columns(full: Registry) -> None:
     assert all(len(line) <= 80 for line in lines)
     assert "…" not in text  # nothing was cut
     row = next(i for i, line in enumerate(lines) if line.startswith("random"))
-    # 8 scores of 1 and 12 of .6: mean .76, sd sqrt((8 * .0576 + 12 * .0256) / 19), t(19) = 2.093024.
-    half = 2.093024 * math.sqrt((8 * 0.0576 + 12 * 0.0256) / 19 / 20)
-    interval = f"[{100 * (0.76 - half):.1f}, {100 * (0.76 + half):.1f}]"
+    # 8 scores of 1 and 12 of .6, and half a 0 and half a 1 more: mean 15.7 / 21, and with t(19) = 2.093024 the shares p
+    # with (p - .76)^2 = w p (1 - p).
+    c = 15.7 / 21
+    spread = (8 * (1 - c) ** 2 + 12 * (0.6 - c) ** 2 + (c**2 + (1 - c) ** 2) / 2) / 21
+    w = 2.093024**2 * spread / 19 / (c * (1 - c))
+    low, high = sorted(np.roots([1 + w, -(2 * 0.76 + w), 0.76**2]))
+    interval = f"[{100 * low:.1f}, {100 * high:.1f}]"
     assert lines[row].split() == ["random", "-", "76.0", "76.0", "76.0", "76.0"]
     assert lines[row + 1].count(interval) == 4
     assert [line.split()[0] for line in lines if line and line[0].isalpha()][:2] == ["demo", "method"]
@@ -147,8 +152,8 @@ def test_compare_two_methods_by_hand(registry: Registry) -> None:
     assert (small["shots"], small["n"], large["n"]) == (1, 2, 5)
     assert (large["a_name"], large["b_name"]) == ("demo:rce", "demo:random")
     assert (large["a"], large["b"]) == (pytest.approx(0.64), pytest.approx(0.34))
-    # Differences 1 0 .4 .6 -.5: mean .3, error sqrt(1.32 / 4 / 5), t(4) = 2.776445.
-    half = 2.7764451051977987 * math.sqrt(1.32 / 20)
+    # Differences 1 0 .4 .6 -.5: mean .3, error sqrt((1.32 + 2 * .15^2) / 4 / 5), t(4) = 2.776445.
+    half = 2.7764451051977987 * math.sqrt((1.32 + 2 * 0.15**2) / 20)
     assert large["delta"] == pytest.approx(0.3)
     assert (large["ci_low"], large["ci_high"]) == (pytest.approx(0.3 - half), pytest.approx(min(1, 0.3 + half)))
     assert large["verdict"] == "no difference seen"
@@ -164,7 +169,9 @@ def test_verdicts(registry: Registry) -> None:
     assert compare_rows(registry, "demo:rce", "demo:random")[0]["verdict"] == "a better"
     assert compare_rows(registry, "demo:random", "demo:rce")[0]["verdict"] == "b better"
     (same,) = compare_rows(registry, "demo:rce", "demo:rce")
-    assert (same["delta"], same["ci_low"], same["ci_high"], same["p_value"]) == (0, 0, 0, 1)
+    share = 1 - 0.025 ** (1 / 20)  # Clopper-Pearson: so many may differ where none of 20 did
+    assert (same["delta"], same["ci_low"], same["ci_high"]) == (0, pytest.approx(-share), pytest.approx(share))
+    assert same["p_value"] == 1
     assert same["verdict"] == "no difference seen"
 
 
@@ -225,7 +232,7 @@ def test_questions_about_one_image_are_one_cluster(registry: Registry) -> None:
     record(registry, RUN, "rce", 1, a, [8], images)
     record(registry, RUN, "random", 1, scores(*[0.5] * 8), [8], images)
     (row,) = compare_rows(registry, "demo:rce", "demo:random")
-    half = 3.182446305284263 * math.sqrt(0.8 / 64 * 4 / 3)  # worked out in test_statistics
+    half = 3.182446305284263 * math.sqrt((0.8 + 2 * 0.15**2) / 64 * 4 / 3)  # worked out in test_statistics
     assert (row["ci_low"], row["ci_high"]) == (pytest.approx(0.2 - half), pytest.approx(0.2 + half))
 
 

@@ -15,16 +15,33 @@ T_3 = 3.182446305284263  # 97.5% point of Student's t, 3 degrees of freedom (pri
 T_4 = 2.7764451051977987  # the same, 4 degrees
 
 
-def test_t_interval_of_a_mean_by_hand() -> None:
-    # Scores .2 .4 .6 .8: mean .5, squared deviations .09 .01 .01 .09, sd sqrt(.2 / 3), standard error sd / 2.
+def wilson(mean: float, w: float) -> tuple[float, float]:
+    """The shares p with (p - mean)^2 = w p (1 - p), by the roots of the quadratic."""
+    low, high = np.sort(np.roots([1 + w, -(2 * mean + w), mean**2]))
+    return float(low), float(high)
+
+
+def test_interval_of_a_mean_by_hand() -> None:
+    # Scores .2 .4 .6 .8 and half a 0 and half a 1: centre .5, squares .09 .01 .01 .09 and .25, in all .45, over 5
+    # scores and 3 free, so that w = t^2 (.45 / 5 / 3) / .25.
     found = accuracy_interval([0.2, 0.4, 0.6, 0.8])
-    half = T_3 * math.sqrt(0.2 / 3) / 2
-    assert (found.mean, found.low, found.high) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
+    low, high = wilson(0.5, T_3**2 * 0.45 / 5 / 3 / 0.25)
+    assert (found.mean, found.low, found.high) == pytest.approx((0.5, low, high))
 
 
-def test_interval_of_a_mean_is_cut_to_the_possible() -> None:
-    found = accuracy_interval([0, 0, 1, 0])
-    assert (found.mean, found.low, found.high) == (0.25, 0.0, 1.0)  # .25 +- 3.18 * .25
+def test_interval_of_shares_is_nearly_wilson(n: int = 400) -> None:
+    from statsmodels.stats.proportion import proportion_confint
+
+    found = accuracy_interval([1.0] * 100 + [0.0] * (n - 100))
+    assert (found.low, found.high) == pytest.approx(proportion_confint(100, n, method="wilson"), abs=5e-4)
+
+
+def test_questions_about_one_image_widen_the_interval_of_a_mean() -> None:
+    scores = [0.0, 1.0, 1.0, 0.6, 0.0, 1.0, 0.3, 0.6, 1.0, 0.9] * 4
+    alone, twice = accuracy_interval(scores), accuracy_interval(np.repeat(scores, 2))
+    together = accuracy_interval(np.repeat(scores, 2), [i // 2 for i in range(80)])
+    assert twice.high - twice.low < 0.75 * (alone.high - alone.low)
+    assert (together.low, together.high) == pytest.approx((alone.low, alone.high), abs=0.005)
 
 
 @pytest.mark.parametrize(("score", "n"), [(0.0, 10), (1.0, 10), (0.6, 25), (1.0, 1)])
@@ -55,7 +72,7 @@ def test_paired_difference_by_hand() -> None:
     # Differences 1 0 .4 .6 -.5: mean .3, squared deviations .49 .09 .01 .09 .64 = 1.32, error sqrt(1.32 / 4 / 5).
     a, b = [1.0, 0.6, 1.0, 0.6, 0.0], [0.0, 0.6, 0.6, 0.0, 0.5]
     found = paired_difference(a, b)
-    half = T_4 * math.sqrt(1.32 / 4 / 5)
+    half = T_4 * math.sqrt((1.32 + 2 * 0.15**2) / 4 / 5)  # and two of +-.15, see PRIOR
     assert found.n == 5
     assert (found.delta, found.low, found.high) == pytest.approx((0.3, 0.3 - half, min(1.0, 0.3 + half)))
     # Of all sign patterns of the five differences, those whose sum is at least as far from zero as 1.5.
@@ -82,8 +99,12 @@ def test_pairing_sees_what_unpaired_spread_would_hide() -> None:
 
 
 def test_no_difference_at_all() -> None:
-    found = paired_difference([0.3, 1, 0], [0.3, 1, 0], clusters=["x", "x", "y"])
-    assert (found.delta, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)
+    found = paired_difference([0.3, 1, 0] * 20, [0.3, 1, 0] * 20)
+    # Of sixty questions none differed: Clopper and Pearson's bound on the share that do.
+    assert (found.delta, found.p_value) == (0.0, 1.0)
+    assert (-found.low, found.high) == pytest.approx((1 - 0.025 ** (1 / 60),) * 2)
+    pairs = paired_difference([0.3, 1, 0] * 20, [0.3, 1, 0] * 20, [i // 2 for i in range(60)])
+    assert pairs.high == pytest.approx(1 - 0.025 ** (1 / 30))
 
 
 @pytest.mark.parametrize("n", range(1, 12))
@@ -94,13 +115,6 @@ def test_equal_differences_claim_no_more_than_the_sign_test(n: int) -> None:
     assert (found.low > 0) == (found.p_value < 0.05) == (n >= 6)
     assert found.low == pytest.approx(0.4 * (2 * 0.025 ** (1 / n) - 1))
     assert paired_difference([0.5] * n, [0.9] * n).high == pytest.approx(-found.low)
-
-
-def test_the_permutation_test_is_seeded() -> None:
-    rng = np.random.default_rng(1)
-    a, b = rng.random(50), rng.random(50)
-    assert paired_difference(a, b, seed=4) == paired_difference(a, b, seed=4)
-    assert paired_difference(a, b, seed=4).p_value != paired_difference(a, b, seed=5).p_value
 
 
 def test_p_values_are_uniform_where_nothing_differs() -> None:
@@ -124,7 +138,7 @@ def test_clusters_by_hand() -> None:
     alone = paired_difference(a, [0.5] * 8)
     # Sandwich: sum over clusters of (2 (d - .2))^2 = 4 (.09 + .01 + .01 + .09) = .8, over 8^2,
     # times the small-sample factor 4/3 * 7/7; t with 3 degrees of freedom.
-    half = T_3 * math.sqrt(0.8 / 64 * 4 / 3)
+    half = T_3 * math.sqrt((0.8 + 2 * 0.15**2) / 64 * 4 / 3)
     assert (found.low, found.high) == pytest.approx((0.2 - half, 0.2 + half))
     assert found.low < alone.low
     # Sign flips of whole images: .5 .1 .3 .1 all alike (sum 1), or one .1 against the rest (.8); and their mirrors.
@@ -141,7 +155,7 @@ def test_differences_that_cancel_within_clusters_are_not_certain() -> None:
     assert found.delta == 0 and found.low < -0.5 and found.high > 0.5
 
 
-@pytest.mark.parametrize("bad", [[], [math.nan], [0.5, math.inf], [1.2], [-0.1], [[0.1, 0.2]]])
+@pytest.mark.parametrize("bad", [[], [math.nan], [0.5, math.inf], [1.2], [-0.1], [[[0.1, 0.2]]]])
 def test_bad_scores_are_one_line(bad: list[float]) -> None:
     with pytest.raises(DataError) as e:
         accuracy_interval(bad)

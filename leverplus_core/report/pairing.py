@@ -1,0 +1,158 @@
+"""Who is compared with whom, and on which questions: runs and methods by name, aligned scores by question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leverplus_core.errors import RegistryError, did_you_mean
+from leverplus_core.registry import Registry, Scores
+
+Row = dict[str, Any]
+Cells = dict[int, set[int]]
+"""shots -> sizes of the nested samples"""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One method of one run, and where it was evaluated."""
+
+    run: Mapping[str, Any]
+    method: str
+    cells: Cells
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What S runs of one method and T of another scored on the same N questions, in nested order.
+
+    a (S, N), b (T, N) are accuracies; images (N,) are numbers, one an image; `last` (N,) is the place of a question in
+    the order of the run that asks it last, so that the sample of size n is those with last < n.
+    """
+
+    a: NDArray[np.float64]
+    b: NDArray[np.float64]
+    images: NDArray[np.intp]
+    last: NDArray[np.int64]
+
+    def sample(self, size: int) -> Pairs:
+        """Those of the nested sample of `size` that all answered."""
+        n = int(np.searchsorted(self.last, size))
+        return Pairs(self.a[:, :n], self.b[:, :n], self.images[:n], self.last[:n])
+
+    @property
+    def n(self) -> int:
+        return len(self.last)
+
+
+def split_name(text: str) -> tuple[str, str | None]:
+    """`RUN:METHOD` as (run, method), `RUN` as (run, None)."""
+    name, colon, method = text.rpartition(":")
+    return (name, method) if colon else (text, None)
+
+
+def members(registry: Registry, run: str) -> dict[str, Member]:
+    """Every method of a run that was evaluated. Raises RegistryError for an unknown run, or one without results."""
+    found = registry.resolve(run)
+    cells: dict[str, Cells] = {}
+    for row in registry.cells([found["id"]]):
+        cells.setdefault(row["method"], {}).setdefault(row["shots"], set()).add(row["n"])
+    if not cells:
+        raise RegistryError(f"run {found['name']} ({found['id']}) has evaluated nothing yet.", "Run it to the end.")
+    return {method: Member(found, method, where) for method, where in cells.items()}
+
+
+def member(registry: Registry, text: str) -> Member:
+    """The method that `RUN:METHOD` names. Raises RegistryError for what is not there."""
+    run, method = split_name(text)
+    if method is None:
+        raise RegistryError(f"'{text}' names a run, not a method of it.", "Write RUN:METHOD.")
+    there = members(registry, run)
+    if method not in there:
+        one = next(iter(there.values())).run
+        raise RegistryError(f"no method '{method}' in run {one['name']} ({one['id']}).", did_you_mean(method, there))
+    return there[method]
+
+
+def refuse_other_questions(runs: Sequence[Mapping[str, Any]]) -> None:
+    """Raise RegistryError where question ids need not mean the same question, or scores the same thing.
+
+    A generated dataset numbers its questions alike whatever its settings: the name of a dataset is not enough.
+    """
+    hint = "A paired comparison needs the same questions, scored alike."
+    first = runs[0]
+    for other in runs[1:]:
+        where = f"{first['name']} ({first['id']}) and {other['name']} ({other['id']})"
+        for what, ours, theirs in (
+            ("datasets", first["dataset"], other["dataset"]),
+            ("metrics", *(run["recipe"].get("task", "vqa") for run in (first, other))),
+            ("splits", *((run["recipe"].get("evaluation") or {}).get("split", "validation") for run in (first, other))),
+            (f"settings of {first['dataset']}", *(run["recipe"].get("dataset") for run in (first, other))),
+            (f"versions of {first['dataset']}", *_contents(first, other)),
+        ):
+            if ours != theirs:
+                raise RegistryError(f"{where} ran on other {what}: {ours} and {theirs}.", hint)
+
+
+def _contents(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, str]:
+    """The datasets' fingerprints, where both are known: a run that did not know it has its own id there."""
+    ours, theirs = (run.get("dataset_fingerprint") or run["id"] for run in (a, b))
+    return (ours, theirs) if ours != a["id"] and theirs != b["id"] else ("", "")
+
+
+def shot_pairs(a: Cells, b: Cells) -> list[tuple[int, int]]:
+    """Which numbers of shots stand against each other: the same, and 0 shots against every one."""
+    if a.keys() == {0} or b.keys() == {0}:
+        return [(i, j) for i in sorted(a) for j in sorted(b)]
+    return [(shots, shots) for shots in sorted(a.keys() & b.keys())]
+
+
+def common_cells(side: Sequence[Member]) -> Cells:
+    """Where all members of one side were evaluated."""
+    shots = set.intersection(*(set(m.cells) for m in side))
+    return {s: set.intersection(*(m.cells[s] for m in side)) for s in shots}
+
+
+def paired(registry: Registry, a: Sequence[Member], b: Sequence[Member], shots_a: int, shots_b: int) -> Pairs | None:
+    """The questions that all of `a` and all of `b` answered; None where there is none."""
+    read = [(registry.scores(m.run["id"], m.method, s)) for side, s in ((a, shots_a), (b, shots_b)) for m in side]
+    if not all(len(scores.position) for scores in read):
+        return None
+    first = read[0]
+    if all(_same_sample(first, other) for other in read[1:]):
+        values, last, images = np.stack([scores.accuracy for scores in read]), first.position, first.image_id
+    else:
+        ids = set.intersection(*(set(scores.question_id.tolist()) for scores in read))
+        if not ids:
+            return None
+        wanted = np.array(sorted(ids))
+        rows = [_rows(scores, wanted) for scores in read]
+        last = np.max([scores.position[row] for scores, row in zip(read, rows, strict=True)], axis=0)
+        order = np.argsort(last, kind="stable")
+        values = np.stack([scores.accuracy[row[order]] for scores, row in zip(read, rows, strict=True)])
+        last, images = last[order], first.image_id[rows[0][order]]
+    numbers = np.unique(images, return_inverse=True)[1].astype(np.intp)
+    return Pairs(values[: len(a)], values[len(a) :], numbers, last)
+
+
+def _same_sample(a: Scores, b: Scores) -> bool:
+    return (a.sample is not None and a.sample == b.sample) or np.array_equal(a.question_id, b.question_id)
+
+
+def _rows(scores: Scores, wanted: NDArray[np.str_]) -> NDArray[np.intp]:
+    order = np.argsort(scores.question_id, kind="stable")
+    return order[np.searchsorted(scores.question_id, wanted, sorter=order)]
+
+
+def nested(pairs: Pairs, sizes: Sequence[int]) -> Iterator[tuple[int, Pairs]]:
+    """(size, its questions) for each nested sample that holds other questions than the one before it."""
+    before = 0
+    for size in sorted(sizes):
+        sample = pairs.sample(size)
+        if sample.n > before:
+            before = sample.n
+            yield size, sample

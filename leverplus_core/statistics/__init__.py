@@ -1,0 +1,34 @@
+"""How far a mean of graded accuracies, or a difference on the same questions, can be trusted.
+
+- `accuracy_interval`: the mean of one method's scores.
+- `paired_difference`: two methods on the same questions, clustered by image, seeds as a second level.
+- `corrected`: a family of such differences, Holm's correction, and the marks that follow.
+- `detectable_difference`, `questions_needed`: what an evaluation could have seen, and what it takes to see more.
+- `share_closed`: how much of the way from random to oracle a method goes.
+
+Everything rests on scipy and statsmodels, imported on first use: a table of what is recorded needs neither. What the
+intervals cover is simulated by `tools/simulate_statistics.py` and shown in `docs/statistics.md`.
+"""
+
+from leverplus_core.statistics.family import MARKS, Corrected, Mark, corrected
+from leverplus_core.statistics.intervals import Interval, PairedDifference, accuracy_interval, paired_difference
+from leverplus_core.statistics.permutation import sign_flip_p_value
+from leverplus_core.statistics.power import POWER, detectable_difference, questions_needed
+from leverplus_core.statistics.share import Share, share_closed
+
+__all__ = [
+    "MARKS",
+    "POWER",
+    "Corrected",
+    "Interval",
+    "Mark",
+    "PairedDifference",
+    "Share",
+    "accuracy_interval",
+    "corrected",
+    "detectable_difference",
+    "paired_difference",
+    "questions_needed",
+    "share_closed",
+    "sign_flip_p_value",
+]

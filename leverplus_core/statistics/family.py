@@ -1,0 +1,65 @@
+"""Many comparisons at once: how far each can be trusted given that all were made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from leverplus_core.statistics.intervals import PairedDifference
+
+Mark = Literal["better", "worse", "no difference seen"]
+MARKS: tuple[Mark, ...] = ("better", "worse", "no difference seen")
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """One difference of a family of `comparisons`: its corrected interval, Holm's p-value and the mark.
+
+    `level` is the confidence level at which the interval was taken. The mark says where zero lies: "better" below
+    the interval, "worse" above it, "no difference seen" in it.
+    """
+
+    low: float
+    high: float
+    p_holm: float
+    comparisons: int
+    level: float
+
+    @property
+    def mark(self) -> Mark:
+        if self.low > 0:
+            return "better"
+        return "worse" if self.high < 0 else "no difference seen"
+
+
+def corrected(family: Sequence[PairedDifference], alpha: float = 0.05) -> list[Corrected]:
+    """Intervals and marks of m comparisons that are looked at together: any false mark in at most `alpha` of families.
+
+    Holm's step-down procedure ("A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6, 1979)
+    on the p-values of `paired_difference`; no assumption on how the comparisons depend on each other, so that nested
+    samples are no matter. The interval leaves zero out exactly where Holm rejects:
+
+    - at level 1 - alpha / m (Bonferroni), which the m intervals cover all at once with chance 1 - alpha at least;
+    - where Holm rejects at its step k what Bonferroni would not, at the level of that step, 1 - alpha / (m - k + 1);
+    - where the exact permutation test does not reject but the t-interval leaves zero out, stretched to end at zero.
+    """
+    from statsmodels.stats.multitest import multipletests
+
+    m = len(family)
+    if not m:
+        return []
+    p_values = np.array([difference.p_value for difference in family])
+    rejected, p_holm, _, _ = multipletests(p_values, alpha=alpha, method="holm")
+    step = np.empty(m, dtype=int)
+    step[np.argsort(p_values, kind="stable")] = np.arange(m)
+    found = []
+    for difference, p, reject, adjusted, k in zip(family, p_values, rejected, p_holm, step, strict=True):
+        share = alpha / m if not reject or p <= alpha / m else alpha / (m - int(k))
+        low, high = difference.at(1 - share)
+        if not reject:
+            low, high = min(low, 0.0), max(high, 0.0)
+        found.append(Corrected(low, high, float(adjusted), m, 1 - share))
+    return found

@@ -1,0 +1,50 @@
+"""What an evaluation could have seen, and how many questions it takes to see more."""
+
+from __future__ import annotations
+
+import math
+
+from leverplus_core.errors import DataError
+from leverplus_core.statistics.intervals import PairedDifference
+
+POWER = 0.8
+"""The chance of seeing a difference that is there, as it is usually asked for."""
+
+
+def detectable_difference(
+    difference: PairedDifference, alpha: float = 0.05, comparisons: int = 1, power: float = POWER
+) -> float:
+    """The smallest true difference that an evaluation like this one marks with chance `power`, in accuracy (0, 1].
+
+    From the standard error that was found, so with its pairing, clusters and seeds, in a two-sided t-test at
+    alpha / comparisons: (t_(1 - alpha / 2m) + t_power) error, with t of the error's degrees of freedom (Cohen,
+    "Statistical Power Analysis for the Behavioral Sciences", 1988, in Student's approximation of the noncentral t).
+    Holm's later steps ask for less, so that this errs on the safe side. 1 where no difference could have been seen.
+    """
+    from scipy import stats
+
+    if difference.units < 2:
+        return 1.0
+    t = stats.t(difference.df)
+    return min(1.0, float(t.ppf(1 - alpha / comparisons / 2) + t.ppf(power)) * difference.error)
+
+
+def questions_needed(
+    difference: PairedDifference, effect: float, alpha: float = 0.05, comparisons: int = 1, power: float = POWER
+) -> int:
+    """How many questions it takes to mark a true difference of `effect` (0, 1] with chance `power`.
+
+    The spread of the paired differences is taken to stay as it was found, clusters and all (statsmodels
+    `TTestPower`); seeds stay as many as they were and their spread counts as if more questions lessened it too.
+    Raises DataError for an effect, a level or a power that is out of its range.
+    """
+    from statsmodels.stats.power import TTestPower
+
+    for name, value in (("effect", abs(effect)), ("alpha", alpha), ("power", power)):
+        if not 0 < value < 1 and not (name == "effect" and value == 1):
+            raise DataError(f"{name} is {value}.", f"Give a {name} between 0 and 1, such as 0.01.")
+    if comparisons < 1:
+        raise DataError(f"{comparisons} comparisons.", "One at least.")
+    spread = difference.error * math.sqrt(difference.n)
+    found = TTestPower().solve_power(abs(effect) / spread, alpha=alpha / comparisons, power=power)
+    return max(2, math.ceil(float(found)))
