@@ -177,6 +177,7 @@ def _record(run_id: str, recipe: Recipe, parts: Parts) -> RunRecord:
         environment=describe_environment(),
         git=describe_git(),
         note=" ".join(filter(None, (recipe.note, parts.dataset.note()))),
+        dataset_fingerprint=fingerprint(parts.identities["dataset"]),
     )
 
 

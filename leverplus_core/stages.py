@@ -275,6 +275,8 @@ def evaluate(
         image_similarity={q: s[:, 0] for q, s in similarity.items()},
     )
     sizes = sample_sizes(settings, len(questions))
+    shown = dict.fromkeys(i for q in ids for i in bench.pools[q])
+    registry.record_questions(run_id, questions, (scorer.demonstrations[i] for i in shown))
     finished = registry.finished_cells(run_id)
     for method in settings.methods:
         if method in LEARNED and method not in checkpoints:

@@ -7,7 +7,7 @@ whatever was finished. Every failure of the database is a RegistryError of one l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -17,9 +17,12 @@ from typing import Any, Self
 from sqlalchemy import Connection, Table, delete, insert, select, update
 
 from leverplus_core.errors import DataError, RegistryError, did_you_mean
-from leverplus_core.records import Prediction
+from leverplus_core.published import PublishedTable
+from leverplus_core.records import Demonstration, Prediction, Question
 from leverplus_core.registry import tables
+from leverplus_core.registry.asked import answer_rows, demonstration_rows, insert_asked, question_row
 from leverplus_core.registry.database import MAKE_ONE, connect, failures, shown, sqlite_file
+from leverplus_core.registry.importing import insert_published
 from leverplus_core.registry.migrations import CURRENT, migrate, version
 from leverplus_core.registry.readonly import query
 from leverplus_core.registry.scores import ScoreReader, Scores, samples
@@ -197,6 +200,23 @@ class Registry:
             _replace(c, tables.predictions, rows, run_id=run_id, method=method, shots=shots)
             _replace(c, tables.cells, cells, run_id=run_id, method=method, shots=shots)
 
+    def record_questions(
+        self, run_id: str, questions: Iterable[Question], demonstrations: Iterable[Demonstration] = ()
+    ) -> None:
+        """What the ids in the run's predictions stand for; those that the registry knows stay as they are."""
+        with self._write() as c:
+            insert_asked(c, _dataset(c, run_id), questions, demonstrations)
+
+    def record_published(
+        self, name: str, table: PublishedTable, dataset: str = "", model: str = "", note: str = "", source: str = ""
+    ) -> str:
+        """A published table as the finished run `name` without predictions, all or nothing; its id.
+
+        `source` is the file that it was read from. Raises RegistryError for a name that is taken or unfit.
+        """
+        with self._write() as c:
+            return insert_published(c, name, table, dataset, model, note, source)
+
     # What is asked of it.
 
     def finished_cells(self, run_id: str) -> set[tuple[str, int]]:
@@ -222,6 +242,21 @@ class Registry:
         """The accuracies of `predictions`, with whose they are, as arrays: for a million of them in under a second."""
         with self._read() as c:
             return self._scores.read(c, run_id, method, shots, n)
+
+    def question(self, run_id: str, question_id: str) -> dict[str, Any] | None:
+        """Row of `questions` for a question of the run; None where it was not recorded (runs of the first version)."""
+        with self._read() as c:
+            return question_row(c, _dataset(c, run_id), question_id)
+
+    def demonstrations(self, run_id: str, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """id -> row of `demonstrations`, for those of the run's `ids` that were recorded."""
+        with self._read() as c:
+            return demonstration_rows(c, _dataset(c, run_id), ids)
+
+    def answers(self, run_id: str, question_id: str) -> list[dict[str, Any]]:
+        """Rows of `predictions`: what each method of the run answered to one question, by method and shots."""
+        with self._read() as c:
+            return answer_rows(c, run_id, question_id)
 
     def runs(self) -> list[dict[str, Any]]:
         """All runs as rows of the table, the one that was started last first."""
@@ -255,13 +290,17 @@ class Registry:
     def resolve(self, text: str) -> dict[str, Any]:
         """The run that `text` names: `latest`, an id, a name (the last started of that name), or the start of an id.
 
-        In that order, so that a name is never taken for the start of an id. Raises RegistryError with what exists.
+        In that order, so that a name is never taken for the start of an id; `latest` is never a published table.
+        Raises RegistryError with what exists.
         """
         runs = self.runs()
         if not runs:
             raise RegistryError("the registry holds no runs.", "Make one with `leverplus run`.")
         if text == "latest":
-            return runs[0]
+            ours = [r for r in runs if r["source"] == "run"]
+            if not ours:
+                raise RegistryError("the registry holds published tables only, no latest run.", "Name a table.")
+            return ours[0]
         for key in ("id", "name"):
             if exact := [r for r in runs if r[key] == text]:
                 return exact[0]

@@ -65,7 +65,8 @@ _SECOND = (
         SELECT runs.id AS run, runs.name AS name, runs.dataset AS dataset, runs.model AS model,
             cells.method AS method, cells.shots AS shots, cells.n AS n,
             cells.accuracy AS accuracy, cells.ci_low AS ci_low, cells.ci_high AS ci_high,
-            runs.status AS status, runs.note AS note, runs.seed AS seed, runs.sweep AS sweep, runs.arm AS arm,
+            runs.status AS status, runs.note AS note,
+            CASE WHEN runs.source = 'run' THEN runs.seed END AS seed, runs.sweep AS sweep, runs.arm AS arm,
             runs.source AS source, cells.accuracy_text AS accuracy_text, cells.sample AS sample
         FROM cells JOIN runs ON runs.id = cells.run_id""",
     """CREATE VIEW predictions_with_questions AS

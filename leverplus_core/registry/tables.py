@@ -129,7 +129,7 @@ leaderboard = Table(
     Column("ci_high", Float),
     Column("status", String(16)),
     Column("note", Text),
-    Column("seed", Integer),
+    Column("seed", Integer),  # NULL for published tables
     Column("sweep", String(190)),
     Column("arm", JSON),
     Column("source", String(16)),
