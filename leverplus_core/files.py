@@ -37,7 +37,7 @@ def storage(path: Path) -> Iterator[None]:
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(f"no room left to write {path}.", "Free some space and run the same command.") from e
-        if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+        if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise StorageError(f"cannot write {path}: {e.strerror}.", "Name another place for it.") from e
         raise
 
@@ -45,6 +45,8 @@ def storage(path: Path) -> Iterator[None]:
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Write beside the target, flush, and rename: `path` is the old file or the new one, never half of it."""
+    if path.is_dir():
+        raise StorageError(f"cannot write {path}: it is a folder.", "Name a file.")
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(f".{path.name}.{os.getpid()}")

@@ -16,7 +16,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-VERBS = ("job", "catalogue", "results", "imports")
+VERBS = ("job", "data", "catalogue", "results", "imports")
 """Modules of `leverplus_core.cli`; none imports torch, numpy or pydantic before a verb is called."""
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
@@ -17,6 +17,7 @@ from rich.text import Text
 
 from leverplus_core.progress import Task
 
+T = TypeVar("T")
 _errors = Console(stderr=True, highlight=False)
 
 
@@ -30,12 +31,12 @@ def warn(message: str) -> None:
     print(f"leverplus: warning: {message}", file=sys.stderr)
 
 
-def table(rows_: Sequence[Mapping[str, Any]], render: Callable[[Sequence[Any]], RenderableType], json: bool) -> None:
-    """`rows_` as JSON, or as `render` draws them."""
+def table(data: T, render: Callable[[T], RenderableType], json: bool) -> None:
+    """`data` (rows, or facts by name) as JSON, or as `render` draws it."""
     if json:
-        _json(rows_)
+        _json(data)
     else:
-        Console(highlight=False).print(render(rows_))
+        Console(highlight=False).print(render(data))
 
 
 def rows(rows_: Sequence[Mapping[str, Any]], json: bool) -> None:

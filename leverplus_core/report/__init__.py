@@ -1,7 +1,8 @@
-"""What is shown of the registry: leaderboard, grid and paired comparisons. Pure functions of what is recorded."""
+"""What is shown: leaderboard, grid, paired comparisons, the health of candidates. Pure functions of what is recorded."""
 
 from leverplus_core.report.comparison import compare_rows, compare_table
 from leverplus_core.report.grid import Arm, grid_rows
+from leverplus_core.report.health import health_view, mined_view, shapes_table
 from leverplus_core.report.leaderboard import leaderboard_markdown, leaderboard_rows, leaderboard_table
 
 __all__ = [
@@ -9,7 +10,10 @@ __all__ = [
     "compare_rows",
     "compare_table",
     "grid_rows",
+    "health_view",
     "leaderboard_markdown",
     "leaderboard_rows",
     "leaderboard_table",
+    "mined_view",
+    "shapes_table",
 ]

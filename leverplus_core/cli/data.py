@@ -1,0 +1,113 @@
+"""Verbs for candidates files: look at them and put them together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from leverplus_core.cli import output
+from leverplus_core.cli.options import (
+    DEFAULT_REGISTRY,
+    DEFAULT_WORK,
+    JsonOpt,
+    PluginOpt,
+    RegistryOpt,
+    WorkOpt,
+    load_catalogue,
+    load_recipe,
+    open_registry,
+)
+from leverplus_core.errors import DataError
+
+if TYPE_CHECKING:
+    from leverplus_core.recipe import Recipe
+
+OutOpt = Annotated[Path, typer.Option("--out", "-o", metavar="OUT.jsonl", help="The file to write.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(inspect)
+    app.command()(merge)
+
+
+def inspect(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|FOLDER|RUN", help="A candidates file, a stage's folder, or a run's last candidates."
+        ),
+    ],
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="Check against this recipe's dataset, pools and reward; a run has its own."),
+    ] = None,
+    plugin: PluginOpt = None,
+    registry: RegistryOpt = DEFAULT_REGISTRY,
+    work: WorkOpt = DEFAULT_WORK,
+    json: JsonOpt = False,
+) -> None:
+    """The health of candidates: headroom, positives, flat questions, accuracies, sources, duplicates and leaks."""
+    from leverplus_core.groups import iter_groups
+    from leverplus_core.inspection import inspect as inspect_groups
+    from leverplus_core.pipeline import Parts
+    from leverplus_core.report import health_view
+    from leverplus_core.stages import Pools
+
+    file, pool, known = _located(target, registry)
+    against = load_recipe(recipe, None, {}, None) if recipe else known
+    dataset = reward = pools = None
+    if against:
+        parts = Parts(against, load_catalogue(plugin))
+        dataset, reward = parts.dataset, parts.reward
+        if recipe or not pool:
+            pool = work / "stages" / f"pool-{parts.fingerprints()['pool']}"
+        if (pool / "pools.json").exists():
+            pools = Pools.load(pool).all
+        else:
+            output.warn(f"no pools in {pool}: whether demonstrations are in them is not checked")
+    groups = (group for _, (group,) in iter_groups([file]))
+    output.table({"file": str(file), **inspect_groups(groups, pools, dataset, reward)}, health_view, json)
+
+
+def merge(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Candidates files.")],
+    out: OutOpt,
+    json: JsonOpt = False,
+) -> None:
+    """The union of candidates files by question and ordered demonstrations; conflicting measurements are an error."""
+    from leverplus_core.merging import merge_files
+    from leverplus_core.report import shapes_table
+
+    facts = merge_files(files, out)
+    output.table(facts, lambda f: shapes_table([*f["inputs"], f["union"]]), json)
+    output.say(f"{facts['equal']:,} candidates were in more than one place, with equal measurements")
+
+
+def _located(target: str, registry: str) -> tuple[Path, Path | None, Recipe | None]:
+    """The candidates file that is meant; of a run also the folder of its pools, and its recipe."""
+    from leverplus_core.groups import BALANCED, CANDIDATES
+
+    path = Path(target)
+    names = (BALANCED, CANDIDATES)
+    if path.is_dir():
+        there = [path / name for name in names if (path / name).is_file()]
+        if not there:
+            raise DataError(f"{path} holds no candidates.", f"A stage's folder holds {' or '.join(names)}.")
+        return there[0], None, None
+    if path.is_file() or path.suffix or len(path.parts) > 1:
+        return path, None, None
+    from leverplus_core.recipe import Recipe
+
+    store = open_registry(registry)
+    run = store.resolve(target)
+    folders = {row["name"]: Path(row["path"]) for row in store.stages(run["id"]) if row["status"] == "done"}
+    made = [stage for stage in ("balance", "mine", "candidates") if stage in folders]
+    if not made:
+        raise DataError(f"run {run['id']} ({run['name']}) has no candidates.", "Go on with it: `leverplus score`.")
+    folder = folders[made[0]]
+    there = [folder / name for name in names if (folder / name).is_file()]
+    if not there:
+        raise DataError(f"run {run['id']}: {folder} is gone.", "Call this where the run was made, or run it again.")
+    return there[0], folders.get("pool"), Recipe.of(run["recipe"])

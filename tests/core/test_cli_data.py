@@ -1,0 +1,92 @@
+"""`leverplus inspect` and `merge` as typed: what they print, write and refuse."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from leverplus_core.cli import main
+from leverplus_core.groups import read_groups, write_groups
+from leverplus_core.records import Candidate
+
+A = Candidate("1", ("a", "b"), "beam", "cat.", "cat", 0.6, True, -1.5, 0.1, 0.7)
+B = Candidate("1", ("b", "a"), "random", "dog", "dog", 0.0, False, -2.5, 0.0, 0.1)
+C = Candidate("2", ("a",), "beam", "red", "red", 1.0, True, -0.5, 0.2, 1.0)
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Exit code, standard output and standard error of a command in a folder with two candidates files."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    write_groups(tmp_path / "a.jsonl", {"1": [A], "2": [C]})
+    write_groups(tmp_path / "b.jsonl", {"1": [A, B]})
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "cut.jsonl").write_bytes((tmp_path / "b.jsonl").read_bytes()[:-20])
+    write_groups(tmp_path / "other.jsonl", {"2": [replace(C, prediction="blue")]})
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["leverplus", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        printed = capsys.readouterr()
+        return int(stopped.value.code or 0), printed.out, printed.err
+
+    return call
+
+
+def test_merge_writes_the_union_and_prints_each_shape(cli: Cli, tmp_path: Path) -> None:
+    code, out, _ = cli("merge", "a.jsonl", "b.jsonl", "-o", "new/u.jsonl", "--json")
+    facts = json.loads(out)
+    assert code == 0 and [row["candidates"] for row in facts["inputs"]] == [2, 2]
+    assert facts["union"] == {
+        "file": "new/u.jsonl", "questions": 2, "candidates": 3,
+        "candidates_a_question": 1.5, "share_of_positives": 2 / 3,
+    }  # fmt: skip
+    assert read_groups(tmp_path / "new/u.jsonl") == {"1": [A, B], "2": [C]}
+    code, out, err = cli("merge", "a.jsonl", "b.jsonl", "-o", "u.jsonl")
+    assert code == 0 and "66.7%" in out and "1 candidate" in err and max(map(len, out.splitlines())) <= 80
+
+
+def test_inspect_prints_at_80_columns_and_as_json(cli: Cli) -> None:
+    code, out, _ = cli("inspect", "b.jsonl")
+    assert code == 0 and max(map(len, out.splitlines())) <= 80
+    for words in ("without a positive", "random candidates", "the same in another order", "not checked"):
+        assert words in out
+    health = json.loads(cli("inspect", "b.jsonl", "--json")[1])
+    assert health["headroom"]["headroom"] == pytest.approx(0.3)
+    assert health["findings"]["same_demonstrations"] == {"candidates": 1, "first": "1: b, a"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("inspect", "absent.jsonl"), "no file absent.jsonl"),
+        (("inspect", "empty.jsonl"), "empty.jsonl holds no candidates"),
+        (("inspect", "cut.jsonl"), "cut.jsonl:2 is not JSON"),
+        (("inspect", "."), "holds no candidates"),
+        (("inspect", "somerun"), "no registry"),
+        (("inspect", "a.jsonl", "--recipe", "nosuch"), "no recipe 'nosuch'"),
+        (("merge", "a.jsonl", "cut.jsonl", "-o", "u.jsonl"), "cut.jsonl:2 is not JSON"),
+        (("merge", "a.jsonl", "absent.jsonl", "-o", "u.jsonl"), "no file absent.jsonl"),
+        (("merge", "a.jsonl", "b.jsonl", "-o", "."), "cannot write"),
+        (
+            ("merge", "a.jsonl", "b.jsonl", "other.jsonl", "-o", "u.jsonl"),
+            "question 2, demonstrations a: prediction is 'red' in a.jsonl and 'blue' in other.jsonl",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(
+    cli: Cli, tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    before = sorted(p.name for p in tmp_path.iterdir())
+    code, out, err = cli(*arguments)
+    assert code == 2 and out == "" and says in err and len(err.splitlines()) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
