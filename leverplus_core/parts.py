@@ -38,6 +38,16 @@ class Part(BaseModel):
         return self.model_dump(mode="json")
 
 
+@dataclass(frozen=True)
+class Size:
+    """How many questions and distinct images the splits of a dataset have."""
+
+    train: int
+    validation: int
+    train_images: int
+    validation_images: int
+
+
 class Dataset(Part):
     """Questions by split and the demonstrations to choose from (made from the train split only).
 
@@ -54,6 +64,10 @@ class Dataset(Part):
     def note(self) -> str:
         """What a reader of a result must know about the protocol; '' when it is the dataset's standard one."""
         return ""
+
+    def expected_size(self) -> Size | None:
+        """The size where it is known before the files are there, so that a run can be planned; None otherwise."""
+        return None
 
 
 class Vlm(Part):
@@ -78,6 +92,17 @@ class Vlm(Part):
     def embed_texts(self, texts: Sequence[str]) -> Floats:
         """(N, D) the model's own text features, for the `vlm` encoder."""
         raise PluginError(f"model {type(self).__name__} has no text features.", "Choose another encoder.")
+
+    def image_tokens(self, images: Sequence[Image]) -> int | None:
+        """The most tokens that one of `images` takes in a prompt (of any, when there are none); None: not known.
+
+        Loads no weights. Images that are absent or damaged are passed over.
+        """
+        return None
+
+    def cached_image_bytes(self) -> int:
+        """The most disk that an image takes in the cache of encoded images; 0 without one. Loads no weights."""
+        return 0
 
 
 class Encoder(Part):

@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from leverplus_core.errors import DataError
-from leverplus_core.parts import Dataset, Split
+from leverplus_core.parts import Dataset, Size, Split
 from leverplus_core.records import Demonstration, Image, Question
+from leverplus_core.releases import RELEASES, ReleaseName
 from leverplus_core.seeding import rng
 from leverplus_datasets.reading import (
     Rows,
@@ -69,6 +70,9 @@ class VqaJson(Dataset):
         description="photo file in `images` or its folder {subtype}, which is the files' data_subtype (val2014)",
     )
     captions: str | None = Field(None, description="JSON file {image id: caption}; `folder` may hold one")
+    release: ReleaseName | None = Field(
+        None, description="official release that the files are: tells `plan` their size before they are there"
+    )
     train_limit: int | None = Field(None, ge=1, description="so many train questions, a seeded subset")
     validation_limit: int | None = Field(None, ge=1, description="so many validation questions, a seeded subset")
     seed: int = Field(0, description="of the subsets that the limits take")
@@ -83,7 +87,13 @@ class VqaJson(Dataset):
 
     def identity(self) -> dict[str, object]:
         """The settings with the content of the files in place of their paths."""
-        paths = {"folder", "images", "captions", *(f"{split}_{kind}" for split in _SPLITS for kind in _PATTERNS)}
+        paths = {
+            "folder",
+            "images",
+            "captions",
+            "release",
+            *(f"{split}_{kind}" for split in _SPLITS for kind in _PATTERNS),
+        }
         files = {**self._files, **({"captions": self._captions_file} if self._captions_file else {})}
         return {
             **self.model_dump(mode="json", exclude=paths),
@@ -105,6 +115,15 @@ class VqaJson(Dataset):
         if self.images is None:
             said.append("captions stand in for the photos")
         return "; ".join(said) + "." if said else ""
+
+    def expected_size(self) -> Size | None:
+        """The official counts of `release`, cut by the limits."""
+        if self.release is None or self.split_by_image is not None:
+            return None
+        train, validation = RELEASES[self.release].splits
+        asked = min(train.count, self.train_limit or train.count)
+        told = min(validation.count, self.validation_limit or validation.count)
+        return Size(asked, told, min(train.images, asked), min(validation.images, told))
 
     @cached_property
     def _folder(self) -> Path | None:

@@ -34,6 +34,11 @@ DEMO = Path(__file__).parent / "demo" / "checkpoint"
 PATCHES_PER_BATCH = 16_384
 """Patches that go through the vision tower at once: 1,024 demo pictures, or ten photos of 640 x 480."""
 
+PIXELS_PER_TOKEN = (14 * 2) ** 2
+"""A patch is 14 pixels wide, and 2 x 2 patches become one visual token, in every Qwen2.5-VL."""
+WIDTH_3B = 2048
+"""Width of a visual token of the 3B model, for a plan made before the checkpoint is there."""
+
 CONTROL = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 
 Piece = str | Image | tuple[str]
@@ -98,6 +103,28 @@ class Qwen25Vl(Vlm):
         return _unit(
             [embedding(torch.tensor(row, device=self._model.device)).float().mean(0) for row in ids], self._model
         )
+
+    def image_tokens(self, images: Sequence[Image]) -> int | None:
+        """From the sizes that the files' headers say; without files or checkpoint, those of `max_pixels`."""
+        sizes = set(filter(None, map(_size, images)))
+        try:
+            patches = [self._image_processor.get_number_of_image_patches(h, w) for w, h in sizes]
+            if patches:
+                return int(max(patches)) // int(self._image_processor.merge_size) ** 2
+        except CheckpointError:
+            pass  # it is not there yet
+        return None if self.max_pixels is None else self.max_pixels // PIXELS_PER_TOKEN
+
+    def cached_image_bytes(self) -> int:
+        """Of an image of `max_pixels`, where `engine.image_cache_dir` is set."""
+        if self.engine.image_cache_dir is None or self.max_pixels is None:
+            return 0
+        try:
+            config = AutoConfig.from_pretrained(self._source, revision=self.revision, local_files_only=True)
+            width = int(config.get_text_config().hidden_size)
+        except (CheckpointError, OSError, ValueError):
+            width = WIDTH_3B  # the checkpoint is not there yet
+        return self.max_pixels // PIXELS_PER_TOKEN * width * (4 if self.dtype == "float32" else 2)
 
     # --- the checkpoint ---------------------------------------------------------------------------------------------
 
@@ -352,6 +379,17 @@ def _path(image: Image) -> str:
             f"image '{image.id}' has no file.", "This model reads pictures: set the dataset's image folder."
         )
     return image.path
+
+
+def _size(image: Image) -> tuple[int, int] | None:
+    """Width and height of an image file that is there, from its header."""
+    if image.path is None:
+        return None
+    try:
+        with Pil.open(image.path) as file:
+            return file.size
+    except (OSError, SyntaxError, ValueError, Pil.DecompressionBombError):
+        return None
 
 
 def _stamp(path: str) -> tuple[str, int, int]:
