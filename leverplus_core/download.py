@@ -50,6 +50,7 @@ def download(url: str, target: Path, progress: Progress | None = None, timeout_s
                 out.truncate()
                 _copy(answer, out, start, total, f"{target.name} (MB)", progress or Silent())
     except urllib.error.HTTPError as e:
+        e.close()
         if e.code == 416 and have:  # all of it was there, or what was there is of another file
             part.unlink()
             return download(url, target, progress, timeout_s)

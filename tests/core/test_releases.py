@@ -1,0 +1,312 @@
+"""Official files: what a check tells of a copy, and downloads that are whole or not there."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import leverplus_datasets
+from leverplus_core import releases
+from leverplus_core.cli.app import app
+from leverplus_core.download import download, unpack
+from leverplus_core.errors import DataError
+from leverplus_core.releases import RELEASES, Finding, Release, check, fetch_absent, release
+from leverplus_datasets.vqa_json import VqaJson
+
+SLICE = Path(leverplus_datasets.__file__).parent / "okvqa_slice"
+QUESTIONS = 40
+
+
+def _rows(side: str, kind: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(gzip.decompress((SLICE / f"slice_{side}_{kind}.json.gz").read_bytes()))
+    return {**document, kind: document[kind][:QUESTIONS]}
+
+
+@pytest.fixture
+def known() -> Release:
+    """OK-VQA cut to the first questions of the packaged slice, whose photos are all of val2014."""
+    train, validation = RELEASES["okvqa"].splits
+    photos = validation.photos
+    return replace(
+        RELEASES["okvqa"],
+        splits=tuple(
+            replace(
+                split,
+                count=QUESTIONS,
+                photos=photos,
+                questions=replace(split.questions, size=None),
+                annotations=replace(split.annotations, size=None),
+            )
+            for split in (train, validation)
+        ),
+    )
+
+
+@pytest.fixture
+def copy(known: Release, tmp_path: Path) -> tuple[Path, Path]:
+    """A whole copy: the JSON files' folder and the photos'."""
+    folder, images = tmp_path / "okvqa", tmp_path / "coco"
+    (images / "val2014").mkdir(parents=True)
+    folder.mkdir()
+    for split, side in zip(known.splits, ("train", "val"), strict=True):
+        for kind, file in (("questions", split.questions), ("annotations", split.annotations)):
+            (folder / file.name).write_text(json.dumps(_rows(side, kind)))
+        for row in _rows(side, "questions")["questions"]:
+            Image.new("RGB", (8, 6)).save(split.photos.places(images, row["image_id"])[0])
+    return folder, images
+
+
+def _of(findings: list[Finding], what: str) -> Finding:
+    return next(f for f in findings if f.what == what)
+
+
+def test_what_is_known_of_the_releases() -> None:
+    counts = {name: [(s.count, s.images) for s in r.splits] for name, r in RELEASES.items()}
+    assert counts["okvqa"] == [(9_009, 8_998), (5_046, 5_033)]
+    assert counts["vqav2"] == [(443_757, 82_783), (214_354, 40_504)]
+    for known in RELEASES.values():
+        for split in known.splits:
+            side = "train" if split.name == "train" else "val"  # what vqa_json looks for
+            assert re.fullmatch(f".*{side}.*questions.json", split.questions.name)
+            assert re.fullmatch(f".*{side}.*annotations.json", split.annotations.name)
+    with pytest.raises(DataError, match="Did you mean 'okvqa'"):
+        release("ok-vqa")
+
+
+def test_a_whole_copy_is_ok_and_can_be_read(known: Release, copy: tuple[Path, Path]) -> None:
+    folder, images = copy
+    findings = check(known, folder, images)
+    assert {f.state for f in findings} == {"ok"} and len(findings) == 8
+    dataset = VqaJson(folder=str(folder), images=str(images))
+    assert len(dataset.questions("train")) == len(dataset.questions("validation")) == QUESTIONS
+
+
+def test_a_gzipped_copy_is_ok(known: Release, copy: tuple[Path, Path]) -> None:
+    folder, images = copy
+    for path in list(folder.iterdir()):
+        (folder / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert {f.state for f in check(known, folder, images)} == {"ok"}
+
+
+TRAIN_QUESTIONS = "OpenEnded_mscoco_train2014_questions.json"
+TRAIN_ANNOTATIONS = "mscoco_train2014_annotations.json"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "what", "state", "says"),
+    [
+        (lambda d: d.update(questions=d["questions"][1:]), TRAIN_QUESTIONS, "wrong", "39 questions, not 40"),
+        (lambda d: d["questions"][0].pop("image_id"), TRAIN_QUESTIONS, "wrong", "no list 'questions' of rows"),
+        (lambda d: d["questions"][3].update(question_id=1), "train ids", "wrong", "2 ids stand in one file only"),
+        (lambda d: d["questions"].__setitem__(1, d["questions"][0]), "train ids", "wrong", "1 questions repeat an id"),
+        (lambda d: d["questions"][5].update(image_id=7), "train ids", "wrong", "1 questions have another image"),
+    ],
+)
+def test_spoilt_questions(
+    known: Release, copy: tuple[Path, Path], spoil: Any, what: str, state: str, says: str
+) -> None:
+    folder, images = copy
+    document = json.loads((folder / TRAIN_QUESTIONS).read_text())
+    spoil(document)
+    (folder / TRAIN_QUESTIONS).write_text(json.dumps(document))
+    finding = _of(check(known, folder, images), what)
+    assert finding.state == state and says in finding.detail and finding.do
+
+
+def test_too_few_answers(known: Release, copy: tuple[Path, Path]) -> None:
+    folder, images = copy
+    document = json.loads((folder / TRAIN_ANNOTATIONS).read_text())
+    document["annotations"][2]["answers"].pop()
+    document["annotations"][3]["answers"] = [{"answer": " "}] * 10
+    (folder / TRAIN_ANNOTATIONS).write_text(json.dumps(document))
+    assert "2 questions lack ten answers" in _of(check(known, folder, images), "train ids").detail
+
+
+def test_a_cut_file_and_a_cut_archive(known: Release, copy: tuple[Path, Path]) -> None:
+    folder, images = copy
+    whole = (folder / TRAIN_QUESTIONS).read_bytes()
+    (folder / TRAIN_QUESTIONS).write_bytes(whole[:-100])
+    findings = check(known, folder, images)
+    assert _of(findings, TRAIN_QUESTIONS).state == "wrong" and "not JSON" in _of(findings, TRAIN_QUESTIONS).detail
+    assert "train ids" not in [f.what for f in findings]
+    (folder / TRAIN_QUESTIONS).unlink()
+    assert _of(check(known, folder, images), TRAIN_QUESTIONS).state == "absent"
+    archive = folder / f"{TRAIN_QUESTIONS}.zip"
+    archive.write_bytes(_zipped({TRAIN_QUESTIONS: whole}))
+    assert "not unpacked" in _of(check(known, folder, images), TRAIN_QUESTIONS).detail
+    archive.write_bytes(archive.read_bytes()[:-30])
+    assert _of(check(known, folder, images), archive.name).state == "wrong"
+
+
+def test_photos_that_are_absent_empty_or_damaged(known: Release, copy: tuple[Path, Path]) -> None:
+    folder, images = copy
+    first, second, third, *_ = sorted((images / "val2014").iterdir())
+    inside = second.read_bytes()
+    second.write_bytes(b"")
+    third.write_bytes(inside[: len(inside) // 2])
+    found = [f for f in check(known, folder, images) if f.what.endswith("photos") and f.state == "wrong"]
+    assert found and re.search(r"\d cannot be read, such as COCO_val2014_\d{12}.jpg", found[0].detail)
+    first.unlink()
+    second.unlink()
+    absent = [f for f in check(known, folder, images) if f.state == "absent"]
+    assert absent and "are not in" in absent[0].detail and "Fetch http" in absent[0].do
+    (images / known.splits[0].photos.archive).write_bytes(b"half of it")
+    found = next(f for f in check(known, folder, images) if f.state == "absent")
+    assert "10 of 6,645,013,297 bytes" in found.detail
+
+
+def _zipped(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as packed:
+        for name, content in members.items():
+            packed.writestr(name, content)
+    return buffer.getvalue()
+
+
+class Site(ThreadingHTTPServer):
+    """A real server on this machine: files by path; `cut` bytes end the next answers, `ranges` are known or not."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.files: dict[str, bytes] = {}
+        self.cut: int | None = None
+        self.ranges = True
+        self.asked: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Site
+
+    def do_GET(self) -> None:
+        site, wanted = self.server, self.headers.get("Range")
+        site.asked.append(wanted or "")
+        content = site.files.get(self.path)
+        if content is None:
+            self.send_error(404)
+            return
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and site.ranges else 0
+        if start >= len(content):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        end = None if site.cut is None else start + site.cut
+        self.wfile.write(content[start:end])
+        self.close_connection = True
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    server = Site()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+CONTENT = bytes(range(256)) * 5000  # 1.28 MB
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_download_that_was_cut_off_goes_on(site: Site, tmp_path: Path, ranges: bool) -> None:
+    site.files["/a.zip"], site.ranges = CONTENT, ranges
+    target = tmp_path / "deep" / "a.zip"
+    site.cut = 500_000
+    with pytest.raises(DataError, match=r"stopped at 500,000 of 1,280,000 bytes.*goes on"):
+        download(f"{site.url}/a.zip", target)
+    assert not target.exists() and (tmp_path / "deep" / "a.zip.part").stat().st_size == 500_000
+    site.cut = None
+    assert download(f"{site.url}/a.zip", target).read_bytes() == CONTENT
+    assert site.asked == ["", "bytes=500000-"]
+    assert [p.name for p in target.parent.iterdir()] == ["a.zip"]
+    download(f"{site.url}/a.zip", target)
+    assert len(site.asked) == 2  # it is there
+
+
+def test_a_part_longer_than_the_file_is_begun_anew(site: Site, tmp_path: Path) -> None:
+    site.files["/a.zip"] = CONTENT
+    (tmp_path / "a.zip.part").write_bytes(b"x" * (len(CONTENT) + 7))
+    assert download(f"{site.url}/a.zip", tmp_path / "a.zip").read_bytes() == CONTENT
+
+
+def test_no_such_file_and_no_server(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="404") as caught:
+        download(f"{site.url}/none.zip", tmp_path / "none.zip")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match=r"cannot be reached.*Go online"):
+        download("http://127.0.0.1:9/a.zip", tmp_path / "a.zip")
+    with pytest.raises(DataError, match="cannot be reached"):
+        download("http://nowhere.invalid/a.zip", tmp_path / "a.zip")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_archive_is_not_kept(tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    whole = _zipped({"x.json": b"{}" * 100})
+    archive.write_bytes(whole.replace(b"{}{}{}", b"{}[]{}", 1))  # the checksum no longer fits
+    with pytest.raises(DataError, match="damaged"):
+        unpack(archive, ["x.json"], tmp_path)
+    assert not list(tmp_path.iterdir())
+    archive.write_bytes(whole)
+    with pytest.raises(DataError, match=r"holds no y.json"):
+        unpack(archive, ["y.json"], tmp_path)
+
+
+def test_a_release_is_fetched_whole(known: Release, copy: tuple[Path, Path], site: Site, tmp_path: Path) -> None:
+    folder, images = copy
+    for file in known.files:
+        site.files[f"/{file.archive}"] = _zipped({f"inside/{file.name}": (folder / file.name).read_bytes()})
+    photos = known.splits[0].photos
+    site.files[f"/{photos.archive}"] = _zipped({f"val2014/{p.name}": p.read_bytes() for p in images.rglob("*.jpg")})
+    fetched, pictures = tmp_path / "new", tmp_path / "pictures"
+    fetch_absent(known, fetched, pictures, True, site.url + "/")
+    assert {f.state for f in check(known, fetched, pictures)} == {"ok"}
+    asked = len(site.asked)
+    fetch_absent(known, fetched, pictures, True, site.url)
+    assert len(site.asked) == asked
+
+
+def test_the_verb_prints_what_it_saw_and_ends_with_2_unless_all_is_well(
+    known: Release, copy: tuple[Path, Path], site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(releases.RELEASES, "okvqa", known)
+    folder, images = copy
+    arguments = ["fetch", "okvqa", "--folder", str(folder), "--images", str(images), "--json"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0 and {row["state"] for row in json.loads(done.stdout)} == {"ok"}
+    content = (folder / TRAIN_QUESTIONS).read_bytes()
+    (folder / TRAIN_QUESTIONS).unlink()
+    done = CliRunner().invoke(app, arguments)
+    assert isinstance(done.exception, DataError) and "did not pass" in str(done.exception)
+    done = CliRunner().invoke(app, [*arguments, "--download", "--mirror", "http://127.0.0.1:9"])
+    assert isinstance(done.exception, DataError) and "cannot be reached" in str(done.exception)
+    site.files[f"/{TRAIN_QUESTIONS}.zip"] = _zipped({TRAIN_QUESTIONS: content})
+    assert CliRunner().invoke(app, [*arguments, "--download", "--mirror", site.url]).exit_code == 0
