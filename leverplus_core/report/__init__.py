@@ -4,6 +4,7 @@ from leverplus_core.report.comparison import compare_rows, compare_table
 from leverplus_core.report.grid import Arm, grid_rows
 from leverplus_core.report.health import health_view, mined_view, shapes_table
 from leverplus_core.report.leaderboard import leaderboard_markdown, leaderboard_rows, leaderboard_table
+from leverplus_core.report.published import published_arithmetic, published_rows
 
 __all__ = [
     "Arm",
@@ -15,5 +16,7 @@ __all__ = [
     "leaderboard_rows",
     "leaderboard_table",
     "mined_view",
+    "published_arithmetic",
+    "published_rows",
     "shapes_table",
 ]

@@ -24,6 +24,7 @@ from leverplus_core.report.pairing import (
     shot_pairs,
     split_name,
 )
+from leverplus_core.report.published import unpaired_rows, unpaired_table
 from leverplus_core.statistics import (
     Mark,
     PairedDifference,
@@ -46,6 +47,7 @@ def compare_rows(registry: Registry, a: str, b: str) -> list[Row]:
     - `run:method` against `run:method`: those two; the rows' `a` and `b` are such labels.
     - two runs: every method that both have, named in the key `method`; `a` and `b` are the runs' labels.
     - a run against `run:method`: every method of that run against the one (not against itself).
+    Where a side is a published table nothing can be paired: see `unpaired_rows`.
     A method recorded at 0 shots only (zero_shot) is set against every number of shots of the other side. The interval
     takes questions about one image as one cluster. All rows together are one family: the verdict follows from the
     corrected interval alone (see `statistics.corrected`).
@@ -57,6 +59,8 @@ def compare_rows(registry: Registry, a: str, b: str) -> list[Row]:
     common.
     """
     pairs, label_a, label_b = _pairs(registry, a, b)
+    if pairs and _unpaired(pairs[0]):
+        return unpaired_rows(registry, pairs, label_a, label_b)
     found: list[tuple[Row, PairedDifference]] = []
     for one, other in pairs:
         by_method = split_name(a)[1] is None and split_name(b)[1] is None
@@ -89,7 +93,8 @@ def _pairs(registry: Registry, a: str, b: str) -> tuple[list[tuple[Member, Membe
     left = members(registry, run_a) if method_a is None else {method_a: member(registry, a)}
     right = members(registry, run_b) if method_b is None else {method_b: member(registry, b)}
     one, other = next(iter(left.values())).run, next(iter(right.values())).run
-    refuse_other_questions([one, other])
+    if "published" not in (one["source"], other["source"]):
+        refuse_other_questions([one, other])
     key = "id" if one["name"] == other["name"] and one["id"] != other["id"] else "name"
     if method_a is None and method_b is None:
         chosen = [(m, m) for m in left.keys() & right.keys()]
@@ -99,6 +104,11 @@ def _pairs(registry: Registry, a: str, b: str) -> tuple[list[tuple[Member, Membe
             chosen = [(m, k) for m, k in chosen if one["id"] != other["id"] or m != k]
     chosen.sort(key=lambda pair: (method_order(pair[0]), method_order(pair[1])))
     return [(left[m], right[k]) for m, k in chosen], str(one[key]), str(other[key])
+
+
+def _unpaired(pair: tuple[Member, Member]) -> bool:
+    """A published table has no predictions to pair."""
+    return any(side.run["source"] == "published" for side in pair)
 
 
 def _cells(registry: Registry, one: Member, other: Member) -> list[tuple[Row, PairedDifference]]:
@@ -128,6 +138,8 @@ def compare_table(rows: Sequence[Row]) -> RenderableType:
     """One table for each pair of labels, in percent and percentage points; reads well at 80 columns."""
     if not rows:
         return Text("nothing to compare")
+    if not rows[0].get("paired", True):
+        return unpaired_table(rows)
     parts: list[RenderableType] = []
     for (a, b), group in groupby(rows, key=lambda row: (row["a_name"], row["b_name"])):
         shown = list(group)

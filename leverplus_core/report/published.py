@@ -1,0 +1,264 @@
+"""The arithmetic of published tables: differences, means and tallies as exact decimals, and what they can tell.
+
+A published table has no predictions, so nothing in it can be paired by question. What stands in for the paired
+interval is that of two independent samples of the sizes that the table names; it is marked as unpaired everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import groupby
+from statistics import mean
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from leverplus_core.errors import RegistryError, did_you_mean
+from leverplus_core.published import unpaired_interval
+from leverplus_core.registry import Registry
+from leverplus_core.report.pairing import Member, Row, shot_pairs
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row of a published table. `values` are in percent and `differences` to the baseline in points, exactly;
+    `intervals` are the unpaired 95% intervals of the differences, in points. `best` shares ties."""
+
+    n: int
+    shots: int
+    values: Mapping[str, Decimal]
+    best: tuple[str, ...]
+    differences: Mapping[str, Decimal]
+    intervals: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Means in percent over `rows` rows, differences of the means to the baseline, and on how many rows each method
+    is above, below or equal to it; `best` counts the rows whose best value it has, alone or with others."""
+
+    rows: int
+    means: Mapping[str, Decimal]
+    differences: Mapping[str, Decimal]
+    wins: Mapping[str, int]
+    losses: Mapping[str, int]
+    ties: Mapping[str, int]
+    best: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """All that follows from a published table and a choice of baseline, by sample size and shots."""
+
+    methods: tuple[str, ...]
+    baseline: str
+    rows: tuple[TableRow, ...]
+    overall: Tally
+    by_shots: Mapping[int, Tally]
+    by_size: Mapping[int, Tally]
+
+
+def published_rows(registry: Registry, run: str) -> list[Row]:
+    """The leaderboard's rows of a published table, methods in the order of its columns. Raises RegistryError for a run
+    that is not one."""
+    found = registry.resolve(run)
+    if found["source"] != "published":
+        raise RegistryError(
+            f"run {found['name']} ({found['id']}) is no published table.", "Compare it by its questions."
+        )
+    place = {m: i for i, m in enumerate(found["recipe"]["published"]["methods"])}
+    return sorted(registry.cells([found["id"]]), key=lambda r: (r["n"], r["shots"], place[r["method"]]))
+
+
+def published_arithmetic(rows: Sequence[Row], baseline: str) -> Arithmetic:
+    """What follows from the `rows` of one published table (`published_rows`) against its column `baseline`.
+
+    Exact: 50.15 equals 50.150 and nothing else. Raises RegistryError for a baseline that is no column of it.
+    """
+    methods = tuple(dict.fromkeys(row["method"] for row in rows))
+    if baseline not in methods:
+        raise RegistryError(f"no method '{baseline}' in {rows[0]['name']}.", did_you_mean(baseline, methods))
+    ordered = sorted(rows, key=lambda row: (row["n"], row["shots"]))
+    table = tuple(
+        _table_row(n, shots, {r["method"]: Decimal(r["accuracy_text"]) for r in cells}, baseline)
+        for (n, shots), cells in groupby(ordered, key=lambda row: (row["n"], row["shots"]))
+    )
+
+    def by(key: Callable[[TableRow], int]) -> dict[int, Tally]:
+        keys = sorted({key(row) for row in table})
+        return {k: _tally([row for row in table if key(row) == k], methods, baseline) for k in keys}
+
+    overall = _tally(table, methods, baseline)
+    return Arithmetic(methods, baseline, table, overall, by(lambda row: row.shots), by(lambda row: row.n))
+
+
+def _table_row(n: int, shots: int, values: Mapping[str, Decimal], baseline: str) -> TableRow:
+    base, most = values[baseline], max(values.values())
+    intervals = {}
+    for method, value in values.items():
+        low, high = unpaired_interval(float(value / 100), n, float(base / 100), n)
+        intervals[method] = (100 * low, 100 * high)
+    return TableRow(
+        n,
+        shots,
+        values,
+        tuple(m for m, value in values.items() if value == most),
+        {m: value - base for m, value in values.items() if m != baseline},
+        {m: ends for m, ends in intervals.items() if m != baseline},
+    )
+
+
+def _tally(rows: Sequence[TableRow], methods: Sequence[str], baseline: str) -> Tally:
+    others = [m for m in methods if m != baseline]
+    differences = {m: [row.differences[m] for row in rows] for m in others}
+    # `mean` sums without rounding; only a quotient without end is rounded, at the 28th digit.
+    return Tally(
+        rows=len(rows),
+        means={m: mean(row.values[m] for row in rows) for m in methods},
+        differences={m: mean(values) for m, values in differences.items()},
+        wins={m: sum(d > 0 for d in values) for m, values in differences.items()},
+        losses={m: sum(d < 0 for d in values) for m, values in differences.items()},
+        ties={m: sum(d == 0 for d in values) for m, values in differences.items()},
+        best={m: sum(m in row.best for row in rows) for m in methods},
+    )
+
+
+def unpaired_rows(registry: Registry, pairs: Sequence[tuple[Member, Member]], a: str, b: str) -> list[Row]:
+    """a - b for each of `pairs` at each number of shots and sample size that both name, then the means of these.
+
+    `a` and `b` are the runs' labels. Keys as in `compare_rows`, all from exact decimals; what needs predictions is
+    None (p_value, p_holm, detectable), `paired` is False and the intervals are unpaired. `a_text`, `b_text` and
+    `delta_text` are the decimals in percent and points; `cells` is how many cells a row is the mean of, 1 for a cell;
+    rows of means have None for what they are a mean over (shots, n, or both) and no interval; `wins`, `losses` and
+    `ties` count the cells where a is above, below and equal to b. Raises RegistryError where there is no common cell,
+    or the datasets are known and differ.
+    """
+    ours, theirs = pairs[0][0].run, pairs[0][1].run
+    if ours["dataset"] and theirs["dataset"] and ours["dataset"] != theirs["dataset"]:
+        where = f"{ours['name']} ({ours['id']}) and {theirs['name']} ({theirs['id']})"
+        raise RegistryError(f"{where} are of other datasets: {ours['dataset']} and {theirs['dataset']}.", "")
+    rows: list[Row] = []
+    for one, other in pairs:
+        mine, their = _percents(registry, one), _percents(registry, other)
+        names = {"a_name": f"{a}:{one.method}", "b_name": f"{b}:{other.method}"}
+        for shots_a, shots_b in shot_pairs(one.cells, other.cells):
+            for n in sorted(one.cells[shots_a] & other.cells[shots_b]):
+                rows.append({**names, **_difference(max(shots_a, shots_b), n, mine[shots_a, n], their[shots_b, n])})
+    if not rows:
+        raise RegistryError(f"{a} and {b} have no number of shots and sample size in common.", "Nothing to compare.")
+    for row in rows:
+        low, high = unpaired_interval(row["a"], row["n"], row["b"], row["n"], 1 - ALPHA / len(rows))
+        verdict = "a better" if low > 0 else "b better" if high < 0 else "no difference seen"
+        row |= {"corrected_low": low, "corrected_high": high, "comparisons": len(rows), "verdict": verdict}
+    return [row for _, group in groupby(rows, key=_names) for row in _with_means(list(group))]
+
+
+def _percents(registry: Registry, member: Member) -> dict[tuple[int, int], Decimal]:
+    """(shots, n) -> accuracy in percent: as printed, or for a run of our own to ten decimals."""
+    cells = registry.cells([member.run["id"]], method=member.method)
+    return {
+        (c["shots"], c["n"]): Decimal(c["accuracy_text"]) if c["accuracy_text"] else _ten(c["accuracy"]) for c in cells
+    }
+
+
+def _ten(accuracy: float) -> Decimal:
+    return Decimal(f"{100 * accuracy:.10f}").normalize()
+
+
+def _difference(shots: int | None, n: int | None, a: Decimal, b: Decimal) -> Row:
+    row: Row = {"shots": shots, "n": n, "a": float(a / 100), "b": float(b / 100), "delta": float((a - b) / 100)}
+    row |= {"a_text": f"{a:f}", "b_text": f"{b:f}", "delta_text": signed(a - b)}
+    row |= {"ci_low": None, "ci_high": None, "corrected_low": None, "corrected_high": None}
+    row |= {"p_value": None, "p_holm": None, "detectable": None, "paired": False, "cells": 1, "verdict": None}
+    if n is not None and shots is not None:
+        row["ci_low"], row["ci_high"] = unpaired_interval(row["a"], n, row["b"], n)
+    return row | {"wins": int(a > b), "losses": int(a < b), "ties": int(a == b)}
+
+
+def _with_means(cells: list[Row]) -> list[Row]:
+    """The cells of one pair of names, then their means over all, by shots and by sample size."""
+
+    def over(some: list[Row], shots: int | None, n: int | None) -> Row:
+        a, b = (mean(Decimal(row[key]) for row in some) for key in ("a_text", "b_text"))
+        counts = {key: sum(row[key] for row in some) for key in ("cells", "wins", "losses", "ties")}
+        named = {key: cells[0][key] for key in ("a_name", "b_name", "comparisons")}
+        return {**named, **_difference(shots, n, a, b), **counts}
+
+    rows = [over(cells, None, None)]
+    for key in ("shots", "n"):
+        for value in sorted({row[key] for row in cells}):
+            some = [row for row in cells if row[key] == value]
+            rows.append(over(some, value, None) if key == "shots" else over(some, None, value))
+    return cells + rows
+
+
+def _names(row: Row) -> tuple[str, str]:
+    return row["a_name"], row["b_name"]
+
+
+def signed(points: Decimal) -> str:
+    return f"{points:+f}" if points else f"{points:f}".lstrip("-")
+
+
+UNPAIRED = (
+    "accuracy in % and a - b in points, exact decimals. Without predictions nothing",
+    "can be paired: the interval is unpaired, that of two samples of n each, which is",
+    "conservative for methods that answered the same questions and for graded scores.",
+)
+
+
+def unpaired_table(rows: Sequence[Row]) -> RenderableType:
+    """For each pair of names its cells and its means, at 80 columns."""
+    parts: list[RenderableType] = []
+    for (a, b), group in groupby(rows, key=_names):
+        shown = list(group)
+        parts += [Text(f"a = {a}\nb = {b}", style="bold"), _cells_table([row for row in shown if row["verdict"]])]
+        parts += [_means_table([row for row in shown if not row["verdict"]]), Text("")]
+    parts += [Text(line, style="dim") for line in UNPAIRED]
+    if (count := rows[0]["comparisons"]) > 1:
+        parts.append(
+            Text(f"{count} comparisons were made: intervals are corrected for all of them (Bonferroni).", "dim")
+        )
+    return Group(*parts)
+
+
+def _cells_table(rows: Sequence[Row]) -> Table:
+    table = _plain_table(("shots", "n", "a", "b", "a - b", "unpaired"), ("verdict",))
+    for row in rows:
+        interval = f"[{100 * row['corrected_low']:+.1f}, {100 * row['corrected_high']:+.1f}]"
+        table.add_row(str(row["shots"]), str(row["n"]), *_texts(row), interval, row["verdict"])
+    return table
+
+
+def _means_table(rows: Sequence[Row]) -> Table:
+    table = _plain_table(("mean over", "cells", "a", "b", "a - b", "a above", "below", "equal"), ())
+    for row in rows:
+        shots = f"{row['shots']} shot{'' if row['shots'] == 1 else 's'}" if row["shots"] is not None else ""
+        over = shots or (f"n = {row['n']}" if row["n"] is not None else "all cells")
+        counts = (str(row[key]) for key in ("wins", "losses", "ties"))
+        table.add_row(over, str(row["cells"]), *_texts(row), *counts)
+    return table
+
+
+def _texts(row: Row) -> list[str]:
+    """The exact decimals, cut only where they are longer than anyone reads."""
+    values = [Decimal(row[key]) for key in ("a_text", "b_text", "delta_text")]
+    a, b, delta = (
+        value if -int(value.as_tuple().exponent) <= 6 else value.quantize(Decimal("0.0001")) for value in values
+    )
+    return [f"{a:f}", f"{b:f}", signed(delta)]
+
+
+def _plain_table(numbers: Sequence[str], words: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False, pad_edge=False)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in words:
+        table.add_column(name, no_wrap=True)
+    return table
