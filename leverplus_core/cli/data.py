@@ -51,14 +51,15 @@ def inspect(
     """The health of candidates: headroom, positives, flat questions, accuracies, sources, duplicates and leaks."""
     from leverplus_core.groups import iter_groups
     from leverplus_core.inspection import inspect as inspect_groups
-    from leverplus_core.pipeline import Parts
     from leverplus_core.report import health_view
-    from leverplus_core.stages import Pools
 
     file, pool, known = _located(target, registry)
     against = load_recipe(recipe, None, {}, None) if recipe else known
     dataset = reward = pools = None
     if against:
+        from leverplus_core.pipeline import Parts
+        from leverplus_core.stages import Pools
+
         parts = Parts(against, load_catalogue(plugin))
         dataset, reward = parts.dataset, parts.reward
         if recipe or not pool:

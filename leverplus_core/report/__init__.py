@@ -1,4 +1,4 @@
-"""What is shown: leaderboard, grid, paired comparisons, the health of candidates. Pure functions of what is recorded."""
+"""What is shown: leaderboard, grid, comparisons, the health of candidates. Pure functions of what is recorded."""
 
 from leverplus_core.report.comparison import compare_rows, compare_table
 from leverplus_core.report.grid import Arm, grid_rows

@@ -95,7 +95,7 @@ def mined_view(facts: Mapping[str, Any]) -> RenderableType:
         shapes_table([{"file": name, **facts[name]} for name in ("before", "after")]),
         Text(""),
     ]
-    table = _table("proposer", "candidates", "positives", "a prompt")
+    table = _table("proposer", "candidates", "positives", "positives a prompt")
     for name, row in facts["by_proposer"].items():
         table.add_row(name, f"{row['candidates']:,}", f"{row['positives']:,}", f"{row['positives_a_prompt']:.3f}")
     helped = (
