@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from leverplus_core.pipeline import run
     from leverplus_core.plugins import Catalogue
+    from leverplus_core.policy import Batch, Encoded, Policy, Selector
     from leverplus_core.recipe import Recipe
     from leverplus_core.records import (
         AnswerLogprob,
@@ -55,6 +56,7 @@ __all__ = [
     "AnswerLogprob",
     "Balancer",
     "Bank",
+    "Batch",
     "Candidate",
     "Catalogue",
     "CheckpointError",
@@ -62,12 +64,14 @@ __all__ = [
     "Dataset",
     "Decoding",
     "Demonstration",
+    "Encoded",
     "Encoder",
     "Features",
     "Image",
     "LeverplusError",
     "Part",
     "PluginError",
+    "Policy",
     "Prediction",
     "Prompt",
     "Query",
@@ -78,6 +82,7 @@ __all__ = [
     "RegistryError",
     "Reward",
     "Sampler",
+    "Selector",
     "StorageError",
     "Turn",
     "Vlm",
@@ -112,6 +117,7 @@ _HOME = {
     ),
     "leverplus_core.pipeline": ("run",),
     "leverplus_core.plugins": ("Catalogue",),
+    "leverplus_core.policy": ("Batch", "Encoded", "Policy", "Selector"),
     "leverplus_core.recipe": ("Recipe",),
     "leverplus_core.records": (
         "AnswerLogprob",

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from leverplus_core.policy import Batch, Policy
 from leverplus_core.seeding import derive, rng
-from leverplus_core.selector import Batch, Selector
 
 Positions = tuple[int, ...]
 
@@ -23,7 +23,7 @@ class CandidateSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    shots: tuple[int, ...] = Field((2,), min_length=1)
+    shots: tuple[int, ...] = Field((2,), min_length=1, description="0 measures the question as it is")
     beams: int = Field(5, ge=0)
     samples: Mapping[float, int] = Field({1.0: 1, 1.3: 1}, description="temperature -> how many")
     retrieval: int = Field(5, ge=0, description="runs of the most similar, from the nearest on")
@@ -32,21 +32,24 @@ class CandidateSettings(BaseModel):
 
 @torch.no_grad()
 def propose(
-    selector: Selector, batch: Batch, question_ids: Sequence[str], settings: CandidateSettings, seed: int
+    policy: Policy, batch: Batch, question_ids: Sequence[str], settings: CandidateSettings, seed: int
 ) -> list[list[tuple[Positions, str]]]:
     """For each question of the batch, (positions in its pool, source), without repeats, in a fixed order."""
-    selector.eval()
+    policy.eval()
     proposed: list[dict[Positions, str]] = [{} for _ in question_ids]
     pool = batch.candidates.shape[1]
     similarity = batch.similarity.sum(-1)  # (B, K)
     for shots in settings.shots:
+        if shots == 0:
+            _add(proposed, [[()]] * len(question_ids), "none")
+            continue
         if settings.beams:
-            positions, _ = selector.beam(batch, shots, settings.beams)
+            positions, _ = policy.beam(batch, shots, settings.beams)
             _add(proposed, positions.tolist(), "beam")
         for temperature, count in settings.samples.items():
             for row, question_id in enumerate(question_ids):
                 generator = torch.Generator().manual_seed(derive(seed, "sample", question_id, shots, str(temperature)))
-                drawn = selector.sample(batch.rows(row, row + 1), shots, count, temperature, generator)
+                drawn = policy.sample(batch.rows(row, row + 1), shots, count, temperature, generator)
                 _add(proposed[row : row + 1], drawn.tolist(), f"sample@{temperature:g}")
         ranked = similarity.argsort(dim=1, descending=True, stable=True).tolist()
         for row, question_id in enumerate(question_ids):

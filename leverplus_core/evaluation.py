@@ -19,9 +19,11 @@ from leverplus_core.records import Prediction, Question
 from leverplus_core.scoring import Ids, OracleSettings, Scorer, oracle
 from leverplus_core.seeding import rng
 
-Method = Literal["zero_shot", "random", "text_knn", "image_knn", "sft", "rce", "grpo", "oracle"]
+Method = Literal["zero_shot", "random", "text_knn", "image_knn", "sft", "rce", "grpo", "online", "adaptive", "oracle"]
 METHODS: tuple[Method, ...] = get_args(Method)
-LEARNED: tuple[Method, ...] = ("sft", "rce", "grpo")
+LEARNED: tuple[Method, ...] = ("sft", "rce", "grpo", "online")
+ADAPTIVE: Method = "adaptive"
+"""The policy trained last, with as many demonstrations as it thinks enough; `shots` is then the most it may show."""
 
 
 class EvaluationSettings(BaseModel):

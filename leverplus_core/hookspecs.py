@@ -32,6 +32,11 @@ def leverplus_vlms() -> dict[str, str]:  # type: ignore[empty-body]
 
 
 @hookspec
+def leverplus_selectors() -> dict[str, str]:  # type: ignore[empty-body]
+    """Selectors: name -> "module:Class" of a `leverplus_core.Selector`."""
+
+
+@hookspec
 def leverplus_balancers() -> dict[str, str]:  # type: ignore[empty-body]
     """Balancers: name -> "module:Class" of a `leverplus_core.Balancer`."""
 

@@ -1,41 +1,65 @@
-"""The training stages: SFT on the beams, then RCE and GRPO on the balanced candidates; each writes a checkpoint."""
+"""The training stages: SFT on the beams, then RCE and GRPO on the balanced candidates; each writes a checkpoint.
+
+Every stage goes on from the policy of an earlier one, or from fresh weights where there is none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from leverplus_core.checkpoint import load_selector, save_selector
+from leverplus_core.checkpoint import load_policy, save_policy
 from leverplus_core.errors import DataError
 from leverplus_core.files import read_jsonl, write_jsonl
+from leverplus_core.groups import Groups
 from leverplus_core.parts import Reward
+from leverplus_core.policy import Policy, Selector
 from leverplus_core.progress import Progress
-from leverplus_core.records import Candidate
 from leverplus_core.records import Sequence as Kept
 from leverplus_core.seeding import derive, rng
-from leverplus_core.selector import Selector, SelectorSettings
 from leverplus_core.table import SelectorTable
-from leverplus_core.training import grpo as grpo_
-from leverplus_core.training import rce as rce_
-from leverplus_core.training import sft as sft_
-from leverplus_core.training.loop import CurveRow, FitResult, Groups, TrainingData
+from leverplus_core.training import grpo, rce, sft
+from leverplus_core.training.loop import CurveRow, FitResult, TrainingData
+from leverplus_core.training.loop import Groups as Tensors
 from leverplus_core.training.settings import GrpoSettings, RceSettings, SftSettings
 
 CURVE, STATE = "curve.jsonl", "fit-state.pt"
+Loss = Literal["rce", "grpo"]
+Rows = Mapping[str, Sequence[tuple[Sequence[str], float]]]
+"""question id -> (demonstration ids, reward) of each of its sequences"""
 
 
-def held_out_ids(ids: Sequence[str], share: float, seed: int) -> set[str]:
-    """The train questions that choose the epoch: the same for every stage, whatever a balancer drops."""
-    return {i for i in ids if rng(seed, "held out", i).random() < share}
+@dataclass(frozen=True)
+class School:
+    """What all training stages share: what the selector sees, its architecture, and which questions are held out."""
+
+    table: SelectorTable
+    selector: Selector
+    held_out: float
+    seed: int
+    progress: Progress
+
+    def apart(self, ids: Sequence[str]) -> set[str]:
+        """The train questions that choose the epoch: the same for every stage, whatever a balancer drops."""
+        return {i for i in ids if rng(self.seed, "held out", i).random() < self.held_out}
+
+    def start(self, folder: Path | None, ids: Sequence[str]) -> Policy:
+        """The policy in `folder`, or a new one whose standardiser has seen the questions `ids` that are not apart."""
+        if folder is not None:
+            return load_policy(folder, self.selector)
+        apart = self.apart(ids)
+        torch.manual_seed(derive(self.seed, "selector"))
+        policy = self.selector.policy(self.table.query.shape[1], self.table.bank.shape[1])
+        policy.fit_standardiser(self.table.query[[self.table.row[q] for q in ids if q not in apart]], self.table.bank)
+        return policy.eval()
 
 
 def training_data(
-    table: SelectorTable,
-    rows: Mapping[str, Sequence[tuple[Sequence[str], float]]],
-    correct: Mapping[str, Sequence[bool]] | None = None,
+    table: SelectorTable, rows: Rows, correct: Mapping[str, Sequence[bool]] | None = None
 ) -> TrainingData:
     """Pad each question's (demonstration ids, reward) rows into tensors; labels are positions in the question's pool.
 
@@ -44,7 +68,7 @@ def training_data(
     ids = list(rows)
     count = max((len(rows[q]) for q in ids), default=1)
     longest = max((len(sequence) for q in ids for sequence, _ in rows[q]), default=1)
-    sequences = torch.full((len(ids), count, longest), -1)
+    sequences = torch.full((len(ids), count, max(longest, 1)), -1)
     mask = torch.zeros(len(ids), count, dtype=torch.bool)
     rewards = torch.zeros(len(ids), count)
     for i, q in enumerate(ids):
@@ -56,106 +80,83 @@ def training_data(
                     f"question {q}: demonstration {absent[0]} is not in its pool.",
                     "Pools and candidates are from different runs.",
                 )
-            sequences[i, j, : len(sequence)] = torch.tensor([place[d] for d in sequence])
+            sequences[i, j, : len(sequence)] = torch.tensor([place[d] for d in sequence], dtype=torch.long)
             mask[i, j], rewards[i, j] = True, reward
     varies = None if correct is None else torch.tensor([len(set(correct[q])) > 1 for q in ids], dtype=torch.bool)
-    return TrainingData(Groups(sequences, mask, rewards, varies), lambda index: table.batch([ids[i] for i in index]))
+    return TrainingData(Tensors(sequences, mask, rewards, varies), lambda index: table.batch([ids[i] for i in index]))
 
 
-def sft(
+def from_beams(out: Path, school: School, beams: Mapping[str, Sequence[Kept]], settings: SftSettings) -> dict[str, Any]:
+    """SFT: a new policy learns the sequences that the beam search kept."""
+    rows: Rows = {q: [(k.demonstrations, k.score) for k in kept] for q, kept in beams.items()}
+    policy = school.start(None, list(rows))
+    data, judge = _split(school, rows)
+    how = {"seed": school.seed, "checkpoint_path": out / STATE, "progress": school.progress}
+    return _save(out, policy, sft.train(policy, data, judge, settings, **how))
+
+
+def from_candidates(
     out: Path,
-    table: SelectorTable,
-    beams: Mapping[str, Sequence[Kept]],
-    architecture: SelectorSettings,
-    settings: SftSettings,
-    held_out: float,
-    seed: int,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Train a new selector on the sequences that the beam search kept."""
-    rows = {q: [(k.demonstrations, k.score) for k in kept] for q, kept in beams.items()}
-    apart = held_out_ids(list(rows), held_out, seed)
-    data, judge = _split(table, rows, apart)
-    torch.manual_seed(derive(seed, "selector"))
-    selector = Selector(architecture, table.query.shape[1], table.bank.shape[1])
-    selector.fit_standardiser(table.query[[table.row[q] for q in rows if q not in apart]], table.bank)
-    how = {"seed": seed, "checkpoint_path": out / STATE, "progress": progress}
-    return _save(out, selector, sft_.train(selector, data, judge, settings, **how))
-
-
-def rce(
-    out: Path,
-    table: SelectorTable,
-    groups: Mapping[str, Sequence[Candidate]],
-    start: Path,
+    school: School,
+    groups: Groups,
+    start: Path | None,
     reward: Reward,
-    settings: RceSettings,
-    held_out: float,
-    seed: int,
-    progress: Progress,
+    settings: RceSettings | GrpoSettings,
 ) -> dict[str, Any]:
-    """Go on from the selector in `start` with reward-weighted cross-entropy."""
-    selector, data, judge = _from_candidates(table, groups, start, reward, held_out, seed)
-    how = {"seed": seed, "checkpoint_path": out / STATE, "progress": progress}
-    return _save(out, selector, rce_.train(selector, data, judge, settings, **how))
+    """RCE or GRPO, as `settings` say: go on from the policy in `start`."""
+    policy = school.start(start, list(groups))
+    return _save(out, policy, fit_candidates(policy, school, groups, reward, settings, out / STATE))
 
 
-def grpo(
-    out: Path,
-    table: SelectorTable,
-    groups: Mapping[str, Sequence[Candidate]],
-    start: Path,
+def fit_candidates(
+    policy: Policy,
+    school: School,
+    groups: Groups,
     reward: Reward,
-    settings: GrpoSettings,
-    held_out: float,
-    seed: int,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Go on from the selector in `start` with GRPO.
-
-    Where no question has both a correct and a wrong candidate there is nothing to learn: the selector stays as it is.
-    """
-    selector, data, judge = _from_candidates(table, groups, start, reward, held_out, seed)
-    if data.groups.varies is None or not data.groups.varies.any():
-        progress.say("grpo: no question has both a correct and a wrong candidate; the selector stays as it is")
-        return _save(out, selector, FitResult(0, []))
-    how = {"seed": seed, "checkpoint_path": out / STATE, "progress": progress}
-    return _save(out, selector, grpo_.train(selector, data, judge, settings, **how))
-
-
-def _from_candidates(
-    table: SelectorTable,
-    groups: Mapping[str, Sequence[Candidate]],
-    start: Path,
-    reward: Reward,
-    held_out: float,
-    seed: int,
-) -> tuple[Selector, TrainingData, TrainingData | None]:
-    rows = {
+    settings: RceSettings | GrpoSettings,
+    state: Path | None = None,
+    name: str | None = None,
+) -> FitResult:
+    """Train `policy` in place. GRPO with nothing to learn leaves it as it is, and says so."""
+    if not policy.stops:
+        # Nothing was chosen in an empty sequence, so that there is nothing to learn from it.
+        groups = {q: [c for c in group if c.demonstrations] for q, group in groups.items()}
+    groups = {q: group for q, group in groups.items() if group}
+    rows: Rows = {
         q: list(zip([c.demonstrations for c in group], reward.of(group), strict=True)) for q, group in groups.items()
     }
-    correct = {q: [c.correct for c in group] for q, group in groups.items()}
-    selector, _ = load_selector(start)
-    data, judge = _split(table, rows, held_out_ids(list(rows), held_out, seed), correct)
-    return selector, data, judge
+    data, judge = _split(school, rows, {q: [c.correct for c in group] for q, group in groups.items()})
+    loss: Loss = "grpo" if isinstance(settings, GrpoSettings) else "rce"
+    how: dict[str, Any] = {"seed": school.seed, "checkpoint_path": state, "progress": school.progress}
+    how["name"] = name or loss
+    if isinstance(settings, RceSettings):
+        return rce.train(policy, data, judge, settings, **how)
+    if data.groups.varies is None or not data.groups.varies.any():
+        school.progress.say(f"{how['name']}: no question has both a correct and a wrong candidate; nothing is learned")
+        return FitResult(0, [])
+    return grpo.train(policy, data, judge, settings, **how)
 
 
 def _split(
-    table: SelectorTable,
-    rows: Mapping[str, Sequence[tuple[Sequence[str], float]]],
-    apart: set[str],
-    correct: Mapping[str, Sequence[bool]] | None = None,
+    school: School, rows: Rows, correct: Mapping[str, Sequence[bool]] | None = None
 ) -> tuple[TrainingData, TrainingData | None]:
+    apart = school.apart(list(rows))
     taught = {q: r for q, r in rows.items() if q not in apart}
     judging = {q: r for q, r in rows.items() if q in apart}
-    return training_data(table, taught, correct), training_data(table, judging, correct) if judging else None
+    data = training_data(school.table, taught, correct)
+    return data, training_data(school.table, judging, correct) if judging else None
 
 
-def _save(out: Path, selector: Selector, result: FitResult) -> dict[str, Any]:
-    write_jsonl(out / CURVE, ({"step": step, **values} for step, values in result.curve))
-    save_selector(out, selector, {"best_epoch": result.best_epoch})
-    (out / STATE).unlink(missing_ok=True)
+def _save(out: Path, policy: Policy, result: FitResult) -> dict[str, Any]:
+    save_trained(out, policy, result.curve, {"best_epoch": result.best_epoch})
     return {"best_epoch": result.best_epoch}
+
+
+def save_trained(out: Path, policy: Policy, curve: Sequence[CurveRow], meta: Mapping[str, Any]) -> None:
+    """The curve, then the policy; what a resumed fit would go on from is no longer needed."""
+    write_jsonl(out / CURVE, ({"step": step, **values} for step, values in curve))
+    save_policy(out, policy, meta)
+    (out / STATE).unlink(missing_ok=True)
 
 
 def read_curve(folder: Path) -> list[CurveRow]:

@@ -14,6 +14,7 @@ import math
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 
 from leverplus_core.errors import DataError, StorageError
@@ -71,14 +72,22 @@ class Asker:
     """Asks a Vlm, through the store. `asked` counts the prompts that the model really had to answer."""
 
     def __init__(
-        self, vlm: Callable[[], Vlm], identity: object, store: MeasurementStore, progress: Progress | None = None
+        self,
+        vlm: Callable[[], Vlm],
+        identity: Callable[[], object],
+        store: MeasurementStore,
+        progress: Progress | None = None,
     ) -> None:
         self._vlm = vlm
-        self._model = fingerprint(identity)
+        self._identity = identity
         self._store = store
         self._progress = progress or Silent()
         self._images: dict[Image, str] = {}
         self.asked = 0
+
+    @cached_property
+    def _model(self) -> str:
+        return fingerprint(self._identity())
 
     def logprob(
         self, prompts: Sequence[Prompt], answers: Sequence[str], label: str = "log-probabilities"

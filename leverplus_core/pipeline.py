@@ -1,6 +1,6 @@
 """The whole job: the only file that knows the order of the stages.
 
-    encode -> pool -> beams -> sft -> candidates -> balance -> rce -> grpo -> evaluate
+    encode -> pool -> beams -> sft -> candidates -> mine -> balance -> rce -> grpo -> online -> evaluate
 
 Each stage reads the files of those before it and writes its own, in a folder named by its fingerprint; a stage whose
 folder is finished is not run again, whichever run finished it. A run is its recipe: the same recipe is the same run,
@@ -10,35 +10,31 @@ so that the same command goes on after a kill and ends with the same result.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from leverplus_core import learning, stages
+from leverplus_core.composition import STAGES, Composition
 from leverplus_core.environment import describe_environment, describe_git
-from leverplus_core.errors import LeverplusError
-from leverplus_core.evaluation import LEARNED
+from leverplus_core.errors import DataError, LeverplusError
+from leverplus_core.evaluation import ADAPTIVE, LEARNED
 from leverplus_core.files import StageFolder, Workspace, fingerprint
-from leverplus_core.groups import BALANCED, read_groups
+from leverplus_core.groups import BALANCED, Groups, read_groups
+from leverplus_core.interchange.folder import ImportedFolder, ensure_imported
 from leverplus_core.measurements import Asker, MeasurementStore
-from leverplus_core.parts import Balancer, Dataset, Encoder, Part, Reward, Sampler, Vlm
+from leverplus_core.online import learn_online
 from leverplus_core.plugins import Catalogue
+from leverplus_core.policy import Policy
 from leverplus_core.progress import Progress, Silent
-from leverplus_core.recipe import PARTS, PartSpec, Recipe
-from leverplus_core.records import Candidate
+from leverplus_core.recipe import Recipe
 from leverplus_core.registry import Registry, RunRecord
 from leverplus_core.scoring import Scorer
 from leverplus_core.table import SelectorTable
 from leverplus_core.task import TASKS
-
-STAGES = ("encode", "pool", "beams", "sft", "candidates", "balance", "rce", "grpo", "evaluate")
-FORMAT = 2
-"""Raised when a change of the code changes what a stage writes, so that old artefacts are not mistaken for new."""
-
-P = TypeVar("P", bound=Part)
 
 
 @dataclass(frozen=True)
@@ -49,78 +45,6 @@ class RunResult:
     stages: dict[str, str]
     asked: int
     """Prompts that the VLM had to answer; those in the measurement store are not asked again."""
-
-
-class Parts:
-    """The built parts of a recipe; the VLM's weights are loaded when it is first asked."""
-
-    def __init__(self, recipe: Recipe, catalogue: Catalogue) -> None:
-        self.recipe, self.catalogue = recipe, catalogue
-        self.dataset = cast(Dataset, self._build("dataset"))
-        self.encoder = cast(Encoder, self._build("encoder"))
-        self.sampler = cast(Sampler, self._build("sampler"))
-        self.vlm = cast(Vlm, self._build("model"))
-        self.balancer = cast(Balancer, self._build("balancer"))
-        self.reward = cast(Reward, self._build("reward"))
-
-    def _build(self, key: str) -> Part:
-        spec: PartSpec = getattr(self.recipe, key)
-        kind = "vlm" if key == "model" else key
-        return self.catalogue.build(
-            kind, spec.name, spec.settings, where=self.recipe.where(f"{key}.name") or self.recipe.where(key)
-        )
-
-    @cached_property
-    def identities(self) -> dict[str, object]:
-        """For each part its name and what its result depends on."""
-        parts = (self.dataset, self.vlm, self.encoder, self.sampler, self.balancer, self.reward)
-        named = zip(PARTS, parts, strict=True)
-        return {key: [getattr(self.recipe, key).name, part.identity()] for key, part in named}
-
-    def fingerprints(self) -> dict[str, str]:
-        """Each stage's fingerprint: its settings, its parts, and the stages that it reads."""
-        r, p = self.recipe, self.identities
-        scoring, training = r.scoring, r.training
-        model = [p["model"], r.task, r.prompt.model_dump(mode="json")]
-        of: dict[str, str] = {}
-
-        def stage(name: str, *inputs: object) -> None:
-            of[name] = fingerprint([FORMAT, name, *inputs])
-
-        stage("encode", p["dataset"], p["encoder"], p["model"] if self.encoder.needs_vlm else None)
-        stage("pool", p["dataset"], p["sampler"], of["encode"] if self.sampler.needs_features() else None, r.seed)
-        stage("beams", of["pool"], model, scoring.beams.model_dump(mode="json"), scoring.questions, r.seed)
-        selector = [r.selector.model_dump(mode="json"), training.held_out, r.seed]
-        stage("sft", of["beams"], of["encode"], selector, training.sft.model_dump(mode="json"))
-        stage(
-            "candidates",
-            of["sft"],
-            model,
-            r.decoding.model_dump(mode="json"),
-            scoring.candidates.model_dump(mode="json"),
-            scoring.correct_at,
-        )
-        stage("balance", of["candidates"], p["balancer"], r.seed)
-        stage("rce", of["balance"], of["sft"], p["reward"], training.rce.model_dump(mode="json"))
-        stage("grpo", of["rce"], of["balance"], p["reward"], training.grpo.model_dump(mode="json"))
-        stage(
-            "evaluate",
-            of["sft"],
-            of["rce"],
-            of["grpo"],
-            r.evaluation.model_dump(mode="json"),
-            r.decoding.model_dump(mode="json"),
-        )
-        return of
-
-    def provenance(self) -> list[dict[str, str]]:
-        """Kind, name, distribution and version of each part, for the registry."""
-        rows = []
-        for key in PARTS:
-            kind, name = "vlm" if key == "model" else key, getattr(self.recipe, key).name
-            entry = next(e for e in self.catalogue.entries() if (e.kind, e.name) == (kind, name))
-            rows.append({"kind": key, "name": name, "distribution": entry.distribution, "version": entry.version})
-        return rows
 
 
 def run(
@@ -141,15 +65,20 @@ def run(
 
         torch.set_num_threads(recipe.threads)
     shown: Progress = progress or Silent()
-    parts = Parts(recipe, catalogue or Catalogue.load())
-    fingerprints = parts.fingerprints()
-    store = registry if isinstance(registry, Registry) else Registry(registry)
     workspace = Workspace(Path(work))
+    parts = compose(recipe, workspace, catalogue, shown)
+    if parts.closed and until == "evaluate":
+        raise DataError(
+            "the imported data has features of its own, so that no other question can be asked.",
+            "Use `leverplus train`, or import with --recipe and set imported.features=false.",
+        )
+    parts.fingerprints  # noqa: B018  a part that cannot say what it depends on is told before anything is written
+    store = registry if isinstance(registry, Registry) else Registry(registry)
     measurements = MeasurementStore(workspace.root / "measurements.sqlite")
-    asker = Asker(lambda: parts.vlm, parts.identities["model"], measurements, shown)
+    asker = Asker(lambda: parts.vlm, lambda: parts.identity("model"), measurements, shown)
     run_id = recipe.fingerprint()[:12]
     store.begin_run(_record(run_id, recipe, parts))
-    job = _Job(recipe, parts, fingerprints, workspace, store, run_id, asker, shown)
+    job = _Job(recipe, parts, workspace, store, run_id, asker, shown)
     try:
         states = job.run(until)
     except BaseException as e:
@@ -159,138 +88,179 @@ def run(
         raise
     finally:
         measurements.close()
-    store.finish_run(run_id, "done" if until == "evaluate" else "running")
+    store.finish_run(run_id, "done" if until == "evaluate" or parts.closed else "running")
     return RunResult(run_id, states, asker.asked)
 
 
-def _record(run_id: str, recipe: Recipe, parts: Parts) -> RunRecord:
+def compose(
+    recipe: Recipe, workspace: Workspace, catalogue: Catalogue | None = None, progress: Progress | None = None
+) -> Composition:
+    """The recipe's parts and the imported folder that it names, an rl-data file being imported first."""
+    imported: ImportedFolder | None = None
+    if recipe.imported.folder is not None:
+        imported = ensure_imported(
+            Path(recipe.imported.folder), workspace.root, correct_at=recipe.scoring.correct_at, progress=progress
+        )
+    return Composition(recipe, catalogue or Catalogue.load(), imported)
+
+
+def _record(run_id: str, recipe: Recipe, parts: Composition) -> RunRecord:
     model = recipe.model.settings.get("path")
     return RunRecord(
         id=run_id,
         name=recipe.name,
         fingerprint=recipe.fingerprint(),
-        dataset=recipe.dataset.name,
-        model=f"{recipe.model.name}:{model}" if model else recipe.model.name,
+        dataset="imported" if parts.closed else recipe.dataset.name,
+        model="none" if parts.closed else f"{recipe.model.name}:{model}" if model else recipe.model.name,
         seed=recipe.seed,
         recipe=recipe.values(),
         parts=parts.provenance(),
         environment=describe_environment(),
         git=describe_git(),
-        note=" ".join(filter(None, (recipe.note, parts.dataset.note()))),
-        dataset_fingerprint=fingerprint(parts.identities["dataset"]),
+        note=" ".join(filter(None, (recipe.note, "" if parts.closed else parts.dataset.note()))),
+        dataset_fingerprint=_data(parts),
     )
+
+
+def _data(parts: Composition) -> str:
+    """What must be equal for two runs' questions to be the same."""
+    if parts.closed:
+        assert parts.imported is not None
+        return parts.imported.fingerprint
+    return fingerprint(parts.identity("dataset"))
 
 
 class _Job:
     def __init__(
         self,
         recipe: Recipe,
-        parts: Parts,
-        fingerprints: dict[str, str],
+        parts: Composition,
         workspace: Workspace,
         registry: Registry,
         run_id: str,
         asker: Asker,
         progress: Progress,
     ) -> None:
-        self.recipe, self.parts, self.fingerprints = recipe, parts, fingerprints
+        self.recipe, self.parts, self.asker = recipe, parts, asker
         self.workspace, self.registry, self.run_id, self.progress = workspace, registry, run_id, progress
-        demonstrations = {d.id: d for d in parts.dataset.demonstrations()}
-        decoding = recipe.decoding.decoding()
-        task = TASKS[recipe.task]
-        self.scorer = Scorer(asker, demonstrations, recipe.prompt, decoding, recipe.scoring.correct_at, task)
+
+    # --- where things are --------------------------------------------------------------------------------------------
 
     def folder(self, stage: str) -> StageFolder:
-        return self.workspace.stage(stage, self.fingerprints[stage])
+        return self.workspace.stage(stage, self.parts.fingerprints[stage])
+
+    def at(self, stage: str) -> Path:
+        """Where the result of `stage` is: its folder, or the imported one."""
+        if self.parts.gives(stage):
+            assert self.parts.imported is not None
+            return self.parts.imported.root
+        return self.folder(stage).path
+
+    def off(self, stage: str) -> bool:
+        """Whether the recipe has no use for `stage`, or the imported data leaves nothing for it to do."""
+        training, imported = self.recipe.training, self.parts.imported
+        has_beams = imported is None or imported.has("beams") or not imported.has("candidates")
+        switched = {
+            "beams": has_beams,
+            "sft": "sft" in training.policies and has_beams,
+            "mine": self.recipe.scoring.mining.enough > 0,
+            **{name: name in training.policies for name in ("rce", "grpo", "online")},
+        }
+        return not switched.get(stage, True)
+
+    def before(self, stage: str) -> Path | None:
+        """The folder of the policy from which `stage` goes on; None for a new one."""
+        earlier = [name for name in LEARNED[: LEARNED.index(stage)] if not self.off(name)]
+        return self.folder(earlier[-1]).path if earlier else None
+
+    # --- the stages --------------------------------------------------------------------------------------------------
 
     def run(self, until: str) -> dict[str, str]:
-        training = self.recipe.training
-        how = (training.held_out, self.recipe.seed, self.progress)
-        dataset, reward, seed = self.parts.dataset, self.parts.reward, self.recipe.seed
-
-        def at(stage: str) -> Path:
-            return self.folder(stage).path
-
-        scoring, architecture = self.recipe.scoring, self.recipe.selector
-        work: dict[str, Callable[[Path], dict[str, Any]]] = {
-            "encode": lambda out: stages.encode(out, dataset, self.parts.encoder, self.parts.vlm, self.progress),
-            "pool": lambda out: stages.pool(out, dataset, self.parts.sampler, self.features, seed, self.progress),
-            "beams": lambda out: stages.beams(
-                out, dataset, self.pools, self.scorer, scoring.beams, scoring.questions, seed
-            ),
-            "sft": lambda out: learning.sft(
-                out, self.table, stages.read_beams(at("beams")), architecture, training.sft, *how
-            ),
-            "candidates": lambda out: stages.candidates(
-                out, self.table, at("sft"), at("beams"), dataset, self.scorer, scoring.candidates, seed, self.progress
-            ),
-            "balance": lambda out: stages.balance(out, at("candidates"), self.parts.balancer, seed),
-            "rce": lambda out: learning.rce(out, self.table, self.groups, at("sft"), reward, training.rce, *how),
-            "grpo": lambda out: learning.grpo(
-                out, self.table, self.groups, at(self._before_grpo()), reward, training.grpo, *how
-            ),
-        }
         states: dict[str, str] = {}
         for stage in STAGES[: STAGES.index(until) + 1]:
-            if stage in LEARNED and getattr(self.recipe.training, stage).epochs == 0:
+            if self.off(stage):
                 states[stage] = "off"
-                continue
-            if stage == "evaluate":
+            elif self.parts.gives(stage):
+                states[stage] = "imported"
+                self._record_stage(stage, "done", 0.0, self.at(stage), reused=True)
+            elif stage == "evaluate":
                 states[stage] = self._timed(stage, None, self._evaluate)
-                continue
-            folder = self.folder(stage)
-            if folder.done:
+            elif self.folder(stage).done:
                 states[stage] = "reused"
-                self.registry.record_stage(
-                    self.run_id, stage, self.fingerprints[stage], "done", 0.0, str(folder.path), reused=True
-                )
-                self._record_curve(stage, folder.path)
-                continue
-
-            def finish(stage: str = stage, folder: StageFolder = folder) -> None:
-                facts = work[stage](folder.path)
-                folder.finish(
-                    {
-                        "stage": stage,
-                        "fingerprint": self.fingerprints[stage],
-                        "run": self.run_id,
-                        "recipe": self.recipe.values(),
-                        "inputs": {name: self.fingerprints[name] for name in STAGES[: STAGES.index(stage)]},
-                        "parts": self.parts.provenance(),
-                        "environment": describe_environment(),
-                        "git": describe_git(),
-                        "facts": facts,
-                    }
-                )
-                self._record_curve(stage, folder.path)
-
-            states[stage] = self._timed(stage, folder, finish)
+                self._record_stage(stage, "done", 0.0, self.at(stage), reused=True)
+                self._record_curve(stage)
+            else:
+                states[stage] = self._timed(stage, self.folder(stage).path, partial(self._finish, stage))
         return states
 
-    def _timed(self, stage: str, folder: StageFolder | None, work: Callable[[], None]) -> str:
-        path = str(folder.path) if folder else ""
-        self.registry.record_stage(self.run_id, stage, self.fingerprints[stage], "running", 0.0, path, reused=False)
-        began = time.perf_counter()
-        work()
-        seconds = time.perf_counter() - began
-        self.registry.record_stage(self.run_id, stage, self.fingerprints[stage], "done", seconds, path, reused=False)
-        self.progress.say(f"{stage}: {seconds:.1f} s")
-        return "done"
+    def _finish(self, stage: str) -> None:
+        folder = self.folder(stage)
+        facts = self._work[stage](folder.path)
+        folder.finish(
+            {
+                "stage": stage,
+                "fingerprint": self.parts.fingerprints[stage],
+                "run": self.run_id,
+                "recipe": self.recipe.values(),
+                "inputs": {name: self.parts.fingerprints[name] for name in STAGES[: STAGES.index(stage)]},
+                "parts": self.parts.provenance(),
+                "environment": describe_environment(),
+                "git": describe_git(),
+                "facts": facts,
+            }
+        )
+        self._record_curve(stage)
 
-    def _record_curve(self, stage: str, path: Path) -> None:
-        if stage in LEARNED:
-            self.registry.record_curve(self.run_id, stage, learning.read_curve(path))
+    @cached_property
+    def _work(self) -> Mapping[str, Callable[[Path], dict[str, Any]]]:
+        """What each stage does, given the folder to write to."""
+        parts, seed, progress = self.parts, self.recipe.seed, self.progress
+        scoring, training = self.recipe.scoring, self.recipe.training
+        return {
+            "encode": lambda out: stages.encode(out, parts.dataset, parts.encoder, parts.vlm, progress),
+            "pool": lambda out: stages.pool(out, parts.dataset, parts.sampler, self.features, seed, progress),
+            "beams": lambda out: stages.beams(
+                out, parts.dataset, self.pools, self.scorer, scoring.beams, scoring.questions, seed
+            ),
+            "sft": lambda out: learning.from_beams(out, self.school, stages.read_beams(self.at("beams")), training.sft),
+            "candidates": lambda out: stages.candidates(
+                out, self.school, self._proposer(), self.at("beams"), parts.dataset, self.scorer, scoring.candidates
+            ),
+            "mine": lambda out: stages.mine(
+                out, self.table, self.at("candidates"), parts.dataset, self.scorer, scoring.mining, seed, progress
+            ),
+            "balance": lambda out: stages.balance(out, self._measured(), parts.balancer, seed),
+            "rce": lambda out: learning.from_candidates(
+                out, self.school, self.groups, self.before("rce"), parts.reward, training.rce
+            ),
+            "grpo": lambda out: learning.from_candidates(
+                out, self.school, self.groups, self.before("grpo"), parts.reward, training.grpo
+            ),
+            "online": lambda out: learn_online(
+                out, self.school, {q.id: q for q in parts.dataset.questions("train")}, self.groups,
+                self.before("online"), self.scorer, parts.reward, training.online,
+                training.grpo if training.online.loss == "grpo" else training.rce,
+            ),
+        }  # fmt: skip
 
-    def _before_grpo(self) -> str:
-        return "rce" if self.recipe.training.rce.epochs else "sft"
+    def _proposer(self) -> Policy:
+        ids = list(stages.read_beams(self.at("beams")))
+        return self.school.start(None if self.off("sft") else self.at("sft"), ids)
+
+    def _measured(self) -> Path:
+        """The folder with all candidates measured before balancing."""
+        return self.at("candidates") if self.off("mine") else self.at("mine")
 
     def _evaluate(self) -> None:
-        trained = [m for m in LEARNED if getattr(self.recipe.training, m).epochs]
+        trained = [m for m in LEARNED if not self.off(m)]
+        policies: dict[str, Policy] = {m: self.school.start(self.at(m), []) for m in trained}
+        if trained and policies[trained[-1]].stops:
+            policies[ADAPTIVE] = policies[trained[-1]]
         stages.evaluate(
             self.registry,
             self.run_id,
             self.table,
-            {method: self.folder(method).path for method in trained},
+            policies,
             self.parts.dataset,
             self.pools,
             self.scorer,
@@ -298,21 +268,63 @@ class _Job:
             self.recipe.seed,
         )
 
+    # --- what is told of them ----------------------------------------------------------------------------------------
+
+    def _timed(self, stage: str, path: Path | None, work: Callable[[], None]) -> str:
+        self._record_stage(stage, "running", 0.0, path, reused=False)
+        began = time.perf_counter()
+        work()
+        seconds = time.perf_counter() - began
+        self._record_stage(stage, "done", seconds, path, reused=False)
+        self.progress.say(f"{stage}: {seconds:.1f} s")
+        return "done"
+
+    def _record_stage(self, stage: str, status: str, seconds: float, path: Path | None, reused: bool) -> None:
+        self.registry.record_stage(
+            self.run_id, stage, self.parts.fingerprints[stage], status, seconds, str(path or ""), reused=reused
+        )
+
+    def _record_curve(self, stage: str) -> None:
+        if stage in LEARNED:
+            self.registry.record_curve(self.run_id, stage, learning.read_curve(self.at(stage)))
+
+    # --- what they read, loaded once ----------------------------------------------------------------------------------
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        demonstrations = {d.id: d for d in self.parts.dataset.demonstrations()}
+        decoding, task = self.recipe.decoding.decoding(), TASKS[self.recipe.task]
+        return Scorer(self.asker, demonstrations, self.recipe.prompt, decoding, self.recipe.scoring.correct_at, task)
+
     @cached_property
     def features(self) -> stages.EncodedData:
-        return stages.EncodedData.load(self.folder("encode").path)
+        return stages.EncodedData.load(self.at("encode"))
 
     @cached_property
     def pools(self) -> stages.Pools:
-        return stages.Pools.load(self.folder("pool").path)
+        """The pools of every question; those of an imported file take the place of the sampler's."""
+        drawn = stages.Pools.load(self.at("pool"))
+        imported = self.parts.imported
+        if imported is None or not imported.has("pools") or self.parts.gives("pool"):
+            return drawn
+        given = stages.Pools.load(imported.root)
+        return stages.Pools({"train": {**drawn.of["train"], **given.of["train"]}, "validation": drawn.of["validation"]})
 
     @cached_property
-    def groups(self) -> dict[str, list[Candidate]]:
-        return read_groups(self.folder("balance").path / BALANCED)
+    def groups(self) -> Groups:
+        return read_groups(self.at("balance") / BALANCED)
 
     @cached_property
     def table(self) -> SelectorTable:
-        bank, splits = self.features.bank, self.features.questions
-        assert bank.answer is not None
-        questions = {split: (f.image, f.text) for split, f in splits.items()}
-        return SelectorTable.of(self.parts.dataset, (bank.image, bank.text, bank.answer), questions, self.pools.all)
+        if self.parts.closed:
+            assert self.parts.imported is not None
+            ids, bank = self.parts.imported.features()
+            rows = {q: (bank.image[i], bank.text[i]) for i, q in enumerate(ids)}
+            return SelectorTable.of(ids, bank, rows, self.pools.all)
+        return self.features.table(self.parts.dataset, self.pools)
+
+    @cached_property
+    def school(self) -> learning.School:
+        return learning.School(
+            self.table, self.parts.selector, self.recipe.training.held_out, self.recipe.seed, self.progress
+        )

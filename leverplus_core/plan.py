@@ -16,7 +16,7 @@ from rich.table import Table
 
 from leverplus_core.candidates import CandidateSettings
 from leverplus_core.errors import DataError
-from leverplus_core.evaluation import LEARNED, EvaluationSettings
+from leverplus_core.evaluation import ADAPTIVE, LEARNED, EvaluationSettings
 from leverplus_core.parts import Dataset, Encoder, Sampler, Size, Vlm
 from leverplus_core.recipe import Recipe
 
@@ -154,7 +154,9 @@ def plan(recipe: Recipe, facts: Facts) -> Plan:
     scored = min(scoring.questions or size.train, size.train)
     asked = min(max(recipe.evaluation.sizes), size.validation)
     beams = scoring.beams
-    learned = [m for m in LEARNED if getattr(recipe.training, m).epochs]
+    learned = recipe.training.policies
+    if learned and recipe.selector.settings.get("stop"):
+        learned.append(ADAPTIVE)
     search = _times(scored, search_prompts(pool, beams.beam, beams.shots, beams.width))
     proposed = candidate_prompts(pool, scoring.candidates)
     grid = EvaluationGrid.of(recipe.evaluation, learned, pool)
@@ -242,7 +244,7 @@ class EvaluationGrid:
         answers: Counter[int] = Counter()
         cells = shown = 0
         for method in settings.methods:
-            if method in LEARNED and method not in learned:
+            if method in (*LEARNED, ADAPTIVE) and method not in learned:
                 continue
             if method == "zero_shot":
                 answers[0] += 1
@@ -258,7 +260,7 @@ class EvaluationGrid:
             else:
                 answers.update({n: 1 for n in shots})
                 # Longer sequences of a baseline hold its shorter ones; a selector may choose anew.
-                shown += sum(shots) if method in LEARNED else max(shots)
+                shown += sum(shots) if method in (*LEARNED, ADAPTIVE) else max(shots)
         return cls(logprobs, dict(answers), cells, min(shown, pool))
 
 

@@ -32,12 +32,13 @@ if TYPE_CHECKING:
 GROUP = "leverplus"
 # Contracts by name: listing parts imports neither numpy nor pydantic.
 CONTRACTS = {
-    "dataset": "Dataset",
-    "encoder": "Encoder",
-    "sampler": "Sampler",
-    "vlm": "Vlm",
-    "balancer": "Balancer",
-    "reward": "Reward",
+    "dataset": "parts:Dataset",
+    "encoder": "parts:Encoder",
+    "sampler": "parts:Sampler",
+    "vlm": "parts:Vlm",
+    "selector": "policy:Selector",
+    "balancer": "parts:Balancer",
+    "reward": "parts:Reward",
 }
 KINDS = tuple(CONTRACTS)
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # no ':', '=' or ',': the CLI's `mix:k=32,...` must stay readable
@@ -148,7 +149,8 @@ class Catalogue:
             raise
         except (Exception, SystemExit) as error:
             raise PluginError(f"{title} cannot be imported from {entry.target}: {_describe(error)}.") from error
-        contract: type[Part] = getattr(importlib.import_module("leverplus_core.parts"), CONTRACTS[kind])
+        home, _, title_of_contract = CONTRACTS[kind].partition(":")
+        contract: type[Part] = getattr(importlib.import_module(f"leverplus_core.{home}"), title_of_contract)
         if not (isinstance(found, type) and issubclass(found, contract)):
             raise PluginError(f"{title}: {entry.target} is not a leverplus_core.{contract.__name__}.")
         if inspect.isabstract(found):

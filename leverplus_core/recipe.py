@@ -20,14 +20,15 @@ from leverplus_core.candidates import CandidateSettings
 from leverplus_core.errors import RecipeError, did_you_mean
 from leverplus_core.evaluation import EvaluationSettings
 from leverplus_core.files import fingerprint
+from leverplus_core.mining import MiningSettings
+from leverplus_core.online import OnlineSettings
 from leverplus_core.prompt import PromptSettings
 from leverplus_core.records import Decoding
 from leverplus_core.scoring import BeamSettings
-from leverplus_core.selector import SelectorSettings
 from leverplus_core.task import TASKS, TaskName
 from leverplus_core.training.settings import GrpoSettings, RceSettings, SftSettings
 
-PARTS = ("dataset", "model", "encoder", "sampler", "balancer", "reward")
+PARTS = ("dataset", "model", "encoder", "sampler", "selector", "balancer", "reward")
 
 
 class _Frozen(BaseModel):
@@ -69,6 +70,14 @@ class ScoringSettings(_Frozen):
     correct_at: float = Field(0.5, gt=0, le=1, description="a candidate is correct from this accuracy on")
     beams: BeamSettings = BeamSettings()
     candidates: CandidateSettings = CandidateSettings()
+    mining: MiningSettings = MiningSettings()
+
+
+class ImportedSettings(_Frozen):
+    """Data measured elsewhere: a folder that `leverplus import` wrote takes the place of the stages that it holds."""
+
+    folder: str | None = Field(None, description="the folder, or an rl-data file, which is then imported first")
+    features: bool = Field(True, description="use its embeddings; false: the recipe's dataset and encoder")
 
 
 class TrainingSettings(_Frozen):
@@ -78,6 +87,13 @@ class TrainingSettings(_Frozen):
     sft: SftSettings = SftSettings()
     rce: RceSettings = RceSettings()
     grpo: GrpoSettings = GrpoSettings()
+    online: OnlineSettings = OnlineSettings()
+
+    @property
+    def policies(self) -> list[str]:
+        """The trainings that are on, in order; each leaves a policy, evaluated under its name."""
+        on = {"sft": self.sft.epochs, "rce": self.rce.epochs, "grpo": self.grpo.epochs, "online": self.online.rounds}
+        return [name for name, amount in on.items() if amount]
 
 
 class Recipe(_Frozen):
@@ -92,12 +108,13 @@ class Recipe(_Frozen):
     model: PartSpec = PartSpec(name="qwen2_5_vl")
     encoder: PartSpec = PartSpec(name="vlm")
     sampler: PartSpec = PartSpec(name="rand")
+    selector: PartSpec = PartSpec(name="pointer")
     balancer: PartSpec = PartSpec(name="top_pn")
     reward: PartSpec = PartSpec(name="separated")
+    imported: ImportedSettings = ImportedSettings()
     prompt: PromptSettings = PromptSettings()
     decoding: DecodingSettings = DecodingSettings()
     scoring: ScoringSettings = ScoringSettings()
-    selector: SelectorSettings = SelectorSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
@@ -105,7 +122,12 @@ class Recipe(_Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _prompt_of_the_task(cls, values: Any) -> Any:
+    def _defaults_of_names(cls, values: Any) -> Any:
+        """A part's settings may stand without its name, and a task changes the prompt's defaults."""
+        if isinstance(values, dict):
+            default = {key: cls.model_fields[key].default.name for key in PARTS}
+            unnamed = [key for key in PARTS if isinstance(values.get(key), dict) and "name" not in values[key]]
+            values = {**values, **{key: {"name": default[key], **values[key]} for key in unnamed}}
         task = TASKS.get(values.get("task", "vqa")) if isinstance(values, dict) else None
         if task is None or not isinstance(values.get("prompt", {}), Mapping):
             return values

@@ -18,24 +18,48 @@ import numpy as np
 
 from leverplus_core import mining
 from leverplus_core.candidates import CandidateSettings, propose
-from leverplus_core.checkpoint import load_selector
 from leverplus_core.errors import DataError
-from leverplus_core.evaluation import LEARNED, Bench, EvaluationSettings, answer, choose, evaluation_order, sample_sizes
+from leverplus_core.evaluation import (
+    ADAPTIVE,
+    LEARNED,
+    Bench,
+    EvaluationSettings,
+    answer,
+    choose,
+    evaluation_order,
+    sample_sizes,
+)
 from leverplus_core.files import read_json, read_jsonl, write_bytes, write_json, write_jsonl
 from leverplus_core.groups import BALANCED, CANDIDATES, MINED, by_question, read_groups, shape, write_groups
+from leverplus_core.learning import School
 from leverplus_core.mining import MiningSettings
 from leverplus_core.parts import Balancer, Bank, Dataset, Encoder, Features, Floats, Query, Sampler, Split, Vlm
+from leverplus_core.policy import Policy
 from leverplus_core.progress import Progress
 from leverplus_core.records import Demonstration, Question
 from leverplus_core.records import Sequence as Kept
 from leverplus_core.registry import Registry
 from leverplus_core.scoring import BeamSettings, Scorer, beam_search
 from leverplus_core.seeding import rng
-from leverplus_core.selector import Batch
 from leverplus_core.table import SelectorTable
 
 T = TypeVar("T")
 SPLITS: tuple[Split, ...] = ("train", "validation")
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Each question's frozen pool, by train ids: question id -> demonstration ids."""
+
+    of: Mapping[Split, Mapping[str, Sequence[str]]]
+
+    @classmethod
+    def load(cls, folder: Path) -> Pools:
+        return cls(read_json(folder / "pools.json"))
+
+    @cached_property
+    def all(self) -> Mapping[str, Sequence[str]]:
+        return {**self.of["train"], **self.of["validation"]}
 
 
 @dataclass(frozen=True)
@@ -56,20 +80,14 @@ class EncodedData:
             raise DataError(f"{folder / 'features.npz'} cannot be read: {e}.", f"Delete {folder} and run again.") from e
         return cls(bank, questions)
 
-
-@dataclass(frozen=True)
-class Pools:
-    """Each question's frozen pool, by train ids: question id -> demonstration ids."""
-
-    of: Mapping[Split, Mapping[str, Sequence[str]]]
-
-    @classmethod
-    def load(cls, folder: Path) -> Pools:
-        return cls(read_json(folder / "pools.json"))
-
-    @cached_property
-    def all(self) -> Mapping[str, Sequence[str]]:
-        return {**self.of["train"], **self.of["validation"]}
+    def table(self, dataset: Dataset, pools: Pools) -> SelectorTable:
+        """What the selector sees of every question of both splits."""
+        rows = {
+            question.id: (features.image[i], features.text[i])
+            for split, features in self.questions.items()
+            for i, question in enumerate(dataset.questions(split))
+        }
+        return SelectorTable.of([d.id for d in dataset.demonstrations()], self.bank, rows, pools.all)
 
 
 ENCODED_AT_ONCE = 512
@@ -182,31 +200,26 @@ def read_beams(folder: Path) -> dict[str, list[Kept]]:
 
 def candidates(
     out: Path,
-    table: SelectorTable,
-    sft_folder: Path,
+    school: School,
+    policy: Policy,
     beams_folder: Path,
     dataset: Dataset,
     scorer: Scorer,
     settings: CandidateSettings,
-    seed: int,
-    progress: Progress,
 ) -> dict[str, Any]:
-    """Propose sequences with the SFT selector and measure them."""
-    selector, _ = load_selector(sft_folder)
+    """Propose sequences with `policy` and measure them."""
     questions = {q.id: q for q in dataset.questions("train")}
     ids = list(read_beams(beams_folder))
-    proposed: list[list[tuple[tuple[int, ...], str]]] = []
     rows: list[tuple[Question, tuple[str, ...], str]] = []
-    with progress.task("propose candidates", len(ids)) as task:
+    with school.progress.task("propose candidates", len(ids)) as task:
         for start in range(0, len(ids), 256):
             part = ids[start : start + 256]
-            proposed += propose(selector, table.batch(part), part, settings, seed)
+            proposed = propose(policy, school.table.batch(part), part, settings, school.seed)
+            for question_id, found in zip(part, proposed, strict=True):
+                pool = school.table.pool_ids[question_id]
+                rows += [(questions[question_id], tuple(pool[p] for p in at), source) for at, source in found]
             task.advance(len(part))
-    for question_id, found in zip(ids, proposed, strict=True):
-        pool_ids = table.pool_ids[question_id]
-        rows += [(questions[question_id], tuple(pool_ids[p] for p in positions), source) for positions, source in found]
-    measured = scorer.candidates(rows)
-    groups = by_question(measured)
+    groups = by_question(scorer.candidates(rows))
     write_groups(out / CANDIDATES, groups)
     return shape(groups)
 
@@ -257,7 +270,7 @@ def evaluate(
     registry: Registry,
     run_id: str,
     table: SelectorTable,
-    checkpoints: Mapping[str, Path],
+    policies: Mapping[str, Policy],
     dataset: Dataset,
     pools: Pools,
     scorer: Scorer,
@@ -279,22 +292,23 @@ def evaluate(
     registry.record_questions(run_id, questions, (scorer.demonstrations[i] for i in shown))
     finished = registry.finished_cells(run_id)
     for method in settings.methods:
-        if method in LEARNED and method not in checkpoints:
+        if method in (*LEARNED, ADAPTIVE) and method not in policies:
             continue
         shots = [n for n in ((0,) if method == "zero_shot" else settings.shots) if (method, n) not in finished]
         if not shots:
             continue
         learned = None
-        if method in LEARNED:
-            selector, _ = load_selector(checkpoints[method])
-            selector.eval()
+        if method in policies:
+            policy, adaptive = policies[method], method == ADAPTIVE
 
-            def learned(n: int, selector: Any = selector) -> Sequence[Sequence[int]]:
+            def learned(n: int, policy: Policy = policy, adaptive: bool = adaptive) -> Sequence[Sequence[int]]:
                 rows: list[Sequence[int]] = []
                 for start in range(0, len(ids), 256):
-                    batch: Batch = table.batch(ids[start : start + 256])
-                    positions, _ = selector.beam(batch, n, settings.beams)
-                    rows += positions[:, 0].tolist()
+                    batch = table.batch(ids[start : start + 256])
+                    if adaptive:
+                        rows += policy.adaptive(batch, n, settings.beams)
+                    else:
+                        rows += policy.beam(batch, n, settings.beams)[0][:, 0].tolist()
                 return rows
 
         chosen = choose(method, shots, bench, scorer, settings, seed, learned)

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from leverplus_core.parts import Dataset, Floats, Split
-from leverplus_core.selector import Batch
+from leverplus_core.errors import DataError
+from leverplus_core.parts import Features, Floats
+from leverplus_core.policy import Batch
 
 
 @dataclass(frozen=True)
@@ -32,24 +33,35 @@ class SelectorTable:
     @classmethod
     def of(
         cls,
-        dataset: Dataset,
-        bank: tuple[Floats, Floats, Floats],
-        questions: Mapping[Split, tuple[Floats, Floats]],
+        bank_ids: Sequence[str],
+        bank: Features,
+        questions: Mapping[str, tuple[Floats, Floats]],
         pools: Mapping[str, Sequence[str]],
     ) -> SelectorTable:
-        """From the bank's (image, text, answer) rows and each split's (image, text) rows; `pools` by question id."""
-        at = {d.id: i for i, d in enumerate(dataset.demonstrations())}
-        ids = [q.id for split in questions for q in dataset.questions(split)]
-        query = np.concatenate([np.concatenate(rows, axis=1) for rows in questions.values()])
-        pool_rows = np.array([[at[i] for i in pools[q]] for q in ids])
+        """From the bank's rows, aligned with `bank_ids`, and each question's (image (Di,), text (Dt,)) rows.
+
+        Questions without a pool are left out. Raises DataError for a pool with a demonstration that the bank lacks, or
+        pools of several sizes.
+        """
+        assert bank.answer is not None
+        at = {d: i for i, d in enumerate(bank_ids)}
+        ids = [q for q in questions if q in pools]
+        if lacking := next(((q, d) for q in ids for d in pools[q] if d not in at), None):
+            raise DataError(
+                f"question {lacking[0]}: demonstration {lacking[1]} of its pool has no features.",
+                "Pools and features are from different data.",
+            )
+        if len({len(pools[q]) for q in ids}) > 1:
+            raise DataError("pools are of several sizes.", "Draw them anew with one k.")
+        query = [np.concatenate(questions[q]) for q in ids]
         return cls(
             row={q: i for i, q in enumerate(ids)},
             pool_ids=pools,
-            query=torch.from_numpy(query),
-            bank=torch.from_numpy(np.concatenate(bank, axis=1)),
-            pool_rows=torch.from_numpy(pool_rows),
-            image_width=bank[0].shape[1],
-            text_width=bank[1].shape[1],
+            query=torch.from_numpy(np.stack(query)),
+            bank=torch.from_numpy(np.concatenate([bank.image, bank.text, bank.answer], axis=1)),
+            pool_rows=torch.tensor([[at[d] for d in pools[q]] for q in ids], dtype=torch.long),
+            image_width=bank.image.shape[1],
+            text_width=bank.text.shape[1],
         )
 
     def similarity_of(self, question_id: str) -> np.ndarray:

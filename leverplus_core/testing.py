@@ -16,7 +16,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import permutations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import ValidationError
@@ -38,6 +40,9 @@ from leverplus_core.parts import (
 )
 from leverplus_core.prompt import PromptSettings, build_prompt
 from leverplus_core.records import Candidate, Decoding, Demonstration, Image, Prompt, Question
+
+if TYPE_CHECKING:
+    from leverplus_core.policy import Selector
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "white")
 TOLERANCE = 1e-4  # float32, whatever the batch
@@ -179,6 +184,32 @@ def check_encoder(part: Encoder, images: Sequence[Image], vlm: Vlm | None = None
     texts = ["What is this?", "red", "a much longer question, with many more words than the other two?"]
     _check_rows("texts", lambda rows: part.texts([texts[i] for i in rows], used), len(texts))
     _check_rows("images", lambda rows: part.images([images[i] for i in rows], used), len(images))
+
+
+def check_selector(part: Selector) -> None:
+    """Probabilities sum to 1, whatever the batch; a shuffled pool gives the shuffled answer; beams hold no repeats."""
+    import torch
+
+    from leverplus_core.policy import Batch
+
+    check_part(part)
+    torch.manual_seed(0)
+    policy = part.policy(6, 9).eval()
+    draw = torch.Generator().manual_seed(1)
+    query, rows, near = (torch.randn(*size, generator=draw) for size in ((3, 6), (3, 4, 9), (3, 4, 2)))
+    batch = Batch(query, rows, near)
+    pairs = torch.tensor(list(permutations(range(4), 2))).expand(3, -1, -1)
+    with torch.no_grad():
+        choices = policy.step_log_probs(batch, pairs)[0].sum(-1)
+        assert torch.allclose(choices.exp().sum(1), torch.ones(3), atol=TOLERANCE), "probabilities must sum to 1"
+        alone = torch.cat([policy.step_log_probs(batch.rows(i, i + 1), pairs[:1])[0].sum(-1) for i in range(3)])
+        assert torch.allclose(alone, choices, atol=TOLERANCE), "a question's probabilities depend on the batch"
+        order = torch.tensor([2, 0, 3, 1])
+        shuffled = Batch(query, rows[:, order], near[:, order])
+        turned = policy.step_log_probs(shuffled, order.argsort()[pairs])[0].sum(-1)
+        assert torch.allclose(turned, choices, atol=TOLERANCE), "a shuffled pool must give the shuffled answer"
+    positions, _ = policy.beam(batch, 3, 4)
+    assert all(len(set(row)) == 3 for beams in positions.tolist() for row in beams), "a sequence has no repeats"
 
 
 def check_vlm(part: Vlm, images: Sequence[Image]) -> None:

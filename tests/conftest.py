@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 from leverplus_core.parts import Part
 from leverplus_core.plugins import Catalogue
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 LAYERS = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+# A shared machine may take a hundred times as long over one example as over the next.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -54,16 +54,17 @@ def inspect(
     from leverplus_core.report import health_view
 
     file, pool, known = _located(target, registry)
-    against = load_recipe(recipe, None, {}, None) if recipe else known
+    against = load_recipe(recipe) if recipe else known
     dataset = reward = pools = None
     if against:
-        from leverplus_core.pipeline import Parts
+        from leverplus_core.files import Workspace
+        from leverplus_core.pipeline import compose
         from leverplus_core.stages import Pools
 
-        parts = Parts(against, load_catalogue(plugin))
+        parts = compose(against, Workspace(work), load_catalogue(plugin))
         dataset, reward = parts.dataset, parts.reward
         if recipe or not pool:
-            pool = work / "stages" / f"pool-{parts.fingerprints()['pool']}"
+            pool = work / "stages" / f"pool-{parts.fingerprints['pool']}"
         if (pool / "pools.json").exists():
             pools = Pools.load(pool).all
         else:

@@ -14,6 +14,7 @@ from leverplus_core.cli.options import (
     BalancerOpt,
     DatasetOpt,
     EncoderOpt,
+    ImportedOpt,
     JsonOpt,
     ModelOpt,
     PluginOpt,
@@ -21,6 +22,7 @@ from leverplus_core.cli.options import (
     RegistryOpt,
     RewardOpt,
     SamplerOpt,
+    SelectorOpt,
     SetOpt,
     WorkOpt,
     load_catalogue,
@@ -37,7 +39,7 @@ def register(app: typer.Typer) -> None:
     _stage_verb(app, "pool", "pool", "Run up to each question's frozen pool.")
     _stage_verb(app, "score", "candidates", "Run up to the measured candidates: InfoScore beams, SFT, proposals.")
     _stage_verb(app, "balance", "balance", "Run up to the balanced candidates, and print the table before and after.")
-    _stage_verb(app, "train", "grpo", "Run up to the trained selectors.")
+    _stage_verb(app, "train", "online", "Run up to the trained selectors; with --imported, no VLM is asked.")
     _stage_verb(app, "evaluate", "evaluate", "Run up to the filled grid, and print its leaderboard.")
     app.command()(check)
 
@@ -49,8 +51,10 @@ def run(
     model: ModelOpt = None,
     encoder: EncoderOpt = None,
     sampler: SamplerOpt = None,
+    selector: SelectorOpt = None,
     balancer: BalancerOpt = None,
     reward: RewardOpt = None,
+    imported: ImportedOpt = None,
     name: Annotated[str | None, typer.Option("--name", help="Name the run.")] = None,
     plugin: PluginOpt = None,
     registry: RegistryOpt = DEFAULT_REGISTRY,
@@ -58,27 +62,33 @@ def run(
     json: JsonOpt = False,
 ) -> None:
     """Run the whole job, or go on where it was stopped, and print its leaderboard."""
-    chosen = {
+    parts = {
         "dataset": dataset,
         "model": model,
         "encoder": encoder,
         "sampler": sampler,
+        "selector": selector,
         "balancer": balancer,
         "reward": reward,
     }
-    _execute(load_recipe(recipe, overrides, chosen, name), "evaluate", plugin, registry, work, json)
+    _execute(load_recipe(recipe, overrides, parts, name, imported), "evaluate", plugin, registry, work, json)
 
 
 def _stage_verb(app: typer.Typer, verb: str, until: str, help_text: str) -> None:
     def command(
         recipe: RecipeArg = "demo",
         overrides: SetOpt = None,
+        selector: SelectorOpt = None,
+        balancer: BalancerOpt = None,
+        reward: RewardOpt = None,
+        imported: ImportedOpt = None,
         plugin: PluginOpt = None,
         registry: RegistryOpt = DEFAULT_REGISTRY,
         work: WorkOpt = DEFAULT_WORK,
         json: JsonOpt = False,
     ) -> None:
-        _execute(load_recipe(recipe, overrides, {}, None), until, plugin, registry, work, json)
+        parts = {"selector": selector, "balancer": balancer, "reward": reward}
+        _execute(load_recipe(recipe, overrides, parts, None, imported), until, plugin, registry, work, json)
 
     app.command(verb, help=help_text)(command)
 
@@ -90,10 +100,11 @@ def check(
     json: JsonOpt = False,
 ) -> None:
     """Validate a recipe and its parts, load the dataset, and say what a run would do; no model is asked."""
-    from leverplus_core.pipeline import Parts
+    from leverplus_core.files import Workspace
+    from leverplus_core.pipeline import compose
 
-    loaded = load_recipe(recipe, overrides, {}, None)
-    parts = Parts(loaded, load_catalogue(plugin))
+    loaded = load_recipe(recipe, overrides)
+    parts = compose(loaded, Workspace(DEFAULT_WORK), load_catalogue(plugin))
     counts = {split: len(parts.dataset.questions(split)) for split in ("train", "validation")}
     facts = {
         "recipe": loaded.name,
@@ -107,9 +118,9 @@ def check(
 
 
 def _execute(recipe: Recipe, until: str, plugin: list[Path] | None, registry: str, work: Path, json: bool) -> None:
-    from leverplus_core.files import read_json
+    from leverplus_core.files import Workspace, read_json
     from leverplus_core.groups import balance_table
-    from leverplus_core.pipeline import Parts
+    from leverplus_core.pipeline import compose
     from leverplus_core.pipeline import run as run_recipe
     from leverplus_core.registry import Registry
     from leverplus_core.report import leaderboard_rows, leaderboard_table
@@ -122,7 +133,7 @@ def _execute(recipe: Recipe, until: str, plugin: list[Path] | None, registry: st
     if until == "evaluate":
         output.table(leaderboard_rows(store, run=result.run_id), leaderboard_table, json)
     elif until == "balance":
-        fingerprint = Parts(recipe, catalogue).fingerprints()["balance"]
+        fingerprint = compose(recipe, Workspace(work), catalogue).fingerprints["balance"]
         facts = read_json(work / "stages" / f"balance-{fingerprint}" / "balance.json")
         output.rows(balance_table(facts["before"], facts["after"]), json)
         for why, count in facts["unmet"].items():

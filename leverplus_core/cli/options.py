@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,10 @@ RegistryOpt = Annotated[
     str, typer.Option("--registry", envvar="LEVERPLUS_REGISTRY", help="Database URL of the registry.")
 ]
 WorkOpt = Annotated[Path, typer.Option("--work", envvar="LEVERPLUS_WORK", help="Folder of artefacts and measurements.")]
+ImportedOpt = Annotated[
+    Path | None,
+    typer.Option("--imported", help="Data measured elsewhere: a folder of `leverplus import`, or an rl-data file."),
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RUNS = "Composition"
 
@@ -36,6 +41,7 @@ DatasetOpt = Annotated[str | None, _part("dataset")]
 ModelOpt = Annotated[str | None, _part("model")]
 EncoderOpt = Annotated[str | None, _part("encoder")]
 SamplerOpt = Annotated[str | None, _part("sampler")]
+SelectorOpt = Annotated[str | None, _part("selector")]
 BalancerOpt = Annotated[str | None, _part("balancer")]
 RewardOpt = Annotated[str | None, _part("reward")]
 
@@ -43,11 +49,18 @@ DEFAULT_REGISTRY = "sqlite:///leverplus.db"
 DEFAULT_WORK = Path(".leverplus")
 
 
-def load_recipe(recipe: str, overrides: list[str] | None, parts: dict[str, str | None], name: str | None) -> Recipe:
+def load_recipe(
+    recipe: str,
+    overrides: list[str] | None = None,
+    parts: dict[str, str | None] | None = None,
+    name: str | None = None,
+    imported: Path | None = None,
+) -> Recipe:
     from leverplus_core.recipe import Recipe
 
-    chosen = {kind: text for kind, text in parts.items() if text}
-    extra = [f"name={name}"] if name else []
+    chosen = {kind: text for kind, text in (parts or {}).items() if text}
+    options = {"name": name, "imported.folder": imported}
+    extra = [f"{key}={json.dumps(str(value))}" for key, value in options.items() if value is not None]
     return Recipe.load(recipe, [*(overrides or []), *extra], chosen)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from leverplus_core.cli import output
-from leverplus_core.cli.options import JsonOpt, PluginOpt, RecipeArg, SetOpt, load_catalogue, load_recipe
+from leverplus_core.cli.options import DEFAULT_WORK, JsonOpt, PluginOpt, RecipeArg, SetOpt, load_catalogue, load_recipe
 
 DATA = Path("data")
 
@@ -31,12 +31,13 @@ def plan(
     json: JsonOpt = False,
 ) -> None:
     """Say what a run will ask of the VLM, the disk and the clock, stage by stage; no weights are loaded."""
-    from leverplus_core.pipeline import Parts
+    from leverplus_core.files import Workspace
+    from leverplus_core.pipeline import compose
     from leverplus_core.plan import Throughput, facts_of, plan_table
     from leverplus_core.plan import plan as plan_of
 
-    loaded = load_recipe(recipe, overrides, {}, None)
-    parts = Parts(loaded, load_catalogue(plugin))
+    loaded = load_recipe(recipe, overrides)
+    parts = compose(loaded, Workspace(DEFAULT_WORK), load_catalogue(plugin))
     found = plan_of(loaded, facts_of(parts.dataset, parts.sampler, parts.encoder, parts.vlm))
     assumed = Throughput()
     device = Throughput(prompts_per_s or assumed.prompts_per_s, images_per_s or assumed.images_per_s)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from leverplus_core.errors import DataError
-from leverplus_core.selector import Selector
+from leverplus_core.policy import Policy
 from leverplus_core.training.loop import FitResult, Groups, TrainingData, evaluate, expected_reward, fit
 from leverplus_core.training.settings import GrpoSettings
 
@@ -51,7 +51,7 @@ def loss(
 
 
 def train(
-    selector: Selector, data: TrainingData, held_out: TrainingData | None, settings: GrpoSettings, **how: Any
+    policy: Policy, data: TrainingData, held_out: TrainingData | None, settings: GrpoSettings, **how: Any
 ) -> FitResult:
     """`fit` with this loss from the policy as it is; stops when the expected held-out reward no longer rises.
 
@@ -66,7 +66,7 @@ def train(
     teaching = groups.varies.nonzero().squeeze(-1)  # (n,)
     index = teaching.tolist()
     data = TrainingData(groups.rows(teaching), lambda rows: inputs([index[row] for row in rows]))
-    data = replace(data, groups=replace(data.groups, start=evaluate(selector, data)))
+    data = replace(data, groups=replace(data.groups, start=evaluate(policy, data)))
 
     def of(log_probs: Tensor, batch: Groups, epoch: int) -> Tensor:
         del epoch
@@ -74,4 +74,4 @@ def train(
         return loss(log_probs, batch.start, batch.rewards, batch.mask, batch.varies, settings)
 
     how.setdefault("name", "grpo")
-    return fit(selector, data, held_out, settings, of, expected_reward, dropout=False, **how)
+    return fit(policy, data, held_out, settings, of, expected_reward, dropout=False, **how)

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from leverplus_core.errors import CheckpointError, DataError
 from leverplus_core.files import fingerprint, write_bytes
+from leverplus_core.policy import Batch, Policy
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.seeding import derive
-from leverplus_core.selector import Batch, Selector
 from leverplus_core.training.settings import FitSettings
 
 HELD_OUT_ROWS = 256  # questions at once where nothing is learned
@@ -77,17 +77,17 @@ class TrainingData:
         ordered = real.sort(-1).values
         repeats = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
         gaps = (real[:, 1:] >= 0) & (real[:, :-1] < 0)
-        if repeats.any() or gaps.any() or (real[:, :1] < 0).any():
-            raise DataError("a training sequence is empty, repeats a position, or has padding before its end.")
+        if repeats.any() or gaps.any():
+            raise DataError("a training sequence repeats a position, or has padding before its end.")
 
     def __len__(self) -> int:
         return len(self.groups)
 
-    def log_probs(self, selector: Selector, rows: Tensor) -> Tensor:
+    def log_probs(self, policy: Policy, rows: Tensor) -> Tensor:
         """(B, C) of the candidates of `rows`; 0 where there is none."""
         mask = self.groups.mask[rows]
         sequences = self.groups.sequences[rows].masked_fill(~mask[..., None], -1)
-        return selector.log_probs(self.inputs(rows.tolist()), sequences)
+        return policy.log_probs(self.inputs(rows.tolist()), sequences)
 
 
 Loss = Callable[[Tensor, Groups, int], Tensor]  # log-probabilities (B, C), their groups, epoch from 0 -> scalar
@@ -114,11 +114,11 @@ class _State:
 
 
 @torch.no_grad()
-def evaluate(selector: Selector, data: TrainingData) -> Tensor:
+def evaluate(policy: Policy, data: TrainingData) -> Tensor:
     """(N, C) log-probabilities of all candidates, dropout off."""
-    selector.eval()
+    policy.eval()
     parts = torch.split(torch.arange(len(data)), HELD_OUT_ROWS)
-    return torch.cat([data.log_probs(selector, rows) for rows in parts])
+    return torch.cat([data.log_probs(policy, rows) for rows in parts])
 
 
 def expected_reward(log_probs: Tensor, groups: Groups) -> Tensor:
@@ -135,7 +135,7 @@ def expected_reward(log_probs: Tensor, groups: Groups) -> Tensor:
 
 
 def fit(
-    selector: Selector,
+    policy: Policy,
     data: TrainingData,
     held_out: TrainingData | None,
     settings: FitSettings,
@@ -149,7 +149,7 @@ def fit(
     progress: Progress | None = None,
     on_curve: OnCurve | None = None,
 ) -> FitResult:
-    """Train `selector` in place and leave it with the weights of the best epoch by mean held-out `score`.
+    """Train `policy` in place and leave it with the weights of the best epoch by mean held-out `score`.
 
     The weights it came with are epoch 0 and may win; with no held-out questions the last epoch wins. `on_curve` gets
     the rows of a resumed fit's past again. Raises DataError for a loss that is not finite, CheckpointError for a
@@ -157,25 +157,25 @@ def fit(
     """
     if not len(data):
         raise DataError(f"{name}: no train question is left.", "Measure more questions, or loosen the balancer.")
-    optimiser = torch.optim.AdamW(selector.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    optimiser = torch.optim.AdamW(policy.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     steps = math.ceil(len(data) / settings.batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warm_up_then_cosine(settings, steps * settings.epochs))
-    identity = _identity(selector, data, settings, seed, name, dropout)
+    identity = _identity(policy, data, settings, seed, name, dropout)
     state = _State()
     if checkpoint_path is not None and checkpoint_path.exists():
-        state = _load(checkpoint_path, identity, selector, optimiser, schedule)
+        state = _load(checkpoint_path, identity, policy, optimiser, schedule)
     else:
-        _judge(state, selector, held_out, score, {})
+        _judge(state, policy, held_out, score, {})
     for row in state.curve:
         _tell(on_curve, row)
     with (progress or Silent()).task(name, settings.epochs * steps) as task, torch.random.fork_rng(devices=[]):
         task.advance(state.epoch * steps)
         while state.epoch < settings.epochs and not _out_of_patience(state, settings, held_out):
             torch.manual_seed(derive(seed, name, state.epoch))
-            selector.train(dropout)
+            policy.train(dropout)
             total = 0.0
             for rows in torch.split(torch.randperm(len(data)), settings.batch):
-                value = loss(data.log_probs(selector, rows), data.groups.rows(rows), state.epoch)
+                value = loss(data.log_probs(policy, rows), data.groups.rows(rows), state.epoch)
                 if not torch.isfinite(value):
                     raise DataError(
                         f"{name}: the loss is {value.item()} in epoch {state.epoch + 1}.",
@@ -183,33 +183,31 @@ def fit(
                     )
                 optimiser.zero_grad()
                 value.backward()
-                torch.nn.utils.clip_grad_norm_(selector.parameters(), settings.grad_clip)
+                torch.nn.utils.clip_grad_norm_(policy.parameters(), settings.grad_clip)
                 optimiser.step()
                 schedule.step()
                 total += value.item() * len(rows)
                 task.advance()
             state.epoch += 1
-            _judge(state, selector, held_out, score, {"loss": total / len(data)})
+            _judge(state, policy, held_out, score, {"loss": total / len(data)})
             if checkpoint_path is not None:
-                _save(checkpoint_path, identity, state, selector, optimiser, schedule)
+                _save(checkpoint_path, identity, state, policy, optimiser, schedule)
             _tell(on_curve, state.curve[-1])
-    selector.load_state_dict(state.best)
-    selector.eval()
+    policy.load_state_dict(state.best)
+    policy.eval()
     return FitResult(state.best_epoch, state.curve)
 
 
-def _judge(
-    state: _State, selector: Selector, held_out: TrainingData | None, score: Score, row: dict[str, float]
-) -> None:
+def _judge(state: _State, policy: Policy, held_out: TrainingData | None, score: Score, row: dict[str, float]) -> None:
     """Add the epoch's curve row and keep its weights when they are the best so far."""
     value = float(state.epoch)
     if held_out is not None and len(held_out):
-        value = score(evaluate(selector, held_out), held_out.groups).mean().item()
+        value = score(evaluate(policy, held_out), held_out.groups).mean().item()
         row["held_out"] = value
     state.curve.append((state.epoch, row))
     if value > state.best_score:
         state.best_epoch, state.best_score = state.epoch, value
-        state.best = copy.deepcopy(selector.state_dict())
+        state.best = copy.deepcopy(policy.state_dict())
 
 
 def _out_of_patience(state: _State, settings: FitSettings, held_out: TrainingData | None) -> bool:
@@ -232,27 +230,25 @@ def _tell(on_curve: OnCurve | None, row: CurveRow) -> None:
         on_curve(*row)
 
 
-def _identity(
-    selector: Selector, data: TrainingData, settings: FitSettings, seed: int, name: str, dropout: bool
-) -> str:
+def _identity(policy: Policy, data: TrainingData, settings: FitSettings, seed: int, name: str, dropout: bool) -> str:
     """Differs where the result would: settings, seed, starting weights, groups. Features are the caller's to name."""
     digest = hashlib.sha256()
     groups = [value for value in vars(data.groups).values() if value is not None]
-    for tensor in [*selector.state_dict().values(), *groups]:
+    for tensor in [*policy.state_dict().values(), *groups]:
         digest.update(tensor.detach().contiguous().numpy().tobytes())
     return fingerprint([settings.model_dump(mode="json"), seed, name, dropout, digest.hexdigest()])
 
 
 def _save(
-    path: Path, identity: str, state: _State, selector: Selector, optimiser: torch.optim.Optimizer, schedule: Any
+    path: Path, identity: str, state: _State, policy: Policy, optimiser: torch.optim.Optimizer, schedule: Any
 ) -> None:
     buffer = io.BytesIO()
-    content = {"identity": identity, "state": vars(state), "selector": selector.state_dict()}
+    content = {"identity": identity, "state": vars(state), "policy": policy.state_dict()}
     torch.save(content | {"optimiser": optimiser.state_dict(), "schedule": schedule.last_epoch}, buffer)
     write_bytes(path, buffer.getvalue())
 
 
-def _load(path: Path, identity: str, selector: Selector, optimiser: torch.optim.Optimizer, schedule: Any) -> _State:
+def _load(path: Path, identity: str, policy: Policy, optimiser: torch.optim.Optimizer, schedule: Any) -> _State:
     try:
         content = torch.load(path, weights_only=True)
         known = content["identity"]
@@ -260,7 +256,7 @@ def _load(path: Path, identity: str, selector: Selector, optimiser: torch.optim.
         raise CheckpointError(f"{path} is damaged ({type(e).__name__}).", "Delete it and run again.") from e
     if known != identity:
         raise CheckpointError(f"{path} is from a fit with other data or settings.", "Delete it and run again.")
-    selector.load_state_dict(content["selector"])
+    policy.load_state_dict(content["policy"])
     optimiser.load_state_dict(content["optimiser"])
     schedule.last_epoch = content["schedule"]  # the optimiser's state holds the rate itself
     return _State(**content["state"])

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leverplus_core.selector import Selector
+from leverplus_core.policy import Policy
 from leverplus_core.training.loop import FitResult, Groups, TrainingData, expected_reward, fit
 from leverplus_core.training.settings import RceSettings
 
@@ -34,7 +34,7 @@ def tau_of(epoch: int, settings: RceSettings) -> float:
 
 
 def train(
-    selector: Selector, data: TrainingData, held_out: TrainingData | None, settings: RceSettings, **how: Any
+    policy: Policy, data: TrainingData, held_out: TrainingData | None, settings: RceSettings, **how: Any
 ) -> FitResult:
     """`fit` with this loss; the epoch with the highest expected held-out reward wins."""
 
@@ -42,4 +42,4 @@ def train(
         return loss(log_probs, groups.rewards, groups.mask, tau_of(epoch, settings))
 
     how.setdefault("name", "rce")
-    return fit(selector, data, held_out, settings, of, expected_reward, **how)
+    return fit(policy, data, held_out, settings, of, expected_reward, **how)

@@ -117,7 +117,7 @@ def vlm(catalogue: Catalogue) -> Vlm:
 
 
 def _scorer(world: Dataset, vlm: Vlm, folder: Path) -> Scorer:
-    asker = Asker(lambda: vlm, vlm.identity(), MeasurementStore(folder / "m.sqlite"))
+    asker = Asker(lambda: vlm, vlm.identity, MeasurementStore(folder / "m.sqlite"))
     prompt = PromptSettings(system="Answer with one word.")
     return Scorer(asker, {d.id: d for d in world.demonstrations()}, prompt, Decoding(2, 1, 0.0))
 

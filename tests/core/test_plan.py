@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leverplus_core.candidates import CandidateSettings
+from leverplus_core.composition import Composition
 from leverplus_core.errors import DataError
 from leverplus_core.measurements import Asker, MeasurementStore
 from leverplus_core.parts import Size, Vlm
-from leverplus_core.pipeline import Parts, run
+from leverplus_core.pipeline import run
 from leverplus_core.plan import Facts, Plan, StagePlan, Throughput, candidate_prompts, facts_of, plan, search_prompts
 from leverplus_core.plugins import Catalogue
 from leverplus_core.prompt import PromptSettings
@@ -36,7 +37,7 @@ SMALL = [
 
 
 def _planned(recipe: Recipe, catalogue: Catalogue) -> Plan:
-    parts = Parts(recipe, catalogue)
+    parts = Composition(recipe, catalogue)
     return plan(recipe, facts_of(parts.dataset, parts.sampler, parts.encoder, parts.vlm))
 
 

@@ -33,7 +33,7 @@ def vlm(catalogue: Catalogue) -> Vlm:
 
 @pytest.fixture
 def scorer(world: Dataset, vlm: Vlm, tmp_path: Path) -> Scorer:
-    asker = Asker(lambda: vlm, vlm.identity(), MeasurementStore(tmp_path / "m.sqlite"))
+    asker = Asker(lambda: vlm, vlm.identity, MeasurementStore(tmp_path / "m.sqlite"))
     return Scorer(asker, {d.id: d for d in world.demonstrations()}, PROMPT, Decoding(2, 1, 0.0))
 
 
@@ -137,7 +137,7 @@ def test_nothing_is_asked_twice_and_chunks_change_nothing(
     again = scorer.logprobs(rows)
     assert again == first and scorer.asker.asked == len(rows) // 2
     monkeypatch.setattr("leverplus_core.measurements.CHUNK", 5)
-    asker = Asker(lambda: vlm, vlm.identity(), MeasurementStore(tmp_path / "other.sqlite"))
+    asker = Asker(lambda: vlm, vlm.identity, MeasurementStore(tmp_path / "other.sqlite"))
     other = Scorer(asker, scorer.demonstrations, PROMPT, scorer.decoding).logprobs(rows)
     assert [o.sum for o in other] == pytest.approx([f.sum for f in first], abs=1e-4)
 

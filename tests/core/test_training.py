@@ -13,21 +13,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from leverplus_core.checkpoint import load_selector, save_selector
+from leverplus_core.checkpoint import architecture, load_policy, save_policy
 from leverplus_core.errors import CheckpointError, DataError
-from leverplus_core.selector import Batch, Selector, SelectorSettings
+from leverplus_core.policy import Batch, Policy
 from leverplus_core.training import grpo, rce, sft
 from leverplus_core.training.loop import Groups, TrainingData, evaluate, expected_reward
 from leverplus_core.training.settings import FitSettings, GrpoSettings, RceSettings, SftSettings
+from leverplus_selectors.lever_lm import LeverLm
+from leverplus_selectors.pointer import PointerPolicy, PointerSelector
 
 torch.set_num_threads(1)
 
 YES = torch.tensor([[True, True]])
 
 
-def selector(seed: int = 0) -> Selector:
+SMALL = PointerSelector(width=16, heads=2)
+
+
+def selector(seed: int = 0) -> Policy:
     torch.manual_seed(seed)
-    return Selector(SelectorSettings(width=16, heads=2), 6, 9)
+    return SMALL.policy(6, 9)
 
 
 def training_data(questions: int = 24, pool: int = 6, candidates: int = 5, seed: int = 0) -> TrainingData:
@@ -228,10 +233,9 @@ def test_features_that_are_not_finite_stop_the_training() -> None:
 def test_a_checkpoint_gives_back_the_same_selector(tmp_path: Path) -> None:
     made, data = selector(), training_data()
     made.fit_standardiser(data.inputs([0, 1, 2]).query, data.inputs([0, 1, 2]).candidates.flatten(0, 1))
-    save_selector(tmp_path, made, {"encoder": "abc", "stage": "sft"})
-    loaded, meta = load_selector(tmp_path, {"encoder": "abc", "query_width": 6, "architecture": made.settings})
-    assert meta == {"encoder": "abc", "stage": "sft"} and not loaded.training
-    assert torch.equal(evaluate(loaded, data), evaluate(made, data))
+    save_policy(tmp_path, made, {"encoder": "abc", "stage": "sft"})
+    loaded = load_policy(tmp_path, SMALL, {"encoder": "abc", "query_width": 6})
+    assert not loaded.training and torch.equal(evaluate(loaded, data), evaluate(made, data))
 
 
 def edit(folder: Path, **changes: Any) -> None:
@@ -241,50 +245,46 @@ def edit(folder: Path, **changes: Any) -> None:
 
 def test_a_checkpoint_that_is_not_what_it_must_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no selector in"):
-        load_selector(tmp_path)
-    made = selector()
-    save_selector(tmp_path, made, {"encoder": "abc"})
+        load_policy(tmp_path, SMALL)
+    save_policy(tmp_path, selector(), {"encoder": "abc"})
     with pytest.raises(CheckpointError, match="another encoder: abc, not xyz"):
-        load_selector(tmp_path, {"encoder": "xyz"})
-    with pytest.raises(CheckpointError, match="another architecture"):
-        load_selector(tmp_path, {"architecture": SelectorSettings()})
-    architecture = made.settings.model_dump(mode="json")
-    changes: list[tuple[dict[str, Any], str]] = [
-        ({"state": "gate"}, "holds another architecture"),
-        ({"layers": 2}, "holds another architecture"),
-        ({"width": 32}, "holds another architecture"),
-        ({"wings": 2}, "does not describe a selector"),
-    ]
-    for changed, reason in changes:
-        edit(tmp_path, architecture=architecture | changed)
-        with pytest.raises(CheckpointError, match=reason) as caught:
-            load_selector(tmp_path)
+        load_policy(tmp_path, SMALL, {"encoder": "xyz"})
+    changes: list[dict[str, Any]] = [{"state": "gate"}, {"layers": 2}, {"width": 32}]
+    for other in (*(SMALL.model_copy(update=change) for change in changes), LeverLm(width=16, heads=2)):
+        with pytest.raises(CheckpointError, match="another architecture") as caught:
+            load_policy(tmp_path, other)
         assert "\n" not in str(caught.value)
-    edit(tmp_path, architecture=architecture, format=99)
+    edit(tmp_path, architecture=architecture(SMALL.model_copy(update={"layers": 2})))
+    with pytest.raises(CheckpointError, match="holds another architecture"):
+        load_policy(tmp_path, SMALL.model_copy(update={"layers": 2}))
+    edit(tmp_path, meta=3)
+    with pytest.raises(CheckpointError, match="does not describe a selector"):
+        load_policy(tmp_path, SMALL)
+    edit(tmp_path, format=99)
     with pytest.raises(CheckpointError, match="not a selector of format"):
-        load_selector(tmp_path)
+        load_policy(tmp_path, SMALL)
     (tmp_path / "selector.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot be read"):
-        load_selector(tmp_path)
+        load_policy(tmp_path, SMALL)
 
 
 def test_cut_or_stale_weights_are_refused(tmp_path: Path) -> None:
     weights = tmp_path / "selector.safetensors"
-    save_selector(tmp_path, selector(seed=1), {})
+    save_policy(tmp_path, selector(seed=1), {})
     older = weights.read_bytes()
-    save_selector(tmp_path, selector(seed=2), {})
+    save_policy(tmp_path, selector(seed=2), {})
     for data in (older, weights.read_bytes()[:-10], b""):
         weights.write_bytes(data)
         with pytest.raises(CheckpointError, match="cut or not the file"):
-            load_selector(tmp_path)
+            load_policy(tmp_path, SMALL)
 
 
 def test_a_missing_weight_is_refused(tmp_path: Path) -> None:
-    class Without(Selector):
+    class Without(PointerPolicy):
         def state_dict(self, *args: Any, **kwargs: Any) -> Any:
             whole = super().state_dict(*args, **kwargs)
             return {name: tensor for name, tensor in whole.items() if name != "look.weight"}
 
-    save_selector(tmp_path, Without(SelectorSettings(width=16, heads=2), 6, 9), {})
+    save_policy(tmp_path, Without(SMALL, 6, 9), {})
     with pytest.raises(CheckpointError, match=r"Missing key.*look\.weight"):
-        load_selector(tmp_path)
+        load_policy(tmp_path, SMALL)

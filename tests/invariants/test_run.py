@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from leverplus_core.composition import STAGES
 from leverplus_core.errors import LeverplusError
-from leverplus_core.files import read_json, read_jsonl
-from leverplus_core.pipeline import STAGES, run
+from leverplus_core.files import Workspace, read_json, read_jsonl
+from leverplus_core.pipeline import compose, run
 from leverplus_core.progress import Silent
 from leverplus_core.recipe import Recipe
 from leverplus_core.registry import Registry
@@ -78,17 +79,12 @@ def test_one_pool_a_question_at_all_stages(finished: tuple[Path, str]) -> None:
 
 def test_labels_are_positions_in_the_question_s_own_pool(finished: tuple[Path, str]) -> None:
     from leverplus_core.learning import training_data
-    from leverplus_core.pipeline import Parts
-    from leverplus_core.plugins import Catalogue
     from leverplus_core.stages import EncodedData, Pools, read_beams
-    from leverplus_core.table import SelectorTable
 
     folder, _ = finished
-    dataset = Parts(_small(), Catalogue.load()).dataset
+    dataset = compose(_small(), Workspace(folder / "work")).dataset
     encoded, pools = EncodedData.load(_stage(folder, "encode")), Pools.load(_stage(folder, "pool"))
-    assert encoded.bank.answer is not None
-    bank = (encoded.bank.image, encoded.bank.text, encoded.bank.answer)
-    table = SelectorTable.of(dataset, bank, {s: (f.image, f.text) for s, f in encoded.questions.items()}, pools.all)
+    table = encoded.table(dataset, pools)
     beams = read_beams(_stage(folder, "beams"))
     data = training_data(table, {q: [(k.demonstrations, k.score) for k in kept] for q, kept in beams.items()})
     by_id = {d.id: i for i, d in enumerate(dataset.demonstrations())}

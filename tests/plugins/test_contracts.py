@@ -8,6 +8,7 @@ import pytest
 
 from leverplus_core.parts import Balancer, Dataset, Encoder, Part, Reward, Sampler, Vlm
 from leverplus_core.plugins import KINDS, Catalogue, Entry
+from leverplus_core.policy import Selector
 from leverplus_core.records import Image
 from leverplus_core.testing import (
     check_balancer,
@@ -15,6 +16,7 @@ from leverplus_core.testing import (
     check_encoder,
     check_reward,
     check_sampler,
+    check_selector,
     check_vlm,
     tiny_pictures,
 )
@@ -23,6 +25,7 @@ PARTS = [entry for entry in Catalogue.load(disabled="").entries() if entry.distr
 BUILT_IN = {
     "dataset": {"demo_world", "jsonl", "vqa_json"},
     "encoder": {"clip", "sentence", "vlm"},
+    "selector": {"pointer", "lever_lm"},
     "sampler": {"rand", "text_sim", "img_sim", "mix"},
     "vlm": {"qwen2_5_vl", "caption_lm"},
     "balancer": {"top_pn", "keep_all"},
@@ -61,6 +64,8 @@ def test_part_keeps_its_contract(
             check_encoder(part, images, vlm)
         case Vlm():
             check_vlm(part, images)
+        case Selector():
+            check_selector(part)
         case Dataset():
             check_dataset(part)
         case _:

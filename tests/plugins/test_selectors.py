@@ -1,9 +1,9 @@
-"""The selector: probabilities, beams and samples agree, the pool's order means nothing, and it learns."""
+"""Selectors: probabilities, beams and samples agree, a pool's order means nothing, they learn, they stop."""
 
 from __future__ import annotations
 
 import itertools
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from leverplus_core.errors import DataError
-from leverplus_core.selector import Batch, Selector, SelectorSettings
-from leverplus_core.training import sft
+from leverplus_core.policy import Batch, Policy
+from leverplus_core.training import rce, sft
 from leverplus_core.training.loop import Groups, TrainingData
-from leverplus_core.training.settings import SftSettings
+from leverplus_core.training.settings import RceSettings, SftSettings
+from leverplus_selectors.lever_lm import LeverLm
+from leverplus_selectors.pointer import PointerPolicy, PointerSelector
 
 torch.set_num_threads(1)
 
@@ -24,9 +26,9 @@ State = Literal["none", "gate", "gru"]
 STATES: tuple[State, ...] = ("none", "gate", "gru")
 
 
-def small(state: State = "gru", layers: int = 1, seed: int = 0) -> Selector:
+def small(state: State = "gru", layers: int = 1, seed: int = 0, **more: Any) -> PointerPolicy:
     torch.manual_seed(seed)
-    made = Selector(SelectorSettings(width=16, heads=2, layers=layers, state=state), 6, 9)
+    made = PointerSelector(width=16, heads=2, layers=layers, state=state, **more).policy(6, 9)
     assert made.weigh is not None
     torch.nn.init.constant_(made.weigh.weight, 0.05)  # so that the similarities take part
     return made.eval()
@@ -45,11 +47,69 @@ def all_sequences(questions: int, pool: int, shots: int) -> Tensor:
     return torch.tensor(list(itertools.permutations(range(pool), shots))).expand(questions, -1, -1)
 
 
-@pytest.mark.parametrize("state", STATES)
+def lever_lm(seed: int = 0, stop: bool = False) -> Policy:
+    torch.manual_seed(seed)
+    return LeverLm(width=16, heads=2, stop=stop).policy(6, 9).eval()
+
+
+def every_kind() -> list[Any]:
+    """Each setting of each selector that changes how a sequence is scored."""
+    pointers: list[dict[str, Any]] = [
+        *({"state": state} for state in STATES),
+        *({"score": score} for score in ("dot", "additive")),
+        {"diversity": "mmr"},
+        {"score": "additive", "diversity": "mmr", "state": "gate"},
+    ]
+    named = [pytest.param(small(**kind), id="pointer-" + "-".join(kind.values())) for kind in pointers]
+    return [*named, pytest.param(lever_lm(), id="lever_lm")]
+
+
+@pytest.mark.parametrize("policy", every_kind())
 @pytest.mark.parametrize("shots", [1, 2, 3])
-def test_probabilities_of_all_sequences_sum_to_one(state: State, shots: int) -> None:
-    logp = small(state).log_probs(batch(), all_sequences(3, 5, shots))
+def test_probabilities_of_all_sequences_sum_to_one(policy: Policy, shots: int) -> None:
+    logp = policy.log_probs(batch(), all_sequences(3, 5, shots))
     torch.testing.assert_close(logp.exp().sum(1), torch.ones(3))
+
+
+@pytest.mark.parametrize("policy", [small(stop=True), small("gate", stop=True), lever_lm(stop=True)])
+def test_with_a_learned_stop_the_sequences_of_all_lengths_sum_to_one(policy: Policy) -> None:
+    b, pool = batch(pool=3), 3
+    total = torch.zeros(3)
+    for shots in range(pool):
+        total += policy.log_probs(b, all_sequences(3, pool, shots) if shots else torch.full((3, 1, 1), -1)).exp().sum(1)
+    # Of the full length only the choices count: with nothing left to choose, whether to stop is no question.
+    choices, stops = policy.step_log_probs(b, all_sequences(3, pool, pool))
+    total += (choices.sum(-1) + stops[..., :-1].sum(-1)).exp().sum(1)
+    torch.testing.assert_close(total, torch.ones(3))
+
+
+def test_mmr_prefers_what_is_unlike_the_chosen() -> None:
+    plain, diverse, b = small("none"), small("none", diversity="mmr", mmr_weight=0.9), batch(questions=1)
+    b.candidates[0, 1] = b.candidates[0, 0]  # a twin of the first
+    twin = torch.tensor([[[0, 1]]])
+
+    def odds(policy: Policy) -> float:
+        return policy.step_log_probs(b, twin)[0][0, 0, 1].exp().item()
+
+    assert odds(diverse) < odds(plain) / 10
+
+
+def test_dot_and_bilinear_start_alike_and_only_the_latter_learns_what_to_look_for() -> None:
+    dot, bilinear = small(score="dot"), small(score="bilinear")
+    names = {name for name, _ in bilinear.named_parameters()} - {name for name, _ in dot.named_parameters()}
+    assert names == {"look.weight"} and torch.equal(bilinear.look.weight, torch.eye(16))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("policy", every_kind())
+def test_each_kind_is_trained_through_every_weight_that_it_has(policy: Policy) -> None:
+    policy.log_probs(batch(), all_sequences(3, 5, 2)).logsumexp(1).sum().neg().add(
+        policy.log_probs(batch(), torch.tensor([[[0, 1]]]).expand(3, 1, 2)).sum()
+    ).backward()
+    dead = {
+        n for n, p in policy.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.isfinite().all())
+    }
+    # A GPT-2 of one pass has positions that no sequence here reaches, but they are one tensor with those that are.
+    assert not dead
 
 
 @given(seed=st.integers(0, 1000), layers=st.integers(1, 3), state=st.sampled_from(STATES))
@@ -78,7 +138,7 @@ def test_a_wide_beam_is_exact_search(state: State) -> None:
 def test_steps_sum_to_the_whole_and_padding_counts_nothing() -> None:
     selector, b = small(), batch()
     padded = torch.tensor([[2, 0, -1, -1], [1, -1, -1, -1], [-1, -1, -1, -1]]).expand(3, -1, -1)
-    steps = selector.step_log_probs(b, padded)  # (B, C, T)
+    steps = selector.step_log_probs(b, padded)[0]  # (B, C, T)
     assert steps.shape == (3, 3, 4) and (steps[:, 0, 2:] == 0).all() and (steps[:, 2] == 0).all()
     torch.testing.assert_close(selector.log_probs(b, padded[:, :1]), selector.log_probs(b, padded[:, :1, :2]))
     torch.testing.assert_close(steps.sum(-1), selector.log_probs(b, padded))
@@ -87,9 +147,12 @@ def test_steps_sum_to_the_whole_and_padding_counts_nothing() -> None:
     assert gradients and all(torch.isfinite(g).all() for g in gradients)
 
 
+FOUR = torch.tensor([[0, 2], [1, 2], [0, 3], [1, 3]])
+
+
 @pytest.mark.parametrize("state", STATES)
 def test_what_was_chosen_changes_the_next_choice_unless_there_is_no_state(state: State) -> None:
-    logp = small(state).step_log_probs(batch(), torch.tensor([[0, 2], [1, 2], [0, 3], [1, 3]]).expand(3, -1, -1))[
+    logp = small(state).step_log_probs(batch(), torch.tensor([[0, 2], [1, 2], [0, 3], [1, 3]]).expand(3, -1, -1))[0][
         ..., 1
     ]
     odds = (logp[:, 0] - logp[:, 2]) - (logp[:, 1] - logp[:, 3])  # of 2 against 3, after 0 against after 1
@@ -143,7 +206,7 @@ def test_mistakes_are_one_line() -> None:
     with pytest.raises(DataError, match="features have 5 and 9 columns"):
         selector.encode(Batch(b.query[:, :5], b.candidates, b.similarity))
     with pytest.raises(ValueError, match="multiple of heads"):
-        SelectorSettings(width=10, heads=4)
+        PointerSelector(width=10, heads=4)
 
 
 class MatchingTask:
@@ -190,7 +253,7 @@ class MatchingTask:
 def test_it_learns_the_matching_rule_from_few_questions() -> None:
     task = MatchingTask(1000)
     torch.manual_seed(0)
-    selector = Selector(SelectorSettings(width=64), 64, 96)
+    selector = PointerSelector(width=64).policy(64, 96)
     selector.fit_standardiser(task.query[:500], task.bank)
     sft.train(selector, task.data(0, 430), task.data(430, 500), SftSettings(epochs=20, lr=2e-3), seed=0)
     unseen = task.inputs(list(range(500, 1000)))
@@ -198,3 +261,47 @@ def test_it_learns_the_matching_rule_from_few_questions() -> None:
     learned = task.right[500:].gather(1, positions[:, 0]).float().mean()
     nearest = task.right[500:].gather(1, unseen.similarity.sum(-1).argmax(1, keepdim=True)).float().mean()
     assert nearest < 0.6 and learned > 0.85, (nearest, learned)
+
+
+def test_lever_lm_learns_the_matching_rule_too() -> None:
+    task = MatchingTask(1000)
+    torch.manual_seed(0)
+    policy = LeverLm(width=64).policy(64, 96)
+    policy.fit_standardiser(task.query[:500], task.bank)
+    sft.train(policy, task.data(0, 430), task.data(430, 500), SftSettings(epochs=20, lr=2e-3), seed=0)
+    unseen = task.inputs(list(range(500, 1000)))
+    learned = task.right[500:].gather(1, policy.beam(unseen, 1, 1)[0][:, 0]).float().mean()
+    assert learned > 2 * task.right[500:].float().mean(), learned  # far above chance, if below the pointer network
+
+
+@pytest.mark.parametrize("kind", [PointerSelector, LeverLm])
+def test_it_learns_when_to_stop(kind: Any) -> None:
+    """Questions whose first feature is positive are right with one demonstration, the others with two only."""
+    g = torch.Generator().manual_seed(0)
+    n, pool = 240, 5
+    query, candidates = torch.randn(n, 6, generator=g), torch.randn(n, pool, 9, generator=g)
+    similarity = torch.zeros(n, pool, 2)
+    easy = query[:, 0] > 0
+    sequences = torch.tensor([[-1, -1], [0, -1], [0, 1]]).expand(n, -1, -1)
+    # Right is 1; each demonstration shown costs a tenth, so that one is better than two where it is enough.
+    rewards = torch.stack([torch.zeros(n), torch.where(easy, 0.9, -0.1), torch.full((n,), 0.8)], dim=1)
+    mask = torch.ones(n, 3, dtype=torch.bool)
+
+    def inputs(rows: list[int]) -> Batch:
+        return Batch(query[rows], candidates[rows], similarity[rows])
+
+    torch.manual_seed(0)
+    policy = kind(width=32, heads=2, stop=True).policy(6, 9)
+    data = TrainingData(Groups(sequences[:200], mask[:200], rewards[:200]), inputs)
+    settings = RceSettings(epochs=40, lr=3e-3, tau_start=0.05, tau_end=0.02)
+    rce.train(policy, data, None, settings, seed=0)
+    lengths = torch.tensor([len(row) for row in policy.adaptive(inputs(list(range(200, 240))), 2, 1)])
+    right = (lengths == torch.where(easy[200:], 1, 2)).float().mean()
+    assert right >= 0.85, (right, lengths)
+
+
+def test_a_selector_that_cannot_stop_says_so() -> None:
+    with pytest.raises(DataError, match="no learned stop"):
+        small().adaptive(batch(), 2, 1)
+    with pytest.raises(ValueError, match="stop needs a state"):
+        PointerSelector(state="none", stop=True)

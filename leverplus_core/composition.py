@@ -1,0 +1,142 @@
+"""A recipe's parts, built, and what each stage's result depends on."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, TypeVar, cast
+
+from leverplus_core.files import fingerprint
+from leverplus_core.interchange.folder import Content, ImportedFolder
+from leverplus_core.parts import Balancer, Dataset, Encoder, Part, Reward, Sampler, Vlm
+from leverplus_core.plugins import Catalogue
+from leverplus_core.policy import Selector
+from leverplus_core.recipe import PARTS, PartSpec, Recipe
+
+STAGES = (
+    "encode", "pool", "beams", "sft", "candidates", "mine", "balance", "rce", "grpo", "online", "evaluate",
+)  # fmt: skip
+"""In the order in which they run."""
+FORMAT = 2
+"""Raised when a change of the code changes what a stage writes, so that old artefacts are not mistaken for new."""
+GIVEN: dict[str, Content] = {"encode": "features", "pool": "pools", "beams": "beams", "candidates": "candidates"}
+"""Stages whose result an imported folder can hold, and the name that it has there."""
+
+P = TypeVar("P", bound=Part)
+
+
+class Composition:
+    """The built parts of a recipe, each when it is first asked for; the VLM's weights are loaded when it is asked."""
+
+    def __init__(self, recipe: Recipe, catalogue: Catalogue, imported: ImportedFolder | None = None) -> None:
+        self.recipe, self.catalogue, self.imported = recipe, catalogue, imported
+        self._built: dict[str, Part] = {}
+        for key in PARTS:
+            if not (self.closed and key in ("dataset", "model", "encoder", "sampler")):
+                self._part(key)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the imported folder is all there is: its features are of no dataset that could be asked."""
+        return self.imported is not None and self.recipe.imported.features and self.imported.has("features")
+
+    def gives(self, stage: str) -> bool:
+        """Whether the imported folder holds the result of `stage`."""
+        if self.imported is None or stage not in GIVEN:
+            return False
+        if stage == "encode":
+            return self.closed
+        if stage == "pool":
+            return self.closed and self.imported.has("pools")  # else the dataset's other questions need pools too
+        return self.imported.has(GIVEN[stage])
+
+    def _part(self, key: str) -> Part:
+        if key not in self._built:
+            spec: PartSpec = getattr(self.recipe, key)
+            where = self.recipe.where(f"{key}.name") or self.recipe.where(key)
+            self._built[key] = self.catalogue.build(_kind(key), spec.name, spec.settings, where=where)
+        return self._built[key]
+
+    @property
+    def dataset(self) -> Dataset:
+        return cast(Dataset, self._part("dataset"))
+
+    @property
+    def vlm(self) -> Vlm:
+        return cast(Vlm, self._part("model"))
+
+    @property
+    def encoder(self) -> Encoder:
+        return cast(Encoder, self._part("encoder"))
+
+    @property
+    def sampler(self) -> Sampler:
+        return cast(Sampler, self._part("sampler"))
+
+    @property
+    def selector(self) -> Selector:
+        return cast(Selector, self._part("selector"))
+
+    @property
+    def balancer(self) -> Balancer:
+        return cast(Balancer, self._part("balancer"))
+
+    @property
+    def reward(self) -> Reward:
+        return cast(Reward, self._part("reward"))
+
+    def identity(self, key: str) -> object:
+        """A part's name and what its result depends on."""
+        return [getattr(self.recipe, key).name, self._part(key).identity()]
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Each stage's fingerprint: its settings, its parts, and the stages that it reads."""
+        r = self.recipe
+        scoring, training = r.scoring, r.training
+        of: dict[str, str] = {}
+
+        def plain(settings: Any) -> object:
+            return settings.model_dump(mode="json")
+
+        def stage(name: str, *inputs: object) -> None:
+            if self.imported is not None and self.gives(name):
+                inputs = (self.imported.fingerprint,)
+            of[name] = fingerprint([FORMAT, name, *inputs])
+
+        imported = self.imported.fingerprint if self.imported is not None else None
+        if self.closed:
+            stage("encode")
+            stage("pool")
+            model: object = None
+        else:
+            needs_model = self.identity("model") if self.encoder.needs_vlm else None
+            stage("encode", self.identity("dataset"), self.identity("encoder"), needs_model)
+            features = of["encode"] if self.sampler.needs_features() else None
+            stage("pool", self.identity("dataset"), self.identity("sampler"), features, r.seed)
+            model = [self.identity("model"), r.task, plain(r.prompt)]
+        stage("beams", of["pool"], model, plain(scoring.beams), scoring.questions, r.seed, imported)
+        school = [self.identity("selector"), training.held_out, r.seed, of["encode"]]
+        stage("sft", of["beams"], school, plain(training.sft))
+        measured = [model, plain(r.decoding), scoring.correct_at]
+        stage("candidates", of["sft"], measured, plain(scoring.candidates))
+        stage("mine", of["candidates"], of["encode"], measured, plain(scoring.mining), r.seed)
+        stage("balance", of["mine"], self.identity("balancer"), r.seed)
+        stage("rce", of["balance"], of["sft"], school, self.identity("reward"), plain(training.rce))
+        stage("grpo", of["rce"], of["balance"], school, self.identity("reward"), plain(training.grpo))
+        online = [plain(training.online), plain(getattr(training, training.online.loss))]
+        stage("online", of["grpo"], of["balance"], measured, *online)
+        trained = [of[name] for name in ("sft", "rce", "grpo", "online")]
+        stage("evaluate", *trained, plain(r.evaluation), plain(r.decoding))
+        return of
+
+    def provenance(self) -> list[dict[str, str]]:
+        """Kind, name, distribution and version of each part in use, for the registry."""
+        rows = []
+        for key in self._built:
+            entry = self.catalogue.entry(_kind(key), getattr(self.recipe, key).name)
+            rows.append({"kind": key, "name": entry.name, "distribution": entry.distribution, "version": entry.version})
+        return rows
+
+
+def _kind(key: str) -> str:
+    return "vlm" if key == "model" else key
