@@ -11,7 +11,8 @@ from leverplus_core.errors import DataError
 from leverplus_core.files import fingerprint
 from leverplus_core.groups import CANDIDATES
 from leverplus_core.interchange.features import read_features
-from leverplus_core.interchange.importing import FEATURES, POOLS, import_rl_data
+from leverplus_core.interchange.importing import import_rl_data
+from leverplus_core.interchange.layout import BEAMS, FEATURES, POOLS
 from leverplus_core.interchange.manifest import MANIFEST, Manifest, hash_of
 from leverplus_core.interchange.rows import Rows
 from leverplus_core.parts import Features
@@ -21,7 +22,7 @@ Content = Literal["candidates", "pools", "beams", "features"]
 FILES: dict[Content, str] = {
     "candidates": CANDIDATES,
     "pools": POOLS,
-    "beams": "beams.jsonl",
+    "beams": BEAMS,
     "features": FEATURES,
 }
 
@@ -77,5 +78,9 @@ def ensure_imported(
     made_from = [hash_of(source), correct_at, mixed_shots, rows.identity()]
     root = work / "imported" / fingerprint(made_from)
     if not (root / MANIFEST).is_file():
-        import_rl_data(source, root, rows, correct_at=correct_at, mixed_shots=mixed_shots, progress=progress)
+        try:
+            import_rl_data(source, root, rows, correct_at=correct_at, mixed_shots=mixed_shots, progress=progress)
+        except DataError:
+            if not (root / MANIFEST).is_file():  # else another run has just made it
+                raise
     return ImportedFolder.load(root)

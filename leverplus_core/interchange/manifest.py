@@ -7,6 +7,7 @@ old folder or the new one.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -71,11 +72,14 @@ def building(root: Path) -> Iterator[Path]:
                     _link(path, scratch / path.name)
             yield scratch
             if _manifest_bytes(root) != began:
-                raise DataError(f"{root} was changed by another import meanwhile.", "Run the same command again.")
+                raise _meanwhile(root)
             if began:
                 root.rename(_previous(root))
-            scratch.rename(root)
-            shutil.rmtree(_previous(root), ignore_errors=True)
+            try:
+                scratch.rename(root)
+            except OSError as e:
+                raise _meanwhile(root) if e.errno in (errno.ENOTEMPTY, errno.EEXIST) else e from e
+            recover(root)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
             recover(root)
@@ -88,8 +92,12 @@ def seal(scratch: Path, imports: Mapping[Kind, Mapping[str, Any]]) -> None:
 
 
 def recover(root: Path) -> None:
-    """Put back the folder of an import that was killed between taking the old one away and placing the new one."""
-    if not root.exists() and _previous(root).is_dir():
+    """End an exchange of folders that was killed half way: the old one goes back where the new one is not there yet."""
+    if not _previous(root).is_dir():
+        return
+    if root.exists():
+        shutil.rmtree(_previous(root), ignore_errors=True)
+    else:
         _previous(root).rename(root)
 
 
@@ -100,6 +108,10 @@ def hash_of(path: Path) -> str:
             return hashlib.file_digest(f, "sha256").hexdigest()
     except OSError as e:
         raise DataError(f"{path} cannot be read: {e.strerror or e}.", "Check the path.") from e
+
+
+def _meanwhile(root: Path) -> DataError:
+    return DataError(f"{root} was changed by another import meanwhile.", "Run the same command again.")
 
 
 def _previous(root: Path) -> Path:

@@ -12,20 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from leverplus_core.errors import DataError
+from leverplus_core.interchange.checks import OWN, OWN_IMAGE, TWICE, Allowed, integers, number, share, text
+from leverplus_core.interchange.not_kept import NotKept
 from leverplus_core.interchange.rows import Rows
-from leverplus_core.interchange.tally import Tally
 from leverplus_core.records import Candidate
 
-OWN = "the question among its own demonstrations"
-OWN_IMAGE = "a demonstration shows the question's image"
-TWICE = "there twice, measured alike"
 FAILED = "its evaluation had failed"
 OWN_IN_POOL = "pool: the question, or one with its image"
 REPEAT_IN_POOL = "pool: a demonstration that is in it already"
 
 UNKNOWN_SOURCE = "unknown"
-ROUNDING = 1e-6
-"""How far beyond [0, 1] a probability may be."""
 NOISE = 1e-3
 """Two measurements of one sequence whose probabilities are nearer than this are alike: batches on a GPU differ more."""
 
@@ -51,7 +47,7 @@ class Entry:
         return list(dict.fromkeys(d for c in self.candidates for d in c.demonstrations))
 
 
-def read_entry(key: str, value: Any, rows: Rows, correct_at: float, dropped: Tally) -> Entry:
+def read_entry(key: str, value: Any, rows: Rows, correct_at: float, dropped: NotKept) -> Entry:
     """Parse and check one entry. What can be left out (leaks, repeats) goes to `dropped`; all else raises DataError."""
     where = f"question {key}"
     if not (key.isascii() and key.isdigit()):
@@ -67,8 +63,8 @@ def read_entry(key: str, value: Any, rows: Rows, correct_at: float, dropped: Tal
     row = int(key)
     entry = Entry(rows.id_of(row), row, None, _check_query(value.get("query"), row, rows, where))
     numbers = value.get("candidate_pool_ids")
-    pool = None if numbers is None else _integers(numbers, f"{where}: candidate_pool_ids")
-    shows = _Allowed(entry.question_id, rows)
+    pool = None if numbers is None else integers(numbers, f"{where}: candidate_pool_ids")
+    shows = Allowed(entry.question_id, rows)
     if pool is not None:
         kept: dict[str, None] = {}
         for number in pool:
@@ -141,21 +137,6 @@ def fresh_row(candidate: Candidate, rows: Rows, pool: Mapping[int, int] | None) 
     return row
 
 
-class _Allowed:
-    """Whether a demonstration may be shown: not the question itself, nor, where images are known, its image."""
-
-    def __init__(self, question_id: str, rows: Rows) -> None:
-        self._id, self._rows = question_id, rows
-        own = rows.question(question_id)
-        self._image = own.image.id if own else None
-
-    def may(self, demonstration: str) -> bool:
-        if demonstration == self._id:
-            return False
-        shown = self._rows.question(demonstration)
-        return shown is None or shown.image.id != self._image
-
-
 def _check_query(query: Any, row: int, rows: Rows, where: str) -> str | None:
     """The text of the question, where the file has it. Raises DataError where the file names another question."""
     if query is None:
@@ -178,7 +159,7 @@ def _resolve(given: Mapping[str, Any], pool: Sequence[int] | None, at: str) -> t
     """The rows that a candidate points to."""
     if given.get("pointer") is None:
         raise DataError(f"{at} has no pointer.", "Every candidate needs pointer and vqa_acc_score.")
-    pointer = _integers(given["pointer"], f"{at}: pointer")
+    pointer = integers(given["pointer"], f"{at}: pointer")
     numbers = pointer
     if pool is not None:
         outside = next((p for p in pointer if p >= len(pool)), None)
@@ -190,7 +171,7 @@ def _resolve(given: Mapping[str, Any], pool: Sequence[int] | None, at: str) -> t
         numbers = [pool[p] for p in pointer]
     said = given.get("pointer_global")
     if said is not None:
-        said = _integers(said, f"{at}: pointer_global")
+        said = integers(said, f"{at}: pointer_global")
         if pool is None and len(said) == len(pointer):
             numbers = said
         elif said != numbers:
@@ -208,21 +189,21 @@ def _candidate(
 ) -> Candidate:
     if given.get("vqa_acc_score") is None:
         raise DataError(f"{at} has no vqa_acc_score.", "Every candidate needs pointer and vqa_acc_score.")
-    accuracy = _share(given, "vqa_acc_score", at)
-    probability, nearness = _share(given, "vqa_gt_prob", at), _share(given, "vqa_rel_score", at)
+    accuracy = share(given, "vqa_acc_score", at)
+    probability, nearness = share(given, "vqa_gt_prob", at), share(given, "vqa_rel_score", at)
     assert accuracy is not None
-    prediction = _text(given, "vqa_pred_answer", at) or ""
-    raw = _text(given, "vqa_raw_generation", at)
+    prediction = text(given, "vqa_pred_answer", at) or ""
+    raw = text(given, "vqa_raw_generation", at)
     return Candidate(
         question_id=question_id,
         demonstrations=demonstrations,
-        source=_text(given, "gen_method", at) or UNKNOWN_SOURCE,
+        source=text(given, "gen_method", at) or UNKNOWN_SOURCE,
         raw_text=prediction if raw is None else raw,
         prediction=prediction,
         accuracy=accuracy,
         correct=accuracy >= correct_at,
         logprob=math.log(probability) if probability else None,
-        info_score=_number(given, "info_score", at),
+        info_score=number(given, "info_score", at),
         nearness=nearness,
     )
 
@@ -240,34 +221,3 @@ def _check_alike(a: Candidate, b: Candidate, numbers: Sequence[int], at: str) ->
             f"{at}: {list(numbers)} comes twice, with {name} {one!r} and {other!r}.",
             "One sequence has one measurement: remove the wrong one.",
         )
-
-
-def _integers(value: Any, at: str) -> list[int]:
-    if not isinstance(value, list) or not all(type(v) is int and v >= 0 for v in value):
-        raise DataError(f"{at} is no list of row numbers or positions: {str(value)[:60]}.")
-    return value
-
-
-def _number(given: Mapping[str, Any], name: str, at: str) -> float | None:
-    value = given.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DataError(f"{at}: {name} {str(value)[:40]!r} is no finite number.")
-    return float(value)
-
-
-def _share(given: Mapping[str, Any], name: str, at: str) -> float | None:
-    value = _number(given, name, at)
-    if value is None:
-        return None
-    if not -ROUNDING <= value <= 1 + ROUNDING:
-        raise DataError(f"{at}: {name} {value:g} is not in [0, 1].", "Accuracies and probabilities are shares of 1.")
-    return min(max(value, 0.0), 1.0)
-
-
-def _text(given: Mapping[str, Any], name: str, at: str) -> str | None:
-    value = given.get(name)
-    if value is not None and not isinstance(value, str):
-        raise DataError(f"{at}: {name} {str(value)[:40]!r} is no text.")
-    return value

@@ -1,4 +1,4 @@
-"""What was not kept, and why: counts, with the first few as examples."""
+"""What an import leaves out, and why: counts, with the first few as examples."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 EXAMPLES = 3
 
 
-class Tally:
+class NotKept:
     """Counts by reason."""
 
     def __init__(self) -> None:
@@ -23,3 +23,6 @@ class Tally:
     def summary(self) -> dict[str, dict[str, object]]:
         """reason -> {count, examples}"""
         return {reason: {"count": count, "examples": self.examples[reason]} for reason, count in self.counts.items()}
+
+    def __str__(self) -> str:
+        return "; ".join(f"{count:,} x {reason}" for reason, count in self.counts.items())
