@@ -6,12 +6,31 @@ A new form is one more function here, with `@imports.command("name")` above it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from leverplus_core.cli import output
-from leverplus_core.cli.options import DEFAULT_REGISTRY, JsonOpt, RegistryOpt
+from leverplus_core.cli.options import (
+    DEFAULT_REGISTRY,
+    DEFAULT_WORK,
+    JsonOpt,
+    PluginOpt,
+    RegistryOpt,
+    RowsOpt,
+    WorkOpt,
+    load_rows,
+)
+
+if TYPE_CHECKING:
+    from leverplus_core.interchange.derived import Summary
+
+FolderOpt = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", metavar="FOLDER", help="The folder to import into; else WORK/imported/<name of FILE>."),
+]
+MixedOpt = Annotated[bool, typer.Option("--mixed-shots", help="Take sequences of several lengths.")]
+ReplaceOpt = Annotated[bool, typer.Option("--replace", help="Replace what the folder holds of this kind.")]
 
 imports = typer.Typer(
     name="import",
@@ -55,3 +74,75 @@ def table(
         "cells": len(found.cells),
     }
     output.facts(facts, json)
+
+
+@imports.command("rl-data")
+def rl_data(
+    file: Annotated[Path, typer.Argument(metavar="FILE.json", help="A Lever-Plus rl_data_*.json, of any size.")],
+    out: FolderOpt = None,
+    recipe: RowsOpt = None,
+    correct_at: Annotated[
+        float, typer.Option("--correct-at", min=0.0, max=1.0, help="A candidate is correct from this accuracy on.")
+    ] = 0.5,
+    mixed_shots: MixedOpt = False,
+    replace: ReplaceOpt = False,
+    plugin: PluginOpt = None,
+    work: WorkOpt = DEFAULT_WORK,
+    json: JsonOpt = False,
+) -> None:
+    """Read candidates, pools and rewards, and say what was kept; training can start from the folder."""
+    from leverplus_core.interchange.importing import import_rl_data
+
+    folder, rows = _folder(out, work, file), load_rows(recipe, plugin)
+    with output.Bars() as bars:
+        summary = import_rl_data(
+            file, folder, rows, correct_at=correct_at, mixed_shots=mixed_shots, replace=replace, progress=bars
+        )
+    _show(folder, summary, json)
+
+
+@imports.command("beams")
+def beams(
+    file: Annotated[Path, typer.Argument(metavar="FILE.json", help="A Lever-Plus file of InfoScore beams.")],
+    out: FolderOpt = None,
+    recipe: RowsOpt = None,
+    mixed_shots: MixedOpt = False,
+    replace: ReplaceOpt = False,
+    plugin: PluginOpt = None,
+    work: WorkOpt = DEFAULT_WORK,
+    json: JsonOpt = False,
+) -> None:
+    """Read the sequences that SFT learns from, and say what was kept."""
+    from leverplus_core.interchange.importing import import_beams
+
+    folder, rows = _folder(out, work, file), load_rows(recipe, plugin)
+    with output.Bars() as bars:
+        summary = import_beams(file, folder, rows, mixed_shots=mixed_shots, replace=replace, progress=bars)
+    _show(folder, summary, json)
+
+
+@imports.command("embeddings")
+def embeddings(
+    file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="A tensor of floats, a row a train question.")],
+    out: FolderOpt = None,
+    recipe: RowsOpt = None,
+    replace: ReplaceOpt = False,
+    plugin: PluginOpt = None,
+    work: WorkOpt = DEFAULT_WORK,
+    json: JsonOpt = False,
+) -> None:
+    """Read query_embeddings.pt as the features of questions and demonstrations."""
+    from leverplus_core.interchange.importing import import_embeddings
+
+    folder = _folder(out, work, file)
+    _show(folder, import_embeddings(file, folder, load_rows(recipe, plugin), replace=replace), json)
+
+
+def _folder(out: Path | None, work: Path, file: Path) -> Path:
+    return out or work / "imported" / file.stem
+
+
+def _show(folder: Path, summary: Summary, json: bool) -> None:
+    from leverplus_core.report import imported_view
+
+    output.table({"folder": str(folder), **summary}, imported_view, json)

@@ -12,6 +12,7 @@ from leverplus_core.cli import output
 from leverplus_core.errors import RecipeError
 
 if TYPE_CHECKING:
+    from leverplus_core.interchange.rows import Rows
     from leverplus_core.plugins import Catalogue
     from leverplus_core.recipe import Recipe
     from leverplus_core.registry import Registry
@@ -28,6 +29,10 @@ ImportedOpt = Annotated[
     typer.Option("--imported", help="Data measured elsewhere: a folder of `leverplus import`, or an rl-data file."),
 ]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RowsOpt = Annotated[
+    str | None,
+    typer.Option("--recipe", help="The recipe whose dataset numbers the rows; else a row's number is its id."),
+]
 RUNS = "Composition"
 
 
@@ -74,6 +79,18 @@ def load_catalogue(files: list[Path] | None) -> Catalogue:
     for warning in catalogue.warnings:
         output.warn(warning)
     return catalogue
+
+
+def load_rows(recipe: str | None, plugin: list[Path] | None) -> Rows:
+    """What row numbers of Lever-Plus files mean: rows of the recipe's train questions, or nothing but numbers."""
+    from leverplus_core.interchange.rows import Rows
+
+    if recipe is None:
+        return Rows()
+    loaded = load_recipe(recipe, None, {}, None)
+    spec = loaded.dataset
+    where = loaded.where("dataset.name") or loaded.where("dataset")
+    return Rows.of(load_catalogue(plugin).build("dataset", spec.name, spec.settings, where=where))
 
 
 def open_registry(url: str) -> Registry:

@@ -26,6 +26,7 @@ from leverplus_core.parts import Features, Floats
 
 WIDTH = 256
 SIZES = (3, 4)
+AT_ONCE = 1024
 
 
 def text_row(text: str) -> Floats:
@@ -51,25 +52,23 @@ def _column(gram: str) -> tuple[int, float]:
 
 
 def write_text_features(path: Path, ids: Sequence[str], texts: Iterable[str]) -> None:
-    """Rows of `texts` for the first ids, in their order, and zeros for the rest; a row at a time in memory."""
+    """Rows of `texts` for the first ids, in their order, and zeros for the rest; a few rows at a time in memory."""
     none = np.zeros((len(ids), 0), dtype=np.float32)
-
-    def rows() -> Iterable[bytes]:
-        written = 0
-        for text in texts:
-            written += 1
-            yield text_row(text).tobytes()
-        zeros = np.zeros(WIDTH, dtype=np.float32).tobytes()
-        yield from (zeros for _ in range(len(ids) - written))
-
     with replacing(path) as f, zipfile.ZipFile(f, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         _write_array(archive, "ids", np.array(ids, dtype=np.str_))
         _write_array(archive, "bank_image", none)
         _write_array(archive, "bank_answer", none)
         with archive.open("bank_text.npy", "w", force_zip64=True) as entry:
             npy.write_array_header_1_0(entry, {"shape": (len(ids), WIDTH), "fortran_order": False, "descr": "<f4"})
-            for row in rows():
-                entry.write(row)
+            left = len(ids)
+            for text in texts:
+                entry.write(text_row(text).astype("<f4").tobytes())
+                left -= 1
+            zeros = bytes(4 * WIDTH * AT_ONCE)
+            while left:
+                some = min(left, AT_ONCE)
+                entry.write(zeros[: 4 * WIDTH * some])
+                left -= some
 
 
 def write_embedding_features(path: Path, ids: Sequence[str], embeddings: NDArray[np.floating]) -> None:

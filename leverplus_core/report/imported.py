@@ -1,0 +1,81 @@
+"""What an imported folder holds and what was left out, drawn for 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from leverplus_core.report.leaderboard import percent
+
+
+def imported_view(summary: Mapping[str, Any]) -> RenderableType:
+    """`interchange.import_*`'s summary: what each file gave, then what was not kept and why."""
+    given = Table(box=None, pad_edge=False, show_header=False)
+    given.add_column(style="dim")
+    given.add_column(overflow="fold")
+    for name, lines in (("rl-data", _rl_data), ("beams", _beams), ("embeddings", _embeddings), ("features", _features)):
+        if name in summary:
+            for i, line in enumerate(lines(summary[name])):
+                given.add_row("" if i else name, Text(line))
+    parts: list[RenderableType] = [Text(summary["folder"], style="bold"), given]
+    left = {name: summary[name]["not_kept"] for name in ("rl-data", "beams") if name in summary}
+    if any(left.values()):
+        table = Table(box=None, pad_edge=False)
+        table.add_column("not kept")
+        table.add_column("", justify="right")
+        table.add_column("such as", overflow="fold")
+        for reasons in left.values():
+            for reason, found in reasons.items():
+                table.add_row(Text(reason), f"{found['count']:,}", Text(found["examples"][0]))
+        parts += [Text(""), table]
+    return Group(*parts)
+
+
+def _rl_data(facts: Mapping[str, Any]) -> Iterator[str]:
+    yield facts["file"]
+    empty = facts["questions_without_candidates"]
+    yield f"{facts['questions']:,} questions" + (f", {empty:,} of them without a candidate" if empty else "")
+    yield f"{facts['candidates']:,} candidates of {_listed(facts['shots'])} shots from {_counted(facts['sources'])}"
+    at, others = facts["correct_at"], facts["vqa_correct_says_otherwise"]
+    says = f"; vqa_correct says otherwise of {others:,}" if others else ""
+    yield f"{percent(facts['share_of_positives'])}% are correct, from accuracy {at:g} on{says}"
+    if facts["without_probability"]:
+        yield f"{facts['without_probability']:,} without a probability of the true answers"
+    yield f"evaluated by {_counted(facts['eval_modes'])}"
+    made = facts["pools_from_candidates"]
+    pools = f"pools of {_listed(facts['pool_sizes'])}"
+    yield pools + (f"; {made:,} made from the candidates, as the file has none" if made else "")
+
+
+def _beams(facts: Mapping[str, Any]) -> Iterator[str]:
+    yield facts["file"]
+    empty = facts["questions_without_sequences"]
+    yield f"{facts['questions']:,} questions" + (f", {empty:,} of them without a sequence" if empty else "")
+    yield f"{facts['sequences']:,} sequences of {_listed(facts['shots'])} shots"
+    if facts["pools_from_sequences"]:
+        yield f"{facts['pools_from_sequences']:,} pools made from the sequences, as no rl-data gives them"
+
+
+def _embeddings(facts: Mapping[str, Any]) -> Iterator[str]:
+    yield facts["file"]
+    yield f"{facts['rows']:,} rows of {facts['width']} ({facts['dtype']})"
+
+
+def _features(facts: Mapping[str, Any]) -> Iterator[str]:
+    bare = facts.get("rows_without_text", 0)
+    said = f", {bare:,} of them without a text: rows of zeros" if bare else ""
+    yield f"{facts['rows']:,} rows from the {facts['from']}{said}"
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    """Sizes: "64", "2 and 3", "10 to 64"."""
+    sizes = list(counts)
+    return " and ".join(sizes) if len(sizes) < 3 else f"{sizes[0]} to {sizes[-1]}"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
