@@ -16,7 +16,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-VERBS = ("job", "preparation", "data", "catalogue", "results", "imports", "exports")
+VERBS = ("job", "preparation", "data", "catalogue", "leaderboard", "results", "imports", "exports")
 """Modules of `leverplus_core.cli`; none imports torch, numpy or pydantic before a verb is called."""
 
 

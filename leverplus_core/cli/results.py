@@ -11,27 +11,8 @@ from leverplus_core.cli.options import DEFAULT_REGISTRY, JsonOpt, RegistryOpt, o
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(leaderboard)
     app.command()(compare)
     app.command()(sql)
-
-
-def leaderboard(
-    run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="Only this run: id, prefix, name or 'latest'.")
-    ] = None,
-    method: Annotated[str | None, typer.Option(help="Only this method.")] = None,
-    shots: Annotated[int | None, typer.Option(help="Only this number of shots.")] = None,
-    n: Annotated[int | None, typer.Option("--n", help="Only this sample size.")] = None,
-    registry: RegistryOpt = DEFAULT_REGISTRY,
-    json: JsonOpt = False,
-) -> None:
-    """Accuracy of every method, by shots and sample size, with 95% intervals."""
-    from leverplus_core.report import leaderboard_rows, leaderboard_table
-
-    store = open_registry(registry)
-    rows = leaderboard_rows(store, run=run, method=method, shots=shots, n=n)
-    output.table(rows, leaderboard_table, json)
 
 
 def compare(

@@ -1,18 +1,13 @@
-"""The leaderboard: accuracy and interval of each method at each number of shots, per run.
+"""The leaderboard: accuracy and interval of each method at each number of shots, of runs and published tables.
 
-Rows are data, accuracies in [0, 1]; what is printed is in percent.
+Rows are data, accuracies and differences in [-1, 1]; `leaderboard_layout` draws them, in percent and points.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import groupby
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
-
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from leverplus_core.errors import RegistryError, did_you_mean
 from leverplus_core.registry import Registry
@@ -21,36 +16,48 @@ Row = dict[str, Any]
 ORDER = ("zero_shot", "random", "text_knn", "image_knn", "sft", "rce", "grpo", "oracle")
 """From no help to the most that the pool could give; methods that are not known here stand after these."""
 
-COLUMNS_AT_80 = 5
-KEY = "accuracy in %, 95% interval in brackets"
+FILTERS = ("dataset", "model", "method", "shots", "n", "seed", "sweep", "source")
+GROUPS = ("name", *FILTERS)
+SORTS = ("accuracy", "delta", *GROUPS)
+"""Best first for accuracy and delta, in order for the rest; a `-` in front turns it round."""
 
 
 def leaderboard_rows(
     registry: Registry,
-    run: str | None = None,
-    method: str | None = None,
-    shots: int | None = None,
-    n: int | None = None,
+    run: str | Sequence[str] | None = None,
+    baseline: str | None = None,
+    sort: Sequence[str] = (),
+    group: Sequence[str] = (),
+    **filters: Any,
 ) -> list[Row]:
-    """The recorded cells that fit, with run (its id), name, dataset, model, method, shots, n, accuracy, ci_low,
-    ci_high, status and note; the run started last first, then by method, shots and n.
+    """The recorded cells that fit, with the columns of the view `leaderboard`, and `delta` where there is a baseline.
 
-    `run` is an id, the start of one, a name or `latest`. Raises RegistryError for a run or method that is not there,
-    and where a number of shots or a sample size was never evaluated.
+    `run` is an id, the start of one, a name or `latest`, or several of these. `filters` name FILTERS, each a value or
+    several. By default the run started last comes first, then by method, shots and n; with `group` (of GROUPS) rows
+    are together that agree in these, and best first within, unless `sort` (of SORTS) says otherwise.
+    `baseline` is `RUN:METHOD`, or a METHOD within each run: `delta` is the difference to its cell of the same shots
+    and n (one at 0 shots only stands against all), None where there is none on the same questions. It is a plain
+    difference; whether it can be told from none is for a paired comparison to say.
+
+    Raises RegistryError for a run, method or baseline that is not there, for a filter or key that is not known, and
+    where a value was never evaluated.
     """
-    chosen = registry.runs() if run is None else [registry.resolve(run)]
+    chosen = _runs(registry, run)
     rows = registry.cells([r["id"] for r in chosen])
-    for column, value in (("method", method), ("shots", shots), ("n", n)):
-        if value is None or not rows:
-            continue
-        kept = [row for row in rows if row[column] == value]
-        if not kept:
-            there = sorted({row[column] for row in rows})
-            known = did_you_mean(str(value), there) if column == "method" else f"Known: {', '.join(map(str, there))}."
-            raise RegistryError(f"no cell with {column} {value}{f' in run {run}' if run else ''}.", known)
-        rows = kept
     place = {r["id"]: i for i, r in enumerate(chosen)}
-    return sorted(rows, key=lambda row: (place[row["run"]], *method_order(row["method"]), row["shots"], row["n"]))
+    method_at = _method_order(chosen)
+    if baseline is not None and rows:
+        _add_deltas(registry, rows, baseline)
+    for column, value in filters.items():
+        rows = _keep(rows, column, value, run)
+    rows.sort(key=lambda r: (place[r["run"]], method_at(r), r["shots"], r["n"]))
+    for key in reversed(list(sort) or (["accuracy"] if group else [])):
+        rows = _sorted(rows, key, method_at, baseline is not None)
+    for key in reversed(group):
+        if key not in GROUPS:
+            raise RegistryError(f"the leaderboard cannot be grouped by '{key}'.", did_you_mean(key, GROUPS))
+        rows = _sorted(rows, key, method_at, True)
+    return rows
 
 
 def method_order(method: str) -> tuple[int, str]:
@@ -61,78 +68,94 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def leaderboard_table(rows: Sequence[Row]) -> RenderableType:
-    """For each run, methods as rows and shots as columns at its largest sample; reads well at 80 columns."""
-    if not rows:
-        return Text("nothing evaluated yet")
-    parts: list[RenderableType] = []
-    for run in _grids(rows):
-        parts.append(Text(run.title, style="bold"))
-        for start in range(0, len(run.shots), COLUMNS_AT_80):
-            parts.append(_table(run, run.shots[start : start + COLUMNS_AT_80]))
-        parts += [Text(line, style="dim") for line in (f"{KEY}; n = {run.n}", *run.remarks)]
-        parts.append(Text(""))
-    return Group(*parts[:-1])
+def _runs(registry: Registry, run: str | Sequence[str] | None) -> list[Row]:
+    if run is None:
+        return registry.runs()
+    found = [registry.resolve(text) for text in ([run] if isinstance(run, str) else run)]
+    return list({r["id"]: r for r in found}.values()) or registry.runs()
 
 
-def _table(run: _Grid, shots: Sequence[int]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False, pad_edge=False)
-    table.add_column("method", overflow="fold")
-    for s in shots:
-        table.add_column(_shots(s), justify="right", no_wrap=True)
-    for method in run.methods:
-        cells = [run.cells.get((method, s)) for s in shots]
-        if any(cells):
-            # Accuracy above interval: side by side they would not fit five times in 80 columns.
-            table.add_row(Text(method), *(Text("\n".join(_cell(c)) if c else "-") for c in cells))
-    return table
+def _method_order(runs: Sequence[Row]) -> Callable[[Row], tuple[int, str]]:
+    """As in ORDER; those of a published table as its columns stand."""
+    columns = {r["id"]: r["recipe"]["published"]["methods"] for r in runs if r["source"] == "published"}
+
+    def place(row: Row) -> tuple[int, str]:
+        methods = columns.get(row["run"])
+        return method_order(row["method"]) if methods is None else (methods.index(row["method"]), row["method"])
+
+    return place
 
 
-def leaderboard_markdown(rows: Sequence[Row]) -> str:
-    """The same tables in Markdown, one cell `59.0 [56.1, 61.9]`."""
-    if not rows:
-        return "nothing evaluated yet\n"
-    lines: list[str] = []
-    for run in _grids(rows):
-        lines += [f"### {_escape(run.title)}", ""]
-        lines.append(f"| method | {' | '.join(_shots(s) for s in run.shots)} |")
-        lines.append("|---|" + "---:|" * len(run.shots))
-        for method in run.methods:
-            cells = (run.cells.get((method, s)) for s in run.shots)
-            lines.append(f"| {_escape(method)} | {' | '.join(' '.join(_cell(c)) if c else '-' for c in cells)} |")
-        lines += ["", f"{KEY}; n = {run.n}."]
-        lines += [f"\n*{_escape(remark)}*" for remark in run.remarks]
-        lines.append("")
-    return "\n".join(lines)
+def _keep(rows: list[Row], column: str, value: Any, run: str | Sequence[str] | None) -> list[Row]:
+    if column not in FILTERS:
+        raise RegistryError(f"the leaderboard has no filter '{column}'.", did_you_mean(column, FILTERS))
+    wanted = list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+    if not wanted or not rows:
+        return rows
+    there = {row[column] for row in rows}
+    for one in wanted:
+        if one not in there:
+            known = sorted((x for x in there if x is not None), key=lambda x: (str(type(x)), x))
+            hint = (
+                did_you_mean(one, known) if isinstance(one, str) else f"Known: {', '.join(map(str, known)) or 'none'}."
+            )
+            of = f" in run {run if isinstance(run, str) else ', '.join(run)}" if run else ""
+            raise RegistryError(f"no cell with {column} {one}{of}.", hint)
+    return [row for row in rows if row[column] in wanted]
 
 
-class _Grid:
-    """One run's cells at its largest sample size, by (method, shots)."""
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        first: Mapping[str, Any] = rows[0]
-        self.n: int = max(row["n"] for row in rows)
-        shown = [row for row in rows if row["n"] == self.n]
-        self.cells: dict[tuple[str, int], Row] = {(row["method"], row["shots"]): row for row in shown}
-        self.methods = sorted({row["method"] for row in shown}, key=method_order)
-        self.shots = sorted({row["shots"] for row in shown})
-        self.title = f"{first['name']} ({first['run']}): {first['dataset']}, {first['model']}"
-        self.remarks: list[str] = [first["note"]] if first.get("note") else []
-        if first.get("status", "done") != "done":
-            self.remarks.append(f"this run is not complete: {first['status']}")
+def _sorted(rows: list[Row], key: str, method_at: Callable[[Row], tuple[int, str]], has_delta: bool) -> list[Row]:
+    """Stable; rows that have no value stand last whichever way it goes."""
+    column, turned = key.removeprefix("-"), key.startswith("-")
+    if column not in SORTS:
+        raise RegistryError(f"the leaderboard cannot be sorted by '{column}'.", did_you_mean(column, SORTS))
+    if column == "delta" and not has_delta:
+        raise RegistryError("there is no delta to sort by.", "Name a baseline: --baseline METHOD or RUN:METHOD.")
+    best_first = column in ("accuracy", "delta")
+    some = [row for row in rows if row[column] is not None]
+    value = method_at if column == "method" else lambda row: row[column]
+    some.sort(key=value, reverse=best_first != turned)
+    return some + [row for row in rows if row[column] is None]
 
 
-def _grids(rows: Sequence[Row]) -> list[_Grid]:
-    return [_Grid(list(group)) for _, group in groupby(rows, key=lambda row: row["run"])]
+def _add_deltas(registry: Registry, rows: Sequence[Row], baseline: str) -> None:
+    name, colon, method = baseline.rpartition(":")
+    if colon:
+        run = registry.resolve(name)
+        cells = registry.cells([run["id"]], method=method)
+        if not cells:
+            known = {c["method"] for c in registry.cells([run["id"]])}
+            raise RegistryError(
+                f"no method '{method}' in run {run['name']} ({run['id']}).", did_you_mean(method, known)
+            )
+        of = {row["run"]: cells for row in rows}
+    else:
+        of = {row["run"]: [r for r in rows if r["run"] == row["run"] and r["method"] == baseline] for row in rows}
+        if not any(of.values()):
+            raise RegistryError(
+                f"no run has a method '{baseline}'.", did_you_mean(baseline, {r["method"] for r in rows})
+            )
+    base = {run: _by_place(cells) for run, cells in of.items()}
+    for row in rows:
+        here = base[row["run"]]
+        row["delta"] = _delta(row, here.get((row["shots"], row["n"]), here.get((None, row["n"]))))
+    if all(row["delta"] is None for row in rows):
+        raise RegistryError(
+            f"no cell has the questions, shots and n of a cell of {baseline}.", "Choose another baseline."
+        )
 
 
-def _cell(row: Row) -> tuple[str, str]:
-    return percent(row["accuracy"]), f"[{percent(row['ci_low'])}, {percent(row['ci_high'])}]"
+def _by_place(cells: Sequence[Row]) -> dict[tuple[int | None, int], Row]:
+    anywhere = all(c["shots"] == 0 for c in cells)
+    return {(None if anywhere else c["shots"], c["n"]): c for c in cells}
 
 
-def _shots(shots: int) -> str:
-    return f"{shots} shot" if shots == 1 else f"{shots} shots"
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("_", "\\_").replace("*", "\\*")
+def _delta(row: Row, base: Mapping[str, Any] | None) -> float | None:
+    """None where it is known that the two answered other questions."""
+    if base is None or (row["dataset"] and base["dataset"] and row["dataset"] != base["dataset"]):
+        return None
+    if row["sample"] and base["sample"] and row["sample"] != base["sample"]:
+        return None
+    if row["accuracy_text"] and base["accuracy_text"]:
+        return float((Decimal(row["accuracy_text"]) - Decimal(base["accuracy_text"])) / 100)
+    return float(row["accuracy"] - base["accuracy"])

@@ -1,0 +1,77 @@
+"""The verb `leaderboard`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from leverplus_core.cli import output
+from leverplus_core.cli.options import DEFAULT_REGISTRY, JsonOpt, RegistryOpt, open_registry
+from leverplus_core.errors import RegistryError
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(leaderboard)
+
+
+def leaderboard(
+    run: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Only these runs: id, prefix, name or 'latest'.")
+    ] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="Only this dataset; repeatable, as all filters are.")
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Only this model.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Only this method.")] = None,
+    shots: Annotated[list[int] | None, typer.Option(help="Only this number of shots.")] = None,
+    n: Annotated[list[int] | None, typer.Option("--n", help="Only this sample size; else each run's largest.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Only runs of this seed.")] = None,
+    sweep: Annotated[list[str] | None, typer.Option(help="Only runs of this sweep.")] = None,
+    source: Annotated[list[str] | None, typer.Option(help="Only 'run', or only 'published'.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="[RUN:]METHOD", help="Add differences to it; a METHOD is each run's own.")
+    ] = None,
+    sort: Annotated[
+        list[str] | None,
+        typer.Option(help="One list, by accuracy, delta, name or a filter's column; -COLUMN turns it round."),
+    ] = None,
+    group: Annotated[list[str] | None, typer.Option(help="One list for each value of this column.")] = None,
+    registry: RegistryOpt = DEFAULT_REGISTRY,
+    json: JsonOpt = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    md: Annotated[bool, typer.Option("--md", help="Print Markdown.")] = False,
+) -> None:
+    """Accuracy of every method, by shots and sample size, with 95% intervals."""
+    from leverplus_core.report import leaderboard_layout as layout
+    from leverplus_core.report import leaderboard_rows
+
+    if json + csv + md > 1:
+        raise RegistryError("--json, --csv and --md exclude each other.", "Choose one.")
+    keys, groups = _words(sort), _words(group)
+    filters = {
+        "dataset": dataset, "model": model, "method": method, "shots": shots, "n": n, "seed": seed, "sweep": sweep,
+        "source": source,
+    }  # fmt: skip
+    with open_registry(registry) as store:
+        rows = leaderboard_rows(store, run, baseline, keys, groups, **filters)
+    listed = bool(keys or groups)
+    if listed and not (n or json or csv) and "n" not in {word.removeprefix("-") for word in (*keys, *groups)}:
+        rows = layout.largest_samples(rows)
+    if csv:
+        print(layout.leaderboard_csv(rows), end="")
+    elif md:
+        print(
+            layout.leaderboard_list_markdown(rows, groups, keys)
+            if listed
+            else layout.leaderboard_markdown(rows, bool(n))
+        )
+    elif listed:
+        output.table(rows, lambda found: layout.leaderboard_list(found, groups, keys), json)
+    else:
+        output.table(rows, lambda found: layout.leaderboard_table(found, bool(n)), json)
+
+
+def _words(texts: list[str] | None) -> list[str]:
+    """`--sort a,b` is `--sort a --sort b`."""
+    return [word.strip() for text in texts or () for word in text.split(",") if word.strip()]
