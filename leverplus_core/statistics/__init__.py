@@ -10,8 +10,9 @@ Everything rests on scipy and statsmodels, imported on first use: a table of wha
 intervals cover is simulated by `tools/simulate_statistics.py` and shown in `docs/statistics.md`.
 """
 
+from leverplus_core.statistics.accuracy import Interval, accuracy_interval
+from leverplus_core.statistics.difference import PairedDifference, paired_difference
 from leverplus_core.statistics.family import MARKS, Corrected, Mark, corrected
-from leverplus_core.statistics.intervals import Interval, PairedDifference, accuracy_interval, paired_difference
 from leverplus_core.statistics.permutation import sign_flip_p_value
 from leverplus_core.statistics.power import POWER, detectable_difference, questions_needed
 from leverplus_core.statistics.share import Share, share_closed

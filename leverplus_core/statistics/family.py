@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from leverplus_core.statistics.intervals import PairedDifference
+from leverplus_core.statistics.difference import PairedDifference
 
 Mark = Literal["better", "worse", "no difference seen"]
 MARKS: tuple[Mark, ...] = ("better", "worse", "no difference seen")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from leverplus_core.errors import DataError
-from leverplus_core.statistics.intervals import PairedDifference
+from leverplus_core.statistics.difference import PairedDifference
 
 POWER = 0.8
 """The chance of seeing a difference that is there, as it is usually asked for."""
@@ -21,12 +21,12 @@ def detectable_difference(
     "Statistical Power Analysis for the Behavioral Sciences", 1988, in Student's approximation of the noncentral t).
     Holm's later steps ask for less, so that this errs on the safe side. 1 where no difference could have been seen.
     """
-    from scipy import stats
+    from scipy import special
 
     if difference.units < 2:
         return 1.0
-    t = stats.t(difference.df)
-    return min(1.0, float(t.ppf(1 - alpha / comparisons / 2) + t.ppf(power)) * difference.error)
+    quantiles = special.stdtrit(difference.df, [1 - alpha / comparisons / 2, power])
+    return min(1.0, float(quantiles.sum()) * difference.error)
 
 
 def questions_needed(
@@ -42,7 +42,7 @@ def questions_needed(
 
     for name, value in (("effect", abs(effect)), ("alpha", alpha), ("power", power)):
         if not 0 < value < 1 and not (name == "effect" and value == 1):
-            raise DataError(f"{name} is {value}.", f"Give a {name} between 0 and 1, such as 0.01.")
+            raise DataError(f"{name} is {value}.", "It is between 0 and 1; 0.01 is one point, or one in a hundred.")
     if comparisons < 1:
         raise DataError(f"{comparisons} comparisons.", "One at least.")
     spread = difference.error * math.sqrt(difference.n)

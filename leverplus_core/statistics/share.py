@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from leverplus_core.errors import DataError
 from leverplus_core.seeding import rng
-from leverplus_core.statistics.intervals import Clusters, PairedDifference, by_run, paired_difference, units_of
+from leverplus_core.statistics.difference import PairedDifference, paired_difference
+from leverplus_core.statistics.sampling import Clusters, Units, by_run
 
 RESAMPLES = 4999
 
@@ -58,8 +58,8 @@ def share_closed(
         raise DataError(f"paired scores differ in length: {len(middle)} and {n}.", "Pair them by question.")
     if gap.low <= 0 <= gap.high:
         return Share(n, math.nan, math.nan, math.nan, gap)
-    groups = units_of(clusters, n)
-    closed, whole = np.bincount(groups, weights=middle - bottom), np.bincount(groups, weights=top - bottom)
+    units = Units.of(clusters, n)
+    closed, whole = units.sums(middle - bottom), units.sums(top - bottom)
     share = float(closed.sum() / whole.sum())
     if len(closed) < 2:
         return Share(n, share, -math.inf, math.inf, gap)
