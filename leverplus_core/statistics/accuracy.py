@@ -40,8 +40,8 @@ def accuracy_interval(scores: ArrayLike, clusters: Clusters | None = None, level
         t, ratio = float(special.ndtri((1 + level) / 2)), n / units.count
     else:
         centre = (values.sum() + 0.5) / (n + 1)
-        more = (centre**2 + (1 - centre) ** 2) / 2 * n / (n - 1)
-        variance, df = units.with_runs((units.squares(values - centre) + more) / n / (n + 1), [runs])
+        more = (centre**2 + (1 - centre) ** 2) / 2
+        variance, df = units.with_runs((units.squares(values - centre) * (n - 1) / n + more) / n / (n + 1), [runs])
         t, ratio = float(special.stdtrit(df, (1 + level) / 2)), n * variance / (centre * (1 - centre))  # n / n_eff
     w = t * t * ratio / n
     middle, half = (mean + w / 2) / (1 + w), np.sqrt(w * mean * (1 - mean) + w * w / 4) / (1 + w)

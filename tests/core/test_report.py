@@ -101,7 +101,7 @@ def test_leaderboard_reads_well_at_80_columns(full: Registry) -> None:
     # with (p - .76)^2 = w p (1 - p).
     c = 15.7 / 21
     spread = (8 * (1 - c) ** 2 + 12 * (0.6 - c) ** 2 + (c**2 + (1 - c) ** 2) / 2) / 21
-    w = 2.093024**2 * spread / 19 / (c * (1 - c))
+    w = 2.093024**2 * spread / 20 / (c * (1 - c))
     low, high = sorted(np.roots([1 + w, -(2 * 0.76 + w), 0.76**2]))
     interval = f"[{100 * low:.1f}, {100 * high:.1f}]"
     assert lines[row].split() == ["random", "-", "76.0", "76.0", "76.0", "76.0"]

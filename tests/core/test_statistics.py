@@ -22,10 +22,10 @@ def wilson(mean: float, w: float) -> tuple[float, float]:
 
 
 def test_interval_of_a_mean_by_hand() -> None:
-    # Scores .2 .4 .6 .8 and half a 0 and half a 1: centre .5, squares .09 .01 .01 .09 and .25, in all .45, over 5
-    # scores and 3 free, so that w = t^2 (.45 / 5 / 3) / .25.
+    # Scores .2 .4 .6 .8 and half a 0 and half a 1: centre .5, squares .09 .01 .01 .09 and .25, in all .45, over 4
+    # times 5, so that w = t^2 (.45 / 20) / .25.
     found = accuracy_interval([0.2, 0.4, 0.6, 0.8])
-    low, high = wilson(0.5, T_3**2 * 0.45 / 5 / 3 / 0.25)
+    low, high = wilson(0.5, T_3**2 * 0.45 / 20 / 0.25)
     assert (found.mean, found.low, found.high) == pytest.approx((0.5, low, high))
 
 
