@@ -62,9 +62,10 @@ def inspect(
         from leverplus_core.stages import Pools
 
         parts = compose(against, Workspace(work), load_catalogue(plugin))
-        dataset, reward = parts.dataset, parts.reward
+        dataset, reward = None if parts.closed else parts.dataset, parts.reward
         if recipe or not pool:
-            pool = work / "stages" / f"pool-{parts.fingerprints['pool']}"
+            given = parts.imported.root if parts.imported and parts.gives("pool") else None
+            pool = given or work / "stages" / f"pool-{parts.fingerprints['pool']}"
         if (pool / "pools.json").exists():
             pools = Pools.load(pool).all
         else:

@@ -28,6 +28,7 @@ from leverplus_core.cli.options import (
     load_catalogue,
     load_recipe,
 )
+from leverplus_core.errors import RecipeError
 
 if TYPE_CHECKING:
     from leverplus_core.recipe import Recipe
@@ -38,6 +39,7 @@ def register(app: typer.Typer) -> None:
     _stage_verb(app, "encode", "encode", "Run up to the features of all images and texts.")
     _stage_verb(app, "pool", "pool", "Run up to each question's frozen pool.")
     _stage_verb(app, "score", "candidates", "Run up to the measured candidates: InfoScore beams, SFT, proposals.")
+    _stage_verb(app, "mine", "mine", "Run up to more positives for questions with few, and print what they cost.")
     _stage_verb(app, "balance", "balance", "Run up to the balanced candidates, and print the table before and after.")
     _stage_verb(app, "train", "online", "Run up to the trained selectors; with --imported, no VLM is asked.")
     _stage_verb(app, "evaluate", "evaluate", "Run up to the filled grid, and print its leaderboard.")
@@ -119,12 +121,16 @@ def check(
 
 def _execute(recipe: Recipe, until: str, plugin: list[Path] | None, registry: str, work: Path, json: bool) -> None:
     from leverplus_core.files import Workspace, read_json
-    from leverplus_core.groups import balance_table
+    from leverplus_core.groups import MINED, balance_table
     from leverplus_core.pipeline import compose
     from leverplus_core.pipeline import run as run_recipe
     from leverplus_core.registry import Registry
-    from leverplus_core.report import leaderboard_rows, leaderboard_table
+    from leverplus_core.report import leaderboard_rows, leaderboard_table, mined_view
 
+    if until == "mine" and not recipe.scoring.mining.enough:
+        raise RecipeError(
+            "mining is off: scoring.mining.enough is 0.", "Say --set scoring.mining.enough=4, or another."
+        )
     catalogue = load_catalogue(plugin)
     store = Registry(registry)
     with output.Bars() as bars:
@@ -132,6 +138,9 @@ def _execute(recipe: Recipe, until: str, plugin: list[Path] | None, registry: st
     output.say(f"run {result.run_id} ({recipe.name}): {result.asked:,} prompts asked")
     if until == "evaluate":
         output.table(leaderboard_rows(store, run=result.run_id), leaderboard_table, json)
+    elif until == "mine":
+        folder = next(Path(row["path"]) for row in store.stages(result.run_id) if row["name"] == "mine")
+        output.table(read_json(folder / MINED), mined_view, json)
     elif until == "balance":
         fingerprint = compose(recipe, Workspace(work), catalogue).fingerprints["balance"]
         facts = read_json(work / "stages" / f"balance-{fingerprint}" / "balance.json")

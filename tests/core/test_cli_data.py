@@ -65,6 +65,34 @@ def test_inspect_prints_at_80_columns_and_as_json(cli: Cli) -> None:
     assert health["findings"]["same_demonstrations"] == {"candidates": 1, "first": "1: b, a"}
 
 
+SMALL = [
+    "dataset.train=60", "dataset.validation=20", "sampler.k=8", "scoring.questions=16", "scoring.beams.beam=1",
+    "scoring.beams.width=2", "scoring.candidates={shots: [1], beams: 0, samples: {}, retrieval: 0, random: 1}",
+    "training.sft.epochs=1", "selector.width=32", "threads=1",
+]  # fmt: skip
+
+
+def test_mine_prints_what_it_brought_and_inspect_finds_the_run(cli: Cli) -> None:
+    settings = [word for text in SMALL for word in ("--set", text)]
+    code, out, err = cli("mine", *settings)
+    assert code == 2 and out == "" and "mining is off" in err and len(err.splitlines()) == 1
+    settings += ["--set", "scoring.mining.enough=2"]
+    facts = json.loads(cli("mine", *settings, "--json")[1])
+    assert facts["before"]["candidates"] == facts["before"]["questions"] == 16
+    assert facts["candidates"] == facts["after"]["candidates"] - 16 > 0
+    assert facts["helped"] > 0 and facts["positives_a_prompt"] == facts["positives"] / facts["prompts"]
+    code, out, _ = cli("mine", *settings)
+    assert code == 0 and "mine:stratified" in out and max(map(len, out.splitlines())) <= 80
+    health = json.loads(cli("inspect", "latest", "--json")[1])
+    assert "/mine-" in health["file"] and health["shape"] == facts["after"]
+    assert set(health["sources"]) == {"random", "mine:swap", "mine:stratified"}
+    for name, found in health["findings"].items():
+        assert found["candidates"] == 0 or name == "same_demonstrations"
+    assert health["questions"]["no_positive"] == sum(
+        not any(c.correct for c in group) for group in read_groups(Path(health["file"])).values()
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import permutations
 from math import perm
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from leverplus_core.measurements import Asker, MeasurementStore
 from leverplus_core.mining import STRATIFIED, SWAP, Mined, MiningSettings, mine, one_swaps, propose, stratified
 from leverplus_core.parts import Dataset, Vlm
 from leverplus_core.plugins import Catalogue
-from leverplus_core.progress import Silent
+from leverplus_core.progress import Progress, Silent
 from leverplus_core.prompt import PromptSettings
 from leverplus_core.records import Candidate, Decoding, Question
 from leverplus_core.scoring import Ids, Scorer
@@ -116,8 +117,8 @@ def vlm(catalogue: Catalogue) -> Vlm:
     return catalogue.build("vlm", "qwen2_5_vl", {"path": "demo"})
 
 
-def _scorer(world: Dataset, vlm: Vlm, folder: Path) -> Scorer:
-    asker = Asker(lambda: vlm, vlm.identity, MeasurementStore(folder / "m.sqlite"))
+def _scorer(world: Dataset, vlm: Vlm, folder: Path, progress: Progress | None = None) -> Scorer:
+    asker = Asker(lambda: vlm, vlm.identity, MeasurementStore(folder / "m.sqlite"), progress)
     prompt = PromptSettings(system="Answer with one word.")
     return Scorer(asker, {d.id: d for d in world.demonstrations()}, prompt, Decoding(2, 1, 0.0))
 
@@ -169,6 +170,44 @@ def test_mining_again_asks_nothing_and_proposes_the_same(world: Dataset, vlm: Vl
     again = _scorer(world, vlm, tmp_path)
     assert _mine(case, again, settings) == first and again.asker.asked == 0
     assert _mine(case, again, settings, seed=1).candidates != first.candidates
+
+
+class _Killed(Exception):
+    pass
+
+
+class _KillAt(Silent):
+    """Dies when the n-th batch of prompts begins."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+
+    def task(self, label: str, total: int) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise _Killed(label)
+        return super().task(label, total)
+
+
+def test_mining_killed_anywhere_ends_the_same_with_a_budget_too(
+    world: Dataset, vlm: Vlm, case: Case, tmp_path: Path
+) -> None:
+    settings = MiningSettings(enough=3, rounds=3, per_round=2, budget=110)
+    expected = _mine(case, _scorer(world, vlm, tmp_path / "undisturbed"), settings)
+    assert expected.facts["rounds"] >= 2 and expected.facts["stopped"] == "budget"
+    kills = 0
+    for n in (1, 0, 2, 1, 1, 2, 1):
+        try:
+            _mine(case, _scorer(world, vlm, tmp_path / "killed", _KillAt(n)), settings)
+        except _Killed:
+            kills += 1
+    assert kills >= 4
+    found = _mine(case, _scorer(world, vlm, tmp_path / "killed"), settings)
+    assert found.facts == expected.facts
+    for a, b in zip(found.candidates, expected.candidates, strict=True):
+        assert (a.demonstrations, a.source, a.raw_text, a.accuracy) == (
+            b.demonstrations, b.source, b.raw_text, b.accuracy
+        )  # fmt: skip
 
 
 def test_a_question_s_first_proposals_do_not_depend_on_the_others(
