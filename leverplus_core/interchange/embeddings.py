@@ -42,9 +42,7 @@ def read_tensor(path: Path) -> tuple[Rows, str]:
     rows = (found.float() if dtype == BFLOAT16 else found).contiguous().numpy()
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
-        raise DataError(
-            f"{path}: row {bad[0]} is not finite, of {len(bad)} such rows.", "Encode those questions again."
-        )
+        raise DataError(f"{path}: {len(bad):,} rows are not finite, the first is {bad[0]}.", "Encode them again.")
     return rows, dtype
 
 

@@ -86,7 +86,7 @@ def write_embedding_features(path: Path, ids: Sequence[str], embeddings: NDArray
 def read_features(path: Path) -> tuple[list[str], Features]:
     """The ids (N) and their rows. Raises DataError when the file cannot be read."""
     try:
-        with np.load(path, allow_pickle=False) as z:
+        with path.open("rb") as f, np.load(f, allow_pickle=False) as z:
             arrays = {name: z[name] for name in ("ids", "bank_image", "bank_text", "bank_answer")}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
         raise DataError(f"{path} cannot be read: {e}.", "Import again.") from e
