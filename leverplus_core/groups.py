@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
@@ -22,6 +23,8 @@ CANDIDATES, MINED, BALANCED = "candidates.jsonl", "mined.json", "balanced.jsonl"
 Groups = Mapping[str, Sequence[Candidate]]
 """question id -> its candidates"""
 _FIELDS = {f.name for f in fields(Candidate)}
+_RANGES = {"logprob": (-math.inf, 0.0), "info_score": (-1.0, 1.0), "nearness": (0.0, 1.0)}
+_SLACK = 1e-6  # a log-probability may come out of float32 a little above 0
 
 
 def by_question(candidates: Iterable[Candidate]) -> dict[str, list[Candidate]]:
@@ -55,6 +58,10 @@ def _candidate(row: Mapping[str, Any], where: str) -> Candidate:
                 raise TypeError(f"{name} is no text")
         if not isinstance(candidate.correct, bool) or not 0 <= candidate.accuracy <= 1:
             raise TypeError("correct is not true or false, or accuracy is not in [0, 1]")
+        for name, (low, high) in _RANGES.items():
+            value = getattr(candidate, name)
+            if value is not None and not low - _SLACK <= value <= high + _SLACK:
+                raise TypeError(f"{name} is {value}, not in [{low:g}, {high:g}]")
     except (TypeError, KeyError) as e:
         reason = f"{e.args[0]} is missing" if isinstance(e, KeyError) else str(e).removeprefix("Candidate.__init__() ")
         fields_ = f"Its fields: {', '.join(sorted(_FIELDS))}."
@@ -139,6 +146,11 @@ def best_first(candidate: Candidate) -> tuple[float, float, float, tuple[str, ..
     return -candidate.accuracy, logprob, info_score, candidate.demonstrations
 
 
-def balance_table(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The report's balancing table, from two `shape`s: a row a measure, with before, after and change."""
-    return [{"": name, "before": b, "after": after[name], "change": after[name] - b} for name, b in before.items()]
+def balance_facts(before: Groups, after: Groups, unmet: Mapping[str, str]) -> dict[str, Any]:
+    """What a balancer did: the shapes `before` and `after` with their `change`, and how often each `unmet` was said.
+
+    `unmet` is question id -> what of the balancer's settings could not be met; the most frequent comes first.
+    """
+    old, new = shape(before), shape(after)
+    change = {name: new[name] - value for name, value in old.items()}
+    return {"before": old, "after": new, "change": change, "unmet": dict(Counter(unmet.values()).most_common())}

@@ -7,6 +7,7 @@ A part is a frozen pydantic model: its fields are its settings, so that YAML `sa
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from leverplus_core.errors import PluginError
+from leverplus_core.errors import DataError, PluginError
 from leverplus_core.records import AnswerLogprob, Candidate, Decoding, Demonstration, Image, Prompt, Question
 
 Floats = NDArray[np.float32]
 Split = Literal["train", "validation"]
+Measurement = Literal["logprob", "info_score", "nearness"]
+"""What a `Candidate` may lack."""
 
 
 class Part(BaseModel):
@@ -183,7 +186,8 @@ class Sampler(Part):
 class Balancer(Part):
     """Picks which candidates of a question teach.
 
-    Obligations: a subset of `group` without repeats, in any order; empty drops the question.
+    Obligations: a subset of `group` without repeats, in any order, from `rng` alone; empty drops the question. A
+    candidate's measurements may be None, all but the accuracy.
     """
 
     @abstractmethod
@@ -192,7 +196,8 @@ class Balancer(Part):
     def unmet(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
         """What of its settings could not be met for this question, in a few words that recur ('' for nothing).
 
-        `group` is what it was given, `picked` what it picked. The balance stage counts and stores these.
+        `group` is what it was given, `picked` what it picked. The balance stage counts and stores these; one that
+        drops a question and says nothing is put down as 'dropped'.
         """
         return ""
 
@@ -201,11 +206,23 @@ class Reward(Part):
     """Turns the measurements of a question's candidates into one number each; higher is better.
 
     Obligations: finite, one a candidate in order, independent of the order of the group. A measurement that a
-    candidate lacks (None: it came from a file that does not hold it) raises DataError that names it.
+    candidate lacks (None: it came from a file that does not hold it) raises DataError that names it, as `measured`
+    does, where the reward reads it.
     """
 
     @abstractmethod
     def of(self, group: Sequence[Candidate]) -> list[float]: ...
+
+    def measured(self, candidate: Candidate, what: Measurement) -> float:
+        """A measurement that a candidate may lack. Raises DataError that names it, the question and this reward."""
+        value: float | None = getattr(candidate, what)
+        if value is None:
+            name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__.removesuffix("Reward")).lower()
+            raise DataError(
+                f"reward '{name}' needs each candidate's {what}; one of question {candidate.question_id} has none.",
+                "Measure these candidates with a model, or choose a reward of the accuracy alone, such as separated.",
+            )
+        return value
 
 
 def allowed(query: Query, bank: Bank) -> NDArray[np.intp]:

@@ -30,13 +30,22 @@ from leverplus_core.evaluation import (
     sample_sizes,
 )
 from leverplus_core.files import read_json, read_jsonl, write_bytes, write_json, write_jsonl
-from leverplus_core.groups import BALANCED, CANDIDATES, MINED, by_question, read_groups, shape, write_groups
+from leverplus_core.groups import (
+    BALANCED,
+    CANDIDATES,
+    MINED,
+    balance_facts,
+    by_question,
+    read_groups,
+    shape,
+    write_groups,
+)
 from leverplus_core.learning import School
 from leverplus_core.mining import MiningSettings
 from leverplus_core.parts import Balancer, Bank, Dataset, Encoder, Features, Floats, Query, Sampler, Split, Vlm
 from leverplus_core.policy import Policy
 from leverplus_core.progress import Progress
-from leverplus_core.records import Demonstration, Question
+from leverplus_core.records import Candidate, Demonstration, Question
 from leverplus_core.records import Sequence as Kept
 from leverplus_core.registry import Registry
 from leverplus_core.scoring import BeamSettings, Scorer, beam_search
@@ -250,17 +259,28 @@ def mine(
 
 
 def balance(out: Path, candidates_folder: Path, balancer: Balancer, seed: int) -> dict[str, Any]:
-    """Let the balancer pick which candidates teach. Raises DataError when it drops every question."""
+    """Let the balancer pick which candidates teach; returns and stores `balance_facts`, and each question's unmet.
+
+    Raises DataError when it drops every question, or picks what it was not given.
+    """
     groups = read_groups(candidates_folder / CANDIDATES)
-    picked = {q: balancer.pick(group, rng(seed, "balance", q)) for q, group in groups.items()}
-    if not any(picked.values()):
+    picked: dict[str, list[Candidate]] = {}
+    unmet: dict[str, str] = {}
+    for q, group in groups.items():
+        picked[q] = balancer.pick(group, rng(seed, "balance", q))
+        if Counter(picked[q]) - Counter(group):
+            raise DataError(f"the balancer picked for question {q} what it was not given, or twice.", "Mend it.")
+        why = balancer.unmet(group, picked[q]) or ("" if picked[q] else "dropped")
+        if why:
+            unmet[q] = why
+    facts = balance_facts(groups, picked, unmet)
+    if not facts["after"]["questions"]:
+        whys = "; ".join(f"{why}: {count}" for why, count in facts["unmet"].items())
         raise DataError(
-            f"the balancer dropped all {len(groups)} questions.",
+            f"the balancer dropped all {len(groups)} questions ({whys}).",
             "Loosen its settings, score more questions, or use keep_all.",
         )
     write_groups(out / BALANCED, picked)
-    unmet = {q: why for q, group in groups.items() if (why := balancer.unmet(group, picked[q]))}
-    facts = {"before": shape(groups), "after": shape(picked), "unmet": dict(Counter(unmet.values()))}
     write_json(out / "balance.json", facts)
     write_json(out / "unmet.json", unmet)
     return facts

@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import permutations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from pydantic import ValidationError
@@ -31,6 +31,7 @@ from leverplus_core.parts import (
     Encoder,
     Features,
     Floats,
+    Measurement,
     Part,
     Query,
     Reward,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "white")
 TOLERANCE = 1e-4  # float32, whatever the batch
+MEASUREMENTS: tuple[Measurement, ...] = get_args(Measurement)
 
 
 def tiny_pictures(folder: Path, count: int = 6, side: int = 64) -> list[Image]:
@@ -100,6 +102,7 @@ def tiny_groups(seed: int = 0) -> list[list[Candidate]]:
             correct=accuracy >= 0.5,
             logprob=-float(draw.exponential()),
             info_score=float(draw.normal(scale=0.1)),
+            nearness=1.0 if accuracy == 1.0 else float(draw.uniform(0, 0.9)),
         )
 
     mixed = [candidate(i, float(draw.choice([0.0, 0.3, 0.6, 1.0]))) for i in range(14)]
@@ -150,17 +153,27 @@ def check_sampler(part: Sampler) -> None:
 
 
 def check_balancer(part: Balancer) -> None:
-    """A subset of the group without repeats, the same for the same `rng`."""
+    """A subset of the group without repeats, from `rng` alone, with measurements or without; `unmet` is a phrase."""
     check_part(part)
-    for group in tiny_groups():
+    groups = tiny_groups()
+    unmeasured = [_without(candidate, *MEASUREMENTS) for candidate in groups[2]]
+    for group in (*groups, unmeasured):
+        np.random.seed(1)
         picked = part.pick(group, np.random.default_rng(1))
         assert all(candidate in group for candidate in picked), "only candidates of the group can be picked"
         assert len({c.demonstrations for c in picked}) == len(picked), "a candidate is picked once"
+        np.random.seed(7)  # a part that reads this global state would now pick otherwise
         assert picked == part.pick(group, np.random.default_rng(1)), "the same rng must pick the same candidates"
+        unmet: object = part.unmet(group, picked)
+        assert isinstance(unmet, str), f"unmet() is text, not {unmet!r}"
+        assert unmet == " ".join(unmet.split()), f"unmet() is one line, not {unmet!r}"
 
 
 def check_reward(part: Reward) -> None:
-    """Finite, one a candidate in order, independent of the group's order; better in everything is never less."""
+    """Finite, one a candidate in order, independent of the group's order; better in everything is never less.
+
+    A measurement that is None and read raises DataError that names it and the question; nothing else is raised.
+    """
     check_part(part)
     for group in tiny_groups():
         rewards = part.of(group)
@@ -170,10 +183,24 @@ def check_reward(part: Reward) -> None:
         shuffled = part.of([group[i] for i in order])
         expected = [rewards[i] for i in order]
         assert np.allclose(shuffled, expected, rtol=0, atol=1e-9), "the group's order must not matter"
-    worse = replace(tiny_groups()[4][0], accuracy=0.0, correct=False, logprob=-3.0, info_score=-0.1)
-    better = replace(worse, demonstrations=("d9",), accuracy=1.0, correct=True, logprob=-0.1, info_score=0.3)
+    worse = replace(tiny_groups()[4][0], accuracy=0.0, correct=False, logprob=-3.0, info_score=-0.1, nearness=0.1)
+    better = replace(
+        worse, demonstrations=("d9",), accuracy=1.0, correct=True, logprob=-0.1, info_score=0.3, nearness=1.0
+    )
     low, high = part.of([worse, better])
     assert high >= low, "higher is better: a candidate better in every measurement got less"
+    for name in MEASUREMENTS:
+        for group in tiny_groups()[1:]:
+            blank = [_without(candidate, name) for candidate in group]
+            try:
+                rewards = part.of(blank)
+            except DataError as error:
+                named = name in str(error) and group[0].question_id in str(error)
+                assert named, f"the error must name the question and {name}: {error}"
+            except Exception as error:
+                raise AssertionError(f"{name} is None: {error!r} rather than a DataError") from error
+            else:
+                assert rewards == part.of(group), f"{name} is read: None must raise a DataError, not count as a value"
 
 
 def check_encoder(part: Encoder, images: Sequence[Image], vlm: Vlm | None = None) -> None:
@@ -271,6 +298,11 @@ def check_dataset(part: Dataset) -> None:
 def _unit_rows(draw: np.random.Generator, size: int, dim: int) -> Floats:
     rows = draw.normal(size=(size, dim))
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+
+
+def _without(candidate: Candidate, *names: Measurement) -> Candidate:
+    nothing: dict[str, Any] = dict.fromkeys(names)
+    return replace(candidate, **nothing)
 
 
 def _check_rows(what: str, encode: Callable[[Sequence[int]], Floats], count: int) -> None:

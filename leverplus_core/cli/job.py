@@ -121,11 +121,11 @@ def check(
 
 def _execute(recipe: Recipe, until: str, plugin: list[Path] | None, registry: str, work: Path, json: bool) -> None:
     from leverplus_core.files import Workspace, read_json
-    from leverplus_core.groups import MINED, balance_table
+    from leverplus_core.groups import MINED
     from leverplus_core.pipeline import compose
     from leverplus_core.pipeline import run as run_recipe
     from leverplus_core.registry import Registry
-    from leverplus_core.report import leaderboard_rows, leaderboard_table, mined_view
+    from leverplus_core.report import balance_table, leaderboard_rows, leaderboard_table, mined_view
 
     if until == "mine" and not recipe.scoring.mining.enough:
         raise RecipeError(
@@ -144,8 +144,6 @@ def _execute(recipe: Recipe, until: str, plugin: list[Path] | None, registry: st
     elif until == "balance":
         fingerprint = compose(recipe, Workspace(work), catalogue).fingerprints["balance"]
         facts = read_json(work / "stages" / f"balance-{fingerprint}" / "balance.json")
-        output.rows(balance_table(facts["before"], facts["after"]), json)
-        for why, count in facts["unmet"].items():
-            output.say(f"{count:,} questions: {why}")
+        output.table(facts, balance_table, json)
     else:
         output.rows([{"stage": stage, "status": state} for stage, state in result.stages.items()], json)

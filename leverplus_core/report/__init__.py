@@ -1,5 +1,9 @@
-"""What is shown: leaderboard, grid, comparisons, the health of candidates. Pure functions of what is recorded."""
+"""What is shown: leaderboard, grid, comparisons, the health of candidates, what a balancer did.
 
+Pure functions of what is recorded.
+"""
+
+from leverplus_core.report.balance import balance_table
 from leverplus_core.report.comparison import compare_rows, compare_table
 from leverplus_core.report.grid import Arm, grid_rows
 from leverplus_core.report.health import health_view, mined_view, shapes_table
@@ -10,6 +14,7 @@ from leverplus_core.report.published import published_arithmetic, published_rows
 
 __all__ = [
     "Arm",
+    "balance_table",
     "compare_rows",
     "compare_table",
     "grid_rows",

@@ -59,6 +59,15 @@ def test_a_bad_sampler_fails(rule: Pool, says: str) -> None:
         check_sampler(_sampler(rule))
 
 
+def _known(candidate: Candidate, field: str) -> float:
+    from leverplus_core import DataError
+
+    value: float | None = getattr(candidate, field)
+    if value is None:
+        raise DataError("something is missing")
+    return value
+
+
 @pytest.mark.parametrize(
     ("rule", "says"),
     [
@@ -66,6 +75,9 @@ def test_a_bad_sampler_fails(rule: Pool, says: str) -> None:
         (lambda group: [float("nan")] * len(group), "finite"),
         (lambda group: [float(i) for i in range(len(group))], "order must not matter"),
         (lambda group: [-c.accuracy for c in group], "higher is better"),
+        (lambda group: [c.logprob + 0.0 for c in group], "TypeError.* rather than a DataError"),
+        (lambda group: [c.accuracy + (c.nearness or 0.0) for c in group], "nearness is read"),
+        (lambda group: [_known(c, "logprob") for c in group], "must name the question and logprob"),
     ],
 )
 def test_a_bad_reward_fails(rule: Callable[[Sequence[Candidate]], list[float]], says: str) -> None:
@@ -84,6 +96,7 @@ def test_a_bad_reward_fails(rule: Callable[[Sequence[Candidate]], list[float]], 
     [
         (lambda group, rng: [*group, *group[:1]], "picked once"),
         (lambda group, rng: [c for c in group if np.random.default_rng().random() < 0.5], "the same rng"),
+        (lambda group, rng: [c for c in group if np.random.random() < 0.5], "the same rng"),
         (lambda group, rng: [Candidate("x", (), "", "", "", 1.0, True, 0.0, 0.0)], "candidates of the group"),
     ],
 )
@@ -96,6 +109,33 @@ def test_a_bad_balancer_fails(rule: Callable[..., list[Candidate]], says: str) -
 
     with pytest.raises(AssertionError, match=says):
         check_balancer(Tried())
+
+
+@pytest.mark.parametrize(("said", "says"), [(None, "is text"), ("two\nlines", "one line")])
+def test_what_could_not_be_met_is_one_line(said: Any, says: str) -> None:
+    class Tried(Balancer):
+        """Says what is on trial."""
+
+        def pick(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
+            return list(group)
+
+        def unmet(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
+            answer: str = said
+            return answer
+
+    with pytest.raises(AssertionError, match=says):
+        check_balancer(Tried())
+
+
+def test_a_balancer_that_needs_a_measurement_fails() -> None:
+    class Ranks(Balancer):
+        """Sorts by what may be None."""
+
+        def pick(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
+            return sorted(group, key=lambda c: -c.logprob)  # type: ignore[operator]
+
+    with pytest.raises(TypeError):
+        check_balancer(Ranks())
 
 
 @pytest.mark.parametrize(

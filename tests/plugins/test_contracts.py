@@ -28,8 +28,19 @@ BUILT_IN = {
     "selector": {"pointer", "lever_lm"},
     "sampler": {"rand", "text_sim", "img_sim", "mix"},
     "vlm": {"qwen2_5_vl", "caption_lm"},
-    "balancer": {"top_pn", "keep_all"},
-    "reward": {"separated", "hard_plus_soft"},
+    "balancer": {"top_pn", "keep_all", "limit", "ratio", "query_ratio"},
+    "reward": {
+        "separated",
+        "hard_plus_soft",
+        "hard_plus_soft_v2",
+        "hard_only",
+        "soft_only",
+        "hard_plus_gt_prob",
+        "separated_gt_prob",
+        "hard_gt_prob_rel",
+        "info_score",
+        "mixed",
+    },
 }
 
 

@@ -10,4 +10,7 @@ def leverplus_balancers() -> dict[str, str]:
     return {
         "top_pn": "leverplus_balancers.top_pn:TopPnBalancer",
         "keep_all": "leverplus_balancers.keep_all:KeepAllBalancer",
+        "limit": "leverplus_balancers.limit:LimitBalancer",
+        "ratio": "leverplus_balancers.band:RatioBalancer",
+        "query_ratio": "leverplus_balancers.band:QueryRatioBalancer",
     }

@@ -1,0 +1,28 @@
+"""`mixed`: the reward depends on how many of a question's candidates are correct."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from leverplus_core import Candidate, Reward
+from leverplus_rewards.weighted import Gap, Hard, HardPlusSoftReward, SeparatedReward, Soft
+
+
+class MixedReward(Reward):
+    """`separated` for questions with many correct candidates, `hard_plus_soft` for those with few: in [0, 3].
+
+    Where a question has one lucky hit, a wide gap would make that one sequence all there is to learn (Lever-Plus
+    report, 2025).
+    """
+
+    many: int = Field(3, ge=1, description="correct candidates from which a question counts as one with many")
+    gap: Gap = 2.0
+    hard: Hard = 1.0
+    soft: Soft = 1.0
+
+    def of(self, group: Sequence[Candidate]) -> list[float]:
+        if sum(candidate.correct for candidate in group) >= self.many:
+            return SeparatedReward(gap=self.gap, soft=self.soft).of(group)
+        return HardPlusSoftReward(hard=self.hard, soft=self.soft).of(group)
