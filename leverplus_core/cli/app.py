@@ -16,7 +16,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-VERBS = ("job", "preparation", "data", "catalogue", "leaderboard", "results", "evidence", "imports", "exports")
+VERBS = ("job", "preparation", "data", "catalogue", "leaderboard", "show", "results", "evidence", "imports", "exports")
 """Modules of `leverplus_core.cli`; none imports torch, numpy or pydantic before a verb is called."""
 
 

@@ -154,10 +154,8 @@ def test_lists_say_what_tells_cells_apart(registry: Registry) -> None:
     assert "accuracy in %; n 20" in lines
     assert "demo: dataset demo_world, model qwen, sweep rewards" in lines
     markdown = leaderboard_list_markdown(rows, ["method"])
-    assert (
-        "### method rce\n\n| arm | shots | accuracy | 95% interval | delta |\n|---|---|---|---|---|\n| reward=mixed seed=1 | 1 | 75.0 |"
-        in markdown
-    )
+    assert "### method rce\n\n| arm | shots | accuracy | 95% interval | delta |\n|---|---|---|---|---|\n" in markdown
+    assert "\n| reward=mixed seed=1 | 1 | 75.0 | [" in markdown
 
 
 def test_runs_that_nothing_else_tells_apart_are_shown_by_id(registry: Registry) -> None:

@@ -15,9 +15,9 @@ import pytest
 from sqlalchemy import JSON, inspect
 
 from leverplus_core.errors import DataError, RegistryError, StorageError
-from leverplus_core.records import Prediction
+from leverplus_core.records import Demonstration, Image, Prediction, Question
 from leverplus_core.registry import Registry, RunRecord, database, tables
-from leverplus_core.registry.migrations import CURRENT
+from leverplus_core.registry.migrations import CURRENT, MIGRATIONS
 
 RUN = RunRecord(
     "abc123", "demo", "f" * 16, "demo_world", "qwen2_5_vl", 7,
@@ -127,6 +127,76 @@ def test_a_sample_says_who_answered_the_same_questions(registry: Registry) -> No
     assert registry.scores("a", "rce", 1, 2).sample == sample["a", 2]
 
 
+ASKED = Question("q0", "what?", Image("i0", "pictures/i0.png"), ("a", "a", "b"))
+SHOWN = Demonstration("d1", "which?", Image("i9", None, "a red ball"), "red")
+
+
+def test_questions_and_demonstrations_come_back(registry: Registry) -> None:
+    registry.begin_run(replace(RUN, dataset_fingerprint="world"))
+    registry.begin_run(replace(RUN, id="same", dataset_fingerprint="world"))
+    registry.begin_run(replace(RUN, id="other", dataset_fingerprint="elsewhere"))
+    registry.record_questions("abc123", [ASKED], [SHOWN])
+    registry.record_questions("other", [replace(ASKED, text="where?")])
+    expected = {
+        "dataset_fingerprint": "world", "id": "q0", "text": "what?", "image_id": "i0", "image_path": "pictures/i0.png",
+        "caption": None, "answers": ["a", "a", "b"],
+    }  # fmt: skip
+    assert registry.question("abc123", "q0") == registry.question("same", "q0") == expected
+    assert registry.demonstrations("same", ["d1", "d2"])["d1"]["answer"] == "red"
+    assert registry.demonstrations("other", ["d1"]) == {} and registry.question("same", "q1") is None
+    other = registry.question("other", "q0")
+    assert other is not None and other["text"] == "where?"
+    registry.record_cell_predictions("same", "rce", 1, answers("rce", 1, [1, 0]), [2])
+    registry.record_cell_predictions("same", "sft", 2, answers("sft", 2, [0, 0]), [2])
+    found = registry.sql("SELECT question_id, question, image_path, answers FROM predictions_with_questions")[1]
+    assert sorted(found, key=str)[0] == ("q0", "what?", "pictures/i0.png", '["a", "a", "b"]')
+    assert [(r["method"], r["shots"], r["demonstrations"], r["accuracy"]) for r in registry.answers("same", "q0")] == [
+        ("rce", 1, ["d1"], 1.0), ("sft", 2, ["d1", "d2"], 0.0),
+    ]  # fmt: skip
+    assert registry.answers("same", "q7") == []
+    with pytest.raises(RegistryError, match="Begin the run"):
+        registry.record_questions("nobody", [ASKED])
+
+
+def test_asking_again_and_many_demonstrations(registry: Registry) -> None:
+    registry.begin_run(RUN)
+    many = [replace(SHOWN, id=f"d{i}") for i in range(1200)]
+    registry.record_questions("abc123", [ASKED], many[:700])
+    registry.record_questions("abc123", [replace(ASKED, text="changed?"), replace(ASKED, id="q1")], many)
+    assert registry.sql("SELECT id, text FROM questions ORDER BY id")[1] == [("q0", "what?"), ("q1", "what?")]
+    assert len(registry.demonstrations("abc123", [d.id for d in many])) == 1200
+
+
+def test_two_runs_write_at_once(file: Path) -> None:
+    """Two real processes with the same questions, each its own cells: all of both are there."""
+    Registry(url(file)).close()
+    program = """
+import sys
+from leverplus_core.records import Image, Prediction, Question
+from leverplus_core.registry import Registry, RunRecord
+registry = Registry(sys.argv[1])
+run = sys.argv[2]
+questions = [Question(str(i), "what?", Image(str(i)), ("a",)) for i in range(2000)]
+registry.begin_run(RunRecord(run, run, run, "d", "m", 0, dataset_fingerprint="world"))
+for shots in range(1, 9):
+    registry.record_questions(run, questions[: 250 * shots])
+    rows = [(i, Prediction("rce", shots, q.id, q.id, (), "", "", 1.0)) for i, q in enumerate(questions[:200])]
+    registry.record_cell_predictions(run, "rce", shots, rows, [100, 200])
+registry.finish_run(run, "done")
+"""
+    both = [
+        subprocess.Popen([sys.executable, "-c", program, url(file), run], stderr=subprocess.PIPE, text=True)
+        for run in ("a", "b")
+    ]
+    assert [(p.communicate(timeout=100)[1], p.returncode) for p in both] == [("", 0), ("", 0)]
+    with Registry(url(file)) as registry:
+        assert registry.sql("SELECT run_id, count(*) FROM predictions GROUP BY run_id ORDER BY 1")[1] == [
+            ("a", 1600), ("b", 1600),
+        ]  # fmt: skip
+        assert registry.sql("SELECT count(*) FROM questions")[1] == [(2000,)]
+        assert len({c["sample"] for c in registry.cells(n=200)}) == 1
+
+
 def test_a_run_stays_in_its_sweep(registry: Registry) -> None:
     registry.begin_run(replace(RUN, sweep="grid", arm={"reward": "mixed"}))
     registry.begin_run(RUN)
@@ -208,7 +278,7 @@ def test_a_kill_in_the_middle_of_a_cell_leaves_none_of_it(registry: Registry, fi
     program = f"""
 import os, signal
 from sqlalchemy import event
-from leverplus_core.records import Prediction
+from leverplus_core.records import Demonstration, Image, Prediction, Question
 from leverplus_core.registry import Registry
 registry = Registry({url(file)!r})
 @event.listens_for(registry._engine, "before_cursor_execute")
@@ -296,6 +366,98 @@ def test_opening_again_changes_nothing(registry: Registry, file: Path) -> None:
         assert again.resolve("latest")["id"] == "abc123"
     assert dump(file) == before
     assert again.sql("SELECT version FROM schema_version") == (["version"], [(CURRENT,)])
+
+
+@pytest.fixture
+def old(file: Path) -> Path:
+    """A registry as the first version made and filled it, by its own statements."""
+    with sqlite3.connect(file) as c:
+        c.execute("CREATE TABLE schema_version (version INTEGER NOT NULL)")
+        c.execute("INSERT INTO schema_version VALUES (1)")
+        for statement in MIGRATIONS[0]:
+            c.execute(statement)
+        c.execute(
+            "INSERT INTO runs VALUES ('old1', 'before', 'f1', 'done', 'demo_world', 'qwen', 3, '{\"seed\": 3}', '[]',"
+            " '{\"python\": \"3.11\"}', '{}', 'a note', '2025-01-01', '2025-01-02', '2025-01-03')"
+        )
+        c.execute("INSERT INTO stages VALUES ('old1', 'sft', '0f', 'done', 1.5, 'p', 0)")
+        c.execute("INSERT INTO curves VALUES ('old1', 'sft', 1, 'loss', 2.5)")
+        for i, accuracy in enumerate((1.0, 0.3)):
+            row = ("old1", "rce", 1, f"q{i}", f"image {i}", i, '["d1"]', f" raw {i}", f"a {i}", accuracy)
+            c.execute(f"INSERT INTO predictions VALUES ({', '.join('?' * 10)})", row)
+        c.execute("INSERT INTO cells VALUES ('old1', 'rce', 1, 2, 0.65, 0.1, 0.9)")
+    return file
+
+
+OLD_COLUMNS = {
+    "runs": "id, name, fingerprint, status, dataset, model, seed, recipe, parts, environment, git, note, created_at,"
+    " started_at, finished_at",
+    "stages": "*", "curves": "*", "predictions": "*",
+    "cells": "run_id, method, shots, n, accuracy, ci_low, ci_high",
+    "leaderboard": "run, name, dataset, model, method, shots, n, accuracy, ci_low, ci_high, status, note",
+}  # fmt: skip
+
+
+def old_rows(file: Path) -> dict[str, list[tuple[object, ...]]]:
+    with sqlite3.connect(file) as c:
+        return {table: c.execute(f"SELECT {names} FROM {table}").fetchall() for table, names in OLD_COLUMNS.items()}
+
+
+def test_a_registry_of_the_first_version_loses_nothing(old: Path) -> None:
+    before = old_rows(old)
+    with Registry.open_existing(url(old)) as registry:
+        assert registry.sql("SELECT version FROM schema_version")[1] == [(CURRENT,)]
+        (run,) = registry.runs()
+        assert (run["source"], run["sweep"], run["arm"], run["dataset_fingerprint"]) == ("run", None, None, None)
+        (cell,) = registry.cells()
+        assert (cell["seed"], cell["source"], cell["sample"], cell["accuracy_text"]) == (3, "run", None, None)
+        found = registry.scores("old1", "rce", 1)
+        assert (found.question_id.tolist(), found.accuracy.tolist(), found.sample) == (["q0", "q1"], [1.0, 0.3], None)
+        assert registry.question("old1", "q0") is None
+        assert registry.sql("SELECT question_id, question, prediction FROM predictions_with_questions")[1] == [
+            ("q0", None, "a 0"), ("q1", None, "a 1"),
+        ]  # fmt: skip
+    assert old_rows(old) == before
+
+
+def test_an_old_run_goes_on(old: Path) -> None:
+    """What it had stays without a sample; what is added has one, and its questions become known."""
+    with Registry(url(old)) as registry:
+        registry.begin_run(replace(RUN, id="old1", dataset_fingerprint="world"))
+        registry.record_questions("old1", [ASKED])
+        registry.record_cell_predictions("old1", "sft", 1, answers("sft", 1, [1, 0]), [2])
+        assert {c["method"]: c["sample"] is None for c in registry.cells()} == {"rce": True, "sft": False}
+        assert registry.sql("SELECT DISTINCT question FROM predictions_with_questions WHERE question_id = 'q0'")[1] == [
+            ("what?",)
+        ]
+
+
+def test_a_migration_that_is_killed_is_taken_again(old: Path) -> None:
+    before = old_rows(old)
+    program = f"""
+import os, signal
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+@event.listens_for(Engine, "before_cursor_execute")
+def die(connection, cursor, statement, *rest):
+    if statement.startswith("CREATE VIEW predictions_with_questions"):
+        os.kill(os.getpid(), signal.SIGKILL)
+from leverplus_core.registry import Registry
+Registry({url(old)!r})
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    with sqlite3.connect(old) as c:
+        assert c.execute("SELECT version FROM schema_version").fetchall() == [(1,)]
+        assert "sweep" not in [row[1] for row in c.execute("PRAGMA table_info(runs)")]
+    Registry(url(old)).close()
+    assert old_rows(old) == before
+
+
+def test_two_that_open_an_old_registry_at_once(old: Path) -> None:
+    program = f"from leverplus_core.registry import Registry; print(len(Registry({url(old)!r}).cells()))"
+    both = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [p.communicate(timeout=60)[0].strip() for p in both] == ["1", "1"]
 
 
 def test_a_newer_registry_is_left_alone(registry: Registry, file: Path) -> None:

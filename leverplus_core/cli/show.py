@@ -1,0 +1,30 @@
+"""The verb `show`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from leverplus_core.cli import output
+from leverplus_core.cli.options import DEFAULT_REGISTRY, JsonOpt, RegistryOpt, open_registry
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(show)
+
+
+def show(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id, prefix, name or 'latest'.")],
+    question: Annotated[str, typer.Option("--question", metavar="ID", help="The question to show.")],
+    method: Annotated[list[str] | None, typer.Option(help="Only this method; repeatable.")] = None,
+    shots: Annotated[list[int] | None, typer.Option(help="Only this number of shots; repeatable.")] = None,
+    registry: RegistryOpt = DEFAULT_REGISTRY,
+    json: JsonOpt = False,
+) -> None:
+    """One question: what was asked, and what each method showed, answered and scored."""
+    from leverplus_core.report.question import question_facts, question_view
+
+    with open_registry(registry) as store:
+        facts = question_facts(store, run, question, method or (), shots or ())
+    output.table(facts, question_view, json)
