@@ -110,7 +110,7 @@ def test_the_formula_bounds_the_real_search(
     question = Question("q", "?", Image("i"), ("a",))
     demonstrations = {f"d{i}": Demonstration(f"d{i}", f"{i}", Image(f"d{i}"), "x") for i in range(pool)}
     store = MeasurementStore(tmp_path_factory.mktemp("s") / "m.sqlite")
-    asker = Asker(_Pseudo, "pseudo", store)
+    asker = Asker(_Pseudo, lambda: "pseudo", store)
     scorer = Scorer(asker, demonstrations, PromptSettings(), Decoding())
     beam_search(
         scorer, [question], {"q": list(demonstrations)}, BeamSettings(beam=beam, shots=shots, width=width)
