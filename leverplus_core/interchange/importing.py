@@ -135,7 +135,7 @@ class _Job:
 @contextmanager
 def _adding(kind: Kind, file: Path, folder: Path, rows: Rows | None, replace: bool) -> Iterator[_Job]:
     """What every import does around its own work: check the folder, derive what depends on several kinds, seal."""
-    folder, rows = Path(os.path.abspath(folder)), rows or Rows()
+    folder, rows = Path(os.path.realpath(folder)), rows or Rows()
     before = Manifest.read(folder) if (folder / MANIFEST).is_file() else Manifest()
     if kind in before.imports and not replace:
         raise DataError(
