@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from leverplus_core import Bank, DataError, Demonstration, Features, Image, Query, Question, Sampler, allowed
 from leverplus_core.testing import tiny_bank
+from leverplus_samplers.choice import nearest
 from leverplus_samplers.mix import MixSampler
 from leverplus_samplers.rand import RandSampler
 from leverplus_samplers.similarity import ImgSimSampler, TextSimSampler
@@ -48,6 +49,24 @@ def test_ties_go_to_the_lower_row(sampler: type[Sampler]) -> None:
     alike = np.repeat(query.text[None], 33, axis=0)
     tied = Bank(bank.demonstrations, Features(alike, alike))
     assert sampler(k=9).pool(query, tied, _rng()) == list(range(3, 12))
+
+
+@given(seed=st.integers(0, 2**32), size=st.integers(1, 60), count=st.integers(1, 60), copies=st.integers(1, 4))
+def test_the_nearest_are_those_of_the_full_ranking(seed: int, size: int, count: int, copies: int) -> None:
+    """Also among near-duplicates, which a rough product cannot tell apart."""
+    draw = _rng(seed)
+    features = draw.normal(size=(size, 96)).astype(np.float32)
+    features = np.repeat(features, copies, axis=0)
+    features[::2] += draw.choice([0, 1e-7], size=features[::2].shape).astype(np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    rows = np.flatnonzero(draw.random(len(features)) < 0.8)
+    query = features[draw.integers(len(features))]
+    exact = [float(np.dot(features[i].astype(np.float64), query.astype(np.float64))) for i in rows]
+    ranked = sorted(range(len(rows)), key=lambda i: (-round(exact[i], 15), rows[i]))
+    got = nearest(rows, features, query, count)
+    value = dict(zip(rows.tolist(), exact, strict=True))
+    assert len(set(got.tolist())) == len(got) == min(count, len(rows))
+    assert [value[i] for i in got.tolist()] == pytest.approx([exact[i] for i in ranked[:count]], abs=1e-14)
 
 
 def test_the_questions_own_image_is_never_shown_even_if_nearest() -> None:

@@ -9,6 +9,8 @@ from leverplus_core import Bank, DataError, Query, allowed
 from leverplus_core.parts import Floats
 
 Rows = NDArray[np.intp]
+MARGIN = 1.1
+"""The longest a row may be; encoders give rows of length 1."""
 
 
 def rows_for(query: Query, bank: Bank, k: int) -> Rows:
@@ -29,18 +31,22 @@ def rows_for(query: Query, bank: Bank, k: int) -> Rows:
     return rows
 
 
-def nearest(rows: Rows, features: Floats, query: Floats) -> Rows:
-    """`rows` from the most to the least similar to `query` (D,); rows are unit vectors, so the dot is the cosine.
+def nearest(rows: Rows, features: Floats, query: Floats, count: int) -> Rows:
+    """The `count` of `rows` most similar to `query` (D,), the nearest first; the dot of unit rows is the cosine.
 
     Raises DataError for a similarity that is not a number. Ties go to the lower row number.
     """
-    # Row by row, not as one product: BLAS may round a row differently by its place in the matrix, and equal
-    # demonstrations must tie.
-    similarity = (features[rows].astype(np.float64) * query.astype(np.float64)).sum(axis=1)  # (N,)
-    bad = np.flatnonzero(~np.isfinite(similarity))
+    rough = (features @ query)[rows]  # (N,)
+    bad = np.flatnonzero(~np.isfinite(rough))
     if len(bad):
         raise DataError(
             f"the similarity of demonstration row {rows[bad[0]]} to the question is not a number.",
             "The encoder gave a feature that is NaN or infinite.",
         )
-    return rows[np.argsort(-similarity, kind="stable")]
+    if count < len(rows):
+        # The product may round a row differently by its place in the matrix, and equal demonstrations must tie. So it
+        # only leaves out what is too far even if it erred by the most that float32 can: none of the nearest is.
+        error = features.shape[1] * np.finfo(np.float32).eps * np.linalg.norm(query) * MARGIN
+        rows = rows[rough >= np.partition(rough, -count)[-count] - 2 * error]
+    similarity = (features[rows].astype(np.float64) * query.astype(np.float64)).sum(axis=1)
+    return rows[np.argsort(-similarity, kind="stable")][:count]

@@ -39,7 +39,8 @@ class MixSampler(Sampler):
             count = math.floor(share * self.k)
             if count:
                 # A row that is in already is passed over for the next nearest, so that each share is filled.
-                fresh = (int(row) for row in nearest(rows, features, vector) if int(row) not in chosen)
+                near = nearest(rows, features, vector, count + len(chosen))
+                fresh = (int(row) for row in near if int(row) not in chosen)
                 chosen.update(dict.fromkeys(islice(fresh, count)))
         rest = np.array([row for row in rows if int(row) not in chosen], dtype=np.intp)
         uniform = rng.choice(rest, size=self.k - len(chosen), replace=False)

@@ -15,8 +15,8 @@ class TextSimSampler(Sampler):
     k: int = Field(64, ge=1, description="demonstrations in a pool")
 
     def pool(self, query: Query, bank: Bank, rng: np.random.Generator) -> list[int]:
-        rows = nearest(rows_for(query, bank, self.k), bank.features.text, query.text)
-        return [int(row) for row in rows[: self.k]]
+        rows = nearest(rows_for(query, bank, self.k), bank.features.text, query.text, self.k)
+        return [int(row) for row in rows]
 
 
 class ImgSimSampler(Sampler):
@@ -25,5 +25,5 @@ class ImgSimSampler(Sampler):
     k: int = Field(64, ge=1, description="demonstrations in a pool")
 
     def pool(self, query: Query, bank: Bank, rng: np.random.Generator) -> list[int]:
-        rows = nearest(rows_for(query, bank, self.k), bank.features.image, query.image)
-        return [int(row) for row in rows[: self.k]]
+        rows = nearest(rows_for(query, bank, self.k), bank.features.image, query.image, self.k)
+        return [int(row) for row in rows]
