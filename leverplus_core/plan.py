@@ -15,10 +15,14 @@ from typing import Any
 from rich.table import Table
 
 from leverplus_core.candidates import CandidateSettings
+from leverplus_core.composition import STAGES, Composition
 from leverplus_core.errors import DataError
 from leverplus_core.evaluation import ADAPTIVE, LEARNED, EvaluationSettings
-from leverplus_core.parts import Dataset, Encoder, Sampler, Size, Vlm
+from leverplus_core.mining import PROMPTS_A_CANDIDATE, MiningSettings
+from leverplus_core.online import OnlineSettings
+from leverplus_core.parts import Size
 from leverplus_core.recipe import Recipe
+from leverplus_core.scoring import BeamSettings
 
 Prompts = Mapping[int, int]
 """shots -> prompts"""
@@ -47,13 +51,17 @@ class Throughput:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a plan must know beside the recipe; `note` says where the sizes are from when not from the files."""
+    """What a plan must know beside the recipe.
+
+    `given` are the stages whose result is imported; `note` says where the sizes are from when not from the files.
+    """
 
     size: Size
     pool: int
     encoder_is_vlm: bool = False
     image_tokens: int | None = None
     cached_image_bytes: int = 0
+    given: frozenset[str] = frozenset()
     note: str = ""
 
 
@@ -131,34 +139,43 @@ class Plan:
         }
 
 
-def facts_of(dataset: Dataset, sampler: Sampler, encoder: Encoder, vlm: Vlm) -> Facts:
+def facts_of(parts: Composition) -> Facts:
     """From built parts, without weights. Raises DataError when the dataset is neither there nor of a known size."""
+    if parts.closed:
+        raise DataError(
+            "a run on imported features asks no VLM: there is nothing to plan.", "Set imported.features=false."
+        )
     note, images = "", {}
     try:
-        rows = dataset.questions("train"), dataset.questions("validation")
+        rows = parts.dataset.questions("train"), parts.dataset.questions("validation")
     except DataError as e:
-        known = dataset.expected_size()
+        known = parts.dataset.expected_size()
         if known is None:
             raise
         size, note = known, f"The dataset is not there ({e.what.rstrip('.')}): its official counts are used."
     else:
         size = Size(*map(len, rows), *(len({q.image.id for q in split}) for split in rows))
         images = {q.image.id: q.image for split in rows for q in split}
-    tokens = vlm.image_tokens(list(images.values()))
-    return Facts(size, sampler.k, encoder.needs_vlm, tokens, vlm.cached_image_bytes(), note)
+    return Facts(
+        size,
+        parts.sampler.k,
+        parts.encoder.needs_vlm,
+        parts.vlm.image_tokens(list(images.values())),
+        parts.vlm.cached_image_bytes(),
+        frozenset(stage for stage in STAGES if parts.gives(stage)),
+        note,
+    )
 
 
 def plan(recipe: Recipe, facts: Facts) -> Plan:
     """The plan of a whole run that finds nothing done."""
-    size, scoring, pool = facts.size, recipe.scoring, facts.pool
+    size, scoring, training, pool = facts.size, recipe.scoring, recipe.training, facts.pool
     scored = min(scoring.questions or size.train, size.train)
     asked = min(max(recipe.evaluation.sizes), size.validation)
-    beams = scoring.beams
-    learned = recipe.training.policies
+    searched = "beams" not in facts.given and "candidates" not in facts.given
+    learned = list(training.policies)
     if learned and recipe.selector.settings.get("stop"):
         learned.append(ADAPTIVE)
-    search = _times(scored, search_prompts(pool, beams.beam, beams.shots, beams.width))
-    proposed = candidate_prompts(pool, scoring.candidates)
     grid = EvaluationGrid.of(recipe.evaluation, learned, pool)
     # Demonstrations are train images; so are the images of the questions that are scored.
     seen = [
@@ -167,30 +184,32 @@ def plan(recipe: Recipe, facts: Facts) -> Plan:
         (min(size.train_images, asked * grid.demonstrations), min(size.validation_images, asked)),
     ]
     new = _not_seen_before(seen, size)
-    encoded = size.train_images + size.validation_images
-    stages = (
-        StagePlan("encode", images=encoded),
-        StagePlan("pool"),
-        StagePlan("beams", search, images=new[1]),
-        StagePlan("sft"),
-        # A demonstration alone was measured in the beam search, whichever it is; and so was none at all.
-        StagePlan(
-            "candidates",
-            _times(scored, {n: count for n, count in proposed.items() if n > 1}),
-            _times(scored, proposed),
-        ),
-        StagePlan("balance"),
-        *(StagePlan(name) for name in ("rce", "grpo") if name in learned),
-        StagePlan("evaluate", _times(asked, grid.logprobs), _times(asked, grid.answers), new[2]),
-    )
-    measured = sum(stage.prompts for stage in stages)
+    measured = {
+        "candidates": candidate_prompts(pool, scoring.candidates),
+        "mine": mining_prompts(pool, scoring.mining, scoring.candidates),
+        "online": online_prompts(pool, training.online),
+    }
+    budgets = {"mine": scoring.mining.budget, "online": training.online.budget}
+    work = {
+        "encode": StagePlan("encode", images=size.train_images + size.validation_images),
+        "beams": StagePlan("beams", _times(scored, search_prompts(pool, scoring.beams)), images=new[1]),
+        "evaluate": StagePlan("evaluate", _times(asked, grid.logprobs), _times(asked, grid.answers), new[2]),
+        **{name: _measure(name, _times(scored, of), budgets.get(name), searched) for name, of in measured.items()},
+    }
+    off = {name for name in LEARNED if name not in learned} | ({"mine"} if not scoring.mining.enough else set())
+    off |= set() if searched else {"beams"}
+    stages = tuple(
+        work.get(name, StagePlan(name)) for name in STAGES if name not in off and name not in facts.given
+    )  # fmt: skip
     width = 2048 if facts.encoder_is_vlm else 512
     rows = 5 * size.train + 2 * size.validation  # image, text and answer of the bank; image and text of questions
+    lines = sum(sum(of.values()) for of in measured.values())
     disk = {
         f"features (width {width:,} assumed)": rows * width * 4,
         "pools": (size.train + size.validation) * (pool + 2) * POOL_ID_BYTES,
-        "beams and candidates": scored * (beams.beam * SEQUENCE_BYTES + 2 * sum(proposed.values()) * CANDIDATE_BYTES),
-        "measurements": measured * MEASUREMENT_BYTES,
+        # A stage writes its candidates and those that it was given; the balanced ones are a file of their own.
+        "beams and candidates": scored * (scoring.beams.beam * SEQUENCE_BYTES + 3 * lines * CANDIDATE_BYTES),
+        "measurements": sum(stage.prompts for stage in stages) * MEASUREMENT_BYTES,
         "registry": asked * grid.cells * PREDICTION_BYTES,
     }
     if facts.cached_image_bytes:
@@ -198,12 +217,24 @@ def plan(recipe: Recipe, facts: Facts) -> Plan:
     return Plan(stages, disk, asked * grid.cells, facts)
 
 
-def search_prompts(pool: int, beam: int, shots: int, width: int | None) -> dict[int, int]:
+def _measure(stage: str, sequences: Prompts, budget: int | None, searched: bool) -> StagePlan:
+    """Sequences are asked for an answer and for the true answer's log-probability.
+
+    The beam search has measured each demonstration of a pool alone, and none at all.
+    """
+    if budget is not None and PROMPTS_A_CANDIDATE * sum(sequences.values()) > budget:
+        sequences = {max(sequences): budget // PROMPTS_A_CANDIDATE}
+    logprobs = {n: count for n, count in sequences.items() if n > 1 or not searched}
+    return StagePlan(stage, logprobs, sequences)
+
+
+def search_prompts(pool: int, settings: BeamSettings) -> dict[int, int]:
     """Log-probabilities that `scoring.beam_search` asks for one question, by shots, the bare question among them.
 
     Exact when `beam` is not above the number of demonstrations that may extend a sequence; a bound when it is.
     """
-    extensions = pool if width is None else min(pool, max(width, shots))
+    beam, shots = settings.beam, settings.shots
+    extensions = pool if settings.width is None else min(pool, max(settings.width, shots))
     asked = {0: 1, 1: pool}
     kept = min(beam, pool)
     inside = kept <= extensions  # then every sequence is made of extensions
@@ -222,10 +253,28 @@ def candidate_prompts(pool: int, settings: CandidateSettings) -> dict[int, int]:
     """Sequences that `candidates.propose` may propose for one question, by shots."""
     asked: Counter[int] = Counter()
     for shots in settings.shots:
+        if shots == 0:
+            asked[0] = 1
+            continue
         windows = min(settings.retrieval, max(pool - shots + 1, 0))
         proposed = settings.beams + sum(settings.samples.values()) + windows + settings.random
         asked[shots] = min(asked[shots] + proposed, math.perm(pool, shots))
     return dict(asked)
+
+
+def mining_prompts(pool: int, settings: MiningSettings, candidates: CandidateSettings) -> dict[int, int]:
+    """Sequences that `mining.mine` may measure for one question, counted as the longest that it may propose."""
+    lengths = set(settings.shots or candidates.shots) - {0}
+    if not settings.enough or not lengths:
+        return {}
+    most = sum(math.perm(pool, n) for n in lengths)
+    return {max(lengths): min(settings.rounds * settings.per_round, most)}
+
+
+def online_prompts(pool: int, settings: OnlineSettings) -> dict[int, int]:
+    """Sequences that `online.learn_online` may measure for one question in all its rounds, by shots."""
+    a_round = candidate_prompts(pool, settings.candidates) if settings.rounds else {}
+    return {n: min(settings.rounds * count, math.perm(pool, n)) for n, count in a_round.items()}
 
 
 @dataclass(frozen=True)
@@ -253,7 +302,8 @@ class EvaluationGrid:
             cells += len(shots)
             if method == "oracle":
                 # It answers what its search kept, and one of these is its choice.
-                logprobs = search_prompts(pool, settings.oracle.beam, max(shots), settings.oracle.width)
+                search = BeamSettings(beam=settings.oracle.beam, shots=max(shots), width=settings.oracle.width)
+                logprobs = search_prompts(pool, search)
                 for n in range(1, max(shots) + 1):
                     answers[n] += min(settings.oracle.beam, logprobs[n])
                 shown = pool

@@ -38,7 +38,7 @@ def plan(
 
     loaded = load_recipe(recipe, overrides)
     parts = compose(loaded, Workspace(DEFAULT_WORK), load_catalogue(plugin))
-    found = plan_of(loaded, facts_of(parts.dataset, parts.sampler, parts.encoder, parts.vlm))
+    found = plan_of(loaded, facts_of(parts))
     assumed = Throughput()
     device = Throughput(prompts_per_s or assumed.prompts_per_s, images_per_s or assumed.images_per_s)
     rows = found.rows(device)

@@ -6,6 +6,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leverplus_core.candidates import CandidateSettings
-from leverplus_core.composition import Composition
+from leverplus_core.composition import STAGES, Composition
 from leverplus_core.errors import DataError
 from leverplus_core.measurements import Asker, MeasurementStore
 from leverplus_core.parts import Size, Vlm
@@ -38,7 +39,7 @@ SMALL = [
 
 def _planned(recipe: Recipe, catalogue: Catalogue) -> Plan:
     parts = Composition(recipe, catalogue)
-    return plan(recipe, facts_of(parts.dataset, parts.sampler, parts.encoder, parts.vlm))
+    return plan(recipe, facts_of(parts))
 
 
 def _stage(found: Plan, name: str) -> StagePlan:
@@ -61,22 +62,29 @@ def test_a_beam_search_asks_exactly_what_is_planned(catalogue: Catalogue, tmp_pa
 
 
 def test_a_whole_run_asks_no_more_than_planned_and_not_much_less(catalogue: Catalogue, tmp_path: Path) -> None:
-    recipe = Recipe.load("demo", SMALL)
+    loop = "training.online={rounds: 2, candidates: {shots: [0, 1, 2], beams: 1, samples: {1.0: 2}}}"
+    mining = "scoring.mining={enough: 99, rounds: 2, per_round: 2}"
+    recipe = Recipe.load("demo", [*SMALL, loop, mining, "selector.stop=true"])
     found = _planned(recipe, catalogue)
+    assert [stage.stage for stage in found.stages] == list(STAGES)
     url = f"sqlite:///{tmp_path}/r.db"
     before, stored = 0, 0
-    for until in ("beams", "candidates", "evaluate"):
+    # The on-policy loop and the learned methods choose many sequences that are known already.
+    for until, least in {"beams": 1.0, "candidates": 0.6, "mine": 0.7, "online": 0.05, "evaluate": 0.5}.items():
         result = run(recipe, url, tmp_path, until=until, catalogue=catalogue)
         planned = _stage(found, until).prompts
-        assert 0.6 * planned <= result.asked <= planned, until
+        assert least * planned <= result.asked <= planned, (until, result.asked, planned)
         before, stored = before + result.asked, _stored(tmp_path)
     assert before == stored <= found.prompts
     [[rows]] = Registry(url).sql("SELECT count(*) FROM predictions")[1]
     assert rows == found.prediction_rows
-    size = {p.name: p.stat().st_size for p in tmp_path.rglob("*") if p.is_file()}
+    size: Counter[str] = Counter()
+    for path in tmp_path.rglob("*"):
+        size[path.name] += path.stat().st_size
     assert size["features.npz"] < sum(v for k, v in found.disk.items() if k.startswith("features"))
     assert size["pools.json"] < found.disk["pools"]
-    assert size["beams.jsonl"] + size["candidates.jsonl"] + size["balanced.jsonl"] < found.disk["beams and candidates"]
+    lines = [size[f"{name}.jsonl"] for name in ("beams", "candidates", "balanced")]
+    assert all(lines) and sum(lines) < found.disk["beams and candidates"]
 
 
 def test_a_row_of_the_store_and_of_the_registry_is_no_larger_than_planned(tmp_path: Path) -> None:
@@ -112,11 +120,10 @@ def test_the_formula_bounds_the_real_search(
     store = MeasurementStore(tmp_path_factory.mktemp("s") / "m.sqlite")
     asker = Asker(_Pseudo, lambda: "pseudo", store)
     scorer = Scorer(asker, demonstrations, PromptSettings(), Decoding())
-    beam_search(
-        scorer, [question], {"q": list(demonstrations)}, BeamSettings(beam=beam, shots=shots, width=width)
-    )  # fmt: skip
+    settings = BeamSettings(beam=beam, shots=shots, width=width)
+    beam_search(scorer, [question], {"q": list(demonstrations)}, settings)
     store.close()
-    planned = sum(search_prompts(pool, beam, shots, width).values())
+    planned = sum(search_prompts(pool, settings).values())
     extensions = pool if width is None else min(pool, max(width, shots))
     assert asker.asked <= planned
     if min(beam, pool) <= extensions or shots < 3:
@@ -147,6 +154,34 @@ def test_the_3b_recipe_by_hand() -> None:
     assert evaluate.images == 800
     hours = (800 * 1 + 51_200 * 2 + 252_000 * 3) / 3 / 10 / 3600 + 8998 / 20 / 3600
     assert beams.hours(Throughput(10, 20)) == pytest.approx(hours)
+
+
+def test_mining_and_the_loop_by_hand() -> None:
+    recipe = Recipe.of(
+        {
+            "scoring": {"questions": 10, "mining": {"enough": 2, "rounds": 3, "per_round": 4, "shots": [1, 2]}},
+            "training": {"online": {"rounds": 5}},
+        }
+    )
+    facts = Facts(Size(100, 50, 100, 50), 64)
+    found = plan(recipe, facts)
+    mine, online = _stage(found, "mine"), _stage(found, "online")
+    assert mine.logprobs == mine.answers == {2: 10 * 12}
+    sequences = 2 + 4  # beams and samples of the loop's own defaults; no retrieval, no random
+    assert online.answers == {1: 10 * 5 * sequences, 2: 10 * 5 * sequences}
+    assert online.logprobs == {2: 10 * 5 * sequences}
+    dear = recipe.model_dump()
+    dear["scoring"]["mining"]["budget"], dear["training"]["online"]["budget"] = 101, 400
+    within = plan(Recipe.of(dear), facts)
+    assert (_stage(within, "mine").prompts, _stage(within, "online").prompts) == (100, 400)
+
+
+def test_what_is_imported_is_not_asked() -> None:
+    recipe, facts = Recipe.load("demo", SMALL), Facts(Size(60, 24, 60, 24), 6)
+    given = replace(facts, given=frozenset({"beams", "candidates"}))
+    whole, found = plan(recipe, facts), plan(recipe, given)
+    assert [s.stage for s in found.stages] == [s.stage for s in whole.stages if s.stage not in given.given]
+    assert found.prompts == _stage(whole, "evaluate").prompts
 
 
 @pytest.mark.parametrize("encoder_is_vlm", [False, True])
