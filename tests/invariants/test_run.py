@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from leverplus_core.composition import STAGES
-from leverplus_core.errors import LeverplusError
 from leverplus_core.files import Workspace, read_json, read_jsonl
 from leverplus_core.pipeline import compose, run
 from leverplus_core.progress import Silent
@@ -207,8 +206,21 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, arguments: tuple[
     assert done.stdout == ""
 
 
-def test_a_balancer_that_drops_every_question_says_so(finished: tuple[Path, str]) -> None:
+def test_a_balancer_prints_its_table_or_says_why_it_dropped_everything(finished: tuple[Path, str]) -> None:
     folder, _ = finished
-    recipe = _small("balancer={name: top_pn, min_pos: 99}")
-    with pytest.raises(LeverplusError, match="the balancer dropped all 30 questions"):
-        run(recipe, f"sqlite:///{folder}/other.db", folder / "work")
+    environment = {"LEVERPLUS_REGISTRY": f"sqlite:///{folder}/other.db", "LEVERPLUS_WORK": str(folder / "work")}
+
+    def balance(part: str, *more: str) -> subprocess.CompletedProcess[str]:
+        settings = [word for text in (*SMALL, f"balancer={part}") for word in ("--set", text)]
+        return _cli("balance", *settings, *more, cwd=folder, COLUMNS="80", **environment)
+
+    done = balance("{name: limit}")
+    assert done.returncode == 0 and "share of positives" in done.stdout and " pp" in done.stdout, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    facts = json.loads(balance("{name: limit}", "--json").stdout)
+    assert facts["before"]["questions"] == facts["after"]["questions"] == 30
+    assert facts["change"]["candidates"] == facts["after"]["candidates"] - facts["before"]["candidates"] < 0
+    done = balance("{name: keep_all, min_pos: 99}")
+    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
+    [mistake] = [line for line in done.stderr.splitlines() if line.startswith("leverplus: ")]
+    assert "the balancer dropped all 30 questions (" in mistake and "fewer than 99 positives, dropped: " in mistake

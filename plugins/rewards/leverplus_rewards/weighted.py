@@ -61,7 +61,7 @@ class HardPlusSoftReward(WeightedReward):
 
 
 class HardPlusSoftV2Reward(WeightedReward):
-    """Two when correct, plus the accuracy: the values of `separated` under the name that older runs have."""
+    """Two when correct, plus the accuracy: the values of `separated`, under another name of Lever-Plus."""
 
     hard: Hard = 2.0
     soft: Soft = 1.0
