@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,9 @@ class ScoreReader:
             wanted = wanted.where(t.position < n)
         # The driver's own rows: SQLAlchemy's take as long again, and these columns need nothing done to them.
         found = c.execute(wanted.order_by(t.position)).cursor.fetchall()
-        accuracy = np.fromiter((row[0] for row in found), np.float64, len(found))
+        accuracy = np.fromiter(
+            chain.from_iterable(found) if known else (row[0] for row in found), np.float64, len(found)
+        )
         if not known:
             self._ids = (np.array([row[1] for row in found], np.str_), np.array([row[2] for row in found], np.str_))
             self._sample = sample

@@ -1,0 +1,127 @@
+"""Time `leaderboard` and `compare` on a registry of a million predictions, made in a temporary folder.
+
+Two shapes: an experiment of many runs with a grid each on 800 questions, and one run on a whole validation split.
+Printed are the seconds of each verb's own work (open, read, compute, draw; the least of three) by the clock and of the
+processor, which other programs do not lengthen, and with --process those of the whole command with the start of
+Python. Exits with 1 where a verb's work takes a second or more of the processor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console, RenderableType
+
+from leverplus_core.records import Prediction
+from leverplus_core.registry import Registry, RunRecord
+from leverplus_core.registry.scores import samples
+from leverplus_core.report import compare_rows, compare_table, leaderboard_rows, leaderboard_table
+from leverplus_core.statistics import accuracy_interval
+
+LIMIT_S = 1.0
+GRADES = np.array([0.0, 0.3, 0.6, 0.9, 1.0])
+SHAPES = {
+    "39 runs x 8 methods x 4 shots x 800 questions": (39, 8, (1, 2, 3, 4), 800, (100, 200, 400, 800)),
+    "1 run x 2 methods x 4 shots x 125,000 questions": (1, 2, (1, 2, 3, 4), 125_000, (100, 800, 125_000)),
+}
+
+
+def build(file: Path, runs: int, methods: int, shots: tuple[int, ...], questions: int, sizes: tuple[int, ...]) -> int:
+    """A registry whose rows are those that evaluation would write, written in bulk; the number of predictions."""
+    drawn = np.random.default_rng(0)
+    asked = [(str(2_000_000 + 7 * i), f"COCO_val2014_{i // 2:012d}") for i in range(questions)]
+    hard = drawn.random(questions)
+    sample = samples("world", (Prediction("", 0, q, i, (), "", "", 0.0) for q, i in asked), sizes)
+    with Registry(f"sqlite:///{file}") as registry:
+        for run in range(runs):
+            registry.begin_run(RunRecord(f"run{run:03d}", f"run {run}", "f", "okvqa", "qwen", run,
+                                         {"dataset": {"name": "okvqa"}}, dataset_fingerprint="world"))  # fmt: skip
+            registry.finish_run(f"run{run:03d}", "done")
+    with sqlite3.connect(file) as c:
+        for run in range(runs):
+            for method in range(methods):
+                for s in shots:
+                    luck = hard + 0.3 * drawn.standard_normal(questions) + 0.01 * method
+                    accuracy = GRADES[np.clip((luck * 5).astype(int), 0, 4)]
+                    key = (f"run{run:03d}", f"method{method}", s)
+                    c.executemany(
+                        "INSERT INTO predictions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        ((*key, q, i, p, '["131101", "274865"]', " a word", "a word", a)
+                         for p, ((q, i), a) in enumerate(zip(asked, accuracy.tolist(), strict=True))),
+                    )  # fmt: skip
+                    for n in sizes:
+                        found = accuracy_interval(accuracy[:n])
+                        c.execute(
+                            "INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",
+                            (*key, n, found.mean, found.low, found.high, sample[n]),
+                        )
+    return runs * methods * len(shots) * questions
+
+
+def drawn_text(renderable: RenderableType) -> str:
+    out = io.StringIO()
+    Console(file=out, width=80).print(renderable)
+    return out.getvalue()
+
+
+def least_seconds(work: Callable[[], object], times: int = 3) -> tuple[float, float]:
+    """Of the clock and of the processor."""
+    clock, processor = [], []
+    for _ in range(times):
+        began, worked = time.perf_counter(), time.process_time()
+        work()
+        clock.append(time.perf_counter() - began)
+        processor.append(time.process_time() - worked)
+    return min(clock), min(processor)
+
+
+def process_seconds(url: str, *words: str) -> float:
+    command = [sys.executable, "-c", "from leverplus_core.cli import main; main()", *words, "--registry", url]
+    return least_seconds(lambda: subprocess.run(command, check=True, capture_output=True, env=os.environ))[0]
+
+
+def verbs(url: str, runs: int) -> dict[str, tuple[Callable[[], object], list[str]]]:
+    """What the two verbs do, and their words on the command line."""
+    a, b = "run 0:method1", "run 1:method0" if runs > 1 else "run 0:method0"
+
+    def leaderboard() -> None:
+        with Registry.open_existing(url) as store:
+            drawn_text(leaderboard_table(leaderboard_rows(store)))
+
+    def compare() -> None:
+        with Registry.open_existing(url) as store:
+            drawn_text(compare_table(compare_rows(store, a, b)))
+
+    return {"leaderboard": (leaderboard, ["leaderboard"]), "compare": (compare, ["compare", a, b])}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--process", action="store_true", help="also time the whole commands")
+    process = parser.parse_args().process
+    slow = False
+    for shape, sizes in SHAPES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "r.db"
+            count = build(file, *sizes)
+            print(f"{shape}: {count:,} predictions, {file.stat().st_size / 1e6:.0f} MB")
+            for name, (work, words) in verbs(f"sqlite:///{file}", sizes[0]).items():
+                clock, processor = least_seconds(work)
+                slow |= processor >= LIMIT_S
+                whole = f", whole command {process_seconds(f'sqlite:///{file}', *words):.2f} s" if process else ""
+                print(f"  {name}: {clock:.2f} s, {processor:.2f} s of the processor{whole}")
+    return int(slow)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
