@@ -36,6 +36,11 @@ SHAPES = {
 }
 
 
+def record(run: int) -> RunRecord:
+    recipe = {"dataset": {"name": "okvqa"}}
+    return RunRecord(f"run{run:03d}", f"run {run}", "f", "okvqa", "qwen", run, recipe, dataset_fingerprint="world")
+
+
 def build(file: Path, runs: int, methods: int, shots: tuple[int, ...], questions: int, sizes: tuple[int, ...]) -> int:
     """A registry whose rows are those that evaluation would write, written in bulk; the number of predictions."""
     drawn = np.random.default_rng(0)
@@ -44,16 +49,15 @@ def build(file: Path, runs: int, methods: int, shots: tuple[int, ...], questions
     sample = samples("world", (Prediction("", 0, q, i, (), "", "", 0.0) for q, i in asked), sizes)
     with Registry(f"sqlite:///{file}") as registry:
         for run in range(runs):
-            registry.begin_run(RunRecord(f"run{run:03d}", f"run {run}", "f", "okvqa", "qwen", run,
-                                         {"dataset": {"name": "okvqa"}}, dataset_fingerprint="world"))  # fmt: skip
-            registry.finish_run(f"run{run:03d}", "done")
+            registry.begin_run(record(run))
+            registry.finish_run(record(run).id, "done")
     with sqlite3.connect(file) as c:
         for run in range(runs):
             for method in range(methods):
                 for s in shots:
                     luck = hard + 0.3 * drawn.standard_normal(questions) + 0.01 * method
                     accuracy = GRADES[np.clip((luck * 5).astype(int), 0, 4)]
-                    key = (f"run{run:03d}", f"method{method}", s)
+                    key = (record(run).id, f"method{method}", s)
                     c.executemany(
                         "INSERT INTO predictions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                         ((*key, q, i, p, '["131101", "274865"]', " a word", "a word", a)

@@ -32,6 +32,13 @@ def sql(
     registry: RegistryOpt = DEFAULT_REGISTRY,
     json: JsonOpt = False,
 ) -> None:
-    """Ask the registry anything, read-only."""
+    """Ask the registry anything, read-only.
+
+    The views `leaderboard` (a row a cell: run, name, dataset, model, method, shots, n, accuracy, ci_low, ci_high,
+    status, note, seed, sweep, arm, source, accuracy_text, sample) and `predictions_with_questions` (a row an answer:
+    run, name, method, shots, position, question_id, question, image_id, image_path, caption, answers, demonstrations,
+    raw_text, prediction, accuracy) answer most questions. Below them are the tables runs, stages, curves, cells,
+    predictions, questions and demonstrations. docs/registry.md says what each column means.
+    """
     columns, found = open_registry(registry).sql(query)
     output.rows([dict(zip(columns, row, strict=True)) for row in found], json)
