@@ -37,15 +37,19 @@ def propose(
     """For each question of the batch, (positions in its pool, source), without repeats, in a fixed order."""
     policy.eval()
     proposed: list[dict[Positions, str]] = [{} for _ in question_ids]
-    pool = batch.candidates.shape[1]
     similarity = batch.similarity.sum(-1)  # (B, K)
+    sizes = [batch.candidates.shape[1]] * len(question_ids)
+    if batch.pool_mask is not None:
+        similarity = similarity.masked_fill(~batch.pool_mask, -torch.inf)  # padding, at the end of a pool, ranks last
+        sizes = batch.pool_mask.sum(1).tolist()
     for shots in settings.shots:
         if shots == 0:
             _add(proposed, [[()]] * len(question_ids), "none")
             continue
         if settings.beams:
-            positions, _ = policy.beam(batch, shots, settings.beams)
-            _add(proposed, positions.tolist(), "beam")
+            positions, log_probs = policy.beam(batch, shots, settings.beams)
+            for row, possible in enumerate(log_probs.isfinite()):
+                _add(proposed[row : row + 1], [positions[row][possible].tolist()], "beam")
         for temperature, count in settings.samples.items():
             for row, question_id in enumerate(question_ids):
                 generator = torch.Generator().manual_seed(derive(seed, "sample", question_id, shots, str(temperature)))
@@ -53,6 +57,7 @@ def propose(
                 _add(proposed[row : row + 1], drawn.tolist(), f"sample@{temperature:g}")
         ranked = similarity.argsort(dim=1, descending=True, stable=True).tolist()
         for row, question_id in enumerate(question_ids):
+            pool = sizes[row]
             windows = [ranked[row][i : i + shots][::-1] for i in range(min(settings.retrieval, pool - shots + 1))]
             _add(proposed[row : row + 1], [windows], "retrieval")
             chance = rng(seed, "random", question_id, shots)

@@ -26,7 +26,8 @@ class SelectorTable:
     pool_ids: Mapping[str, Sequence[str]]
     query: Tensor  # (Q, Di + Dt)
     bank: Tensor  # (M, Di + 2 Dt)
-    pool_rows: Tensor  # (Q, K) rows of the bank
+    pool_rows: Tensor  # (Q, K) rows of the bank; 0 where a shorter pool is padded
+    pool_mask: Tensor | None  # (Q, K) False there; None where all pools are of one size
     image_width: int
     text_width: int
 
@@ -40,33 +41,39 @@ class SelectorTable:
     ) -> SelectorTable:
         """From the bank's rows, aligned with `bank_ids`, and each question's (image (Di,), text (Dt,)) rows.
 
-        Questions without a pool are left out. Raises DataError for a pool with a demonstration that the bank lacks, or
-        pools of several sizes.
+        Questions without a pool, or with an empty one, are left out. Raises DataError where that leaves none, and for a
+        pool with a demonstration that the bank lacks.
         """
         assert bank.answer is not None
         at = {d: i for i, d in enumerate(bank_ids)}
-        ids = [q for q in questions if q in pools]
+        ids = [q for q in questions if pools.get(q)]
+        if not ids:
+            raise DataError("no question has a pool.", "Pools and questions are from different data.")
         if lacking := next(((q, d) for q in ids for d in pools[q] if d not in at), None):
             raise DataError(
                 f"question {lacking[0]}: demonstration {lacking[1]} of its pool has no features.",
                 "Pools and features are from different data.",
             )
-        if len({len(pools[q]) for q in ids}) > 1:
-            raise DataError("pools are of several sizes.", "Draw them anew with one k.")
+        sizes = torch.tensor([len(pools[q]) for q in ids])
+        places = torch.arange(int(sizes.max()))
+        mask = places < sizes[:, None]  # (Q, K)
+        pool_rows = torch.zeros(mask.shape, dtype=torch.long)
+        pool_rows[mask] = torch.tensor([at[d] for q in ids for d in pools[q]])
         query = [np.concatenate(questions[q]) for q in ids]
         return cls(
             row={q: i for i, q in enumerate(ids)},
             pool_ids=pools,
             query=torch.from_numpy(np.stack(query)),
             bank=torch.from_numpy(np.concatenate([bank.image, bank.text, bank.answer], axis=1)),
-            pool_rows=torch.tensor([[at[d] for d in pools[q]] for q in ids], dtype=torch.long),
+            pool_rows=pool_rows,
+            pool_mask=None if mask.all() else mask,
             image_width=bank.image.shape[1],
             text_width=bank.text.shape[1],
         )
 
     def similarity_of(self, question_id: str) -> np.ndarray:
         """(K, 2) cosines of image and of text between the question and its pool."""
-        return self.batch([question_id]).similarity[0].numpy()
+        return self.batch([question_id]).similarity[0, : len(self.pool_ids[question_id])].numpy()
 
     def batch(self, question_ids: Sequence[str]) -> Batch:
         """The selector's input for these questions."""
@@ -76,4 +83,5 @@ class SelectorTable:
         di, dt = self.image_width, self.text_width
         image = (candidates[..., :di] * query[:, None, :di]).sum(-1)
         text = (candidates[..., di : di + dt] * query[:, None, di:]).sum(-1)
-        return Batch(query, candidates, torch.stack([image, text], dim=-1))
+        mask = None if self.pool_mask is None else self.pool_mask[rows]
+        return Batch(query, candidates, torch.stack([image, text], dim=-1), mask)
