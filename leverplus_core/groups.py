@@ -70,8 +70,11 @@ def _candidate(row: Mapping[str, Any], where: str) -> Candidate:
 
 
 def read_groups(path: Path) -> dict[str, list[Candidate]]:
-    """question id -> its group. Raises DataError as `read_candidates`."""
-    return by_question(read_candidates(path))
+    """question id -> its group. Raises DataError as `read_candidates`, and for a file without candidates."""
+    groups = by_question(read_candidates(path))
+    if not groups:
+        raise DataError(f"{path} holds no candidates.", "It is empty.")
+    return groups
 
 
 def iter_groups(paths: Sequence[Path]) -> Iterator[tuple[str, list[list[Candidate]]]]:

@@ -34,6 +34,7 @@ from leverplus_core.groups import (
     BALANCED,
     CANDIDATES,
     MINED,
+    Groups,
     balance_facts,
     by_question,
     read_groups,
@@ -261,9 +262,20 @@ def mine(
 def balance(out: Path, candidates_folder: Path, balancer: Balancer, seed: int) -> dict[str, Any]:
     """Let the balancer pick which candidates teach; returns and stores `balance_facts`, and each question's unmet.
 
+    Raises DataError as `balanced`.
+    """
+    picked, facts, unmet = balanced(read_groups(candidates_folder / CANDIDATES), balancer, seed)
+    write_groups(out / BALANCED, picked)
+    write_json(out / "balance.json", facts)
+    write_json(out / "unmet.json", unmet)
+    return facts
+
+
+def balanced(groups: Groups, balancer: Balancer, seed: int) -> tuple[Groups, dict[str, Any], dict[str, str]]:
+    """What the balancer picks, `balance_facts`, and question id -> what could not be met.
+
     Raises DataError when it drops every question, or picks what it was not given.
     """
-    groups = read_groups(candidates_folder / CANDIDATES)
     picked: dict[str, list[Candidate]] = {}
     unmet: dict[str, str] = {}
     for q, group in groups.items():
@@ -280,10 +292,7 @@ def balance(out: Path, candidates_folder: Path, balancer: Balancer, seed: int) -
             f"the balancer dropped all {len(groups)} questions ({whys}).",
             "Loosen its settings, score more questions, or use keep_all.",
         )
-    write_groups(out / BALANCED, picked)
-    write_json(out / "balance.json", facts)
-    write_json(out / "unmet.json", unmet)
-    return facts
+    return picked, facts, unmet
 
 
 def evaluate(

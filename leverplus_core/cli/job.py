@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
     _stage_verb(app, "pool", "pool", "Run up to each question's frozen pool.")
     _stage_verb(app, "score", "candidates", "Run up to the measured candidates: InfoScore beams, SFT, proposals.")
     _stage_verb(app, "mine", "mine", "Run up to more positives for questions with few, and print what they cost.")
-    _stage_verb(app, "balance", "balance", "Run up to the balanced candidates, and print the table before and after.")
+    app.command()(balance)
     _stage_verb(app, "train", "online", "Run up to the trained selectors; with --imported, no VLM is asked.")
     _stage_verb(app, "evaluate", "evaluate", "Run up to the filled grid, and print its leaderboard.")
     app.command()(check)
@@ -93,6 +93,43 @@ def _stage_verb(app: typer.Typer, verb: str, until: str, help_text: str) -> None
         _execute(load_recipe(recipe, overrides, parts, None, imported), until, plugin, registry, work, json)
 
     app.command(verb, help=help_text)(command)
+
+
+def balance(
+    recipe: Annotated[
+        str, typer.Argument(metavar="[RECIPE|FILE.jsonl]", help="A recipe, or a candidates file made by hand.")
+    ] = "demo",
+    overrides: SetOpt = None,
+    selector: SelectorOpt = None,
+    balancer: BalancerOpt = None,
+    reward: RewardOpt = None,
+    imported: ImportedOpt = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="OUT.jsonl", help="Of FILE.jsonl: the file to write.")
+    ] = None,
+    plugin: PluginOpt = None,
+    registry: RegistryOpt = DEFAULT_REGISTRY,
+    work: WorkOpt = DEFAULT_WORK,
+    json: JsonOpt = False,
+) -> None:
+    """Run up to the balanced candidates, or balance FILE.jsonl alone, and print the table before and after."""
+    parts = {"selector": selector, "balancer": balancer, "reward": reward}
+    if Path(recipe).suffix != ".jsonl":
+        if out is not None:
+            raise RecipeError("-o is for candidates files.", "A recipe's balanced candidates go to the run's folder.")
+        _execute(load_recipe(recipe, overrides, parts, None, imported), "balance", plugin, registry, work, json)
+        return
+    if out is None or balancer is None:
+        raise RecipeError(f"{recipe} is balanced by what, into which file?", "Say --balancer NAME[:k=v] -o OUT.jsonl.")
+    from leverplus_core.groups import read_groups, write_groups
+    from leverplus_core.report import balance_table
+    from leverplus_core.stages import balanced
+
+    chosen = load_recipe("demo", overrides, {"balancer": balancer})
+    part = load_catalogue(plugin).build("balancer", chosen.balancer.name, chosen.balancer.settings, "--balancer")
+    picked, facts, _ = balanced(read_groups(Path(recipe)), part, chosen.seed)
+    write_groups(out, picked)
+    output.table(facts, balance_table, json)
 
 
 def check(

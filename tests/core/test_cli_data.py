@@ -1,4 +1,4 @@
-"""`leverplus inspect` and `merge` as typed: what they print, write and refuse."""
+"""`leverplus inspect`, `merge`, `mine` and `balance FILE` as typed: what they print, write and refuse."""
 
 from __future__ import annotations
 
@@ -65,6 +65,16 @@ def test_inspect_prints_at_80_columns_and_as_json(cli: Cli) -> None:
     assert health["findings"]["same_demonstrations"] == {"candidates": 1, "first": "1: b, a"}
 
 
+def test_balance_takes_a_file_made_by_hand(cli: Cli, tmp_path: Path) -> None:
+    cli("merge", "a.jsonl", "b.jsonl", "-o", "u.jsonl")
+    code, out, _ = cli("balance", "u.jsonl", "--balancer", "top_pn:n=0,fill=false", "-o", "v.jsonl", "--json")
+    facts = json.loads(out)
+    assert code == 0 and (facts["before"]["candidates"], facts["after"]["candidates"]) == (3, 2)
+    assert read_groups(tmp_path / "v.jsonl") == {"1": [A], "2": [C]}
+    code, out, _ = cli("balance", "u.jsonl", "--balancer", "top_pn:n=0,fill=false", "-o", "v.jsonl")
+    assert code == 0 and "-1" in out and max(map(len, out.splitlines())) <= 80
+
+
 SMALL = [
     "dataset.train=60", "dataset.validation=20", "sampler.k=8", "scoring.questions=16", "scoring.beams.beam=1",
     "scoring.beams.width=2", "scoring.candidates={shots: [1], beams: 0, samples: {}, retrieval: 0, random: 1}",
@@ -102,6 +112,13 @@ def test_mine_prints_what_it_brought_and_inspect_finds_the_run(cli: Cli) -> None
         (("inspect", "."), "holds no candidates"),
         (("inspect", "somerun"), "no registry"),
         (("inspect", "a.jsonl", "--recipe", "nosuch"), "no recipe 'nosuch'"),
+        (("balance", "a.jsonl", "-o", "u.jsonl"), "balanced by what"),
+        (("balance", "a.jsonl", "--balancer", "keep_all"), "into which file"),
+        (("balance", "a.jsonl", "--balancer", "keep_al", "-o", "u.jsonl"), "Did you mean 'keep_all'"),
+        (("balance", "a.jsonl", "--balancer", "top_pn:min_pos=9", "-o", "u.jsonl"), "dropped all 2 questions"),
+        (("balance", "empty.jsonl", "--balancer", "keep_all", "-o", "u.jsonl"), "empty.jsonl holds no candidates"),
+        (("balance", "cut.jsonl", "--balancer", "keep_all", "-o", "u.jsonl"), "cut.jsonl:2 is not JSON"),
+        (("balance", "demo", "-o", "u.jsonl"), "-o is for candidates files"),
         (("merge", "a.jsonl", "cut.jsonl", "-o", "u.jsonl"), "cut.jsonl:2 is not JSON"),
         (("merge", "a.jsonl", "absent.jsonl", "-o", "u.jsonl"), "no file absent.jsonl"),
         (("merge", "a.jsonl", "b.jsonl", "-o", "."), "cannot write"),
