@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -87,6 +88,9 @@ class Vlm(Part):
     @abstractmethod
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
         """The raw text that follows each prompt, special tokens removed."""
+
+    def use_cache_folder(self, folder: Path) -> None:
+        """Called once, before the first prompt: where a model may keep what it computes, for this run and others."""
 
     def embed_images(self, images: Sequence[Image]) -> Floats:
         """(N, D) the model's own image features, for the `vlm` encoder."""

@@ -75,6 +75,8 @@ def run(
     parts.fingerprints  # noqa: B018  a part that cannot say what it depends on is told before anything is written
     store = registry if isinstance(registry, Registry) else Registry(registry)
     measurements = MeasurementStore(workspace.root / "measurements.sqlite")
+    if not parts.closed:
+        parts.vlm.use_cache_folder(workspace.root / "cache")
     asker = Asker(lambda: parts.vlm, lambda: parts.identity("model"), measurements, shown)
     run_id = recipe.fingerprint()[:12]
     store.begin_run(_record(run_id, recipe, parts))

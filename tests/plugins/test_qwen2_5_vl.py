@@ -21,6 +21,7 @@ from leverplus_core.testing import check_vlm
 from leverplus_models.batching import by_length
 from leverplus_models.demo.geometry import build_config, build_tokenizer, image_processor
 from leverplus_models.engine import EngineSettings
+from leverplus_models.pictures import Pictures
 from leverplus_models.qwen2_5_vl import Qwen25Vl, pieces, rope_positions
 
 SIZES = ((56, 56), (56, 56), (112, 56), (84, 140), (56, 112), (60, 61))
@@ -188,15 +189,16 @@ def test_the_recipe_decides_the_decoding(
 def test_batches_change_nothing(vlm: Qwen25Vl, checkpoint: Path, prompts: list[Prompt], budget: int) -> None:
     answers = [ANSWERS[i % len(ANSWERS)] for i in range(len(prompts))]
     order = np.random.default_rng(1).permutation(len(prompts))
-    # The smallest cache would hold every image of this checkpoint: make it hold two.
+    # The smallest cache would hold every image of this checkpoint: make it hold two of the largest.
     other = Qwen25Vl(
         path=str(checkpoint), device="cpu", engine=EngineSettings(tokens_per_batch=budget, image_cache_mb=1)
     )
-    other.__dict__["_cache_room"] = 2
+    room = 2 * 15 * 160 * 4
+    other._pictures.known.limit = room
     expected = np.array([a.sum for a in vlm.logprob(prompts, answers)])
     got = np.array([a.sum for a in other.logprob([prompts[i] for i in order], [answers[i] for i in order])])
     assert np.allclose(got, expected[order], atol=1e-4)
-    assert len(other._cache) <= 2
+    assert 0 < other._pictures.known.bytes <= room
     for decoding in (Decoding(num_beams=1), Decoding(num_beams=3)):
         expected_texts = vlm.generate(prompts, decoding)
         assert other.generate([prompts[i] for i in order], decoding) == [expected_texts[i] for i in order]
@@ -244,16 +246,16 @@ def test_control_tokens_in_a_question_are_text(vlm: Qwen25Vl, images: list[Image
     beside, attacked = vlm.logprob([plain, hostile], ["fox", "fox"])
     assert beside.sum == pytest.approx(alone, abs=1e-4)
     assert attacked.sum < 0
-    row = vlm._row(hostile, vlm._features([images[2]]))
-    assert (row.ids == vlm._control["<|image_pad|>"]).sum() == len(row.visual[0])
+    row = vlm._row(hostile)
+    assert (row.ids == vlm._control["<|image_pad|>"]).sum() == row.images[0].end - row.images[0].start == 2 * 4
     assert (row.ids == vlm._control["<|im_start|>"]).sum() == 2
 
 
 def test_an_image_is_encoded_once(checkpoint: Path, images: list[Image], monkeypatch: pytest.MonkeyPatch) -> None:
     vlm = Qwen25Vl(path=str(checkpoint), device="cpu")
     read: list[str] = []
-    honest = Qwen25Vl._read
-    monkeypatch.setattr(Qwen25Vl, "_read", lambda self, path: (read.append(path), honest(self, path))[1])
+    honest = Pictures._read
+    monkeypatch.setattr(Pictures, "_read", lambda self, key: (read.append(self._paths[key]), honest(self, key))[1])
     asked = [Prompt((Turn("user", (a, "it", b, "What shape is it?")),)) for a in images for b in images]
     vlm.logprob(asked, ["fox"] * len(asked))
     vlm.generate(asked[:3], Decoding(max_new_tokens=1, num_beams=1))
@@ -301,8 +303,11 @@ def test_embeddings(vlm: Qwen25Vl, images: list[Image]) -> None:
 
 def test_pixels_are_settings(checkpoint: Path, images: list[Image]) -> None:
     def tokens(**settings: Any) -> int:
-        part = Qwen25Vl(path=str(checkpoint), **settings)
-        return len(part._features([images[3]])[str(images[3].path)][1])
+        pictures = Qwen25Vl(path=str(checkpoint), **settings)._pictures
+        seen = pictures.see(str(images[3].path))
+        (features,) = pictures.features([seen.key], ()).values()
+        assert len(features) == seen.grid[0] * seen.grid[1]
+        return len(features)
 
     assert tokens() == 3 * 5  # 84 x 140 as it is
     assert tokens(max_pixels=56 * 56) == 2  # 28 x 56

@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from leverplus_core.errors import DataError
 from leverplus_core.parts import Vlm
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
-from leverplus_models.batching import CausalBatches, Row
-from leverplus_models.engine import EngineSettings
+from leverplus_models.batching import Row
+from leverplus_models.engine import Engine, EngineSettings
 from leverplus_models.smollm2 import packaged_smollm2, packaged_version
 from leverplus_models.weights import Attention, Dtype, content, end_marks, load, load_model, local_folder, pick_device
 
@@ -50,12 +50,12 @@ class CaptionLm(Vlm):
     def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[AnswerLogprob]:
         """Log-probability of each answer as the prompt's continuation, no end mark. DataError for an empty one."""
         pairs = [self._split(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        return self._batches.logprob([row for row, _ in pairs], [ids for _, ids in pairs])
+        return self._engine.logprob([row for row, _ in pairs], [ids for _, ids in pairs])
 
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
         """What follows each prompt, without special tokens."""
         rows = [self._row(self._tokenize(self.render(prompt)[0], True)) for prompt in prompts]
-        new = self._batches.generate(rows, decoding)
+        new = self._engine.generate(rows, decoding)
         return [str(self._tokenizer.decode(ids, skip_special_tokens=True)) for ids in new]
 
     def render(self, prompt: Prompt) -> tuple[str, str]:
@@ -135,10 +135,10 @@ class CaptionLm(Vlm):
         return int(getattr(self._model.config, "max_position_embeddings", None) or 1 << 30)
 
     @cached_property
-    def _batches(self) -> CausalBatches:
+    def _engine(self) -> Engine:
         eos = end_marks(self._model, self._tokenizer)
         pad = self._tokenizer.pad_token_id
-        return CausalBatches(self._model, eos, eos[0] if pad is None else pad, self.engine.tokens_per_batch)
+        return Engine(self._model, eos, eos[0] if pad is None else pad, self.engine)
 
 
 def _adds_bos(tokenizer: Any) -> bool:

@@ -1,14 +1,12 @@
 """Qwen2.5-VL (Bai et al. 2025, arXiv:2502.13923) through transformers: the demo checkpoint, a folder or a hub id.
 
-What the model reads is Qwen's own chat format, and what is scored is located in the real multimodal input. Four
-things that the stock path does again and again are done once: an image is encoded once, a piece of text is
-tokenised once, positions are computed once a layout, and logits are computed at answer positions only.
-torchvision is not needed: images go through the PIL image processor, everywhere the same.
+What the model reads is Qwen's own chat format, and what is scored is located in the real multimodal input. A piece of
+text is tokenised once, positions are computed once a layout, images are encoded once (`pictures`), and prompts are run
+by the scoring engine. torchvision is not needed: images go through the PIL image processor, everywhere the same.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -17,8 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image as Pil
-from PIL import ImageOps
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
@@ -26,13 +23,14 @@ from transformers import AutoConfig, AutoTokenizer, Qwen2_5_VLForConditionalGene
 from leverplus_core.errors import CheckpointError, DataError
 from leverplus_core.parts import Floats, Vlm
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
-from leverplus_models.batching import CausalBatches, Ints, Row
-from leverplus_models.engine import EngineSettings
+from leverplus_models.batching import Ints, Row, Span
+from leverplus_models.engine import Engine, EngineSettings
+from leverplus_models.pictures import Pictures
 from leverplus_models.weights import Attention, Dtype, content, end_marks, load, load_model, local_folder, pick_device
 
 DEMO = Path(__file__).parent / "demo" / "checkpoint"
-PATCHES_PER_BATCH = 16_384
-"""Patches that go through the vision tower at once: 1,024 demo pictures, or ten photos of 640 x 480."""
+IMAGES_AT_ONCE = 256
+"""Images whose features are held together while they are made into encoder rows."""
 
 PIXELS_PER_TOKEN = (14 * 2) ** 2
 """A patch is 14 pixels wide, and 2 x 2 patches become one visual token, in every Qwen2.5-VL."""
@@ -59,6 +57,8 @@ class Qwen25Vl(Vlm):
     max_pixels: int | None = Field(640 * 480, gt=0, description="larger images are shrunk; null = the checkpoint's own")
     engine: EngineSettings = Field(default_factory=EngineSettings, description="how prompts are run; speed only")
 
+    _cache_folder: Path | None = PrivateAttr(None)
+
     @model_validator(mode="after")
     def _pixels_in_order(self) -> Qwen25Vl:
         if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
@@ -71,28 +71,28 @@ class Qwen25Vl(Vlm):
         settings = self.model_dump(mode="json", exclude=speed_only)
         return {**settings, "checkpoint": self._content, "image_processor": Qwen2VLImageProcessorPil.__name__}
 
+    def use_cache_folder(self, folder: Path) -> None:
+        """Keep encoded images below `folder`, unless the settings name another place."""
+        self._cache_folder = folder / "image-features"
+
     def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[AnswerLogprob]:
         """Log-probability of each answer right after `assistant\\n`, with no end mark. DataError for an empty one."""
         targets = [self._answer_ids(answer) for answer in answers]
-        results: list[AnswerLogprob] = []
-        for start, rows in self._rows(prompts):
-            results += self._batches.logprob(rows, targets[start : start + len(rows)])
-        return results
+        return self._engine.logprob([self._row(prompt) for prompt in prompts], targets)
 
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
         """What follows each prompt. The checkpoint's repetition penalty and sampling settings are not used."""
-        texts: list[str] = []
-        for _, rows in self._rows(prompts):
-            texts += self._tokenizer.batch_decode(self._batches.generate(rows, decoding), skip_special_tokens=True)
-        return texts
+        new = self._engine.generate([self._row(prompt) for prompt in prompts], decoding)
+        return [str(self._tokenizer.decode(ids, skip_special_tokens=True)) for ids in new]
 
     def embed_images(self, images: Sequence[Image]) -> Floats:
         """(N, D) the mean visual token of each image, at length 1."""
         rows: list[Tensor] = []
-        for start in range(0, len(images), self._cache_room):
-            part = images[start : start + self._cache_room]
-            features = self._features(part)
-            rows += [features[_path(image)][1].float().mean(0) for image in part]
+        keys = [self._pictures.see(_path(image)).key for image in images]
+        for start in range(0, len(keys), IMAGES_AT_ONCE):
+            part = keys[start : start + IMAGES_AT_ONCE]
+            features = self._pictures.features(part, keys[start + IMAGES_AT_ONCE : start + 2 * IMAGES_AT_ONCE])
+            rows += [features[key].float().mean(0) for key in part]
         return _unit(rows, self._model)
 
     @torch.inference_mode()
@@ -116,8 +116,8 @@ class Qwen25Vl(Vlm):
         return None if self.max_pixels is None else self.max_pixels // PIXELS_PER_TOKEN
 
     def cached_image_bytes(self) -> int:
-        """Of an image of `max_pixels`, where `engine.image_cache_dir` is set."""
-        if self.engine.image_cache_dir is None or self.max_pixels is None:
+        """Of an image of `max_pixels`."""
+        if not self.engine.image_cache or self.max_pixels is None:
             return 0
         try:
             config = AutoConfig.from_pretrained(self._source, revision=self.revision, local_files_only=True)
@@ -180,11 +180,9 @@ class Qwen25Vl(Vlm):
         return processor
 
     @cached_property
-    def _batches(self) -> CausalBatches:
+    def _engine(self) -> Engine:
         eos = end_marks(self._model, self._tokenizer)
-        return CausalBatches(
-            self._model, eos, self._tokenizer.pad_token_id, self.engine.tokens_per_batch, self._control["<|image_pad|>"]
-        )
+        return Engine(self._model, eos, self._tokenizer.pad_token_id, self.engine, self._pictures.features)
 
     # --- text ---------------------------------------------------------------------------------------------------------
 
@@ -220,26 +218,10 @@ class Qwen25Vl(Vlm):
 
     # --- prompts ------------------------------------------------------------------------------------------------------
 
-    def _rows(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, list[Row]]]:
-        """Tokenised prompts in stretches whose images fit the cache: (number of the first prompt, rows)."""
-        start = 0
-        while start < len(prompts):
-            images: dict[str, Image] = {}
-            end = start
-            while end < len(prompts):
-                new = {_path(i): i for turn in prompts[end].turns for i in turn.content if isinstance(i, Image)}
-                if images and len(images | new) > self._cache_room:
-                    break
-                images |= new
-                end += 1
-            features = self._features(list(images.values()))
-            yield start, [self._row(prompt, features) for prompt in prompts[start:end]]
-            start = end
-
-    def _row(self, prompt: Prompt, features: dict[str, tuple[tuple[int, int], Tensor]]) -> Row:
+    def _row(self, prompt: Prompt) -> Row:
         ids: list[int] = []
         layout: list[int | tuple[int, int]] = []  # lengths of text, and grids of images
-        visual: list[Tensor] = []
+        images: list[Span] = []
         counted = 0
         for piece in pieces(prompt):
             if isinstance(piece, tuple):
@@ -247,74 +229,21 @@ class Qwen25Vl(Vlm):
             elif isinstance(piece, str):
                 ids += self._tokenize(piece)
             else:
-                grid, tokens = features[_path(piece)]
-                layout += [len(ids) - counted, grid]
-                ids += [self._control["<|image_pad|>"]] * len(tokens)
+                picture = self._pictures.see(_path(piece))
+                h, w = picture.grid
+                layout += [len(ids) - counted, (h, w)]
+                images.append(Span(len(ids), len(ids) + h * w, picture.key))
+                ids += [self._control["<|image_pad|>"]] * (h * w)
                 counted = len(ids)
-                visual.append(tokens)
         layout.append(len(ids) - counted)
-        return Row(np.array(ids, dtype=np.int64), rope_positions(tuple(layout)), tuple(visual))
-
-    # --- images -------------------------------------------------------------------------------------------------------
+        return Row(np.array(ids, dtype=np.int64), rope_positions(tuple(layout)), tuple(images))
 
     @cached_property
-    def _cache(self) -> OrderedDict[tuple[str, int, int], tuple[tuple[int, int], Tensor]]:
-        return OrderedDict()
-
-    @cached_property
-    def _cache_room(self) -> int:
-        """How many images of the largest size fit `image_cache_mb`."""
-        processor, text = self._image_processor, self._model.config.text_config
-        tokens = processor.size.longest_edge // (processor.patch_size * processor.merge_size) ** 2
-        each = max(tokens, 1) * text.hidden_size * self._model.dtype.itemsize
-        return max(1, int(self.engine.image_cache_mb * 2**20 // each))
-
-    @torch.inference_mode()
-    def _features(self, images: Sequence[Image]) -> dict[str, tuple[tuple[int, int], Tensor]]:
-        """Path -> (token grid (h, w), visual tokens (h * w, D)) of images that fit the cache; each is encoded once."""
-        # A file that is written anew is another image.
-        keys = {path: _stamp(path) for path in dict.fromkeys(map(_path, images))}
-        side = self._image_processor.merge_size
-        waiting: list[tuple[tuple[str, int, int], Tensor, tuple[int, int]]] = []
-        size = 0
-
-        def encode() -> None:
-            pixels = torch.cat([p for _, p, _ in waiting]).to(self._model.device)
-            grids = torch.tensor([(1, *grid) for _, _, grid in waiting], device=self._model.device)
-            encoded = self._model.get_image_features(pixels, grids).pooler_output
-            for (key, _, (h, w)), tokens in zip(waiting, encoded, strict=True):
-                self._cache[key] = ((h // side, w // side), tokens.clone())
-            waiting.clear()
-
-        for path, key in keys.items():
-            if key in self._cache:
-                self._cache.move_to_end(key)
-                continue
-            pixels, grid = self._read(path)
-            if waiting and size + len(pixels) > PATCHES_PER_BATCH:
-                encode()
-                size = 0
-            waiting.append((key, pixels, grid))
-            size += len(pixels)
-        if waiting:
-            encode()
-        found = {path: self._cache[key] for path, key in keys.items()}
-        while len(self._cache) > self._cache_room:
-            self._cache.popitem(last=False)
-        return found
-
-    def _read(self, path: str) -> tuple[Tensor, tuple[int, int]]:
-        """Patches (P, 1176) of an image file, and its patch grid (h, w)."""
-        try:
-            with Pil.open(path) as file:
-                picture = (ImageOps.exif_transpose(file) or file).convert("RGB")
-            out = self._image_processor(images=[picture], return_tensors="pt")
-        except (OSError, ValueError, SyntaxError, Pil.DecompressionBombError) as error:
-            raise DataError(
-                f"image '{path}' cannot be read: {error}.", "Replace the file or drop its questions."
-            ) from error
-        _, h, w = out["image_grid_thw"][0].tolist()
-        return out["pixel_values"], (h, w)
+    def _pictures(self) -> Pictures:
+        version = getattr(self._model.config, "_commit_hash", None) or self._content
+        return Pictures(
+            self._model, self._image_processor, version, self.engine, self.engine.image_cache_dir or self._cache_folder
+        )
 
 
 def pieces(prompt: Prompt) -> Iterator[Piece]:
@@ -390,14 +319,6 @@ def _size(image: Image) -> tuple[int, int] | None:
             return file.size
     except (OSError, SyntaxError, ValueError, Pil.DecompressionBombError):
         return None
-
-
-def _stamp(path: str) -> tuple[str, int, int]:
-    try:
-        stat = Path(path).stat()
-    except OSError as error:
-        raise DataError(f"image '{path}' cannot be read: {error.strerror}.", "Check the image folder.") from error
-    return path, stat.st_mtime_ns, stat.st_size
 
 
 def _unit(rows: Sequence[Tensor], model: Any) -> Floats:

@@ -1,0 +1,168 @@
+"""Attention over a tree of shared prefixes, packed into one sequence without padding.
+
+The tokens of many branches stand behind each other in one row of a transformers model, so that every linear layer
+runs over the necessary tokens and no others. Only attention knows the tree: the queries of a node meet the keys and
+values of its path, gathered by row number, nodes of like shape in one padded call. Sharing keys and values between
+branches is what Hydragen (Juravsky et al. 2024, arXiv:2402.05099) and tree attention (SpecInfer, Miao et al. 2023,
+arXiv:2305.09781) do on GPUs; here it is done with the stock scaled dot-product attention on any device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AttentionInterface
+
+from leverplus_models.prefix_tree import Ints, buckets
+
+NAME = "leverplus_tree"
+SPARE = 1 << 14
+"""Query-key products of padding that cost less than one more call of attention."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """B nodes padded on the left to Q queries and K keys: `queries` (B * Q,), `keys` (B * K,) row numbers.
+
+    `mask` (1 or B, 1, Q, K) is added to the products; `real` are the places of the true queries in B * Q, and `rows`
+    theirs in the packed sequence.
+    """
+
+    size: int
+    queries: Tensor
+    keys: Tensor
+    mask: Tensor
+    real: Tensor | None
+    rows: Tensor
+
+
+@dataclass(slots=True)
+class TreePass:
+    """One pass of a packed stretch of a tree: which keys each query sees, and which keys and values to hold.
+
+    `held[layer]` is what earlier passes left, (M, 2, heads, width): rows 0 to M - 1 of the row numbers; the tokens of
+    this pass follow. `keep` names the rows that later passes need (None: all); the pass leaves them in `kept`.
+    """
+
+    buckets: Sequence[Bucket]
+    held: Mapping[int, Tensor]
+    keep: Tensor | None
+    kept: dict[int, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        own: Sequence[Ints],
+        paths: Sequence[Ints],
+        held: Mapping[int, Tensor],
+        keep: Ints | None,
+        model: Any,
+        like: bool = True,
+    ) -> TreePass:
+        """`own[i]` are the row numbers of node i's tokens, `paths[i]` those of its whole path, its own at the end."""
+        dtype, device = model.dtype, model.device
+        offset = len(next(iter(held.values()), ()))
+        made = []
+        for numbers in buckets([(len(o), len(p)) for o, p in zip(own, paths, strict=True)], SPARE, like):
+            made.append(_bucket([own[i] for i in numbers], [paths[i] for i in numbers], offset, dtype, device))
+        kept = None if keep is None else torch.from_numpy(keep).to(device)
+        return cls(made, held, kept)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+        """(1, N, heads, width) from query (1, heads, N, width) and key, value (1, key heads, N, width)."""
+        heads, count, width = query.shape[1:]
+        groups = key.shape[1]
+        both = torch.stack((key[0].transpose(0, 1), value[0].transpose(0, 1)), dim=1)  # (N, 2, key heads, width)
+        if layer in self.held:
+            both = torch.cat((self.held[layer], both))
+        self.kept[layer] = both if self.keep is None else both[self.keep]
+        flat = query[0].transpose(0, 1)  # (N, heads, width)
+        out = query.new_empty(count, heads, width)
+        share = heads // groups
+        for b in self.buckets:
+            # Heads that share keys lie behind each other as more queries: keys need no copies.
+            q = flat[b.queries].view(b.size, -1, groups, share, width).permute(0, 2, 3, 1, 4)  # (B, G, S, Q, W)
+            q = q.reshape(b.size, groups, -1, width)
+            k, v = both[b.keys].view(b.size, -1, 2, groups, width).permute(2, 0, 3, 1, 4)  # (B, G, K, W) each
+            mask = b.mask if share == 1 else b.mask.repeat(1, 1, share, 1)
+            found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+            found = found.view(b.size, groups, share, -1, width).permute(0, 3, 1, 2, 4).reshape(-1, heads, width)
+            out[b.rows] = found if b.real is None else found[b.real]
+        return out[None]
+
+
+def _bucket(
+    own: Sequence[Ints], paths: Sequence[Ints], offset: int, dtype: torch.dtype, device: torch.device
+) -> Bucket:
+    size, q, k = len(own), max(map(len, own)), max(map(len, paths))
+    queries = np.zeros((size, q), dtype=np.int64)
+    keys = np.zeros((size, k), dtype=np.int64)
+    real = np.zeros((size, q), dtype=bool)
+    first = np.zeros(size, dtype=np.int64)
+    for n, (o, p) in enumerate(zip(own, paths, strict=True)):
+        queries[n, q - len(o) :] = o - offset
+        real[n, q - len(o) :] = True
+        keys[n, k - len(p) :] = p
+        first[n] = k - len(p)
+    # Right-aligned: query i sees key j up to its own place, and no padding. The smallest number instead of minus
+    # infinity, so that a padding query, which sees nothing, makes no NaN.
+    seen = np.arange(k)[None, :] <= np.arange(k - q, k)[:, None]  # (Q, K)
+    allowed = seen[None] if not first.any() else seen[None] & (np.arange(k) >= first[:, None])[:, None]
+    mask = torch.zeros((len(allowed), 1, q, k), dtype=dtype, device=device)
+    mask.masked_fill_(torch.from_numpy(~allowed[:, None]).to(device), torch.finfo(dtype).min)
+    whole = bool(real.all())
+
+    def on(array: Any) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array.reshape(-1))).to(device)
+
+    return Bucket(size, on(queries), on(keys), mask, None if whole else on(np.flatnonzero(real)), on(queries[real]))
+
+
+def _attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    tree: TreePass | None = None,
+    **unused: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls in each layer of a model whose attention is `leverplus_tree`."""
+    if tree is None:
+        raise RuntimeError("tree attention was called without a tree")
+    return tree.attend(module.layer_idx, query, key, value, scaling), None
+
+
+AttentionInterface.register(NAME, _attention)
+
+
+@contextmanager
+def tree_attention(model: Any) -> Iterator[None]:
+    """Run the layers of `model`'s language part with tree attention inside the block."""
+    configs = {id(m.config): m.config for m in model.get_decoder().modules() if hasattr(m, "layer_idx")}.values()
+    before = [config._attn_implementation for config in configs]
+    for config in configs:
+        config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        for config, name in zip(configs, before, strict=True):
+            config._attn_implementation = name
+
+
+def fits(model: Any) -> bool:
+    """Whether the layers of `model` attend through transformers' interface, each to all that precedes."""
+    config = model.config.get_text_config()
+    types = set(getattr(config, "layer_types", None) or ["full_attention"])
+    sliding = types != {"full_attention"} or (
+        not hasattr(config, "layer_types") and getattr(config, "sliding_window", None) is not None
+    )
+    return bool(getattr(model, "_supports_attention_backend", False)) and not sliding
