@@ -204,6 +204,57 @@ def test_batches_change_nothing(vlm: Qwen25Vl, checkpoint: Path, prompts: list[P
         assert other.generate([prompts[i] for i in order], decoding) == [expected_texts[i] for i in order]
 
 
+@pytest.mark.parametrize("off", [*EngineSettings.model_fields][4:])
+def test_a_piece_that_is_off_changes_nothing(
+    vlm: Qwen25Vl, checkpoint: Path, prompts: list[Prompt], off: str, tmp_path: Path
+) -> None:
+    answers = [ANSWERS[i % len(ANSWERS)] for i in range(len(prompts))]
+    engine = EngineSettings.model_validate({off: False, "image_cache_dir": tmp_path})
+    other = Qwen25Vl(path=str(checkpoint), device="cpu", engine=engine)
+    expected = [a.sum for a in vlm.logprob(prompts, answers)]
+    assert [a.sum for a in other.logprob(prompts, answers)] == pytest.approx(expected, abs=1e-4)
+    for decoding in (Decoding(num_beams=1), Decoding(num_beams=3)):
+        assert other.generate(prompts, decoding) == vlm.generate(prompts, decoding)
+    assert any(tmp_path.rglob("*.safetensors")) == (off != "image_cache")
+
+
+def test_encoded_images_outlive_the_run(
+    vlm: Qwen25Vl, checkpoint: Path, images: list[Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Qwen25Vl(path=str(checkpoint), device="cpu"), Qwen25Vl(path=str(checkpoint), device="cpu")
+    first.use_cache_folder(tmp_path)
+    second.use_cache_folder(tmp_path)
+    expected = first.embed_images(images)
+    monkeypatch.setattr(Pictures, "_read", lambda self, key: pytest.fail("an image was read again"))
+    assert np.allclose(second.embed_images(images), expected)
+    other = Qwen25Vl(path=str(checkpoint), device="cpu", dtype="bfloat16")  # other numbers: nothing is taken over
+    other.use_cache_folder(tmp_path)
+    with pytest.raises(pytest.fail.Exception):
+        other.embed_images(images)
+
+
+def test_a_file_that_changes_under_the_run_is_named(
+    vlm: Qwen25Vl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "changing.png"
+    Pil.new("RGB", (56, 56), "white").save(path)
+    seen = vlm._pictures.see(str(path))
+    Pil.new("RGB", (56, 56), "purple").save(path)
+    with pytest.raises(DataError, match=r"changing\.png' changed"):
+        vlm._pictures.features([seen.key], ())
+
+
+def test_a_camera_on_its_side(vlm: Qwen25Vl, tmp_path: Path) -> None:
+    """The grid is known before the file is decoded: from its size and its EXIF orientation."""
+    path = tmp_path / "sideways.jpg"
+    exif = Pil.Exif()
+    exif[0x0112] = 6
+    Pil.fromarray(np.random.default_rng(0).integers(0, 255, (56, 140, 3), dtype=np.uint8)).save(path, exif=exif)
+    seen = vlm._pictures.see(str(path))
+    assert seen.grid == (5, 2)
+    assert len(vlm._pictures.features([seen.key], ())[seen.key]) == 10
+
+
 def test_the_contract(vlm: Qwen25Vl, images: list[Image]) -> None:
     check_vlm(vlm, images)
 

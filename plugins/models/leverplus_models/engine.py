@@ -38,7 +38,7 @@ class EngineSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tokens_per_batch: int = Field(4096, gt=0, description="tokens run at once; halved when memory runs out")
+    tokens_per_batch: int = Field(2048, gt=0, description="tokens run at once; halved when memory runs out")
     image_cache_mb: int = Field(1024, gt=0, description="memory for encoded images")
     kv_cache_mb: int = Field(1024, gt=0, description="memory for keys and values of a batch")
     image_cache_dir: Path | None = Field(None, description="folder for encoded images; null = the run's own")
