@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import leverplus_core
 from leverplus_core import Catalogue, PluginError, RecipeError
+from leverplus_core.cli.app import app
 from leverplus_core.plugins import KINDS, Entry, noun
 
 ACME = Path(__file__).parents[1] / "acme" / "leverplus_acme.py"
@@ -257,3 +259,40 @@ def test_listing_imports_neither_torch_nor_a_part() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+VERB = """
+    from leverplus_core import hookimpl
+
+    def greet(name: str = "you") -> None:
+        \"\"\"Say hello.\"\"\"
+        print(f"hello {name}")
+
+    @hookimpl
+    def leverplus_verbs():
+        return {"NAME": __name__ + ":TARGET"}
+"""
+
+
+def test_a_third_party_verb_is_called_and_listed(site: Path) -> None:
+    _install(site, "acme-verb", VERB.replace("NAME", "greet").replace("TARGET", "greet"))
+    called = CliRunner().invoke(app, ["greet", "--name", "anna"])
+    assert (called.exit_code, called.output) == (0, "hello anna\n")
+    assert "Say hello." in CliRunner().invoke(app, ["--help"]).output
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "told"),
+    [
+        ("greet", "nothing", "verb 'greet' of acme-verb 1.0 cannot be imported"),
+        ("greet", "hookimpl", "verb 'greet' of acme-verb 1.0: acme_verb:hookimpl is not a function."),
+        ("run", "greet", "verb 'run' of a plugin is leverplus's own: the plugin's is not used."),
+    ],
+)
+def test_a_verb_that_cannot_be_is_a_warning(site: Path, name: str, target: str, told: str) -> None:
+    _install(site, "acme-verb", VERB.replace("NAME", name).replace("TARGET", target))
+    listed = CliRunner().invoke(app, ["--help"])
+    assert listed.exit_code == 0 and told in listed.output
+    assert "Run the whole job" in listed.output and "Say hello." not in listed.output
+    if name == "greet":
+        assert isinstance(CliRunner().invoke(app, ["greet"]).exception, PluginError)

@@ -75,7 +75,7 @@ class Stage:
         with tempfile.TemporaryDirectory(prefix="leverplus-bench-") as folder:
             store = MeasurementStore(Path(folder) / "measurements.sqlite")
             try:
-                asker = Asker(lambda: vlm, "bench", store)
+                asker = Asker(lambda: vlm, lambda: "bench", store)
                 yield _Recorded(
                     asker, self.demonstrations, self.settings(order), Decoding(),
                     numbers={q.id: i for i, q in enumerate(self.questions)},
