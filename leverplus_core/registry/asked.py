@@ -37,7 +37,8 @@ def _add(c: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
     known = set(
         c.execute(select(table.c.id).where(table.c.dataset_fingerprint == rows[0]["dataset_fingerprint"])).scalars()
     )
-    unknown = [row for row in rows if row["id"] not in known]
+    # In one order, so that two runs that add the same rows wait for each other and never in a circle.
+    unknown = sorted((row for row in rows if row["id"] not in known), key=lambda row: str(row["id"]))
     if not unknown:
         return
     # Between the look and the insert another run may add the same rows, where the database lets two write.
