@@ -23,16 +23,40 @@ if TYPE_CHECKING:
 
 # Heads as `_key` leaves them: no spaces, no parentheses, small letters.
 SIZE_HEADS = frozenset(
-    {"n", "size", "sample", "samples", "samplesize", "samplesizes", "numsamples", "numberofsamples", "testsamples"}
+    {
+        "n",
+        "size",
+        "sample",
+        "samples",
+        "samplesize",
+        "samplesizes",
+        "numsamples",
+        "samplenum",
+        "numberofsamples",
+        "testsamples",
+    }
     | {"evaluationsamples", "question", "questions", "numberofquestions", "样本", "样本数", "样本量", "样本数量"}
     | {"样本规模", "测试样本", "测试样本数", "测试样本量", "评测样本数", "数据量", "题数", "问题数", "问题数量"}
 )
 SHOT_HEADS = frozenset(
-    {"k", "shot", "shots", "kshot", "nshot", "numshots", "numberofshots", "shotnumber", "shot数", "shots数", "shot数量"}
+    {
+        "k",
+        "shot",
+        "shots",
+        "kshot",
+        "nshot",
+        "numshots",
+        "numberofshots",
+        "shotnum",
+        "shotnumber",
+        "shot数",
+        "shots数",
+        "shot数量",
+    }
     | {"样例", "样例数", "样例数量", "示例", "示例数", "示例数量", "演示数", "演示样例数"}
 )
 _ARROWS = "↑↓→←↗↘↖↙▲▼△▽⬆⬇⇑⇓"
-_ACCURACY = re.compile(rf"[{_ARROWS}\s]*(\d+(?:\.\d+)?)\s*(%?)[{_ARROWS}\s]*")
+_ACCURACY = re.compile(rf"[{_ARROWS}\s]*(\d{{1,3}}(?:\.\d{{1,20}})?)\s*(%?)[{_ARROWS}\s]*")
 _SHOTS = re.compile(r"(\d{1,4})(?:\s*-?\s*shots?)?", re.IGNORECASE)
 _SIZE = re.compile(r"\d{1,3}(?:,\d{3})+|\d{1,9}")
 _MISSING = frozenset({"na", "n/a", "nan", "none", "null", "tbd"})
@@ -232,7 +256,8 @@ def _accuracy(where: str, column: str, cell: str) -> tuple[str, bool]:
     found = _ACCURACY.fullmatch(cell)
     if not found:
         raise DataError(
-            f"{where}: '{cell}' in column '{column}' is no accuracy in percent.", "Give one, such as 50.15."
+            f"{where}: '{cell}' in column '{column}' is no accuracy in percent.",
+            "Give one, such as 50.15, or leave the column out.",
         )
     if Decimal(found[1]) > 100:
         raise DataError(f"{where}: {found[1]} in column '{column}' is above 100.", "Accuracies are in percent.")

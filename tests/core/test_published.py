@@ -62,7 +62,7 @@ def test_a_chinese_table_with_percent_signs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("size", "shots"), [
     ("样本量", "Shots"), ("n", "k"), ("Sample Size", "Shot"), ("SAMPLES", "# shots"),
     ("样本数 (n)", "Shot 数"), ("Number of questions", "number of shots"), ("**样本数**", "**Shot**"),
-    ("sample_size", "k-shot"),
+    ("sample_size", "k-shot"), ("sample_num", "shot_num"),
 ])  # fmt: skip
 def test_heads(tmp_path: Path, size: str, shots: str) -> None:
     table = read_published(write(tmp_path, f"| {size} | A | {shots} |\n|---|---|---|\n| 100 | 50.1 | 2 |\n"))
@@ -94,6 +94,8 @@ HEAD = "| n | shot | A | B |\n|---|---|---|---|\n"
         (HEAD + "| 100 | 1 | 50.1 | 100.01 |\n", r":3: 100.01 in column 'B' is above 100"),
         (HEAD + "| 100 | 1 | 50.1 | -3 |\n", r":3: '-3' in column 'B' is no accuracy"),
         (HEAD + "| 100 | 1 | 50.1 | 50.2 ± 1 |\n", r":3: '50.2 ± 1' in column 'B' is no accuracy"),
+        (HEAD + "| 100 | 1 | 50.1 | 1000 |\n", r":3: '1000' in column 'B' is no accuracy in percent"),
+        (HEAD + "| 100 | 1 | 50.1 | Baseline |\n", r":3: 'Baseline' in column 'B' .* or leave the column out"),
         (HEAD + "| 100 | 1 | 50.1 | 5e1 |\n", r":3: '5e1' in column 'B' is no accuracy"),
         (HEAD + "| 100 | one | 50.1 | 50.2 |\n", r":3: 'one' in column 'shot' is no whole number"),
         (HEAD + "| 0 | 1 | 50.1 | 50.2 |\n", r":3: '0' in column 'n' is no whole number"),
