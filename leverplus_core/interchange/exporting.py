@@ -163,9 +163,7 @@ def _fresh_entry(question_id: str, rows: Rows, pools: Mapping[str, Sequence[str]
             "gt_answers_raw": list(question.answers),
         }
     if pools is not None:
-        if question_id not in pools:
-            raise DataError(f"question {question_id} has no pool.", "Pools and candidates are from different runs.")
-        entry["candidate_pool_ids"] = [rows.row_of(d) for d in pools[question_id]]
+        entry["candidate_pool_ids"] = [rows.row_of(d) for d in pools.get(question_id, ())]
     return entry
 
 

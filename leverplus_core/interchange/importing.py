@@ -178,7 +178,8 @@ def _write_entries(source: JsonObject, job: _Job, correct_at: float, mixed_shots
                 first_with.check(len(candidate.demonstrations), key)
                 candidates.write((canonical({name: getattr(candidate, name) for name in _FIELDS}) + "\n").encode())
             write_line(originals, {"key": key, "id": entry.question_id, "value": value})
-            pools.add(entry.question_id, entry.demonstrations)
+            if entry.demonstrations:
+                pools.add(entry.question_id, entry.demonstrations)
             if entry.text:
                 write_line(texts, {"id": entry.question_id, "text": entry.text})
             counts.add(entry)
@@ -234,7 +235,8 @@ class _Counts:
         self.no_probability += sum(c.logprob is None for c in group)
         self.no_pool += entry.pool is None
         self.shots.update(len(c.demonstrations) for c in group)
-        self.pool_sizes[len(entry.demonstrations)] += 1
+        if entry.demonstrations:
+            self.pool_sizes[len(entry.demonstrations)] += 1
         self.sources.update(c.source for c in group)
         self.modes.update(entry.modes)
 

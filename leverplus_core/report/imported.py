@@ -48,7 +48,7 @@ def _rl_data(facts: Mapping[str, Any]) -> Iterator[str]:
     yield f"evaluated by {_counted(facts['eval_modes'])}"
     made = facts["pools_from_candidates"]
     pools = f"pools of {_listed(facts['pool_sizes'])}"
-    yield pools + (f"; {made:,} made from the candidates, as the file has none" if made else "")
+    yield pools + (f"; made from the candidates, as the file has none: {made:,}" if made else "")
 
 
 def _beams(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -57,7 +57,7 @@ def _beams(facts: Mapping[str, Any]) -> Iterator[str]:
     yield f"{facts['questions']:,} questions" + (f", {empty:,} of them without a sequence" if empty else "")
     yield f"{facts['sequences']:,} sequences of {_listed(facts['shots'])} shots"
     if facts["pools_from_sequences"]:
-        yield f"{facts['pools_from_sequences']:,} pools made from the sequences, as no rl-data gives them"
+        yield f"pools made from the sequences, as no rl-data gives them: {facts['pools_from_sequences']:,}"
 
 
 def _embeddings(facts: Mapping[str, Any]) -> Iterator[str]:

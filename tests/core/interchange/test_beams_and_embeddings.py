@@ -103,6 +103,7 @@ def test_beams_keep_to_the_pools_of_rl_data(
     beams["7"]["id_list"].append([6, 0, 7])
     beams["7"]["score_list"].append(0.9)
     del beams["7"]["beams"]
+    rl_data["2"] = {"pointer_candidates": []}  # asked, but without a pool
     import_rl_data(put("x.json", rl_data), tmp_path / "in")
     summary = import_beams(put("b.json", beams), tmp_path / "in")
     assert [k.demonstrations for k in read_beams(tmp_path / "in")["7"]] == [("0", "3"), ("5", "0")]

@@ -35,6 +35,7 @@ def test_peak_memory_grows_less_than_the_file(tool: ModuleType, tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_gigabyte_imports_under_500_megabytes(tool: ModuleType, tmp_path: Path) -> None:
     tool.write_file(tmp_path / "x.json", 1000)
     peak, _ = tool.measure(tmp_path / "x.json", tmp_path / "in")
