@@ -52,8 +52,13 @@ class Composition:
     def _part(self, key: str) -> Part:
         if key not in self._built:
             spec: PartSpec = getattr(self.recipe, key)
-            where = self.recipe.where(f"{key}.name") or self.recipe.where(key)
-            self._built[key] = self.catalogue.build(_kind(key), spec.name, spec.settings, where=where)
+            self._built[key] = self.catalogue.build(
+                _kind(key),
+                spec.name,
+                spec.settings,
+                where=self.recipe.where(f"{key}.name"),
+                place=lambda setting: self.recipe.where(f"{key}.{setting}"),
+            )
         return self._built[key]
 
     @property

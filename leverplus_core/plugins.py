@@ -186,9 +186,25 @@ class Catalogue:
     @overload
     def build(self, kind: Literal["reward"], name: str, settings: Mapping[str, object], where: str = "") -> Reward: ...
     @overload
-    def build(self, kind: str, name: str, settings: Mapping[str, object], where: str = "") -> Part: ...
-    def build(self, kind: str, name: str, settings: Mapping[str, object], where: str = "") -> Part:
+    def build(
+        self,
+        kind: str,
+        name: str,
+        settings: Mapping[str, object],
+        where: str = "",
+        place: Callable[[str], str] | None = None,
+    ) -> Part: ...
+    def build(
+        self,
+        kind: str,
+        name: str,
+        settings: Mapping[str, object],
+        where: str = "",
+        place: Callable[[str], str] | None = None,
+    ) -> Part:
         """A part with its settings validated; `where` (`okvqa.yaml:7`) goes into the error of a user's mistake.
+
+        `place` gives that of a setting, by its dotted name.
 
         Raises PluginError for a part that is unknown, clashes or cannot be imported, RecipeError for its settings.
         """
@@ -199,7 +215,9 @@ class Catalogue:
             return part.model_validate(dict(settings))
         except ValidationError as error:
             what, hint = _explain(error, part)
-            raise RecipeError(f"{noun(kind)} '{name}'{_at(where)}: {what}.", hint) from error
+            first = ".".join(str(step) for step in error.errors(include_url=False)[0]["loc"])
+            at = _at((place(first) if place is not None else "") or where)
+            raise RecipeError(f"{noun(kind)} '{name}'{at}: {what}.", hint) from error
 
 
 def noun(kind: str) -> str:

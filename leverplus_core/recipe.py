@@ -210,13 +210,12 @@ def _scalar(text: str, where: str) -> Any:
 
 def _read(source: str | Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
     path = Path(source)
-    if not path.is_file():
+    if seen and (beside := seen[-1].parent / path).is_file():
+        path = beside  # `extends:` means the file beside it, wherever the command is given
+    elif not path.is_file():
         known = bundled()
-        near = [seen[-1].parent / path] if seen else []
         if str(source) in known:
             path = known[str(source)]
-        elif near and near[0].is_file():
-            path = near[0]
         else:
             raise RecipeError(
                 f"no recipe '{source}'{f' (extended by {seen[-1].name})' if seen else ''}.",
@@ -241,10 +240,15 @@ def _read(source: str | Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], d
     if not isinstance(document, CommentedMap):
         raise RecipeError(f"{path.name} is not a mapping of settings.", "Start with `name: ...`.")
     lines: dict[str, str] = {}
-    values = _plain(document, path.name, "", lines)
+    try:
+        values = _plain(document, path.name, "", lines)
+    except RecursionError as e:
+        raise RecipeError(f"{path.name} has an anchor that holds itself.", "Remove the `*alias`.") from e
     base = values.pop("extends", None)
+    if base is not None and not isinstance(base, str):
+        raise RecipeError(f"'extends' in {lines['extends']} is no recipe: {base!r}.", "Name one recipe.")
     if base is not None:
-        below, below_lines = _read(str(base), (*seen, path))
+        below, below_lines = _read(base, (*seen, path))
         values, lines = _merge(below, values), below_lines | lines
     values.setdefault("name", path.stem)
     if base is not None and "name" not in document:
@@ -297,11 +301,26 @@ def _override(values: dict[str, Any], lines: dict[str, str], text: str) -> None:
     above: Any = _scalar(raw, f"--set {text}")
     for name in reversed(key.split(".")):
         above = {name: above}
-    merged = _merge(values, above)
+    before, merged = dict(values), _merge(values, above)
     values.clear()
     values.update(merged)
     _forget(lines, key)
     lines[key] = f"--set {key}"
+    for above in _prefixes(key):
+        if not isinstance(_at_key(before, above), dict):
+            lines[above] = f"--set {key}"  # what stood there is gone, too
+
+
+def _prefixes(key: str) -> list[str]:
+    names = key.split(".")
+    return [".".join(names[:i]) for i in range(1, len(names))]
+
+
+def _at_key(values: Mapping[str, Any], key: str) -> Any:
+    here: Any = values
+    for name in key.split("."):
+        here = here.get(name, {}) if isinstance(here, Mapping) else {}
+    return here
 
 
 def _forget(lines: dict[str, str], key: str) -> None:
@@ -321,13 +340,30 @@ def _nearest(lines: Mapping[str, str], key: str) -> str:
 def _explain(error: ValidationError, lines: Mapping[str, str]) -> RecipeError:
     first = error.errors(include_url=False)[0]
     key = ".".join(str(piece) for piece in first["loc"])
-    where = _nearest(lines, key)
+    # A key that is given only by what stands below it (`--set a.b=1` for an unknown a) has no line of its own.
+    where = _nearest(lines, key) or next((place for name, place in lines.items() if name.startswith(f"{key}.")), "")
     at = f" in {where}" if where else ""
-    if first["type"] == "extra_forbidden":
-        parent = Recipe
-        for piece in first["loc"][:-1]:
-            parent = parent.model_fields[str(piece)].annotation  # type: ignore[assignment]
-        return RecipeError(f"unknown key '{key}'{at}.", did_you_mean(str(first["loc"][-1]), parent.model_fields))
     given = first.get("input")
     shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+    if first["type"] == "extra_forbidden":
+        known = _settings_at(first["loc"][:-1]).model_fields
+        return RecipeError(f"unknown key '{key}'{at}.", did_you_mean(str(first["loc"][-1]), known))
+    if key in PARTS and first["type"] == "model_type":
+        return RecipeError(f"'{key}'{at} is no part{shown}.", f"Write {key}: NAME, or {key}: {{name: NAME, ...}}.")
+    if first["type"] == "model_type":
+        known = _settings_at(first["loc"]).model_fields
+        return RecipeError(f"'{key}'{at} is no mapping of settings{shown}.", f"Its settings: {', '.join(known)}.")
+    if first["type"] == "tuple_type":
+        return RecipeError(f"'{key}'{at} is no list{shown}.", f"Write [{given}].")
     return RecipeError(f"'{key}'{at}: {first['msg'].removeprefix('Value error, ')}{shown}.")
+
+
+def _settings_at(path: Sequence[int | str]) -> type[BaseModel]:
+    """The settings class that stands at a key of the recipe; the nearest above it where that is no class."""
+    found: type[BaseModel] = Recipe
+    for piece in path:
+        field = found.model_fields.get(str(piece))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            break
+        found = field.annotation
+    return found

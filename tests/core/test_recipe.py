@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from leverplus_core.composition import Composition
 from leverplus_core.errors import RecipeError
+from leverplus_core.plugins import Catalogue
 from leverplus_core.recipe import Recipe, bundled, parse_part
 
 
@@ -66,12 +68,80 @@ def test_the_fingerprint_follows_what_decides_the_result() -> None:
         ("extends: nothing\n", "no recipe 'nothing' .extended by mine.yaml"),
         ("prompt: {question: hello}\n", r"'prompt.question' in mine.yaml:1: must hold"),
         ("name: 'a:b'\n", "colon"),
+        ("seed: 1\nseed: 2\n", r"mine.yaml:2 is not YAML: found duplicate key"),
+        ("extends: [demo, other]\n", r"'extends' in mine.yaml:1 is no recipe: \['demo', 'other'\]"),
+        ("&a\nname: *a\n", "anchor that holds itself"),
+        ("scoring:\n  mining: {enuf: 1}\n", r"unknown key 'scoring.mining.enuf' in mine.yaml:2. Did you mean 'enough'"),
+        ("training:\n  online:\n    candidates: {beam: 1}\n", r"'training.online.candidates.beam' in mine.yaml:3"),
+        ("training: {sft: 5}\n", r"'training.sft' in mine.yaml:1 is no mapping of settings \(given: 5\). Its .*epochs"),
+        ("scoring: null\n", r"'scoring' in mine.yaml:1 is no mapping of settings. Its settings: questions"),
+        ("sampler: [mix]\n", r"'sampler' in mine.yaml:1 is no part. Write sampler: NAME"),
+        ("evaluation:\n  shots: 3\n", r"'evaluation.shots' in mine.yaml:2 is no list \(given: 3\). Write \[3\]"),
     ],
 )
 def test_a_mistake_is_one_line_with_its_place(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(RecipeError, match=says) as caught:
         Recipe.load(_write(tmp_path, text))
     assert "\n" not in str(caught.value)
+
+
+def test_recipes_that_extend_each_other_are_named_in_order(tmp_path: Path) -> None:
+    _write(tmp_path, "extends: b.yaml\n", "a.yaml")
+    _write(tmp_path, "extends: c.yaml\n", "b.yaml")
+    _write(tmp_path, "extends: a.yaml\n", "c.yaml")
+    with pytest.raises(RecipeError, match=r"a.yaml extends itself: a.yaml -> b.yaml -> c.yaml -> a.yaml"):
+        Recipe.load(tmp_path / "a.yaml")
+
+
+def test_a_file_named_as_the_bundled_recipe_may_extend_it(tmp_path: Path) -> None:
+    assert Recipe.load(_write(tmp_path, "extends: demo\nseed: 3\n", "demo.yaml")).seed == 3
+
+
+def test_extends_means_the_file_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one of that name where the command is given."""
+    (tmp_path / "recipes").mkdir()
+    _write(tmp_path, "seed: 1\n", "base.yaml")
+    _write(tmp_path / "recipes", "seed: 2\n", "base.yaml")
+    path = _write(tmp_path / "recipes", "extends: base.yaml\n")
+    monkeypatch.chdir(tmp_path)
+    assert Recipe.load(path).seed == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "place"),
+    [
+        ("scoring.beams.beam.x=1", "'scoring.beams.beam' in --set scoring.beams.beam.x"),
+        ("a.b.c=1", "unknown key 'a' in --set a.b.c"),
+        ("evaluation={oracle: {x: 1}}", "unknown key 'evaluation.oracle.x' in --set evaluation"),
+    ],
+)
+def test_an_override_is_blamed_for_what_it_broke(override: str, place: str) -> None:
+    with pytest.raises(RecipeError, match=place):
+        Recipe.load("demo", [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "place"),
+    [
+        (
+            "balancer:\n  name: top_pn\n  p: 3\n  q: 4\n",
+            "seed=1",
+            "balancer 'top_pn' in mine.yaml:4: unknown setting 'q'",
+        ),
+        (
+            "model: {name: qwen2_5_vl}\n",
+            "model.engine.foo=1",
+            "in --set model.engine.foo: unknown setting 'engine.foo'",
+        ),
+        ("sampler: {name: mix, k: 0}\n", "seed=1", "sampler 'mix' in mine.yaml:1: k=0"),
+    ],
+)
+def test_a_setting_of_a_part_is_found_where_it_stands(
+    tmp_path: Path, catalogue: Catalogue, text: str, override: str, place: str
+) -> None:
+    recipe = Recipe.load(_write(tmp_path, text), [override])
+    with pytest.raises(RecipeError, match=place):
+        Composition(recipe, catalogue)
 
 
 @pytest.mark.parametrize("override", ["novalue", "=3", "scoring.beams.beam=0", "training.sft.epochz=1"])
