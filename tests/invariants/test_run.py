@@ -6,43 +6,24 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from leverplus_core.composition import STAGES
 from leverplus_core.files import Workspace, read_json, read_jsonl
 from leverplus_core.pipeline import compose, run
 from leverplus_core.progress import Silent
 from leverplus_core.recipe import Recipe
 from leverplus_core.registry import Registry
 
-SMALL = [
-    "dataset.train=60", "dataset.validation=24", "sampler.k=6", "scoring.questions=30",
-    "scoring.beams.beam=2", "scoring.beams.width=3", "scoring.candidates.beams=2", "scoring.candidates.retrieval=2",
-    "training.sft.epochs=2", "training.rce.epochs=2", "training.grpo.epochs=1", "selector.width=32",
-    "evaluation.shots=[1, 2]", "evaluation.sizes=[10, 20]", "evaluation.oracle.beam=2", "evaluation.oracle.width=3",
-    "balancer={name: keep_all}", "threads=1",
-]  # fmt: skip
-
-
-def _small(*more: str) -> Recipe:
-    return Recipe.load("demo", [*SMALL, *more])
+Small = Callable[..., Recipe]
 
 
 def _predictions(registry: Registry, run_id: str) -> list[tuple[Any, ...]]:
     columns = "method, shots, question_id, position, demonstrations, raw_text, accuracy"
     return registry.sql(f"SELECT {columns} FROM predictions WHERE run_id = '{run_id}' ORDER BY 1, 2, 3")[1]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A small run that nothing disturbed: its folder and id."""
-    folder = tmp_path_factory.mktemp("run")
-    result = run(_small(), f"sqlite:///{folder}/r.db", folder / "work")
-    assert result.asked > 0 and set(result.stages) == set(STAGES)
-    return folder, result.run_id
 
 
 def _stage(folder: Path, name: str) -> Path:
@@ -76,12 +57,12 @@ def test_one_pool_a_question_at_all_stages(finished: tuple[Path, str]) -> None:
     assert len({tuple(p) for p in pools["train"].values()}) > 1
 
 
-def test_labels_are_positions_in_the_question_s_own_pool(finished: tuple[Path, str]) -> None:
+def test_labels_are_positions_in_the_question_s_own_pool(small: Small, finished: tuple[Path, str]) -> None:
     from leverplus_core.learning import training_data
     from leverplus_core.stages import EncodedData, Pools, read_beams
 
     folder, _ = finished
-    dataset = compose(_small(), Workspace(folder / "work")).dataset
+    dataset = compose(small(), Workspace(folder / "work")).dataset
     encoded, pools = EncodedData.load(_stage(folder, "encode")), Pools.load(_stage(folder, "pool"))
     table = encoded.table(dataset, pools)
     beams = read_beams(_stage(folder, "beams"))
@@ -95,11 +76,11 @@ def test_labels_are_positions_in_the_question_s_own_pool(finished: tuple[Path, s
             assert shown.equal(table.bank[by_id[sequence.demonstrations[0]]])
 
 
-def test_the_same_command_again_asks_nothing_and_changes_nothing(finished: tuple[Path, str]) -> None:
+def test_the_same_command_again_asks_nothing_and_changes_nothing(small: Small, finished: tuple[Path, str]) -> None:
     folder, run_id = finished
     registry = Registry(f"sqlite:///{folder}/r.db")
     before = _predictions(registry, run_id)
-    again = run(_small("name=renamed"), registry, folder / "work")
+    again = run(small("name=renamed"), registry, folder / "work")
     assert again.run_id == run_id and again.asked == 0
     assert _predictions(registry, run_id) == before
 
@@ -121,30 +102,34 @@ class _KillAt(Silent):
         return super().task(label, total)
 
 
-def test_a_run_killed_anywhere_ends_with_the_same_result(finished: tuple[Path, str], tmp_path: Path) -> None:
+def test_a_run_killed_anywhere_ends_with_the_same_result(
+    small: Small, finished: tuple[Path, str], tmp_path: Path
+) -> None:
     folder, run_id = finished
     url = f"sqlite:///{tmp_path}/r.db"
     kills = 0
     for n in (1, 2, 3, 2, 1, 4, 3, 2, 6, 5):
         try:
-            run(_small(), url, tmp_path / "work", progress=_KillAt(n))
+            run(small(), url, tmp_path / "work", progress=_KillAt(n))
             break
         except _Killed:
             kills += 1
     assert kills >= 5
-    run(_small(), url, tmp_path / "work")
+    run(small(), url, tmp_path / "work")
     assert _predictions(Registry(url), run_id) == _predictions(Registry(f"sqlite:///{folder}/r.db"), run_id)
 
 
-def test_features_and_pools_do_not_depend_on_the_thread_count(finished: tuple[Path, str], tmp_path: Path) -> None:
+def test_features_and_pools_do_not_depend_on_the_thread_count(
+    small: Small, finished: tuple[Path, str], tmp_path: Path
+) -> None:
     folder, _ = finished
     code = (
         "from leverplus_core import Recipe, run; import sys, json;"
-        "recipe, out = Recipe.load('demo', json.loads(sys.argv[1])), sys.argv[2];"
+        "recipe, out = Recipe.of(json.loads(sys.argv[1])), sys.argv[2];"
         "run(recipe, f'sqlite:///{out}/r.db', out + '/work', until='pool')"
     )
-    overrides = json.dumps([*SMALL, "threads=2"])
-    subprocess.run([sys.executable, "-c", code, overrides, str(tmp_path)], check=True, capture_output=True)
+    recipe = json.dumps(small("threads=2").values())
+    subprocess.run([sys.executable, "-c", code, recipe, str(tmp_path)], check=True, capture_output=True)
     assert read_json(_stage(tmp_path, "pool") / "pools.json") == read_json(_stage(folder, "pool") / "pools.json")
 
 
@@ -206,12 +191,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, arguments: tuple[
     assert done.stdout == ""
 
 
-def test_a_balancer_prints_its_table_or_says_why_it_dropped_everything(finished: tuple[Path, str]) -> None:
+def test_a_balancer_prints_its_table_or_says_why_it_dropped_everything(
+    small_settings: list[str], finished: tuple[Path, str]
+) -> None:
     folder, _ = finished
     environment = {"LEVERPLUS_REGISTRY": f"sqlite:///{folder}/other.db", "LEVERPLUS_WORK": str(folder / "work")}
 
     def balance(part: str, *more: str) -> subprocess.CompletedProcess[str]:
-        settings = [word for text in (*SMALL, f"balancer={part}") for word in ("--set", text)]
+        settings = [word for text in (*small_settings, f"balancer={part}") for word in ("--set", text)]
         return _cli("balance", *settings, *more, cwd=folder, COLUMNS="80", **environment)
 
     done = balance("{name: limit}")

@@ -1,0 +1,125 @@
+"""What one override changes: the trainings that run, where they start, shots that adapt, data measured elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leverplus_core.errors import DataError
+from leverplus_core.files import read_json
+from leverplus_core.groups import read_groups
+from leverplus_core.pipeline import run
+from leverplus_core.recipe import Recipe
+from leverplus_core.registry import Registry
+
+Small = Callable[..., Recipe]
+
+
+def _weights(work: Path, stage: str) -> set[bytes]:
+    return {p.read_bytes() for p in (work / "stages").glob(f"{stage}-*/selector.safetensors")}
+
+
+def test_the_trainings_are_one_override_apart_and_start_alike(finished: tuple[Path, str], small: Small) -> None:
+    """RCE, GRPO and both of them go on from the same SFT policy, and share every stage before."""
+    folder, _ = finished
+    url, work = f"sqlite:///{folder}/variants.db", folder / "work"
+    before = len(_weights(work, "sft"))
+    for override, on in (("training.grpo.epochs=0", ["sft", "rce"]), ("training.rce.epochs=0", ["sft", "grpo"])):
+        result = run(small(override), url, work, until="online")
+        assert result.asked == 0
+        assert [s for s in ("sft", "rce", "grpo", "online") if result.stages[s] != "off"] == on
+    assert len(_weights(work, "sft")) == before
+
+
+def test_rounds_on_policy_measure_what_the_policy_proposes_within_their_budget(
+    finished: tuple[Path, str], small: Small
+) -> None:
+    folder, _ = finished
+    url, work = f"sqlite:///{folder}/variants.db", folder / "work"
+    online = "training.online={rounds: 2, budget: 60, candidates: {shots: [1, 2], beams: 1, samples: {1.0: 3}}}"
+    run(small(online), url, work, until="online")
+    made = next((work / "stages").glob("online-*"))
+    facts = read_json(made / "online.json")
+    assert 0 < facts["prompts"] <= 60 and len(facts["rounds"]) >= 1
+    assert 2 * sum(r["new_candidates"] for r in facts["rounds"]) == facts["prompts"]
+    balanced = read_groups(next((work / "stages").glob("balance-*")) / "balanced.jsonl")
+    after = read_groups(made / "candidates.jsonl")
+    sources = {c.source.partition(":")[0] for q, group in after.items() for c in group if c not in balanced[q]}
+    assert sources <= {"online1", "online2"} and "online1" in sources
+    assert all(set(balanced[q]) <= set(after[q]) for q in balanced)
+
+
+def test_a_policy_that_can_stop_is_evaluated_with_as_many_shots_as_it_thinks_enough(
+    finished: tuple[Path, str], small: Small
+) -> None:
+    folder, _ = finished
+    url, work = f"sqlite:///{folder}/variants.db", folder / "work"
+    stop = ("selector.stop=true", "scoring.candidates.shots=[0, 1, 2]", "evaluation.methods=[rce, grpo, adaptive]")
+    run_id = run(small(*stop), url, work).run_id
+    registry = Registry(url)
+    for most in (1, 2):
+        shown = [len(p.demonstrations) for _, p in registry.predictions(run_id, "adaptive", most)]
+        assert len(shown) == 20 and max(shown) <= most
+
+
+@pytest.fixture(scope="module")
+def rl_data(finished: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small run's candidates, as a Lever-Plus file whose questions are told by row numbers."""
+    folder, _ = finished
+    out = tmp_path_factory.mktemp("lever-plus") / "rl_data.json"
+    pools = read_json(next((folder / "work" / "stages").glob("pool-*")) / "pools.json")["train"]
+    groups = read_groups(next((folder / "work" / "stages").glob("candidates-*")) / "candidates.jsonl")
+    row = {q: i for i, q in enumerate(sorted(pools))}
+    content: dict[str, Any] = {}
+    for question, group in groups.items():
+        pool = pools[question]
+        content[str(row[question])] = {
+            "query": {"query_id": row[question], "question": f"what is in picture {row[question]}?"},
+            "candidate_pool_ids": [row[d] for d in pool],
+            "pointer_candidates": [
+                {
+                    "pointer": [pool.index(d) for d in c.demonstrations],
+                    "pointer_global": [row[d] for d in c.demonstrations],
+                    "gen_method": c.source, "vqa_pred_answer": c.prediction,
+                    "vqa_correct": int(c.correct), "vqa_acc_score": c.accuracy, "vqa_gt_prob": 0.5,
+                }
+                for c in group if len(c.demonstrations) == 2
+            ],
+        }  # fmt: skip
+    out.write_text(json.dumps(content), encoding="utf-8")
+    return out
+
+
+def _cli(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from leverplus_core.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=dict(os.environ), timeout=120)
+
+
+def test_one_command_trains_from_an_rl_data_file_alone_and_asks_no_vlm(rl_data: Path, tmp_path: Path) -> None:
+    """The report's `--beam_data FILE --reward_mode separated --require_positive_query`."""
+    arguments = ("train", "--imported", str(rl_data), "--reward", "separated", "--balancer", "top_pn:min_pos=1")
+    epochs = ("--set", "training.rce.epochs=2", "--set", "training.grpo.epochs=1", "--set", "selector.width=32")
+    done = _cli(*arguments, *epochs, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    states = {row["stage"]: row["status"] for row in json.loads(done.stdout)}
+    assert states == {
+        "encode": "imported", "pool": "imported", "beams": "off", "sft": "off", "candidates": "imported",
+        "mine": "off", "balance": "done", "rce": "done", "grpo": "done", "online": "off",
+    }  # fmt: skip
+    assert "0 prompts asked" in done.stderr
+    again = _cli(*arguments, *epochs, "--json", cwd=tmp_path)
+    assert {row["status"] for row in json.loads(again.stdout)} == {"imported", "off", "reused"}
+
+
+def test_data_with_features_of_its_own_cannot_be_evaluated_and_says_why(
+    rl_data: Path, tmp_path: Path, small: Small
+) -> None:
+    with pytest.raises(DataError, match="no other question can be asked"):
+        run(small(f"imported.folder={rl_data}"), f"sqlite:///{tmp_path}/r.db", tmp_path / "work")
