@@ -1,6 +1,6 @@
 """Simulate what the intervals of `leverplus_core.statistics` cover, and write the figures into docs/statistics.md.
 
-    python tools/simulate_statistics.py [--draws 2000] [--print]
+    python tools/simulate_statistics.py [--draws 2000] [--workers 2] [--print]
 
 Graded scores of two methods are drawn from a Gaussian copula whose scores have a given (Pearson) correlation; an
 interval is right where it holds the true mean or difference. At 2,000 draws a coverage is known to +-1 point.
@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,12 +143,13 @@ def seeds_coverage(n: int, runs: tuple[int, int], spread: float, draws: int) -> 
     width = spread / 0.37  # a latent shift of one moves the mean by about that much
     hits = 0
     for _ in range(draws):
-        question, sides = random.standard_normal(n), []
+        question = random.standard_normal(n)
+        sides: list[Floats] = []
         for count in runs:
             own = 0.8 * question + 0.3 * random.standard_normal(n)
             noise = np.sqrt(1 - 0.8**2 - 0.3**2) * random.standard_normal((count, n))
             sides.append(graded(own + noise + width * random.standard_normal((count, 1)), grades, shares))
-        found = paired_difference(*sides)
+        found = paired_difference(sides[0], sides[1])
         hits += found.low <= 0 <= found.high
     return hits / draws
 
@@ -176,6 +179,7 @@ def grid_draws(effects: Sequence[float], scale: str, draws: int) -> tuple[float,
 
 
 def mean_settings() -> list[Setting]:
+    """Of one method: every shape alone, and all but the top one with several questions an image."""
     return [
         Setting(scale, shape, n, clustered=clustered)
         for clustered in (False, True)
@@ -186,6 +190,7 @@ def mean_settings() -> list[Setting]:
 
 
 def difference_settings() -> list[Setting]:
+    """Of two methods: alike and five points apart, at every correlation."""
     return [
         Setting(scale, shape, n, correlation, effect, clustered)
         for clustered in (False, True)
@@ -197,72 +202,82 @@ def difference_settings() -> list[Setting]:
     ]
 
 
-SEEDS = [(n, runs, spread) for n in (100, 800) for runs in ((2, 2), (3, 3), (5, 5)) for spread in (0.0, 0.01, 0.03)]
-GRIDS = [("nothing differs", (0.0,) * 4), ("0, 2, 5 and 10 points at 1 to 4 shots", (0.0, 0.02, 0.05, 0.10))]
+SEED_SETTINGS = [(n, runs, spread) for runs in (2, 3, 5) for n in (100, 800) for spread in (0.0, 0.01, 0.03)]
+GRID_SETTINGS = [
+    (name, effects, scale)
+    for scale in GRADES
+    for name, effects in (
+        ("nothing differs", (0.0,) * GRID_SHOTS),
+        ("0, 2, 5 and 10 points at 1 to 4 shots", (0.0, 0.02, 0.05, 0.10)),
+    )
+]
 
 
-def page(draws: int) -> str:
+def page(draws: int, workers: int) -> str:
     """The generated part of the page."""
-    lines = [f"{draws:,} draws a setting; a coverage is in percent, and should be 95.", ""]
-    lines += ["### One accuracy", ""]
-    lines += _table(mean_settings(), draws, mean_coverage, ("scale", "shape", "mean", "images"))
-    lines += ["### A paired difference", ""]
-    lines += _table(difference_settings(), draws, difference_coverage, ("scale", "shape", "effect", "images"))
-    lines += ["### Several seeded runs a method", ""]
-    lines += ["| runs a side | n | " + " | ".join(f"seed spread {100 * s:.0f}" for s in (0, 0.01, 0.03)) + " |"]
-    lines += ["|---|---:|---:|---:|---:|"]
-    for n, runs in dict.fromkeys((n, runs) for n, runs, _ in SEEDS):
-        found = [_say(f"{runs} n={n}", seeds_coverage(n, runs, s, draws)) for s in (0.0, 0.01, 0.03)]
-        lines.append(f"| {runs[0]} | {n} | " + " | ".join(f"{100 * f:.1f}" for f in found) + " |")
+    with ProcessPoolExecutor(workers) as pool:
+        means = [pool.submit(mean_coverage, s, draws) for s in mean_settings()]
+        differences = [pool.submit(difference_coverage, s, draws) for s in difference_settings()]
+        seeds = [pool.submit(seeds_coverage, n, (r, r), spread, draws) for n, r, spread in SEED_SETTINGS]
+        grids = [pool.submit(grid_draws, effects, scale, draws) for _, effects, scale in GRID_SETTINGS]
+        everything: list[Future[Any]] = [*means, *differences, *seeds, *grids]
+        for done, _ in enumerate(as_completed(everything), 1):
+            print(f"\r{done} of {len(everything)} settings", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    lines = [f"{draws:,} draws a setting. Coverage in percent; it should be 95.", ""]
+    lines += ["### One accuracy", "", *_coverages(mean_settings(), [f.result() for f in means])]
+    lines += ["### A paired difference", "", *_coverages(difference_settings(), [f.result() for f in differences])]
+    lines += ["### Several seeded runs a side", ""]
+    found = [f.result() for f in seeds]
+    lines += [_range(found), "", "| runs a side | n | spread 0 | spread 1 | spread 3 |", "|---:|---:|---:|---:|---:|"]
+    for (n, runs, _), row in zip(SEED_SETTINGS[::3], (found[i : i + 3] for i in range(0, len(found), 3)), strict=True):
+        lines.append(f"| {runs} | {n} | {_percents(row)} |")
     lines += ["", "The spread is the standard deviation of a run's true accuracy over seeds, in points.", ""]
     lines += ["### A grid of 16 cells", ""]
-    lines += ["| scale | true differences | any false mark | without correction | all 16 intervals right |"]
+    lines += ["| scale | true differences | any false mark | the same, not corrected | all 16 intervals right |"]
     lines += ["|---|---|---:|---:|---:|"]
-    for scale in GRADES:
-        for name, effects in GRIDS:
-            marks, plain, right = (_say(f"grid {scale}", f) for f in grid_draws(effects, scale, draws))
-            lines.append(f"| {scale} | {name} | {100 * marks:.1f} | {100 * plain:.1f} | {100 * right:.1f} |")
+    for (name, _, scale), future in zip(GRID_SETTINGS, grids, strict=True):
+        lines.append(f"| {scale} | {name} | {_percents(future.result())} |")
     return "\n".join([*lines, ""])
 
 
-def _table(settings, draws, coverage, keys) -> list[str]:  # type: ignore[no-untyped-def]
-    rows: dict[tuple[str, ...], dict[tuple[float, int], float]] = {}
-    for s in settings:
-        key = {
-            "scale": s.scale,
-            "shape": s.shape,
-            "mean": f"{100 * s.means[0]:.0f}",
-            "effect": f"{100 * s.effect:.0f}",
-            "images": "several" if s.clustered else "one",
-        }
-        rows.setdefault(tuple(key[k] for k in keys), {})[s.correlation, s.n] = _say(repr(s), coverage(s, draws))
-    values = [f for row in rows.values() for f in row.values()]
-    lines = [f"From {100 * min(values):.1f} to {100 * max(values):.1f} over {len(values)} settings.", ""]
-    for correlation in sorted({r for row in rows.values() for r, _ in row}):
-        if len(rows) and "effect" in keys:
-            lines += [f"Correlation {correlation}:", ""]
-        lines += [f"| {' | '.join(keys)} | " + " | ".join(f"n = {n}" for n in SIZES) + " |"]
-        lines += ["|" + "---|" * len(keys) + "---:|" * len(SIZES)]
-        for key, row in rows.items():
-            if (correlation, SIZES[0]) in row:
-                lines.append(
-                    f"| {' | '.join(key)} | " + " | ".join(f"{100 * row[correlation, n]:.1f}" for n in SIZES) + " |"
-                )
+def _coverages(settings: Sequence[Setting], found: Sequence[float]) -> list[str]:
+    """A table a correlation: a line for each scale, shape and effect, a column for each n."""
+    lines = [_range(found), ""]
+    both = list(zip(settings, found, strict=True))
+    for correlation in sorted({s.correlation for s in settings}):
+        rows: dict[tuple[str, ...], list[float]] = {}
+        for s, coverage in both:
+            if s.correlation == correlation:
+                images = "several" if s.clustered else "one"
+                means = " and ".join(f"{100 * mean:.0f}" for mean in dict.fromkeys(s.means))
+                rows.setdefault((s.scale, s.shape, means, images), []).append(coverage)
+        if len({s.correlation for s in settings}) > 1:
+            lines += [f"Scores correlated {correlation}:", ""]
+        lines += [f"| scale | shape | accuracy | questions an image | {' | '.join(f'n = {n}' for n in SIZES)} |"]
+        lines += ["|---|---|---:|---|" + "---:|" * len(SIZES)]
+        lines += [f"| {' | '.join(key)} | {_percents(row)} |" for key, row in rows.items()]
         lines.append("")
     return lines
 
 
-def _say(what: str, share: float) -> float:
-    print(f"{100 * share:.1f}  {what}", file=sys.stderr, flush=True)
-    return share
+def _range(found: Sequence[float]) -> str:
+    inside = sum(0.93 <= f <= 0.97 for f in found)
+    ends = f"From {100 * min(found):.1f} to {100 * max(found):.1f} over {len(found)} settings"
+    return f"{ends}; {inside} of them from 93 to 97."
+
+
+def _percents(shares: Sequence[float]) -> str:
+    return " | ".join(f"{100 * share:.1f}" for share in shares)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--draws", type=int, default=2000)
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--print", action="store_true", help="print the figures instead of writing the page")
     options = parser.parse_args()
-    text = page(options.draws)
+    text = page(options.draws, options.workers)
     if options.print:
         print(text)
         return

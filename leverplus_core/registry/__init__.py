@@ -189,7 +189,8 @@ class Registry:
             raise DataError(f"{where}: no sample of {strange[0]} in {len(ordered)} predictions.")
         accuracies = [float(p.accuracy) for _, p in ordered]
         rows = [{"run_id": run_id, "position": position, **_plain(asdict(p))} for position, p in ordered]
-        intervals = {n: accuracy_interval(accuracies[:n]) for n in sorted(set(sizes))}
+        images = [p.image_id for _, p in ordered]
+        intervals = {n: accuracy_interval(accuracies[:n], images[:n]) for n in sorted(set(sizes))}
         with self._write() as c:
             sampled = samples(_dataset(c, run_id), (p for _, p in ordered), sizes)
             cells = [

@@ -15,11 +15,11 @@ from leverplus_core.registry import Registry
 from leverplus_core.report.leaderboard import method_order, percent
 from leverplus_core.report.pairing import (
     Member,
+    Pairing,
     Row,
     member,
     members,
     nested,
-    paired,
     refuse_other_questions,
     shot_pairs,
     split_name,
@@ -61,6 +61,7 @@ def compare_rows(registry: Registry, a: str, b: str) -> list[Row]:
     pairs, label_a, label_b = _pairs(registry, a, b)
     if pairs and _unpaired(pairs[0]):
         return unpaired_rows(registry, pairs, label_a, label_b)
+    pairing = Pairing(registry)
     found: list[tuple[Row, PairedDifference]] = []
     for one, other in pairs:
         by_method = split_name(a)[1] is None and split_name(b)[1] is None
@@ -69,7 +70,7 @@ def compare_rows(registry: Registry, a: str, b: str) -> list[Row]:
             if by_method
             else {"a_name": f"{label_a}:{one.method}", "b_name": f"{label_b}:{other.method}"}
         )
-        found += [(row | names, difference) for row, difference in _cells(registry, one, other)]
+        found += [(row | names, difference) for row, difference in _cells(pairing, one, other)]
     if not found:
         raise RegistryError(f"{a} and {b} answered no question in common at any number of shots.", "Nothing to pair.")
     fixed = corrected([difference for _, difference in found])
@@ -111,10 +112,10 @@ def _unpaired(pair: tuple[Member, Member]) -> bool:
     return any(side.run["source"] == "published" for side in pair)
 
 
-def _cells(registry: Registry, one: Member, other: Member) -> list[tuple[Row, PairedDifference]]:
+def _cells(pairing: Pairing, one: Member, other: Member) -> list[tuple[Row, PairedDifference]]:
     found: list[tuple[Row, PairedDifference]] = []
     for shots_a, shots_b in shot_pairs(one.cells, other.cells):
-        pairs = paired(registry, [one], [other], shots_a, shots_b)
+        pairs = pairing.pairs([one], [other], shots_a, shots_b)
         if pairs is None:
             continue
         for size, sample in nested(pairs, sorted(one.cells[shots_a] | other.cells[shots_b])):

@@ -10,17 +10,22 @@ from leverplus_core.errors import RegistryError
 from leverplus_core.registry import Registry
 from leverplus_core.report.pairing import (
     Member,
+    Pairing,
     Pairs,
     Row,
     common_cells,
     member,
     nested,
-    paired,
     refuse_other_questions,
     shot_pairs,
 )
-from leverplus_core.statistics import PairedDifference, accuracy_interval, corrected, detectable_difference
-from leverplus_core.statistics import paired_difference as difference_of
+from leverplus_core.statistics import (
+    PairedDifference,
+    accuracy_interval,
+    corrected,
+    detectable_difference,
+    paired_difference,
+)
 
 ALPHA = 0.05
 """The chance that a whole grid shows any mark where nothing differs."""
@@ -61,10 +66,11 @@ def grid_rows(registry: Registry, arms: Sequence[Arm], baseline: Arm, alpha: flo
     sides = [(arm, [member(registry, text) for text in arm.members]) for arm in arms]
     sides = [(arm, side) for arm, side in sides if _names(side) != _names(base)]
     refuse_other_questions([m.run for m in base] + [m.run for _, side in sides for m in side])
-    rows = _own_rows(registry, baseline, base)
+    pairing = Pairing(registry)
+    rows = _own_rows(pairing, baseline, base)
     compared: list[tuple[Row, PairedDifference]] = []
     for arm, side in sides:
-        mine = _compared(registry, arm, side, baseline, base)
+        mine = _compared(pairing, arm, side, baseline, base)
         if not mine:
             raise RegistryError(
                 f"{arm.label} and {baseline.label} answered no question in common at any number of shots.",
@@ -96,10 +102,10 @@ def _names(side: Sequence[Member]) -> set[tuple[str, str]]:
     return {(m.run["id"], m.method) for m in side}
 
 
-def _own_rows(registry: Registry, baseline: Arm, base: Sequence[Member]) -> list[Row]:
+def _own_rows(pairing: Pairing, baseline: Arm, base: Sequence[Member]) -> list[Row]:
     rows: list[Row] = []
     for shots, sizes in sorted(common_cells(base).items()):
-        pairs = paired(registry, base, base[:1], shots, shots)
+        pairs = pairing.pairs(base, [], shots, shots)
         if pairs is None:
             continue
         for size, sample in nested(pairs, sorted(sizes)):
@@ -112,16 +118,16 @@ def _own_rows(registry: Registry, baseline: Arm, base: Sequence[Member]) -> list
 
 
 def _compared(
-    registry: Registry, arm: Arm, side: Sequence[Member], baseline: Arm, base: Sequence[Member]
+    pairing: Pairing, arm: Arm, side: Sequence[Member], baseline: Arm, base: Sequence[Member]
 ) -> list[tuple[Row, PairedDifference]]:
     found: list[tuple[Row, PairedDifference]] = []
     cells, base_cells = common_cells(side), common_cells(base)
     for shots, base_shots in shot_pairs(cells, base_cells):
-        pairs = paired(registry, side, base, shots, base_shots)
+        pairs = pairing.pairs(side, base, shots, base_shots)
         if pairs is None:
             continue
         for size, sample in nested(pairs, sorted(cells[shots] | base_cells[base_shots])):
-            difference = difference_of(sample.a, sample.b, sample.images)
+            difference = paired_difference(sample.a, sample.b, sample.images)
             ours, theirs = sample.a.mean(axis=0), sample.b.mean(axis=0)
             apart = ours - theirs
             row = _cell(arm, side, max(shots, base_shots), size, sample) | {

@@ -13,7 +13,7 @@ from rich.text import Text
 from leverplus_core.errors import RegistryError, did_you_mean
 from leverplus_core.registry import Registry
 from leverplus_core.report.leaderboard import percent
-from leverplus_core.report.pairing import Member, Row, members, paired, split_name
+from leverplus_core.report.pairing import Member, Pairing, Row, members, split_name
 from leverplus_core.statistics import share_closed
 
 FLOOR, CEILING, NEIGHBOURS = "random", "oracle", "text_knn"
@@ -37,7 +37,8 @@ def headroom_rows(registry: Registry, text: str) -> list[Row]:
                 f"run {there[method].run['name']} did not evaluate '{needed}': there is no gap to take a share of.",
                 f"Evaluated: {', '.join(sorted(there))}.",
             )
-    rows = [row for shots in sorted(there[method].cells) if (row := _row(registry, there, method, shots))]
+    pairing = Pairing(registry)
+    rows = [row for shots in sorted(there[method].cells) if (row := _row(pairing, there, method, shots))]
     if not rows:
         raise RegistryError(f"{text} was evaluated at no number of shots that random and oracle were.", "")
     return rows
@@ -54,13 +55,13 @@ def chosen(there: Mapping[str, Member], method: str | None) -> str:
     return trained[0]
 
 
-def _row(registry: Registry, there: Mapping[str, Member], method: str, shots: int) -> Row | None:
+def _row(pairing: Pairing, there: Mapping[str, Member], method: str, shots: int) -> Row | None:
     names = [FLOOR, method, CEILING]
     if any(shots not in there[name].cells for name in names):
         return None
     if NEIGHBOURS in there and shots in there[NEIGHBOURS].cells:
         names.append(NEIGHBOURS)
-    pairs = paired(registry, [there[name] for name in names], [], shots, shots)
+    pairs = pairing.pairs([there[name] for name in names], [], shots, shots)
     if pairs is None:
         return None
     floor, own, ceiling = pairs.a[:3]

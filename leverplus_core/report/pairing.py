@@ -117,15 +117,23 @@ def common_cells(side: Sequence[Member]) -> Cells:
     return {s: set.intersection(*(m.cells[s] for m in side)) for s in shots}
 
 
-def paired(registry: Registry, a: Sequence[Member], b: Sequence[Member], shots_a: int, shots_b: int) -> Pairs | None:
-    """The questions that all of `a` and all of `b` answered; None where there is none."""
-    read = [(registry.scores(m.run["id"], m.method, s)) for side, s in ((a, shots_a), (b, shots_b)) for m in side]
-    if not all(len(scores.position) for scores in read):
-        return None
-    first = read[0]
-    if all(_same_sample(first, other) for other in read[1:]):
-        values, last, images = np.stack([scores.accuracy for scores in read]), first.position, first.image_id
-    else:
+class Pairing:
+    """Pairs scores by question. Reads what each method scored once, however often it is compared."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._read: dict[tuple[str, str, int], Scores] = {}
+        self._images: dict[str, NDArray[np.intp]] = {}
+
+    def pairs(self, a: Sequence[Member], b: Sequence[Member], shots_a: int, shots_b: int) -> Pairs | None:
+        """The questions that all of `a` and all of `b` answered; None where there is none."""
+        read = [self._scores(m, shots) for side, shots in ((a, shots_a), (b, shots_b)) for m in side]
+        if not all(len(scores.position) for scores in read):
+            return None
+        first = read[0]
+        if all(_same_sample(first, other) for other in read[1:]):
+            values, last = np.stack([scores.accuracy for scores in read]), first.position
+            return Pairs(values[: len(a)], values[len(a) :], self._image_numbers(first), last)
         ids = set.intersection(*(set(scores.question_id.tolist()) for scores in read))
         if not ids:
             return None
@@ -134,9 +142,22 @@ def paired(registry: Registry, a: Sequence[Member], b: Sequence[Member], shots_a
         last = np.max([scores.position[row] for scores, row in zip(read, rows, strict=True)], axis=0)
         order = np.argsort(last, kind="stable")
         values = np.stack([scores.accuracy[row[order]] for scores, row in zip(read, rows, strict=True)])
-        last, images = last[order], first.image_id[rows[0][order]]
-    numbers = np.unique(images, return_inverse=True)[1].astype(np.intp)
-    return Pairs(values[: len(a)], values[len(a) :], numbers, last)
+        images = self._image_numbers(first)[rows[0][order]]
+        return Pairs(values[: len(a)], values[len(a) :], images, last[order])
+
+    def _scores(self, member: Member, shots: int) -> Scores:
+        key = (member.run["id"], member.method, shots)
+        if key not in self._read:
+            self._read[key] = self._registry.scores(*key)
+        return self._read[key]
+
+    def _image_numbers(self, scores: Scores) -> NDArray[np.intp]:
+        if scores.sample in self._images:
+            return self._images[scores.sample]
+        numbers = np.unique(scores.image_id, return_inverse=True)[1].astype(np.intp)
+        if scores.sample is not None:
+            self._images[scores.sample] = numbers
+        return numbers
 
 
 def _same_sample(a: Scores, b: Scores) -> bool:

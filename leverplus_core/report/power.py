@@ -12,7 +12,7 @@ from rich.text import Text
 from leverplus_core.errors import RegistryError
 from leverplus_core.registry import Registry
 from leverplus_core.report.headroom import FLOOR, chosen
-from leverplus_core.report.pairing import Row, members, paired, shot_pairs
+from leverplus_core.report.pairing import Pairing, Row, members, shot_pairs
 from leverplus_core.statistics import POWER, detectable_difference, paired_difference, questions_needed
 
 ALPHA = 0.05
@@ -41,9 +41,9 @@ def power_rows(
         raise RegistryError(f"'{one.method}' is both the method and the baseline.", "Name two: --method, --baseline.")
     cells = shot_pairs(one.cells, other.cells)
     family = comparisons if comparisons is not None else len(cells)
-    rows: list[Row] = []
+    pairing, rows = Pairing(registry), list[Row]()
     for shots, base_shots in cells:
-        pairs = paired(registry, [one], [other], shots, base_shots)
+        pairs = pairing.pairs([one], [other], shots, base_shots)
         if pairs is None:
             continue
         found = paired_difference(pairs.a, pairs.b, pairs.images)

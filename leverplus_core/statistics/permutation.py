@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 Steps = NDArray[np.int64]
 PARTS = (1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 120, 300, 1000)
 """Steps a unit that are tried: VQA grades are tenths, and a mean over S seeds divides these by S."""
-LONGEST = 1 << 18
+LONGEST = 1 << 15
 """Sum of all differences, in steps, up to which the transform is taken; it takes milliseconds."""
 NEARLY = 2000
 """Up to so many differences without a common step, such as means over eleven seeds, are rounded to LONGEST steps."""
@@ -25,8 +25,8 @@ NEARLY = 2000
 def sign_flip_p_value(totals: ArrayLike) -> float:
     """The two-sided p-value of the sum of `totals`, (N,) differences by question or by cluster, under random signs.
 
-    Exact where all are multiples of one of 1 / PARTS and their sizes sum to at most LONGEST steps: tens of thousands
-    of differing questions. Beyond that the sum's normal limit stands for its distribution.
+    Exact where all are multiples of one of 1 / PARTS and their sizes sum to at most LONGEST steps: some six thousand
+    differing questions. Beyond that the sum's normal limit stands for its distribution.
     """
     values = np.asarray(totals, dtype=np.float64)
     values = values[np.abs(values) > 1e-12]  # Zero is the same with its sign flipped.
