@@ -20,6 +20,7 @@ from transformers import GenerationConfig
 
 from leverplus_core.records import AnswerLogprob, Decoding
 from leverplus_models.batching import Row, by_length, pad
+from leverplus_models.kernels import Kernels
 from leverplus_models.tree_attention import fits
 from leverplus_models.tree_walk import Continuation, Held, Stretch, TreeWalk, sequence_keys
 
@@ -61,6 +62,7 @@ class Engine:
         # A checkpoint may carry a repetition penalty or sampling settings: the recipe's decoding alone decides.
         model.generation_config = _generation(eos_token_id=self.eos, pad_token_id=pad_id)
         self.packs = fits(model)
+        self._kernels = Kernels(model)
         text = model.config.get_text_config()
         heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
         width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -73,7 +75,8 @@ class Engine:
         """Sum of the log-probabilities, in float32, of the tokens `answers[i]` after `rows[i]`."""
         # The last answer token is predicted, never read.
         whole = [row.extended(answer[:-1]) for row, answer in zip(rows, answers, strict=True)]
-        picked = (self._packed_logprob if self.packs else self._padded_logprob)(whole, answers)
+        with self._kernels.lent():
+            picked = (self._packed_logprob if self.packs else self._padded_logprob)(whole, answers)
         return [AnswerLogprob(float(sum(tokens)), len(tokens)) for tokens in picked]
 
     @torch.inference_mode()
@@ -85,7 +88,8 @@ class Engine:
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
         asked = sorted(first.values())
         greedy = self.packs and decoding.num_beams == 1
-        new = (self._packed_greedy if greedy else self._padded_generate)([rows[i] for i in asked], decoding)
+        with self._kernels.lent():
+            new = (self._packed_greedy if greedy else self._padded_generate)([rows[i] for i in asked], decoding)
         found = dict(zip(asked, new, strict=True))
         return [found[first[key]] for key in keys]
 

