@@ -24,7 +24,10 @@ from leverplus_core.progress import Progress, Silent
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
 
 CHUNK = 1024
-"""Prompts asked at a time: enough for full batches sorted by length, little enough to lose in a kill."""
+"""Prompts asked at a time: enough for full batches, little enough to lose in a kill.
+
+A fixed number: batches decide the last bits of a result, and how fast the machine is must not.
+"""
 
 
 class MeasurementStore:
@@ -105,7 +108,7 @@ class Asker:
             return [json.dumps([r.sum, r.tokens]) for r in results]
 
         keys = [self._key("logprob", prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        return [AnswerLogprob(*json.loads(value)) for value in self._remembered(keys, ask, label)]
+        return [AnswerLogprob(*json.loads(value)) for value in self._remembered(prompts, keys, ask, label)]
 
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding, label: str = "answers") -> list[str]:
         """`Vlm.generate` with memory."""
@@ -115,12 +118,19 @@ class Asker:
             return [json.dumps(text) for text in self._vlm().generate([prompts[i] for i in rows], decoding)]
 
         keys = [self._key("generate", prompt, settings) for prompt in prompts]
-        return [str(json.loads(value)) for value in self._remembered(keys, ask, label)]
+        return [str(json.loads(value)) for value in self._remembered(prompts, keys, ask, label)]
 
-    def _remembered(self, keys: Sequence[bytes], ask: Callable[[Sequence[int]], list[str]], label: str) -> list[str]:
+    def _remembered(
+        self,
+        prompts: Sequence[Prompt],
+        keys: Sequence[bytes],
+        ask: Callable[[Sequence[int]], list[str]],
+        label: str,
+    ) -> list[str]:
         known = self._store.get(list(dict.fromkeys(keys)))
         first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in known}
-        missing = sorted(first.values())
+        # Prompts that begin alike side by side: a model that computes a shared beginning once finds it in one chunk.
+        missing = sorted(first.values(), key=lambda i: _spelled(prompts[i]))
         if missing:
             with self._progress.task(label, len(missing)) as task:
                 for start in range(0, len(missing), CHUNK):
@@ -151,3 +161,8 @@ class Asker:
                     raise DataError(f"image {image.id}: {image.path} cannot be read: {e.strerror}.") from e
             self._images[image] = hashlib.sha256(content + b"\0" + (image.caption or "").encode()).hexdigest()
         return self._images[image]
+
+
+def _spelled(prompt: Prompt) -> tuple[str, ...]:
+    """What the prompt shows, in reading order."""
+    return tuple(part if isinstance(part, str) else part.id for turn in prompt.turns for part in turn.content)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,25 @@ def test_nothing_is_asked_twice_and_chunks_change_nothing(
     asker = Asker(lambda: vlm, vlm.identity, MeasurementStore(tmp_path / "other.sqlite"))
     other = Scorer(asker, scorer.demonstrations, PROMPT, scorer.decoding).logprobs(rows)
     assert [o.sum for o in other] == pytest.approx([f.sum for f in first], abs=1e-4)
+
+
+def test_prompts_that_begin_alike_are_asked_together(
+    world: Dataset, scorer: Scorer, vlm: Vlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever order a stage asks in: questions by demonstrations, or the other way round."""
+    from leverplus_core.records import AnswerLogprob
+
+    chunks: list[list[str]] = []
+
+    def record(self: Vlm, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[AnswerLogprob]:
+        chunks.append([next(p.id for p in prompt.turns[1].content if not isinstance(p, str)) for prompt in prompts])
+        return [AnswerLogprob(-1.0, 1)] * len(prompts)
+
+    monkeypatch.setattr(type(vlm), "logprob", record)
+    monkeypatch.setattr("leverplus_core.measurements.CHUNK", 6)
+    shown = world.demonstrations()[10:14]
+    scorer.logprobs([(q, (d.id,)) for q in world.questions("validation")[:6] for d in shown])
+    assert [len(set(chunk)) for chunk in chunks] == [1] * len({d.image.id for d in shown})
 
 
 def test_a_log_probability_that_is_not_finite_is_refused(

@@ -1,9 +1,9 @@
 """Faster ways to compute the same layers on a CPU, lent to a model while the engine runs it.
 
-In bfloat16 the linear layers go through oneDNN with weights laid out for the matrix unit once, where the stock path lays
-them out at every call, and an MLP's activation and product are done while its matrix product is still in cache; on a
-Xeon with AMX one such MLP runs 1.5 times as fast. The norms of both number formats take half the passes over memory.
-Sums are taken in float32 as before; what is rounded to bfloat16 in between is a little less.
+In bfloat16 the linear layers go through oneDNN with weights laid out for the matrix unit once, where the stock path
+lays them out at every call, and an MLP's activation and product are done while its matrix product is still in cache.
+The norms of both number formats take half the passes over memory. Sums are taken in float32 as before; what is rounded
+to bfloat16 in between is a little less.
 """
 
 from __future__ import annotations

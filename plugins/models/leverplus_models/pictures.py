@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ class Pictures:
     def see(self, path: str) -> Picture:
         """What `path` holds. A file that is written anew is another picture. Raises DataError for no image."""
         try:
-            stat = Path(path).stat()
+            stat = os.stat(path)
             stamp = (path, stat.st_mtime_ns, stat.st_size)
             if stamp not in self._seen:
                 self._seen[stamp] = self._identify(path)

@@ -1,0 +1,69 @@
+"""The faster layers: equal in float32, within rounding in bfloat16, and gone when they are given back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from leverplus_models import kernels
+from leverplus_models.kernels import Kernels
+
+
+def _model(dtype: torch.dtype) -> Any:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
+        attention_bias=True, mlp_bias=True, initializer_range=0.2, pad_token_id=0,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval()
+    for name, weight in model.named_parameters():
+        if name.endswith("bias") or "norm" in name:
+            nn.init.normal_(weight, 1.0, 0.3)
+    return model.to(dtype)
+
+
+IDS = torch.arange(2, 42)[None]
+
+
+@torch.inference_mode()
+def test_float32_is_the_model_s_own() -> None:
+    model = _model(torch.float32)
+    expected = model(IDS).logits
+    with Kernels(model).lent():
+        assert torch.allclose(model(IDS).logits, expected, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_bfloat16_is_as_near_to_float32_as_the_model_s_own() -> None:
+    exact = _model(torch.float32).to(torch.bfloat16).float()(IDS).logits.log_softmax(-1)
+    model = _model(torch.bfloat16)
+    own = model(IDS).logits.float().log_softmax(-1)
+    with Kernels(model).lent():
+        lent = model(IDS).logits.float().log_softmax(-1)
+    assert (lent - exact).abs().mean() <= 1.2 * (own - exact).abs().mean()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_model_is_untouched_after_it(dtype: torch.dtype) -> None:
+    model = _model(dtype)
+    before = model(IDS).logits
+    faster = Kernels(model)
+    with pytest.raises(RuntimeError, match="lost"), faster.lent():
+        assert any("forward" in vars(m) for m in model.modules())
+        raise RuntimeError("lost")
+    assert not any("forward" in vars(m) for m in model.modules())
+    assert torch.equal(model(IDS).logits, before)
+
+
+def test_no_second_copy_of_the_weights_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "_free_memory", lambda: 1000)
+    model = _model(torch.bfloat16)
+    faster = Kernels(model)
+    with faster.lent():
+        lent = [type(m).__name__ for m in model.modules() if "forward" in vars(m)]
+    assert set(lent) == {"LlamaRMSNorm"}
