@@ -18,6 +18,8 @@ from typing import Any, BinaryIO
 
 from leverplus_core.errors import DataError, StorageError
 
+PROVENANCE = "provenance.json"
+
 
 def canonical(value: object) -> str:
     """JSON with sorted keys and no spaces: equal values, equal text."""
@@ -121,10 +123,10 @@ class StageFolder:
 
     @property
     def done(self) -> bool:
-        return (self.path / "provenance.json").exists()
+        return (self.path / PROVENANCE).exists()
 
     def finish(self, provenance: Mapping[str, object]) -> None:
-        write_json(self.path / "provenance.json", dict(provenance))
+        write_json(self.path / PROVENANCE, dict(provenance))
 
 
 @dataclass(frozen=True)

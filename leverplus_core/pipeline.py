@@ -22,7 +22,7 @@ from leverplus_core.composition import STAGES, Composition
 from leverplus_core.environment import describe_environment, describe_git
 from leverplus_core.errors import DataError, LeverplusError
 from leverplus_core.evaluation import ADAPTIVE, LEARNED
-from leverplus_core.files import StageFolder, Workspace, fingerprint
+from leverplus_core.files import PROVENANCE, StageFolder, Workspace, fingerprint, read_json
 from leverplus_core.groups import BALANCED, Groups, read_groups
 from leverplus_core.interchange.folder import ImportedFolder, ensure_imported
 from leverplus_core.measurements import Asker, MeasurementStore
@@ -189,15 +189,17 @@ class _Job:
                 states[stage] = self._timed(stage, None, self._evaluate)
             elif self.folder(stage).done:
                 states[stage] = "reused"
-                self._record_stage(stage, "done", 0.0, self.at(stage), reused=True)
+                facts = read_json(self.at(stage) / PROVENANCE)["facts"]
+                self._record_stage(stage, "done", 0.0, self.at(stage), reused=True, facts=facts)
                 self._record_curve(stage)
             else:
                 states[stage] = self._timed(stage, self.folder(stage).path, partial(self._finish, stage))
         return states
 
-    def _finish(self, stage: str) -> None:
+    def _finish(self, stage: str) -> dict[str, Any]:
         folder = self.folder(stage)
-        facts = self._work[stage](folder.path)
+        began, asked = time.perf_counter(), self.asker.asked
+        facts = self._work[stage](folder.path) | {"cost": self._cost(began, asked)}
         folder.finish(
             {
                 "stage": stage,
@@ -212,6 +214,7 @@ class _Job:
             }
         )
         self._record_curve(stage)
+        return facts
 
     @cached_property
     def _work(self) -> Mapping[str, Callable[[Path], dict[str, Any]]]:
@@ -253,7 +256,9 @@ class _Job:
         """The folder with all candidates measured before balancing."""
         return self.at("candidates") if self.off("mine") else self.at("mine")
 
-    def _evaluate(self) -> None:
+    def _evaluate(self) -> dict[str, Any]:
+        """Its cost is the sum over all calls of this run: cells that are there are not asked again."""
+        began, asked = time.perf_counter(), self.asker.asked
         trained = [m for m in LEARNED if not self.off(m)]
         policies: dict[str, Policy] = {m: self.school.start(self.at(m), []) for m in trained}
         if trained and policies[trained[-1]].stops:
@@ -269,21 +274,41 @@ class _Job:
             self.recipe.evaluation,
             self.recipe.seed,
         )
+        cost, before = self._cost(began, asked), self._evaluated.get("cost", {})
+        return {"cost": {name: value + before.get(name, 0) for name, value in cost.items()}}
+
+    @cached_property
+    def _evaluated(self) -> dict[str, Any]:
+        """What earlier calls recorded of this run's evaluation."""
+        return next((row["facts"] or {} for row in self.registry.stages(self.run_id) if row["name"] == "evaluate"), {})
+
+    def _cost(self, began: float, asked: int) -> dict[str, float]:
+        return {"seconds": time.perf_counter() - began, "prompts": self.asker.asked - asked}
 
     # --- what is told of them ----------------------------------------------------------------------------------------
 
-    def _timed(self, stage: str, path: Path | None, work: Callable[[], None]) -> str:
-        self._record_stage(stage, "running", 0.0, path, reused=False)
+    def _timed(self, stage: str, path: Path | None, work: Callable[[], dict[str, Any]]) -> str:
+        earlier = self._evaluated if stage == "evaluate" else None
+        self._record_stage(stage, "running", 0.0, path, reused=False, facts=earlier)
         began = time.perf_counter()
-        work()
+        facts = work()
         seconds = time.perf_counter() - began
-        self._record_stage(stage, "done", seconds, path, reused=False)
+        self._record_stage(stage, "done", seconds, path, reused=False, facts=facts)
         self.progress.say(f"{stage}: {seconds:.1f} s")
         return "done"
 
-    def _record_stage(self, stage: str, status: str, seconds: float, path: Path | None, reused: bool) -> None:
+    def _record_stage(
+        self,
+        stage: str,
+        status: str,
+        seconds: float,
+        path: Path | None,
+        reused: bool,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        fingerprint = self.parts.fingerprints[stage]
         self.registry.record_stage(
-            self.run_id, stage, self.parts.fingerprints[stage], status, seconds, str(path or ""), reused=reused
+            self.run_id, stage, fingerprint, status, seconds, str(path or ""), reused=reused, facts=facts
         )
 
     def _record_curve(self, stage: str) -> None:

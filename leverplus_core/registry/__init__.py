@@ -150,12 +150,24 @@ class Registry:
                 raise RegistryError(f"no run {run_id} in the registry.", "Begin the run before writing to it.")
 
     def record_stage(
-        self, run_id: str, name: str, fingerprint: str, status: str, seconds: float, path: str, reused: bool
+        self,
+        run_id: str,
+        name: str,
+        fingerprint: str,
+        status: str,
+        seconds: float,
+        path: str,
+        reused: bool,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """How a stage of the run stands, in place of what was recorded before."""
+        """How a stage of the run stands, in place of what was recorded before.
+
+        `facts` are what the stage says of its result, and in `cost` the `seconds` and `prompts` of making it, by
+        whichever run made it; None where these are not known.
+        """
         row = {
             "run_id": run_id, "name": name, "fingerprint": fingerprint, "status": status,
-            "seconds": float(seconds), "path": path, "reused": reused,
+            "seconds": float(seconds), "path": path, "reused": reused, "facts": _plain(facts),
         }  # fmt: skip
         with self._write() as c:
             _replace(c, tables.stages, [row], run_id=run_id, name=name)

@@ -47,6 +47,7 @@ _SECOND = (
     "ALTER TABLE runs ADD COLUMN sweep VARCHAR(190)",
     "ALTER TABLE runs ADD COLUMN arm JSON",
     "ALTER TABLE runs ADD COLUMN source VARCHAR(16) DEFAULT 'run' NOT NULL",
+    "ALTER TABLE stages ADD COLUMN facts JSON",
     "ALTER TABLE cells ADD COLUMN sample VARCHAR(16)",
     "ALTER TABLE cells ADD COLUMN accuracy_text VARCHAR(32)",
     """CREATE TABLE questions (

@@ -52,6 +52,7 @@ stages = Table(
     Column("seconds", Float, nullable=False),
     Column("path", Text, nullable=False),
     Column("reused", Boolean, nullable=False),
+    Column("facts", JSON(none_as_null=True)),  # what the stage says of its result, and what making it cost
 )
 
 curves = Table(

@@ -236,8 +236,10 @@ def test_a_repeat_replaces_what_was_there(registry: Registry) -> None:
         {"run_id": "abc123", "stage": "sft", "step": 1, "metric": "loss", "value": None}
     ]
     registry.record_stage("abc123", "sft", "0f", "running", 0.0, "p", reused=False)
-    registry.record_stage("abc123", "sft", "0f", "done", 2.0, "p", reused=True)
-    assert [(s["status"], s["reused"]) for s in registry.stages("abc123")] == [("done", True)]
+    registry.record_stage("abc123", "sft", "0f", "done", 2.0, "p", reused=True, facts={"cost": {"prompts": 7}})
+    assert [(s["status"], s["reused"], s["facts"]) for s in registry.stages("abc123")] == [
+        ("done", True, {"cost": {"prompts": 7}})
+    ]
 
 
 @pytest.mark.parametrize(
@@ -392,7 +394,7 @@ def old(file: Path) -> Path:
 OLD_COLUMNS = {
     "runs": "id, name, fingerprint, status, dataset, model, seed, recipe, parts, environment, git, note, created_at,"
     " started_at, finished_at",
-    "stages": "*", "curves": "*", "predictions": "*",
+    "stages": "run_id, name, fingerprint, status, seconds, path, reused", "curves": "*", "predictions": "*",
     "cells": "run_id, method, shots, n, accuracy, ci_low, ci_high",
     "leaderboard": "run, name, dataset, model, method, shots, n, accuracy, ci_low, ci_high, status, note",
 }  # fmt: skip

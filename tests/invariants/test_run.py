@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -211,3 +212,21 @@ def test_a_balancer_prints_its_table_or_says_why_it_dropped_everything(
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
     [mistake] = [line for line in done.stderr.splitlines() if line.startswith("leverplus: ")]
     assert "the balancer dropped all 30 questions (" in mistake and "fewer than 99 positives, dropped: " in mistake
+
+
+def test_what_stages_say_and_cost_is_in_the_registry(small: Small, finished: tuple[Path, str]) -> None:
+    folder, run_id = finished
+    facts = {row["name"]: row["facts"] for row in Registry(f"sqlite:///{folder}/r.db").stages(run_id)}
+    told = read_json(_stage(folder, "balance") / "balance.json")
+    assert {k: facts["balance"][k] for k in told} == told
+    assert facts["beams"]["cost"]["prompts"] > 0 and facts["evaluate"]["cost"]["prompts"] > 0
+    assert facts["balance"]["cost"]["prompts"] == 0 < facts["balance"]["cost"]["seconds"]
+    # Of a stage that is reused, what making it cost; of an evaluation that had nothing left to do, what it had done.
+    again = f"sqlite:///{folder}/again.db"
+    with sqlite3.connect(folder / "r.db") as c:
+        c.execute("VACUUM INTO ?", (str(folder / "again.db"),))
+    result = run(small(), again, folder / "work")
+    later = {row["name"]: row["facts"] for row in Registry(again).stages(run_id)}
+    spent, more = facts.pop("evaluate")["cost"], later.pop("evaluate")["cost"]
+    assert result.asked == 0 and later == facts
+    assert more["prompts"] == spent["prompts"] and more["seconds"] > spent["seconds"]
