@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from leverplus_core.errors import CheckpointError
-from leverplus_core.files import write_bytes, write_json
+from leverplus_core.files import read_json, write_bytes, write_json
 from leverplus_core.policy import Policy, Selector
 
 FORMAT = 2
@@ -39,6 +39,11 @@ def save_policy(folder: Path, policy: Policy, meta: Mapping[str, Any]) -> None:
         "meta": dict(meta),
     }
     write_json(folder / DESCRIPTION, description)
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """What training left beside the policy in `folder`: its best epoch, and the questions that chose it."""
+    return dict(read_json(folder / DESCRIPTION)["meta"])
 
 
 def architecture(selector: Selector) -> dict[str, Any]:

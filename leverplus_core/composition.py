@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
-from leverplus_core.files import fingerprint
+from leverplus_core.files import canonical, fingerprint
 from leverplus_core.interchange.folder import Content, ImportedFolder
 from leverplus_core.parts import Balancer, Dataset, Encoder, Part, Reward, Sampler, Vlm
 from leverplus_core.plugins import Catalogue
@@ -27,8 +27,16 @@ P = TypeVar("P", bound=Part)
 class Composition:
     """The built parts of a recipe, each when it is first asked for; the VLM's weights are loaded when it is asked."""
 
-    def __init__(self, recipe: Recipe, catalogue: Catalogue, imported: ImportedFolder | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        catalogue: Catalogue,
+        imported: ImportedFolder | None = None,
+        built: dict[str, Part] | None = None,
+    ) -> None:
+        """`built` keeps parts for other recipes to share, by kind, name and settings: weights are loaded once."""
         self.recipe, self.catalogue, self.imported = recipe, catalogue, imported
+        self._shared = {} if built is None else built
         self._built: dict[str, Part] = {}
         for key in PARTS:
             if not (self.closed and key in ("dataset", "model", "encoder", "sampler")):
@@ -52,13 +60,16 @@ class Composition:
     def _part(self, key: str) -> Part:
         if key not in self._built:
             spec: PartSpec = getattr(self.recipe, key)
-            self._built[key] = self.catalogue.build(
-                _kind(key),
-                spec.name,
-                spec.settings,
-                where=self.recipe.where(f"{key}.name"),
-                place=lambda setting: self.recipe.where(f"{key}.{setting}"),
-            )
+            content = canonical([key, spec.name, spec.settings])
+            if content not in self._shared:
+                self._shared[content] = self.catalogue.build(
+                    _kind(key),
+                    spec.name,
+                    spec.settings,
+                    where=self.recipe.where(f"{key}.name"),
+                    place=lambda setting: self.recipe.where(f"{key}.{setting}"),
+                )
+            self._built[key] = self._shared[content]
         return self._built[key]
 
     @property
@@ -117,9 +128,9 @@ class Composition:
             needs_model = self.identity("model") if self.encoder.needs_vlm else None
             stage("encode", self.identity("dataset"), self.identity("encoder"), needs_model)
             features = of["encode"] if self.sampler.needs_features() else None
-            stage("pool", self.identity("dataset"), self.identity("sampler"), features, r.seed)
+            stage("pool", self.identity("dataset"), self.identity("sampler"), features, r.data_seed)
             model = [self.identity("model"), r.task, plain(r.prompt)]
-        stage("beams", of["pool"], model, plain(scoring.beams), scoring.questions, r.seed, imported)
+        stage("beams", of["pool"], model, plain(scoring.beams), scoring.questions, r.data_seed, imported)
         school = [self.identity("selector"), training.held_out, r.seed, of["encode"]]
         stage("sft", of["beams"], school, plain(training.sft))
         measured = [model, plain(r.decoding), scoring.correct_at]
@@ -130,9 +141,25 @@ class Composition:
         stage("grpo", of["rce"], of["balance"], school, self.identity("reward"), plain(training.grpo))
         online = [plain(training.online), plain(getattr(training, training.online.loss))]
         stage("online", of["grpo"], of["balance"], measured, *online)
+        stage("asked", of["pool"], of["encode"], model, plain(r.decoding), r.data_seed, *self._asked())
         trained = [of[name] for name in ("sft", "rce", "grpo", "online")]
-        stage("evaluate", *trained, plain(r.evaluation), plain(r.decoding))
+        stage("evaluate", of["asked"], *trained, plain(r.evaluation))
         return of
+
+    def _asked(self) -> list[object]:
+        """What every method's answers depend on beside the model: the questions, and what demonstrations show."""
+        settings = self.recipe.evaluation
+        return [max(settings.sizes), settings.order, settings.ablation]
+
+    def answers(self, method: str, policy: str | None) -> str:
+        """The fingerprint of what `method` answers at any number of shots; `policy` is the stage that trained it.
+
+        Runs that differ in how a policy was trained share the answers of all other methods.
+        """
+        settings = self.recipe.evaluation
+        more = {"oracle": settings.oracle.model_dump(mode="json")}.get(method)
+        trained = [self.fingerprints[policy], settings.beams] if policy else None
+        return fingerprint([FORMAT, "answers", method, self.fingerprints["asked"], more, trained])
 
     def provenance(self) -> list[dict[str, str]]:
         """Kind, name, distribution and version of each part in use, for the registry."""

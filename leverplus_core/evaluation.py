@@ -14,6 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from leverplus_core.ablation import Ablation
 from leverplus_core.candidates import nearest
 from leverplus_core.records import Prediction, Question
 from leverplus_core.scoring import Ids, OracleSettings, Scorer, oracle
@@ -37,6 +38,7 @@ class EvaluationSettings(BaseModel):
     order: Literal["seeded", "first"] = "seeded"
     beams: int = Field(5, ge=1, description="beams of the learned selectors")
     oracle: OracleSettings = OracleSettings()
+    ablation: Ablation = Field("none", description="what demonstrations are shown without, at evaluation only")
 
 
 @dataclass(frozen=True)

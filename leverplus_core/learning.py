@@ -28,6 +28,8 @@ from leverplus_core.training.loop import Groups as Tensors
 from leverplus_core.training.settings import GrpoSettings, RceSettings, SftSettings
 
 CURVE, STATE = "curve.jsonl", "fit-state.pt"
+CHOSEN_ON = "chosen_on"
+"""In a checkpoint's meta: the ids of the questions that chose its epoch."""
 Loss = Literal["rce", "grpo"]
 Rows = Mapping[str, Sequence[tuple[Sequence[str], float]]]
 """question id -> (demonstration ids, reward) of each of its sequences"""
@@ -92,7 +94,7 @@ def from_beams(out: Path, school: School, beams: Mapping[str, Sequence[Kept]], s
     policy = school.start(None, list(rows))
     data, judge = _split(school, rows)
     how = {"seed": school.seed, "checkpoint_path": out / STATE, "progress": school.progress}
-    return _save(out, policy, sft.train(policy, data, judge, settings, **how))
+    return _save(out, policy, sft.train(policy, data, judge, settings, **how), school.apart(list(rows)))
 
 
 def from_candidates(
@@ -105,7 +107,8 @@ def from_candidates(
 ) -> dict[str, Any]:
     """RCE or GRPO, as `settings` say: go on from the policy in `start`."""
     policy = school.start(start, list(groups))
-    return _save(out, policy, fit_candidates(policy, school, groups, reward, settings, out / STATE))
+    result = fit_candidates(policy, school, groups, reward, settings, out / STATE)
+    return _save(out, policy, result, school.apart(list(groups)))
 
 
 def fit_candidates(
@@ -147,9 +150,10 @@ def _split(
     return data, training_data(school.table, judging, correct) if judging else None
 
 
-def _save(out: Path, policy: Policy, result: FitResult) -> dict[str, Any]:
-    save_trained(out, policy, result.curve, {"best_epoch": result.best_epoch})
-    return {"best_epoch": result.best_epoch}
+def _save(out: Path, policy: Policy, result: FitResult, apart: set[str]) -> dict[str, Any]:
+    facts = {"best_epoch": result.best_epoch}
+    save_trained(out, policy, result.curve, {**facts, CHOSEN_ON: sorted(apart)})
+    return facts
 
 
 def save_trained(out: Path, policy: Policy, curve: Sequence[CurveRow], meta: Mapping[str, Any]) -> None:

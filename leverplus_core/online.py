@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from leverplus_core.candidates import CandidateSettings, Positions, propose
 from leverplus_core.files import write_json
 from leverplus_core.groups import CANDIDATES, Groups, write_groups
-from leverplus_core.learning import Loss, School, fit_candidates, save_trained
+from leverplus_core.learning import CHOSEN_ON, Loss, School, fit_candidates, save_trained
 from leverplus_core.parts import Reward
 from leverplus_core.policy import Policy
 from leverplus_core.records import Candidate, Question
@@ -79,7 +79,7 @@ def learn_online(
     write_groups(out / CANDIDATES, {q: list(found.values()) for q, found in known.items()})
     facts: dict[str, Any] = {"prompts": spent, "rounds": rounds}
     write_json(out / "online.json", facts)
-    save_trained(out, policy, curve, facts)
+    save_trained(out, policy, curve, {**facts, CHOSEN_ON: sorted(school.apart(list(measured)))})
     return facts
 
 

@@ -10,14 +10,17 @@ so that the same command goes on after a kill and ends with the same result.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from leverplus_core import learning, stages
+from leverplus_core.ablation import ablated
+from leverplus_core.answering import Answers, evaluate
+from leverplus_core.checkpoint import read_meta
 from leverplus_core.composition import STAGES, Composition
 from leverplus_core.environment import describe_environment, describe_git
 from leverplus_core.errors import DataError, LeverplusError
@@ -27,6 +30,7 @@ from leverplus_core.groups import BALANCED, Groups, read_groups
 from leverplus_core.interchange.folder import ImportedFolder, ensure_imported
 from leverplus_core.measurements import Asker, MeasurementStore
 from leverplus_core.online import learn_online
+from leverplus_core.parts import Part
 from leverplus_core.plugins import Catalogue
 from leverplus_core.policy import Policy
 from leverplus_core.progress import Progress, Silent
@@ -47,6 +51,14 @@ class RunResult:
     """Prompts that the VLM had to answer; those in the measurement store are not asked again."""
 
 
+@dataclass(frozen=True)
+class Membership:
+    """The sweep that a run belongs to, and the settings by which its arm differs from the others."""
+
+    sweep: str
+    arm: Mapping[str, str]
+
+
 def run(
     recipe: Recipe,
     registry: Registry | str = "sqlite:///leverplus.db",
@@ -54,11 +66,14 @@ def run(
     until: str = "evaluate",
     catalogue: Catalogue | None = None,
     progress: Progress | None = None,
+    sweep: Membership | None = None,
+    built: dict[str, Part] | None = None,
 ) -> RunResult:
     """Run `recipe` up to and with the stage `until`, or go on with it where an earlier call stopped.
 
     The result is in the registry: `Registry(url).cells([result.run_id])`. Raises a LeverplusError for anything the
-    user can mend; whatever was finished before stays, and the same call goes on from there.
+    user can mend; whatever was finished before stays, and the same call goes on from there. `sweep` is the sweep that
+    the run belongs to; `built` keeps parts, weights and all, for other runs of this process.
     """
     if recipe.threads is not None:
         import torch
@@ -66,7 +81,7 @@ def run(
         torch.set_num_threads(recipe.threads)
     shown: Progress = progress or Silent()
     workspace = Workspace(Path(work))
-    parts = compose(recipe, workspace, catalogue, shown)
+    parts = compose(recipe, workspace, catalogue, shown, built)
     if parts.closed and until == "evaluate":
         raise DataError(
             "the imported data has features of its own, so that no other question can be asked.",
@@ -79,7 +94,7 @@ def run(
         parts.vlm.use_cache_folder(workspace.root / "cache")
     asker = Asker(lambda: parts.vlm, lambda: parts.identity("model"), measurements, shown)
     run_id = recipe.fingerprint()[:12]
-    store.begin_run(_record(run_id, recipe, parts))
+    store.begin_run(_record(run_id, recipe, parts, sweep))
     job = _Job(recipe, parts, workspace, store, run_id, asker, shown)
     try:
         states = job.run(until)
@@ -95,7 +110,11 @@ def run(
 
 
 def compose(
-    recipe: Recipe, workspace: Workspace, catalogue: Catalogue | None = None, progress: Progress | None = None
+    recipe: Recipe,
+    workspace: Workspace,
+    catalogue: Catalogue | None = None,
+    progress: Progress | None = None,
+    built: dict[str, Part] | None = None,
 ) -> Composition:
     """The recipe's parts and the imported folder that it names, an rl-data file being imported first."""
     imported: ImportedFolder | None = None
@@ -103,10 +122,10 @@ def compose(
         imported = ensure_imported(
             Path(recipe.imported.folder), workspace.root, correct_at=recipe.scoring.correct_at, progress=progress
         )
-    return Composition(recipe, catalogue or Catalogue.load(), imported)
+    return Composition(recipe, catalogue or Catalogue.load(), imported, built)
 
 
-def _record(run_id: str, recipe: Recipe, parts: Composition) -> RunRecord:
+def _record(run_id: str, recipe: Recipe, parts: Composition, sweep: Membership | None) -> RunRecord:
     model = recipe.model.settings.get("path")
     return RunRecord(
         id=run_id,
@@ -121,6 +140,8 @@ def _record(run_id: str, recipe: Recipe, parts: Composition) -> RunRecord:
         git=describe_git(),
         note=" ".join(filter(None, (recipe.note, "" if parts.closed else parts.dataset.note()))),
         dataset_fingerprint=_data(parts),
+        sweep=sweep.sweep if sweep else None,
+        arm=sweep.arm if sweep else None,
     )
 
 
@@ -219,13 +240,14 @@ class _Job:
     @cached_property
     def _work(self) -> Mapping[str, Callable[[Path], dict[str, Any]]]:
         """What each stage does, given the folder to write to."""
-        parts, seed, progress = self.parts, self.recipe.seed, self.progress
+        parts, progress = self.parts, self.progress
+        seed, data_seed = self.recipe.seed, self.recipe.data_seed
         scoring, training = self.recipe.scoring, self.recipe.training
         return {
             "encode": lambda out: stages.encode(out, parts.dataset, parts.encoder, parts.vlm, progress),
-            "pool": lambda out: stages.pool(out, parts.dataset, parts.sampler, self.features, seed, progress),
+            "pool": lambda out: stages.pool(out, parts.dataset, parts.sampler, self.features, data_seed, progress),
             "beams": lambda out: stages.beams(
-                out, parts.dataset, self.pools, self.scorer, scoring.beams, scoring.questions, seed
+                out, parts.dataset, self.pools, self.scorer, scoring.beams, scoring.questions, data_seed
             ),
             "sft": lambda out: learning.from_beams(out, self.school, stages.read_beams(self.at("beams")), training.sft),
             "candidates": lambda out: stages.candidates(
@@ -263,16 +285,23 @@ class _Job:
         policies: dict[str, Policy] = {m: self.school.start(self.at(m), []) for m in trained}
         if trained and policies[trained[-1]].stops:
             policies[ADAPTIVE] = policies[trained[-1]]
-        stages.evaluate(
+
+        def answers(method: str) -> Answers:
+            policy = (trained[-1] if method == ADAPTIVE else method) if method in policies else None
+            return Answers(self.workspace.root / "answers" / f"{method}-{self.parts.answers(method, policy)}")
+
+        evaluate(
             self.registry,
             self.run_id,
             self.table,
             policies,
             self.parts.dataset,
-            self.pools,
-            self.scorer,
+            self.pools.of["validation"],
+            self._examiner(),
             self.recipe.evaluation,
-            self.recipe.seed,
+            self.recipe.data_seed,
+            answers,
+            self._trained_on(trained),
         )
         cost, before = self._cost(began, asked), self._evaluated.get("cost", {})
         return {"cost": {name: value + before.get(name, 0) for name, value in cost.items()}}
@@ -284,6 +313,21 @@ class _Job:
 
     def _cost(self, began: float, asked: int) -> dict[str, float]:
         return {"seconds": time.perf_counter() - began, "prompts": self.asker.asked - asked}
+
+    def _examiner(self) -> Scorer:
+        """The scorer of the evaluation, where an ablation changes what demonstrations show."""
+        shown, prompt = ablated(
+            self.scorer.demonstrations, self.recipe.prompt, self.recipe.evaluation.ablation, self.recipe.data_seed,
+            self.workspace.root / "ablation",
+        )  # fmt: skip
+        return replace(self.scorer, demonstrations=shown, prompt=prompt)
+
+    def _trained_on(self, trained: Sequence[str]) -> set[str]:
+        """The questions that taught the policies, and those that chose their epochs."""
+        taught = set(stages.read_beams(self.at("beams"))) if "sft" in trained else set()
+        if set(trained) - {"sft"}:
+            taught |= set(self.groups)
+        return taught | self.registry.chosen_on(self.run_id)
 
     # --- what is told of them ----------------------------------------------------------------------------------------
 
@@ -314,6 +358,7 @@ class _Job:
     def _record_curve(self, stage: str) -> None:
         if stage in LEARNED:
             self.registry.record_curve(self.run_id, stage, learning.read_curve(self.at(stage)))
+            self.registry.record_chosen_on(self.run_id, stage, read_meta(self.at(stage)).get(learning.CHOSEN_ON, ()))
 
     # --- what they read, loaded once ----------------------------------------------------------------------------------
 

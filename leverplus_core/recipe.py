@@ -101,7 +101,8 @@ class Recipe(_Frozen):
 
     name: str = "unnamed"
     note: str = Field("", description="shown with every result")
-    seed: int = 0
+    seed: int = Field(0, description="of training: weights, order, held-out questions, sampled candidates")
+    data_seed: int = Field(0, description="of the data: pools, questions that are scored, evaluation order")
     threads: int | None = Field(None, ge=1, description="CPU threads; null leaves torch's choice; not fingerprinted")
     task: TaskName = Field("vqa", description="the metric, the answer that counts and the prompt's defaults")
     dataset: PartSpec = PartSpec(name="demo_world")
@@ -167,6 +168,10 @@ class Recipe(_Frozen):
             raise _explain(e, lines or {}) from e
         recipe._lines.update(lines or {})
         return recipe
+
+    def renamed(self, name: str) -> Recipe:
+        """The same experiment under another name. Raises RecipeError for one that no run can have."""
+        return Recipe.of({**self.values(), "name": name}, self._lines)
 
     def where(self, key: str) -> str:
         """File and line of a dotted key, or '' for a default."""

@@ -95,7 +95,14 @@ class Scorer:
         ]
 
     def _prompt(self, question: Question, ids: Ids) -> Prompt:
-        return build_prompt([self.demonstrations[i] for i in ids], question, self.prompt)
+        shown = [self.demonstrations[i] for i in ids]
+        if leak := next((d for d in shown if d.id == question.id or d.image.id == question.image.id), None):
+            raise DataError(
+                f"leak: question {question.id} would be shown demonstration {leak.id}, which has its image "
+                f"{question.image.id}.",
+                "Draw pools without the question and its image.",
+            )
+        return build_prompt(shown, question, self.prompt)
 
 
 def beam_search(

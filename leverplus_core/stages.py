@@ -19,16 +19,6 @@ import numpy as np
 from leverplus_core import mining
 from leverplus_core.candidates import CandidateSettings, propose
 from leverplus_core.errors import DataError
-from leverplus_core.evaluation import (
-    ADAPTIVE,
-    LEARNED,
-    Bench,
-    EvaluationSettings,
-    answer,
-    choose,
-    evaluation_order,
-    sample_sizes,
-)
 from leverplus_core.files import read_json, read_jsonl, write_bytes, write_json, write_jsonl
 from leverplus_core.groups import (
     BALANCED,
@@ -48,7 +38,6 @@ from leverplus_core.policy import Policy
 from leverplus_core.progress import Progress
 from leverplus_core.records import Candidate, Demonstration, Question
 from leverplus_core.records import Sequence as Kept
-from leverplus_core.registry import Registry
 from leverplus_core.scoring import BeamSettings, Scorer, beam_search
 from leverplus_core.seeding import rng
 from leverplus_core.table import SelectorTable
@@ -293,53 +282,3 @@ def balanced(groups: Groups, balancer: Balancer, seed: int) -> tuple[Groups, dic
             "Loosen its settings, score more questions, or use keep_all.",
         )
     return picked, facts, unmet
-
-
-def evaluate(
-    registry: Registry,
-    run_id: str,
-    table: SelectorTable,
-    policies: Mapping[str, Policy],
-    dataset: Dataset,
-    pools: Pools,
-    scorer: Scorer,
-    settings: EvaluationSettings,
-    seed: int,
-) -> None:
-    """Fill the grid, cell by cell; what the registry holds is not asked again."""
-    questions = evaluation_order(dataset.questions("validation"), settings, seed)
-    ids = [q.id for q in questions]
-    similarity = {q: table.similarity_of(q) for q in ids}
-    bench = Bench(
-        questions,
-        pools.of["validation"],
-        text_similarity={q: s[:, 1] for q, s in similarity.items()},
-        image_similarity={q: s[:, 0] for q, s in similarity.items()},
-    )
-    sizes = sample_sizes(settings, len(questions))
-    shown = dict.fromkeys(i for q in ids for i in bench.pools[q])
-    registry.record_questions(run_id, questions, (scorer.demonstrations[i] for i in shown))
-    finished = registry.finished_cells(run_id)
-    for method in settings.methods:
-        if method in (*LEARNED, ADAPTIVE) and method not in policies:
-            continue
-        shots = [n for n in ((0,) if method == "zero_shot" else settings.shots) if (method, n) not in finished]
-        if not shots:
-            continue
-        learned = None
-        if method in policies:
-            policy, adaptive = policies[method], method == ADAPTIVE
-
-            def learned(n: int, policy: Policy = policy, adaptive: bool = adaptive) -> Sequence[Sequence[int]]:
-                rows: list[Sequence[int]] = []
-                for start in range(0, len(ids), 256):
-                    batch = table.batch(ids[start : start + 256])
-                    if adaptive:
-                        rows += policy.adaptive(batch, n, settings.beams)
-                    else:
-                        rows += policy.beam(batch, n, settings.beams)[0][:, 0].tolist()
-                return rows
-
-        chosen = choose(method, shots, bench, scorer, settings, seed, learned)
-        for n, sequences in chosen.items():
-            registry.record_cell_predictions(run_id, method, n, answer(method, n, sequences, bench, scorer), sizes)

@@ -62,7 +62,19 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-VERBS = ("job", "preparation", "data", "catalogue", "leaderboard", "show", "results", "evidence", "imports", "exports")
+VERBS = (
+    "job",
+    "sweep",
+    "preparation",
+    "data",
+    "catalogue",
+    "leaderboard",
+    "show",
+    "results",
+    "evidence",
+    "imports",
+    "exports",
+)
 """Modules of `leverplus_core.cli`; none imports torch, numpy or pydantic before a verb is called."""
 
 

@@ -182,6 +182,18 @@ class Registry:
         with self._write() as c:
             _replace(c, tables.curves, points, run_id=run_id, stage=stage)
 
+    def record_chosen_on(self, run_id: str, stage: str, question_ids: Iterable[str]) -> None:
+        """The questions that chose the epoch of the policy of `stage`, in place of what was recorded before."""
+        rows = [{"run_id": run_id, "stage": stage, "question_id": q} for q in sorted(set(question_ids))]
+        with self._write() as c:
+            _replace(c, tables.chosen_on, rows, run_id=run_id, stage=stage)
+
+    def chosen_on(self, run_id: str) -> set[str]:
+        """The questions that chose an epoch of any policy of the run."""
+        t = tables.chosen_on.c
+        with self._read() as c:
+            return set(c.execute(select(t.question_id).where(t.run_id == run_id)).scalars())
+
     def record_cell_predictions(
         self, run_id: str, method: str, shots: int, predictions: Sequence[tuple[int, Prediction]], sizes: Sequence[int]
     ) -> None:

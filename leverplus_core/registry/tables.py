@@ -65,6 +65,15 @@ curves = Table(
     Column("value", Float),  # NULL where the metric was not a number
 )
 
+chosen_on = Table(
+    "chosen_on",
+    metadata,
+    _run(),
+    Column("stage", String(64), primary_key=True),
+    Column("question_id", String(190), primary_key=True),
+)
+"""The questions that chose the epoch of each policy: no result on these says anything about it."""
+
 predictions = Table(
     "predictions",
     metadata,

@@ -11,6 +11,7 @@ from leverplus_core.report.imported import imported_view
 from leverplus_core.report.leaderboard import leaderboard_rows
 from leverplus_core.report.leaderboard_layout import leaderboard_markdown, leaderboard_table
 from leverplus_core.report.published import published_arithmetic, published_rows
+from leverplus_core.report.sweep import sweep_rows, sweep_table
 
 __all__ = [
     "Arm",
@@ -27,4 +28,6 @@ __all__ = [
     "published_arithmetic",
     "published_rows",
     "shapes_table",
+    "sweep_rows",
+    "sweep_table",
 ]

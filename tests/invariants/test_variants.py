@@ -16,6 +16,7 @@ from leverplus_core.errors import DataError
 from leverplus_core.files import read_json
 from leverplus_core.groups import read_groups
 from leverplus_core.pipeline import run
+from leverplus_core.progress import Silent
 from leverplus_core.recipe import Recipe
 from leverplus_core.registry import Registry
 
@@ -123,3 +124,89 @@ def test_data_with_features_of_its_own_cannot_be_evaluated_and_says_why(
 ) -> None:
     with pytest.raises(DataError, match="no other question can be asked"):
         run(small(f"imported.folder={rl_data}"), f"sqlite:///{tmp_path}/r.db", tmp_path / "work")
+
+
+def test_a_sweep_measures_once_shares_the_baselines_and_goes_on_after_a_kill(
+    finished: tuple[Path, str], small_settings: list[str]
+) -> None:
+    from leverplus_core.report import sweep_rows
+    from leverplus_core.sweep import Axis, Sweep, run_sweep
+
+    folder, _ = finished
+    url, work = f"sqlite:///{folder}/sweep.db", folder / "work"
+    settings = [s for s in small_settings if not s.startswith("balancer")]
+    axes = [Axis.parse("balancer=keep_all,limit"), Axis.parse("reward=separated,mixed")]
+    sweep = Sweep.of("demo", axes, 2, settings, name="tiny")
+    registry = Registry(url)
+    kept = set((work / "answers").glob("oracle-*"))
+
+    class Killed(Exception):
+        pass
+
+    class KillAtFourthRun(Silent):
+        def task(self, label: str, total: int) -> Any:
+            if label == "rce" and sum(row["status"] == "done" for row in registry.runs()) == 3:
+                raise Killed
+            return super().task(label, total)
+
+    with pytest.raises(Killed):
+        run_sweep(sweep, registry, work, progress=KillAtFourthRun())
+    assert sum(row["status"] == "done" for row in registry.runs()) == 3
+    ids = run_sweep(sweep, registry, work)
+    assert len(set(ids)) == 8 and all(row["status"] == "done" for row in registry.runs())
+    assert set((work / "answers").glob("oracle-*")) == kept  # asked in the first run of all, and never again
+    pools = {row["fingerprint"] for run_id in ids for row in registry.stages(run_id) if row["name"] == "pool"}
+    assert len(pools) == 1
+    rows = sweep_rows(registry, "tiny")
+    assert {row["arm"] for row in rows} == {
+        "keep_all, separated",
+        "keep_all, mixed",
+        "limit, separated",
+        "limit, mixed",
+    }
+    assert {row["seeds"] for row in rows} == {2}
+    assert {row["comparisons"] for row in rows} == {3 * 2 * 2}
+
+
+@pytest.mark.parametrize("ablation", ["blank_images", "shuffled_images", "shuffled_answers", "reversed"])
+def test_an_ablation_is_one_override_and_touches_the_evaluation_alone(
+    finished: tuple[Path, str], small: Small, ablation: str
+) -> None:
+    folder, run_id = finished
+    url, work = f"sqlite:///{folder}/ablations.db", folder / "work"
+    result = run(small(f"evaluation.ablation={ablation}", "evaluation.methods=[zero_shot, rce]"), url, work)
+    assert {s for name, s in result.stages.items() if name != "evaluate"} <= {"reused", "off"}
+    plain, other = Registry(f"sqlite:///{folder}/r.db"), Registry(url)
+    for method, shots in (("zero_shot", 0), ("rce", 2)):
+        before = [p for _, p in plain.predictions(run_id, method, shots)]
+        after = [p for _, p in other.predictions(result.run_id, method, shots)]
+        assert [p.demonstrations for p in before] == [p.demonstrations for p in after]
+        if method == "zero_shot":
+            assert before == after
+    assert result.asked > 0
+
+
+def test_evaluation_questions_among_those_trained_on_are_refused_by_name(
+    finished: tuple[Path, str], small: Small
+) -> None:
+    folder, _ = finished
+    work, url = folder / "work", f"sqlite:///{folder}/leaks.db"
+    registry = Registry(url)
+    run_id = run(small(), registry, work).run_id
+    asked = registry.predictions(run_id, "rce", 1)[0][1].question_id
+    registry.sql(f"SELECT question_id FROM chosen_on WHERE run_id = '{run_id}'")
+    assert registry.chosen_on(run_id) and asked not in registry.chosen_on(run_id)
+    # As if the epoch had been picked on a question that is then asked.
+    policies = (work / "stages").glob("rce-*/selector.json")
+    changed = [p for p in policies if (content := json.loads(p.read_text()))["meta"]["chosen_on"]]
+    originals = {p: p.read_text() for p in changed}
+    try:
+        for p, text in originals.items():
+            content = json.loads(text)
+            content["meta"]["chosen_on"].append(asked)
+            p.write_text(json.dumps(content))
+        with pytest.raises(DataError, match=f"leak: 1 evaluation questions .* trained on: {asked}"):
+            run(small("evaluation.sizes=[10, 20, 21]"), registry, work)
+    finally:
+        for p, text in originals.items():
+            p.write_text(text)

@@ -1,0 +1,55 @@
+"""The verb that runs many recipes as one experiment."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from leverplus_core.cli import output
+from leverplus_core.cli.options import (
+    DEFAULT_REGISTRY,
+    DEFAULT_WORK,
+    JsonOpt,
+    PluginOpt,
+    RecipeArg,
+    RegistryOpt,
+    SetOpt,
+    WorkOpt,
+    load_catalogue,
+)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(sweep)
+
+
+def sweep(
+    recipe: RecipeArg = "demo",
+    over: Annotated[
+        list[str] | None,
+        typer.Option("--over", metavar="A.B=V,W,...", help="A setting, part, or `recipe`, and its values; repeatable."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each combination.")] = 1,
+    overrides: SetOpt = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name the sweep.")] = None,
+    plugin: PluginOpt = None,
+    registry: RegistryOpt = DEFAULT_REGISTRY,
+    work: WorkOpt = DEFAULT_WORK,
+    json: JsonOpt = False,
+) -> None:
+    """Run the cross product of some settings, sharing what is equal, and compare every arm with the first.
+
+    The same command goes on after a kill. `leverplus report NAME` tells the whole of it.
+    """
+    from leverplus_core.registry import Registry
+    from leverplus_core.report import sweep_rows, sweep_table
+    from leverplus_core.sweep import Axis, Sweep, run_sweep
+
+    catalogue = load_catalogue(plugin)
+    planned = Sweep.of(recipe, [Axis.parse(text) for text in over or []], seeds, overrides or [], name)
+    store = Registry(registry)
+    output.say(f"sweep {planned.name}: {len(planned.runs)} runs")
+    with output.Bars() as bars:
+        run_sweep(planned, store, work, catalogue, bars)
+    output.table(sweep_rows(store, planned.name), sweep_table, json)
