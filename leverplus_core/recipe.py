@@ -76,7 +76,9 @@ class ScoringSettings(_Frozen):
 class ImportedSettings(_Frozen):
     """Data measured elsewhere: a folder that `leverplus import` wrote takes the place of the stages that it holds."""
 
-    folder: str | None = Field(None, description="the folder, or an rl-data file, which is then imported first")
+    folder: str | None = Field(
+        None, description="the folder; or an rl-data or candidates file, which is imported first"
+    )
     features: bool = Field(True, description="use its embeddings; false: the recipe's dataset and encoder")
 
 

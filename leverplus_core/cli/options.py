@@ -26,7 +26,10 @@ RegistryOpt = Annotated[
 WorkOpt = Annotated[Path, typer.Option("--work", envvar="LEVERPLUS_WORK", help="Folder of artefacts and measurements.")]
 ImportedOpt = Annotated[
     Path | None,
-    typer.Option("--imported", help="Data measured elsewhere: a folder of `leverplus import`, or an rl-data file."),
+    typer.Option(
+        "--imported",
+        help="Data measured elsewhere: a folder of `leverplus import`, an rl-data file, or candidates (.jsonl).",
+    ),
 ]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RowsOpt = Annotated[

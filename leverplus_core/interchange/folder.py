@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from leverplus_core.errors import DataError
-from leverplus_core.files import fingerprint
-from leverplus_core.groups import CANDIDATES
+from leverplus_core.files import fingerprint, write_jsonl
+from leverplus_core.groups import CANDIDATES, iter_groups
 from leverplus_core.interchange.features import read_features
 from leverplus_core.interchange.importing import import_rl_data
 from leverplus_core.interchange.layout import BEAMS, FEATURES, POOLS
-from leverplus_core.interchange.manifest import MANIFEST, Manifest, hash_of
+from leverplus_core.interchange.manifest import MANIFEST, Manifest, building, hash_of, seal
 from leverplus_core.interchange.rows import Rows
 from leverplus_core.parts import Features
 from leverplus_core.progress import Progress
@@ -68,19 +68,30 @@ def ensure_imported(
     mixed_shots: bool = False,
     progress: Progress | None = None,
 ) -> ImportedFolder:
-    """The imported folder `source`, or what an rl-data file `source` makes below `work`/imported, once.
+    """The imported folder `source`, or what a file makes below `work`/imported, once: rl-data, or candidates (.jsonl).
 
-    Raises DataError as `ImportedFolder.load` and `import_rl_data` do.
+    Raises DataError as `ImportedFolder.load`, `import_rl_data` and `read_candidates` do.
     """
     if source.is_dir():
         return ImportedFolder.load(source)
+    own = source.suffix == ".jsonl"
     rows = rows or Rows()
-    made_from = [hash_of(source), correct_at, mixed_shots, rows.identity()]
+    made_from = [hash_of(source)] if own else [hash_of(source), correct_at, mixed_shots, rows.identity()]
     root = work / "imported" / fingerprint(made_from)
     if not (root / MANIFEST).is_file():
         try:
-            import_rl_data(source, root, rows, correct_at=correct_at, mixed_shots=mixed_shots, progress=progress)
+            if own:
+                _take_candidates(source, root)
+            else:
+                import_rl_data(source, root, rows, correct_at=correct_at, mixed_shots=mixed_shots, progress=progress)
         except DataError:
             if not (root / MANIFEST).is_file():  # else another run has just made it
                 raise
     return ImportedFolder.load(root)
+
+
+def _take_candidates(source: Path, root: Path) -> None:
+    """A folder that holds the candidates of a file and nothing else; the recipe has the dataset and the pools."""
+    with building(root) as scratch:
+        write_jsonl(scratch / CANDIDATES, (asdict(c) for _, (group,) in iter_groups([source]) for c in group))
+        seal(scratch, {"candidates": {"file": source.name, "sha256": hash_of(source)}})

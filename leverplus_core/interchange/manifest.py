@@ -22,7 +22,7 @@ from leverplus_core.files import read_json, storage, write_json
 
 FORMAT = 1
 MANIFEST = "imported.json"
-Kind = Literal["rl-data", "beams", "embeddings"]
+Kind = Literal["rl-data", "beams", "embeddings", "candidates"]
 
 
 @dataclass(frozen=True)

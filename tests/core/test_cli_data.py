@@ -82,7 +82,7 @@ SMALL = [
 ]  # fmt: skip
 
 
-def test_mine_prints_what_it_brought_and_inspect_finds_the_run(cli: Cli) -> None:
+def test_mine_prints_what_it_brought_inspect_finds_the_run_and_its_file_can_be_trained_on(cli: Cli) -> None:
     settings = [word for text in SMALL for word in ("--set", text)]
     code, out, err = cli("mine", *settings)
     assert code == 2 and out == "" and "mining is off" in err and len(err.splitlines()) == 1
@@ -101,6 +101,20 @@ def test_mine_prints_what_it_brought_and_inspect_finds_the_run(cli: Cli) -> None
     assert health["questions"]["no_positive"] == sum(
         not any(c.correct for c in group) for group in read_groups(Path(health["file"])).values()
     )
+    # What was merged or balanced by hand teaches: the file takes the place of the stage.
+    cli("merge", health["file"], "-o", "all.jsonl")
+    brief = ["--set", "training.rce.epochs=1", "--set", "training.grpo.epochs=1", "--balancer", "keep_all", "--json"]
+    code, out, err = cli("train", *settings[:-2], *brief, "--imported", "all.jsonl")
+    states = {row["stage"]: row["status"] for row in json.loads(out)}
+    assert code == 0 and "0 prompts asked" in err
+    assert (states["candidates"], states["mine"], states["rce"]) == ("imported", "off", "done")
+    inside = Path(next(Path(".leverplus/imported").iterdir())) / "candidates.jsonl"
+    assert read_groups(inside) == read_groups(Path("all.jsonl"))
+    code, out, err = cli("train", *settings[:-2], *brief, "--imported", "all.jsonl", "--set", "sampler.k=7")
+    assert code == 2 and out == "" and "Pools and candidates are from different runs" in err
+    code, out, err = cli("train", *settings[:-2], *brief, "--imported", "cut.jsonl")
+    assert code == 2 and out == "" and "cut.jsonl:2 is not JSON" in err
+    assert len(list(Path(".leverplus/imported").iterdir())) == 1
 
 
 @pytest.mark.parametrize(
