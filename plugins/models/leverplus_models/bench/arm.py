@@ -7,6 +7,7 @@ import.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 import traceback
 from dataclasses import dataclass
@@ -29,8 +30,9 @@ from leverplus_models.bench.stock import Stock, paths
 from leverplus_models.weights import Dtype
 
 NAIVE, HF_BATCHED, FULL, WITHOUT = "naive", "hf-batched", "full", "no-"
-HF_TOKENS = {"demo": 8192, "mid": 4096, "3b": 4096}
-"""The token budgets at which hf-batched was fastest on two cores."""
+HF_TOKENS = {"demo": 4096, "mid": 2048, "3b": 2048}
+"""The token budgets at which hf-batched was fastest on CPU, of 1,024 to 16,384 (demo) and 1,300 to 8,192 (mid): more
+than one long prompt at a time costs more in padding masks than it saves."""
 
 
 @dataclass(frozen=True)
@@ -192,11 +194,12 @@ class Remote:
     def __enter__(self) -> Remote:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._wire.close()
-        self._process.join(10)
+        self._process.join(0 if kind else 10)  # at a mistake or an interrupt, nobody waits for a prompt to end
         if self._process.is_alive():
             self._process.kill()
+            self._process.join()
 
     def call(self, method: str, *arguments: Any) -> Any:
         try:
@@ -216,7 +219,8 @@ class Remote:
 
 
 def _serve(wire: Connection, task: Task, name: str, engine: dict[str, Any]) -> None:
-    """Answer method calls until the wire is closed."""
+    """Answer method calls until the wire is closed, which is how an interrupt of the parent ends this process, too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     arm = Arm(task, name, engine)
     while True:
         try:
