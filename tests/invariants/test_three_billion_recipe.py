@@ -246,7 +246,6 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         [
             f"model.path={here / 'qwen'}",
             "model.revision=null",
-            f"model.engine.image_cache_dir={here / 'images'}",
             f"encoder.path={here / 'clip'}",
             "encoder.revision=null",
             f"dataset.folder={here / 'okvqa'}",
