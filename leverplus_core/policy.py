@@ -88,8 +88,8 @@ class Policy(nn.Module):
     def after(self, encoded: Encoded, state: Tensor, position: Tensor) -> Tensor:
         """(B, C, ...) the states once `position` (B, C) has been chosen."""
 
-    def stop_logit(self, encoded: Encoded, state: Tensor) -> Tensor:
-        """(B, C) the log-odds of stopping in `state`."""
+    def stop_logit(self, encoded: Encoded, state: Tensor, chosen: Tensor) -> Tensor:
+        """(B, C) the log-odds of stopping in `state` (B, C, ...), where `chosen` (B, C, K) have been."""
         raise NotImplementedError(f"{type(self).__name__} cannot stop")
 
     @torch.no_grad()
@@ -124,21 +124,21 @@ class Policy(nn.Module):
         alive = torch.ones(b, c, dtype=torch.bool)
         for position in sequences.unbind(-1):  # (B, C)
             real, at = position >= 0, position.clamp_min(0)
-            stops.append(self._stop_step(encoded, state, real, alive))
+            stops.append(self._stop_step(encoded, state, chosen, real, alive))
             logp = self.scores(encoded, state, chosen).log_softmax(-1).gather(-1, at[..., None]).squeeze(-1)  # (B, C)
             choices.append(torch.where(real, logp, torch.zeros_like(logp)))
             # A padded step marks nothing: else position 0 would be -inf later, and its gradient NaN.
             chosen = chosen | (F.one_hot(at, chosen.shape[-1]).bool() & real[..., None])
             state = self.after(encoded, state, at)
             alive = real
-        stops.append(self._stop_step(encoded, state, torch.zeros_like(alive), alive))
+        stops.append(self._stop_step(encoded, state, chosen, torch.zeros_like(alive), alive))
         return torch.stack(choices, dim=-1), torch.stack(stops, dim=-1)
 
-    def _stop_step(self, encoded: Encoded, state: Tensor, goes_on: Tensor, alive: Tensor) -> Tensor:
+    def _stop_step(self, encoded: Encoded, state: Tensor, chosen: Tensor, goes_on: Tensor, alive: Tensor) -> Tensor:
         """(B, C) log-probability of the decision in `state`; 0 once the sequence has ended."""
         if not self.stops:
             return torch.zeros(goes_on.shape)
-        logit = self.stop_logit(encoded, state)
+        logit = self.stop_logit(encoded, state, chosen)
         return torch.where(goes_on, F.logsigmoid(-logit), F.logsigmoid(logit)).masked_fill(~alive, 0.0)
 
     def log_probs(self, batch: Batch, sequences: Tensor) -> Tensor:
@@ -181,9 +181,11 @@ class Policy(nn.Module):
         positions = self.beam(batch, most, beams)[0][:, :1]  # (B, 1, T)
         encoded = self.encode(batch)
         state = _spread(encoded.start, 1)
+        chosen = torch.zeros(*positions.shape[:2], encoded.keys.shape[1], dtype=torch.bool)  # (B, 1, K)
         logits = []
         for position in positions.unbind(-1):
-            logits.append(self.stop_logit(encoded, state)[:, 0])
+            logits.append(self.stop_logit(encoded, state, chosen)[:, 0])
+            chosen = chosen | F.one_hot(position, chosen.shape[-1]).bool()
             state = self.after(encoded, state, position)
         stop = torch.stack([*logits, torch.ones(len(positions))], dim=-1) > 0  # (B, T + 1); at the end it stops
         lengths = stop.int().argmax(-1).tolist()
@@ -228,6 +230,30 @@ class Selector(Part):
     @abstractmethod
     def policy(self, query_width: int, candidate_width: int) -> Policy:
         """A new policy for query rows (Dq,) and candidate rows (Dc,)."""
+
+
+class Enough(nn.Module):
+    """Says whether what was chosen is enough: from the state, the question, and how well the chosen fit.
+
+    The fit is the score that the policy gave each candidate before any choice: of the best chosen, of the best of all,
+    and how many there are. What is learned here does not reach the choices: it reads them detached.
+    """
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(2 * width + 3, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 1)
+        )
+
+    def forward(self, state: Tensor, asked: Tensor, first_scores: Tensor, chosen: Tensor) -> Tensor:
+        """(B, C) log-odds from states and questions (B, C, W), scores (B, K) and `chosen` (B, C, K)."""
+        state, asked, scores = state.detach(), asked.detach(), first_scores.detach()[:, None]
+        # Scores are some units of logits: a tenth brings them to the size of normed features.
+        best_chosen = scores.masked_fill(~chosen, -10.0).amax(-1, keepdim=True).clamp_min(-10.0) / 10
+        best = scores.amax(-1, keepdim=True).expand_as(best_chosen) / 10
+        count = chosen.sum(-1, keepdim=True) / 4
+        logit: Tensor = self.layers(torch.cat([state, asked, best_chosen, best, count], dim=-1)).squeeze(-1)
+        return logit
 
 
 def similarity_within_pool(similarity: Tensor, mask: Tensor | None) -> Tensor:

@@ -9,6 +9,7 @@ candidates.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -66,7 +67,7 @@ def train(
     teaching = groups.varies.nonzero().squeeze(-1)  # (n,)
     index = teaching.tolist()
     data = TrainingData(groups.rows(teaching), lambda rows: inputs([index[row] for row in rows]))
-    data = replace(data, groups=replace(data.groups, start=evaluate(policy, data)))
+    data = replace(data, groups=replace(data.groups, start=evaluate(policy, data)[0]))
 
     def of(log_probs: Tensor, batch: Groups, epoch: int) -> Tensor:
         del epoch
@@ -74,4 +75,5 @@ def train(
         return loss(log_probs, batch.start, batch.rewards, batch.mask, batch.varies, settings)
 
     how.setdefault("name", "grpo")
-    return fit(policy, data, held_out, settings, of, expected_reward, dropout=False, **how)
+    judge = partial(expected_reward, cost=settings.stop.cost if policy.stops else 0.0)
+    return fit(policy, data, held_out, settings, of, judge, dropout=False, stop=settings.stop, **how)

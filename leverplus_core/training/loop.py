@@ -25,7 +25,7 @@ from leverplus_core.files import fingerprint, write_bytes
 from leverplus_core.policy import Batch, Policy
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.seeding import derive
-from leverplus_core.training.settings import FitSettings
+from leverplus_core.training.settings import FitSettings, StopSettings
 
 HELD_OUT_ROWS = 256  # questions at once where nothing is learned
 CurveRow = tuple[int, dict[str, float]]
@@ -83,15 +83,16 @@ class TrainingData:
     def __len__(self) -> int:
         return len(self.groups)
 
-    def log_probs(self, policy: Policy, rows: Tensor) -> Tensor:
-        """(B, C) of the candidates of `rows`; 0 where there is none."""
+    def log_probs(self, policy: Policy, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C) of the choices of the candidates of `rows`, and of when they stop; 0 where there is no candidate."""
         mask = self.groups.mask[rows]
         sequences = self.groups.sequences[rows].masked_fill(~mask[..., None], -1)
-        return policy.log_probs(self.inputs(rows.tolist()), sequences)
+        choices, stops = policy.step_log_probs(self.inputs(rows.tolist()), sequences)
+        return choices.sum(-1), stops.sum(-1).masked_fill(~mask, 0.0)
 
 
-Loss = Callable[[Tensor, Groups, int], Tensor]  # log-probabilities (B, C), their groups, epoch from 0 -> scalar
-Score = Callable[[Tensor, Groups], Tensor]  # -> (B,) higher is better
+Loss = Callable[[Tensor, Groups, int], Tensor]  # log-probabilities of choices (B, C), groups, epoch from 0 -> scalar
+Score = Callable[[Tensor, Tensor, Groups], Tensor]  # of choices, of stopping (B, C), groups -> (B,) higher is better
 
 
 @dataclass(frozen=True)
@@ -114,24 +115,28 @@ class _State:
 
 
 @torch.no_grad()
-def evaluate(policy: Policy, data: TrainingData) -> Tensor:
-    """(N, C) log-probabilities of all candidates, dropout off."""
+def evaluate(policy: Policy, data: TrainingData) -> tuple[Tensor, Tensor]:
+    """(N, C) log-probabilities of the choices of all candidates, and of when they stop, dropout off."""
     policy.eval()
-    parts = torch.split(torch.arange(len(data)), HELD_OUT_ROWS)
-    return torch.cat([data.log_probs(policy, rows) for rows in parts])
+    parts = [data.log_probs(policy, rows) for rows in torch.split(torch.arange(len(data)), HELD_OUT_ROWS)]
+    choices, stops = zip(*parts, strict=True)
+    return torch.cat(choices), torch.cat(stops)
 
 
-def expected_reward(log_probs: Tensor, groups: Groups) -> Tensor:
+def expected_reward(log_probs: Tensor, stops: Tensor, groups: Groups, cost: float = 0.0) -> Tensor:
     """(B,) mean reward if the policy chose among a question's measured candidates of equal length; mean over lengths.
 
-    Longer sequences are less probable as such, so that lengths are never compared with each other.
+    Longer sequences are less probable as such, so that lengths are never compared by what they choose. Where the policy
+    decides how many it shows (`stops` is not 0), a length counts as often as it would stop there, and a demonstration
+    costs `cost`; else all lengths count alike.
     """
     same = (groups.lengths[:, :, None] == groups.lengths[:, None]) & groups.mask[:, None] & groups.mask[:, :, None]
     eye = torch.eye(same.shape[1], dtype=torch.bool)  # keeps the rows of absent candidates finite
     rival = log_probs[:, None].masked_fill(~(same | eye), -torch.inf)  # (B, C, C)
     probability = (log_probs - rival.logsumexp(-1)).exp()  # (B, C) among its equals
-    lengths_present = (same.float() / same.sum(-1, keepdim=True).clamp_min(1)).diagonal(dim1=1, dim2=2).sum(1)  # (B,)
-    return (probability * groups.rewards.masked_fill(~groups.mask, 0.0)).sum(1) / lengths_present
+    weight = (probability * stops.exp()).masked_fill(~groups.mask, 0.0)  # (B, C)
+    worth = (groups.rewards - cost * groups.lengths).masked_fill(~groups.mask, 0.0)
+    return (weight * worth).sum(1) / weight.sum(1)
 
 
 def fit(
@@ -144,6 +149,7 @@ def fit(
     *,
     seed: int,
     name: str = "fit",
+    stop: StopSettings | None = None,
     dropout: bool = True,
     checkpoint_path: Path | None = None,
     progress: Progress | None = None,
@@ -151,9 +157,12 @@ def fit(
 ) -> FitResult:
     """Train `policy` in place and leave it with the weights of the best epoch by mean held-out `score`.
 
-    The weights it came with are epoch 0 and may win; with no held-out questions the last epoch wins. `on_curve` gets
-    the rows of a resumed fit's past again. Raises DataError for a loss that is not finite, CheckpointError for a
-    file at `checkpoint_path` that is damaged or from another fit.
+    `stop` is how a policy with a learned stop learns it (None: it does not): by raising its expected reward, less what
+    demonstrations cost, whatever it chooses (REINFORCE with the measured candidates as samples: Williams 1992). The
+    weights it came with are epoch 0 and
+    may win; with no held-out questions the last epoch wins. `on_curve` gets the rows of a resumed fit's past again.
+    Raises DataError for a loss that is not finite, CheckpointError for a file at `checkpoint_path` that is damaged or
+    from another fit.
     """
     if not len(data):
         raise DataError(f"{name}: no train question is left.", "Measure more questions, or loosen the balancer.")
@@ -175,7 +184,11 @@ def fit(
             policy.train(dropout)
             total = 0.0
             for rows in torch.split(torch.randperm(len(data)), settings.batch):
-                value = loss(data.log_probs(policy, rows), data.groups.rows(rows), state.epoch)
+                groups = data.groups.rows(rows)
+                choices, stops = data.log_probs(policy, rows)
+                value = loss(choices, groups, state.epoch)
+                if stop is not None and policy.stops:
+                    value = value - expected_reward(choices.detach(), stops, groups, stop.cost).mean()
                 if not torch.isfinite(value):
                     raise DataError(
                         f"{name}: the loss is {value.item()} in epoch {state.epoch + 1}.",
@@ -202,7 +215,7 @@ def _judge(state: _State, policy: Policy, held_out: TrainingData | None, score: 
     """Add the epoch's curve row and keep its weights when they are the best so far."""
     value = float(state.epoch)
     if held_out is not None and len(held_out):
-        value = score(evaluate(policy, held_out), held_out.groups).mean().item()
+        value = score(*evaluate(policy, held_out), held_out.groups).mean().item()
         row["held_out"] = value
     state.curve.append((state.epoch, row))
     if value > state.best_score:

@@ -7,6 +7,7 @@ candidates.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,4 +43,5 @@ def train(
         return loss(log_probs, groups.rewards, groups.mask, tau_of(epoch, settings))
 
     how.setdefault("name", "rce")
-    return fit(policy, data, held_out, settings, of, expected_reward, **how)
+    judge = partial(expected_reward, cost=settings.stop.cost if policy.stops else 0.0)
+    return fit(policy, data, held_out, settings, of, judge, stop=settings.stop, **how)

@@ -26,12 +26,21 @@ class SftSettings(FitSettings):
     score_temperature: float = Field(0.1, gt=0, description="of that softmax; InfoScores are probabilities' gains")
 
 
+class StopSettings(BaseModel):
+    """How a selector with a learned stop learns it, in RCE and in GRPO."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cost: float = Field(0.02, ge=0, description="of a demonstration shown, in units of reward")
+
+
 class RceSettings(FitSettings):
     """Reward-weighted cross-entropy over measured candidates."""
 
     epochs: int = Field(5, ge=0, description="passes over the train questions; 0 is off")
     tau_start: float = Field(2.0, gt=0, description="temperature of the reward weights in the first epoch")
     tau_end: float = Field(0.5, gt=0, description="and in the last; linear between")
+    stop: StopSettings = StopSettings()
 
 
 class GrpoSettings(FitSettings):
@@ -42,4 +51,5 @@ class GrpoSettings(FitSettings):
     beta: float = Field(0.1, ge=0, description="weight of the KL term")
     clip: float = Field(0.2, gt=0, description="PPO clip of the probability ratio")
     advantage_clip: float = Field(5.0, gt=0)
+    stop: StopSettings = StopSettings()
     patience: int | None = Field(3, ge=1, description="stop after so many epochs with no better held-out score")

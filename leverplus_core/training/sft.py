@@ -33,4 +33,4 @@ def train(
         return loss(log_probs, groups.rewards, groups.mask, temperature)
 
     how.setdefault("name", "sft")
-    return fit(policy, data, held_out, settings, lambda p, g, _: of(p, g).mean(), lambda p, g: -of(p, g), **how)
+    return fit(policy, data, held_out, settings, lambda p, g, _: of(p, g).mean(), lambda p, _, g: -of(p, g), **how)

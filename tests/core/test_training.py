@@ -90,6 +90,15 @@ def test_grpo_kl_is_zero_at_the_start_and_positive_elsewhere() -> None:
     assert grpo.kl(torch.tensor([[-2.0, -1.0]]), start)[0].tolist() == pytest.approx([math.e - 2, 1 / math.e])
 
 
+def test_expected_reward_counts_a_length_as_often_as_the_policy_stops_there() -> None:
+    sequences = torch.tensor([[[0, -1], [1, 2]]])
+    groups = Groups(sequences, YES, torch.tensor([[1.0, 3.0]]))
+    stops = torch.tensor([[math.log(0.25), math.log(0.75)]])
+    assert expected_reward(torch.zeros(1, 2), stops, groups).item() == pytest.approx(0.25 * 1 + 0.75 * 3)
+    costly = expected_reward(torch.zeros(1, 2), stops, groups, cost=0.5).item()
+    assert costly == pytest.approx(0.25 * (1 - 0.5) + 0.75 * (3 - 1.0))
+
+
 def grpo_gradient(start: Tensor, log_probs: Tensor, varies: bool = True) -> list[float]:
     p = log_probs.clone().requires_grad_()
     rewards = torch.tensor([[1.0, 0.0]])
@@ -110,22 +119,24 @@ def test_expected_reward_compares_equal_lengths_only() -> None:
     mask = torch.tensor([[True, True, True, True, False]])
     groups = Groups(sequences, mask, torch.tensor([[1.0, 0.0, 4.0, 0.0, 50.0]]))
     log_probs = torch.tensor([[math.log(0.5), math.log(0.5), math.log(0.03), math.log(0.01), 0.0]])
-    assert expected_reward(log_probs, groups).item() == pytest.approx((0.5 * 1 + 0.75 * 4) / 2)
+    assert expected_reward(log_probs, torch.zeros_like(log_probs), groups).item() == pytest.approx(
+        (0.5 * 1 + 0.75 * 4) / 2
+    )
 
 
 @pytest.mark.parametrize("training, settings", TRAININGS)
 def test_training_raises_the_expected_reward_and_keeps_the_best_epoch(training: ModuleType, settings: Any) -> None:
     made, data, held_out = selector(), training_data(), training_data(seed=1)
-    before = expected_reward(evaluate(made, data), data.groups).mean()
+    before = expected_reward(*evaluate(made, data), data.groups).mean()
     rows: list[tuple[int, dict[str, float]]] = []
     longer = settings.model_copy(update={"epochs": 12, "patience": None})
     result = training.train(made, data, held_out, longer, seed=0, on_curve=lambda step, row: rows.append((step, row)))
     assert rows == result.curve and [step for step, _ in rows] == list(range(13))
     scores = [row["held_out"] for _, row in rows]
     assert result.best_epoch == scores.index(max(scores))
-    assert expected_reward(evaluate(made, data), data.groups).mean() > before
+    assert expected_reward(*evaluate(made, data), data.groups).mean() > before
     if training is not sft:
-        assert expected_reward(evaluate(made, held_out), held_out.groups).mean().item() == pytest.approx(max(scores))
+        assert expected_reward(*evaluate(made, held_out), held_out.groups).mean().item() == pytest.approx(max(scores))
 
 
 class Killed(Exception):
@@ -235,7 +246,7 @@ def test_a_checkpoint_gives_back_the_same_selector(tmp_path: Path) -> None:
     made.fit_standardiser(data.inputs([0, 1, 2]).query, data.inputs([0, 1, 2]).candidates.flatten(0, 1))
     save_policy(tmp_path, made, {"encoder": "abc", "stage": "sft"})
     loaded = load_policy(tmp_path, SMALL, {"encoder": "abc", "query_width": 6})
-    assert not loaded.training and torch.equal(evaluate(loaded, data), evaluate(made, data))
+    assert not loaded.training and torch.equal(evaluate(loaded, data)[0], evaluate(made, data)[0])
 
 
 def edit(folder: Path, **changes: Any) -> None:

@@ -16,7 +16,7 @@ from leverplus_core.errors import DataError
 from leverplus_core.policy import Batch, Policy
 from leverplus_core.training import rce, sft
 from leverplus_core.training.loop import Groups, TrainingData
-from leverplus_core.training.settings import RceSettings, SftSettings
+from leverplus_core.training.settings import RceSettings, SftSettings, StopSettings
 from leverplus_selectors.lever_lm import LeverLm
 from leverplus_selectors.pointer import PointerPolicy, PointerSelector
 
@@ -278,26 +278,25 @@ def test_lever_lm_learns_the_matching_rule_too() -> None:
 def test_it_learns_when_to_stop(kind: Any) -> None:
     """Questions whose first feature is positive are right with one demonstration, the others with two only."""
     g = torch.Generator().manual_seed(0)
-    n, pool = 240, 5
+    n, pool = 640, 5
     query, candidates = torch.randn(n, 6, generator=g), torch.randn(n, pool, 9, generator=g)
     similarity = torch.zeros(n, pool, 2)
     easy = query[:, 0] > 0
     sequences = torch.tensor([[-1, -1], [0, -1], [0, 1]]).expand(n, -1, -1)
-    # Right is 1; each demonstration shown costs a tenth, so that one is better than two where it is enough.
-    rewards = torch.stack([torch.zeros(n), torch.where(easy, 0.9, -0.1), torch.full((n,), 0.8)], dim=1)
+    rewards = torch.stack([torch.zeros(n), torch.where(easy, 1.0, 0.0), torch.ones(n)], dim=1)
     mask = torch.ones(n, 3, dtype=torch.bool)
 
     def inputs(rows: list[int]) -> Batch:
         return Batch(query[rows], candidates[rows], similarity[rows])
 
     torch.manual_seed(0)
-    policy = kind(width=32, heads=2, stop=True).policy(6, 9)
-    data = TrainingData(Groups(sequences[:200], mask[:200], rewards[:200]), inputs)
-    settings = RceSettings(epochs=40, lr=3e-3, tau_start=0.05, tau_end=0.02)
+    policy = kind(width=32, heads=2, stop=True, dropout=0.0).policy(6, 9)
+    data = TrainingData(Groups(sequences[:600], mask[:600], rewards[:600]), inputs)
+    settings = RceSettings(epochs=40, lr=3e-3, stop=StopSettings(cost=0.4))
     rce.train(policy, data, None, settings, seed=0)
-    lengths = torch.tensor([len(row) for row in policy.adaptive(inputs(list(range(200, 240))), 2, 1)])
-    right = (lengths == torch.where(easy[200:], 1, 2)).float().mean()
-    assert right >= 0.85, (right, lengths)
+    lengths = torch.tensor([len(row) for row in policy.adaptive(inputs(list(range(600, 640))), 2, 1)])
+    right = (lengths == torch.where(easy[600:], 1, 2)).float().mean()
+    assert right >= 0.75, (right, lengths)  # always one, or always two, would be half right
 
 
 def test_a_selector_that_cannot_stop_says_so() -> None:

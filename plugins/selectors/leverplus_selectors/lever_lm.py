@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
-from leverplus_core.policy import Batch, Encoded, Policy, Selector, rows_at
+from leverplus_core.policy import Batch, Encoded, Enough, Policy, Selector, rows_at
 
 MOST_WORDS = 33  # the question and up to 32 demonstrations
 
@@ -48,13 +48,14 @@ class LeverLmPolicy(Policy):
         self.ask = nn.Sequential(nn.Linear(query_width, w), nn.LayerNorm(w))
         self.show = nn.Sequential(nn.Linear(candidate_width, w), nn.LayerNorm(w))
         config = GPT2Config(
-            vocab_size=1, n_positions=MOST_WORDS, n_embd=w, n_layer=selector.layers, n_head=selector.heads,
+            vocab_size=1, bos_token_id=None, eos_token_id=None, n_positions=MOST_WORDS,
+            n_embd=w, n_layer=selector.layers, n_head=selector.heads,
             resid_pdrop=selector.dropout, embd_pdrop=selector.dropout, attn_pdrop=selector.dropout, use_cache=False,
         )  # fmt: skip
         self.gpt2 = GPT2Model(config)
         self.gpt2.wte.weight.requires_grad_(False)  # words come as features
         if selector.stop:
-            self.enough = nn.Linear(w, 1)
+            self.enough = Enough(w, selector.dropout)
 
     def encode(self, batch: Batch) -> Encoded:
         query, rows = self.standardised(batch)
@@ -72,8 +73,11 @@ class LeverLmPolicy(Policy):
     def after(self, encoded: Encoded, state: Tensor, position: Tensor) -> Tensor:
         return torch.cat([state, rows_at(encoded.inputs, position)[:, :, None]], dim=2)  # (B, C, T + 1, W)
 
-    def stop_logit(self, encoded: Encoded, state: Tensor) -> Tensor:
-        logit: Tensor = self.enough(self._last(state)).squeeze(-1)
+    def stop_logit(self, encoded: Encoded, state: Tensor, chosen: Tensor) -> Tensor:
+        start = encoded.start[:, None]  # (B, 1, 1, W)
+        first = self.scores(encoded, start, torch.zeros_like(chosen[:, :1]))[:, 0]  # (B, K)
+        said = self._last(state)
+        logit: Tensor = self.enough(said, start[:, :, 0].expand_as(said), first, chosen)
         return logit
 
     def _last(self, state: Tensor) -> Tensor:

@@ -15,7 +15,16 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from leverplus_core.policy import SIMILARITIES, Batch, Encoded, Policy, Selector, rows_at, similarity_within_pool
+from leverplus_core.policy import (
+    SIMILARITIES,
+    Batch,
+    Encoded,
+    Enough,
+    Policy,
+    Selector,
+    rows_at,
+    similarity_within_pool,
+)
 
 
 class PointerSelector(Selector):
@@ -117,7 +126,7 @@ class PointerPolicy(Policy):
             # From zero: a start as nearest-neighbour search is soon good, and keeps the towers from learning the rule.
             nn.init.zeros_(self.weigh.weight)
         if selector.stop:
-            self.enough = nn.Sequential(nn.Linear(3 * w, w), nn.GELU(), nn.Dropout(dropout), nn.Linear(w, 1))
+            self.enough = Enough(w, dropout)
 
     def encode(self, batch: Batch) -> Encoded:
         mask = batch.pool_mask
@@ -160,7 +169,8 @@ class PointerPolicy(Policy):
         gate = torch.sigmoid(self.step(torch.cat([state, picked], dim=-1)))
         return state + gate * (picked - state)
 
-    def stop_logit(self, encoded: Encoded, state: Tensor) -> Tensor:
-        asked = encoded.start[:, None].expand_as(state)  # (B, C, W) as the question stood before any choice
-        logit: Tensor = self.enough(torch.cat([state, asked, state * asked], dim=-1)).squeeze(-1)
+    def stop_logit(self, encoded: Encoded, state: Tensor, chosen: Tensor) -> Tensor:
+        asked = encoded.start[:, None]  # (B, 1, W) as the question stood before any choice
+        first = self.scores(encoded, asked, torch.zeros_like(chosen[:, :1]))[:, 0]  # (B, K)
+        logit: Tensor = self.enough(state, asked.expand_as(state), first, chosen)
         return logit
