@@ -70,6 +70,7 @@ VERBS = (
     "catalogue",
     "leaderboard",
     "show",
+    "verify",
     "results",
     "evidence",
     "imports",

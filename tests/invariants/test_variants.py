@@ -210,3 +210,29 @@ def test_evaluation_questions_among_those_trained_on_are_refused_by_name(
     finally:
         for p, text in originals.items():
             p.write_text(text)
+
+
+def test_verify_finds_what_was_changed_behind_the_registry_s_back(finished: tuple[Path, str], tmp_path: Path) -> None:
+    import shutil
+    import sqlite3
+
+    folder, run_id = finished
+    for file in folder.glob("r.db*"):
+        shutil.copy(file, tmp_path / file.name)
+    options = ("--registry", f"sqlite:///{tmp_path}/r.db", "--work", str(folder / "work"), "--json")
+    sound = _cli("verify", "latest", "--sample", "12", *options, cwd=tmp_path)
+    assert sound.returncode == 0, sound.stderr
+    facts = json.loads(sound.stdout)
+    assert (facts["cells"], facts["predictions"], facts["asked_again"]) == (30, 300, 12) and not facts["differences"]
+    with sqlite3.connect(tmp_path / "r.db") as db:
+        change = f"run_id = '{run_id}' AND method = 'rce' AND shots = 1 AND position = 3"
+        db.execute(f"UPDATE predictions SET accuracy = 1 - accuracy, raw_text = 'other ' || raw_text WHERE {change}")
+        db.execute(
+            f"UPDATE cells SET ci_low = ci_low / 2 WHERE run_id = '{run_id}' AND method = 'oracle' AND shots = 2"
+        )
+    found = _cli("verify", "latest", "--sample", "300", *options, cwd=tmp_path)
+    assert found.returncode == 1, found.stderr
+    kinds = {(d["kind"], d["method"], d["shots"]) for d in json.loads(found.stdout)["differences"]}
+    changed = {("accuracy", "rce", 1), ("prediction", "rce", 1), ("answer", "rce", 1)}
+    assert kinds >= changed | {(f"cell n={n}", "oracle", 2) for n in (10, 20)} | {("cell n=10", "rce", 1)}
+    assert {(method, shots) for _, method, shots in kinds} == {("rce", 1), ("oracle", 2)}
