@@ -102,7 +102,8 @@ def mined_view(facts: Mapping[str, Any]) -> RenderableType:
         f"{facts['questions']:,} questions had too few positives: {facts['helped']:,} gained some, "
         f"{facts['first_positive']:,} of them their first; {facts['have_enough']:,} now have enough."
     )
-    cost = f"{facts['prompts']:,} prompts in {facts['rounds']} rounds; ended by: {facts['stopped']}."
+    rounds = f"{facts['rounds']} round{'' if facts['rounds'] == 1 else 's'}"
+    cost = f"{facts['prompts']:,} prompts in {rounds}; ended by: {facts['stopped']}."
     return Group(*parts, table, Text(""), Text(helped), Text(cost))
 
 
