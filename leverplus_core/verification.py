@@ -120,17 +120,17 @@ def _recomputed(cells: Sequence[Mapping[str, Any]], stored: Stored) -> list[dict
     """Cells whose mean or interval is not that of their predictions."""
     found = []
     for cell in cells:
-        accuracies = [p.accuracy for p in stored[cell["method"], cell["shots"]]][: cell["n"]]
-        if len(accuracies) < cell["n"]:
+        answered = stored[cell["method"], cell["shots"]][: cell["n"]]
+        if len(answered) < cell["n"]:
             now = (math.nan,) * 3
         else:
-            interval = accuracy_interval(accuracies)
+            interval = accuracy_interval([p.accuracy for p in answered], [p.image_id for p in answered])
             now = (interval.mean, interval.low, interval.high)
         before = (cell["accuracy"], cell["ci_low"], cell["ci_high"])
         if not all(abs(a - b) <= TOLERANCE for a, b in zip(before, now, strict=True)):
             found.append(
                 {"kind": f"cell n={cell['n']}", "method": cell["method"], "shots": cell["shots"], "question": None,
-                 "stored": list(before), "found": None if len(accuracies) < cell["n"] else list(now)}
+                 "stored": list(before), "found": None if len(answered) < cell["n"] else list(now)}
             )  # fmt: skip
     return found
 

@@ -64,7 +64,7 @@ def build(file: Path, runs: int, methods: int, shots: tuple[int, ...], questions
                          for p, ((q, i), a) in enumerate(zip(asked, accuracy.tolist(), strict=True))),
                     )  # fmt: skip
                     for n in sizes:
-                        found = accuracy_interval(accuracy[:n])
+                        found = accuracy_interval(accuracy[:n], [image for _, image in asked[:n]])
                         c.execute(
                             "INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",
                             (*key, n, found.mean, found.low, found.high, sample[n]),

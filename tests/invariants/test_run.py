@@ -28,7 +28,9 @@ def _predictions(registry: Registry, run_id: str) -> list[tuple[Any, ...]]:
 
 
 def _stage(folder: Path, name: str) -> Path:
-    return next((folder / "work" / "stages").glob(f"{name}-*"))
+    """The stage of the first run of the folder's registry: others may have left theirs beside it."""
+    registry = Registry(f"sqlite:///{folder}/r.db")
+    return next(Path(row["path"]) for row in registry.stages(registry.runs()[-1]["id"]) if row["name"] == name)
 
 
 def test_the_grid_is_full_and_every_method_answers_the_same_rows(finished: tuple[Path, str]) -> None:

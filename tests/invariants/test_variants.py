@@ -23,6 +23,12 @@ from leverplus_core.registry import Registry
 Small = Callable[..., Recipe]
 
 
+def _stage(folder: Path, name: str) -> Path:
+    """The stage of the small run: others have left theirs beside it."""
+    registry = Registry(f"sqlite:///{folder}/r.db")
+    return next(Path(row["path"]) for row in registry.stages(registry.runs()[-1]["id"]) if row["name"] == name)
+
+
 def _weights(work: Path, stage: str) -> set[bytes]:
     return {p.read_bytes() for p in (work / "stages").glob(f"{stage}-*/selector.safetensors")}
 
@@ -50,7 +56,7 @@ def test_rounds_on_policy_measure_what_the_policy_proposes_within_their_budget(
     facts = read_json(made / "online.json")
     assert 0 < facts["prompts"] <= 60 and len(facts["rounds"]) >= 1
     assert 2 * sum(r["new_candidates"] for r in facts["rounds"]) == facts["prompts"]
-    balanced = read_groups(next((work / "stages").glob("balance-*")) / "balanced.jsonl")
+    balanced = read_groups(_stage(folder, "balance") / "balanced.jsonl")
     after = read_groups(made / "candidates.jsonl")
     sources = {c.source.partition(":")[0] for q, group in after.items() for c in group if c not in balanced[q]}
     assert sources <= {"online1", "online2"} and "online1" in sources
@@ -75,8 +81,8 @@ def rl_data(finished: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory
     """The small run's candidates, as a Lever-Plus file whose questions are told by row numbers."""
     folder, _ = finished
     out = tmp_path_factory.mktemp("lever-plus") / "rl_data.json"
-    pools = read_json(next((folder / "work" / "stages").glob("pool-*")) / "pools.json")["train"]
-    groups = read_groups(next((folder / "work" / "stages").glob("candidates-*")) / "candidates.jsonl")
+    pools = read_json(_stage(folder, "pool") / "pools.json")["train"]
+    groups = read_groups(_stage(folder, "candidates") / "candidates.jsonl")
     row = {q: i for i, q in enumerate(sorted(pools))}
     content: dict[str, Any] = {}
     for question, group in groups.items():
