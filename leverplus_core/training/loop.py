@@ -12,7 +12,8 @@ import hashlib
 import io
 import math
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,7 @@ def fit(
         _judge(state, policy, held_out, score, {})
     for row in state.curve:
         _tell(on_curve, row)
-    with (progress or Silent()).task(name, settings.epochs * steps) as task, torch.random.fork_rng(devices=[]):
+    with _one_thread(), (progress or Silent()).task(name, settings.epochs * steps) as task, torch.random.fork_rng([]):
         task.advance(state.epoch * steps)
         while state.epoch < settings.epochs and not _out_of_patience(state, settings, held_out):
             torch.manual_seed(derive(seed, name, state.epoch))
@@ -209,6 +210,18 @@ def fit(
     policy.load_state_dict(state.best)
     policy.eval()
     return FitResult(state.best_epoch, state.curve)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Selectors are small: a second thread gains a few percent on an idle machine, and on a busy one the two wait for
+    each other for minutes. One also sums in one order, so that a fit is the same whatever the number of cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _judge(state: _State, policy: Policy, held_out: TrainingData | None, score: Score, row: dict[str, float]) -> None:
