@@ -63,8 +63,9 @@ def paired_difference(
     Each side is (N,), or (S, N) for S seeded runs of one method, whose mean a question's score then is. The interval
     is Johnson's modified t ("Modified t tests and confidence intervals for asymmetrical populations", JASA 73, 1978):
     the paired t-interval, moved by a sixth of the skewness where differences mostly go one way. Its error is robust to
-    `clusters` (N,), say image ids, and has the variance between seeded runs in it (`Units`); see PRIOR too. Two runs a
-    side make it wide, and rightly so; one run a side says nothing of other seeds, and nothing is added.
+    `clusters` (N,), say image ids, and has the variance between seeded runs in it (`Units`); see PRIOR too. Where both sides
+    have as many runs, these are paired in order (say by seed), which is right for unrelated runs, too. Two runs a side
+    make it wide, and rightly so; one run a side says nothing of other seeds, and nothing is added.
 
     Differences that are all alike have no spread. c != 0 gives c (2 q - 1) .. c, with q the exact (Clopper-Pearson)
     lower bound of the share of questions that go the same way, which leaves zero out only where the sign test does
@@ -81,7 +82,9 @@ def paired_difference(
     delta = float(difference.mean())
     residual = difference - delta
     within = (units.squares(residual) + 2 * PRIOR**2 * n / max(n - 1, 1)) / n**2
-    variance, df = units.with_runs(within, [first, second])
+    # As many runs a side are paired in order: the runs of one seed share their data and their start.
+    sides = [first - second] if len(first) == len(second) else [first, second]
+    variance, df = units.with_runs(within, sides)
     same = None
     if variance == within and np.allclose(residual, 0, rtol=0, atol=1e-12):
         same = 0.0 if abs(delta) < 1e-12 else delta

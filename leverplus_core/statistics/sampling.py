@@ -80,7 +80,12 @@ class Units:
             questions = sum(self.squares(row) for row in residual) / n**2 / (runs - 1) / runs
             total += max(0.0, raw - questions)
             known += raw**2 / (runs - 1)
-        return total, min(total**2 / known, self.df) if known else self.df
+        # A sum of mean squares has at least the degrees of freedom of its poorest part; and two runs that happen to
+        # agree are no evidence that runs do, so that with two it has no more.
+        least = min([self.df, *(len(side) - 1 for side in sides if len(side) > 1)])
+        if any(len(side) == 2 for side in sides):
+            return total, least
+        return total, min(max(total**2 / known, least), self.df) if known else self.df
 
 
 def by_run(scores: ArrayLike, what: str) -> Floats:
