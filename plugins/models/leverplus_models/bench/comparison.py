@@ -168,6 +168,7 @@ def compare(table: Table, progress: Progress) -> list[Row]:
                 for remote in remotes:
                     remote.call("warm")
                 for number in range(table.rounds):
+                    progress.say(f"{task.geometry}, pools of {task.pool}: round {number + 1} of {', '.join(group)}")
                     ceilings.append(remotes[0].call("ceilings")[task.dtype])
                     turn = number % len(remotes)
                     for order in ORDERS:
