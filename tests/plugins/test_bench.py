@@ -20,7 +20,7 @@ from leverplus_core.errors import LeverplusError, RecipeError
 from leverplus_core.progress import Silent
 from leverplus_models.bench import page
 from leverplus_models.bench.arm import Arm, Remote, Task
-from leverplus_models.bench.comparison import Row, Table, arm_names, compare, pieces, plan
+from leverplus_models.bench.comparison import Row, Table, arm_names, compare, compare_all, pieces, plan
 from leverplus_models.bench.flops import (
     Dimensions,
     Read,
@@ -211,6 +211,23 @@ def test_a_bench_has_every_figure_and_reads_well_at_80_columns(task: Task, capsy
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80
     assert "naive*" in shown and "demo, prepended (left): 2 questions" in shown
+
+
+def test_a_stopped_bench_goes_on_with_the_next_table(task: Task, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    class Heard(Silent):
+        def say(self, message: str) -> None:
+            said.append(message)
+
+    first = Table(task, ("full",), rounds=1, compared=2)
+    rows = compare_all([first], tmp_path, Heard())
+    assert said == ["demo, pools of 3: round 1 of full"]
+    second = replace(first, task=replace(task, pool=4))
+    both = compare_all([first, second], tmp_path, Heard())
+    assert both[0] == rows[0]
+    assert said[1:] == ["demo, pools of 3: kept from before this was stopped", "demo, pools of 4: round 1 of full"]
+    assert [row.pool for row in both[1]] == [4, 4] and both[1][0].over_naive is None
 
 
 def test_arms_that_do_not_agree_are_told() -> None:

@@ -54,7 +54,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Timed:
-    """One timed run: how long, of how many prompts, what the model computed, and which prompts a search asked."""
+    """One timed run: how long, what the model computed, which prompts were asked, and, of a sample, their scores."""
 
     seconds: float
     prompts: int
@@ -62,6 +62,7 @@ class Timed:
     tokens: int
     peak_mb: float
     rows: Rows
+    scores: list[float]
 
 
 @dataclass(frozen=True)
@@ -84,16 +85,17 @@ class Arm:
     def time(self, order: Order, sample: int | None) -> Timed:
         """The search, or `sample` of its prompts, from image files to stored rows, with nothing cached."""
         vlm = self._vlm(self._loaded)
-        rows = self._stage.sample(sample, self.task.seed) if sample else []
+        rows = self.sample(sample) if sample else []
+        scores: list[float] = []
         forget_peak()
         with counted(self._loaded.model) as counts:
             began = time.perf_counter()
             if rows:
-                self._stage.ask(vlm, order, rows)
+                scores = [found.sum for found in self._stage.ask(vlm, order, rows)]
             else:
                 rows = self._stage.search(vlm, order)
             seconds = time.perf_counter() - began
-        return Timed(seconds, len(rows), counts.images, counts.tokens, peak_mb(), rows)
+        return Timed(seconds, len(rows), counts.images, counts.tokens, peak_mb(), rows, scores)
 
     def warm(self) -> None:
         """Load everything, and run one prompt, so that no first call is timed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,10 @@ def bench(
     to: Annotated[Path | None, typer.Option("--output", help="Write the page (docs/performance.md) as well.")] = None,
     json: JsonOpt = False,
 ) -> None:
-    """Time the InfoScore search: ours, its pieces switched off, and how others do it; say what arithmetic allows."""
+    """Time the InfoScore search: ours, its pieces switched off, and how others do it; say what arithmetic allows.
+
+    A bench that was stopped goes on with the next table when the same command is given.
+    """
     from leverplus_models.bench import comparison, page
     from leverplus_models.bench.scaling import curves
     from leverplus_models.smollm2 import cache_folder
@@ -37,13 +41,14 @@ def bench(
         chosen, named, cache, quick=quick, rounds=rounds, questions=questions, pool=pool, threads=threads
     )
     with output.Bars() as bars:
-        found = [comparison.compare(table, bars) for table in tables]
+        found = comparison.compare_all(tables, cache / "finished", bars)
         drawn = curves(cache, quick, threads, bars) if scaling else []
     rows = [row for table in found for row in table]
     output.table(page.json_rows(rows, drawn), lambda _: page.console(found, drawn), json)
     if to is not None:
         page.write(to, found, drawn)
         output.say(f"wrote {to}")
+    shutil.rmtree(cache / "finished", ignore_errors=True)
     if apart := [row for row in rows if not row.agrees]:
         names = ", ".join(dict.fromkeys(f"{row.geometry}/{row.arm}/{row.order}" for row in apart))
         output.warn(f"these arms differ from naive by more than their dtype allows: {names}")

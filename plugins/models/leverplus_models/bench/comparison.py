@@ -5,11 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from leverplus_core.environment import describe_environment, describe_git
 from leverplus_core.errors import RecipeError, did_you_mean
+from leverplus_core.files import fingerprint, read_json, write_json
 from leverplus_core.progress import Progress
 from leverplus_models.bench.arm import FULL, HF_BATCHED, NAIVE, WITHOUT, Arithmetic, Remote, Task, Timed
 from leverplus_models.bench.stage import Order
@@ -92,7 +94,7 @@ def arm_names() -> tuple[str, ...]:
 
 
 def usual(cache: Path, quick: bool) -> dict[str, list[Table]]:
-    """The tables of each geometry: minutes in all, or with `quick` three minutes for demo and mid."""
+    """The tables of each geometry: a quarter of an hour in all, or with `quick` three minutes for demo and mid."""
     few = (NAIVE, HF_BATCHED, FULL)
     demo = Table(
         Task("demo", "float32", questions=2 if quick else 8, pool=64, beam=5, shots=2, cache=cache),
@@ -104,10 +106,10 @@ def usual(cache: Path, quick: bool) -> dict[str, list[Table]]:
         Task("mid", "bfloat16", questions=1, pool=8 if quick else 64, beam=5, shots=2, cache=cache),
         few,
         rounds=1 if quick else 2,
-        samples={NAIVE: 8 if quick else 24, HF_BATCHED: 8 if quick else 24},
+        samples={NAIVE: 8 if quick else 12, HF_BATCHED: 8 if quick else 12},
         compared=3,
     )
-    mid_pieces = replace(mid, task=replace(mid.task, pool=16), arms=arm_names(), rounds=1)
+    mid_pieces = replace(mid, task=replace(mid.task, pool=8), arms=arm_names(), rounds=1)
     three_b = Table(
         Task("3b", "bfloat16", questions=1, pool=3, beam=2, shots=2, cache=cache),
         few,
@@ -152,6 +154,23 @@ def plan(
     return list(tables.values())
 
 
+def compare_all(tables: Sequence[Table], finished: Path, progress: Progress) -> list[list[Row]]:
+    """Run tables, each kept in the folder `finished`: when this is stopped, the same call goes on with the next table.
+
+    What another version or commit measured is not used. Whoever has shown all rows deletes the folder.
+    """
+    found = []
+    for table in tables:
+        key = fingerprint([repr(table), describe_environment(), describe_git()])
+        file = finished / f"{key}.json"
+        if file.is_file():
+            progress.say(f"{table.task.geometry}, pools of {table.task.pool}: kept from before this was stopped")
+        else:
+            write_json(file, [asdict(row) for row in compare(table, progress)])
+        found.append([Row(**row) for row in read_json(file)])
+    return found
+
+
 def compare(table: Table, progress: Progress) -> list[Row]:
     """Run a table: every arm and order once a round, in turn."""
     task = table.task
@@ -177,13 +196,15 @@ def compare(table: Table, progress: Progress) -> list[Row]:
                             timed[remote.name, order].append(found)
                             bar.advance()
                 for remote in remotes:
-                    compared = [(0, ()), *remote.call("sample", table.compared)]
+                    compared = remote.call("sample", table.compared)
                     for order in ORDERS:
                         first = timed[remote.name, order][0]
                         if order not in searched and remote.name not in table.samples:
                             searched[order] = remote.call("arithmetic", order, first.rows)
                         for dtype in dtypes:
-                            scores[remote.name, order, dtype] = remote.call("scores", order, compared, dtype)
+                            known = first.scores if dtype == task.dtype and first.rows == compared else None
+                            found = known or remote.call("scores", order, compared, dtype)
+                            scores[remote.name, order, dtype] = found
     ceiling = statistics.median(ceilings)
     return [
         _row(table, arm, order, timed, scores, searched.get(order), ceiling) for order in ORDERS for arm in table.arms
