@@ -63,7 +63,7 @@ def test_the_model_is_untouched_after_it(dtype: torch.dtype) -> None:
 def test_no_second_copy_of_the_weights_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "_free_memory", lambda: 1000)
     model = _model(torch.bfloat16)
-    faster = Kernels(model)
-    with faster.lent():
-        lent = [type(m).__name__ for m in model.modules() if "forward" in vars(m)]
-    assert set(lent) == {"LlamaRMSNorm"}
+    monkeypatch.setattr(kernels, "_packed", lambda module: pytest.fail("a copy was made"))
+    with Kernels(model).lent():
+        lent = {type(m).__name__ for m in model.modules() if "forward" in vars(m)}
+    assert lent == {"LlamaRMSNorm", "LlamaMLP", "LlamaAttention"}

@@ -2,8 +2,8 @@
 
 In bfloat16 the linear layers go through oneDNN with weights laid out for the matrix unit once, where the stock path
 lays them out at every call, and an MLP's activation and product are done while its matrix product is still in cache.
-The norms of both number formats take half the passes over memory. Sums are taken in float32 as before; what is rounded
-to bfloat16 in between is a little less.
+Norms, rotations and activations take half the passes over memory in either number format. Sums are taken in float32
+as before; what is rounded to bfloat16 in between is a little less.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from leverplus_models.tree_attention import TreePass
+
+ROTARY = ("Qwen2_5_VLAttention", "Qwen2Attention", "LlamaAttention")
+"""Attention layers that are projections, rotary positions over the whole head, and nothing else."""
 ROWS = 2048
 """For so many rows the layout of the weights is chosen; it serves any other number."""
 
@@ -32,8 +37,10 @@ class Kernels:
         for module in model.modules():
             if hasattr(module, "variance_epsilon") and type(module).__name__.endswith("RMSNorm"):
                 self._faster.append((module, _norm(module)))
-            elif packs and _gated(module):
-                self._faster.append((module, _mlp(module)))
+            elif type(module).__name__ in ROTARY:
+                self._faster.append((module, _rotary_attention(module)))
+            elif _gated(module):
+                self._faster.append((module, _packed_mlp(module) if packs else _mlp(module)))
                 inside |= {module.gate_proj, module.up_proj, module.down_proj}
         if packs:
             linears = [m for m in model.modules() if type(m) is nn.Linear and m not in inside]
@@ -62,6 +69,34 @@ def _norm(module: Any) -> Callable[[Tensor], Tensor]:
     return forward
 
 
+def _rotary_attention(module: Any) -> Callable[..., Any]:
+    """The layer under a tree; without one, the model's own."""
+
+    def forward(hidden_states: Tensor, *args: Any, tree: TreePass | None = None, **kwargs: Any) -> Any:
+        if tree is None:
+            return type(module).forward(module, hidden_states, *args, **kwargs)
+        count = hidden_states.shape[1]
+        query, key, value = (
+            project(hidden_states).view(count, -1, module.head_dim)
+            for project in (module.q_proj, module.k_proj, module.v_proj)
+        )
+        cos, sin = (angles[0, :, None] for angles in kwargs["position_embeddings"])  # (N, 1, width)
+        query, key = _turned(query, cos, sin), _turned(key, cos, sin)
+        out = tree.attend(module.layer_idx, query, key, value, module.scaling)
+        return module.o_proj(out.view(1, count, -1)), None
+
+    return forward
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x * cos + rotate_half(x) * sin, (N, heads, width), in half the passes."""
+    half = x.shape[-1] // 2
+    out = x * cos
+    out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
+    out[..., half:].addcmul_(x[..., :half], sin[..., half:])
+    return out
+
+
 def _linear(module: Any) -> Callable[[Tensor], Tensor]:
     weight, run = _packed(module), torch.ops.mkldnn._linear_pointwise
 
@@ -73,6 +108,15 @@ def _linear(module: Any) -> Callable[[Tensor], Tensor]:
 
 
 def _mlp(module: Any) -> Callable[[Tensor], Tensor]:
+    def forward(x: Tensor) -> Tensor:
+        hidden = F.silu(module.gate_proj(x), inplace=True).mul_(module.up_proj(x))
+        out: Tensor = module.down_proj(hidden)
+        return out
+
+    return forward
+
+
+def _packed_mlp(module: Any) -> Callable[[Tensor], Tensor]:
     gate, up, down = (_packed(m) for m in (module.gate_proj, module.up_proj, module.down_proj))
     run = torch.ops.mkldnn._linear_pointwise
 

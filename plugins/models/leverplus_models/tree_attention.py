@@ -76,26 +76,30 @@ class TreePass:
         return cls(made, held, kept)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
-        """(1, N, heads, width) from query (1, heads, N, width) and key, value (1, key heads, N, width)."""
-        heads, count, width = query.shape[1:]
-        groups = key.shape[1]
-        both = torch.stack((key[0].transpose(0, 1), value[0].transpose(0, 1)), dim=1)  # (N, 2, key heads, width)
-        if layer in self.held:
-            both = torch.cat((self.held[layer], both))
-        self.kept[layer] = both if self.keep is None else both[self.keep]
-        flat = query[0].transpose(0, 1)  # (N, heads, width)
-        out = query.new_empty(count, heads, width)
+        """(N, heads, width) from query (N, heads, width) and key, value (N, key heads, width)."""
+        (count, heads, width), groups = query.shape, key.shape[1]
+        held = self.held.get(layer)
+        before = 0 if held is None else len(held)
+        both = key.new_empty(before + count, 2, groups, width)
+        if held is not None:
+            both[:before] = held
+        both[before:, 0], both[before:, 1] = key, value
+        self.kept[layer] = both if self.keep is None else both.index_select(0, self.keep)
+        out = torch.empty_like(query, memory_format=torch.contiguous_format)
+        query = query.contiguous()
         share = heads // groups
         for b in self.buckets:
             # Heads that share keys lie behind each other as more queries: keys need no copies.
-            q = flat[b.queries].view(b.size, -1, groups, share, width).permute(0, 2, 3, 1, 4)  # (B, G, S, Q, W)
-            q = q.reshape(b.size, groups, -1, width)
-            k, v = both[b.keys].view(b.size, -1, 2, groups, width).permute(2, 0, 3, 1, 4)  # (B, G, K, W) each
+            q = query.index_select(0, b.queries).view(b.size, -1, groups, share, width)
+            q = q.permute(0, 2, 3, 1, 4).reshape(b.size, groups, -1, width)  # (B, G, S * Q, W)
+            k, v = (
+                both.index_select(0, b.keys).view(b.size, -1, 2, groups, width).permute(2, 0, 3, 1, 4)
+            )  # (B, G, K, W)
             mask = b.mask if share == 1 else b.mask.repeat(1, 1, share, 1)
             found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
             found = found.view(b.size, groups, share, -1, width).permute(0, 3, 1, 2, 4).reshape(-1, heads, width)
-            out[b.rows] = found if b.real is None else found[b.real]
-        return out[None]
+            out.index_copy_(0, b.rows, found if b.real is None else found.index_select(0, b.real))
+        return out
 
 
 def _bucket(
@@ -138,7 +142,8 @@ def _attention(
     """What transformers calls in each layer of a model whose attention is `leverplus_tree`."""
     if tree is None:
         raise RuntimeError("tree attention was called without a tree")
-    return tree.attend(module.layer_idx, query, key, value, scaling), None
+    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    return tree.attend(module.layer_idx, query, key, value, scaling)[None], None
 
 
 AttentionInterface.register(NAME, _attention)
