@@ -109,7 +109,7 @@ def test_only_the_way_to_the_next_node_is_held(model: Any, rows: list[Row]) -> N
     with torch.inference_mode():
         while not walk.done:
             stretch = walk.stretch(50, 1000)
-            _, held, _ = walk.run(model, stretch, {}, all_logits=False)
+            _, held, _ = walk.run(model, stretch, {}, "answers")
             walk.advance(stretch, held)
             assert walk.held.size <= longest
             assert all(len(both) == walk.held.size for both in walk.held.layers.values())

@@ -66,4 +66,4 @@ def test_no_second_copy_of_the_weights_where_memory_is_short(monkeypatch: pytest
     monkeypatch.setattr(kernels, "_packed", lambda module: pytest.fail("a copy was made"))
     with Kernels(model).lent():
         lent = {type(m).__name__ for m in model.modules() if "forward" in vars(m)}
-    assert lent == {"LlamaRMSNorm", "LlamaMLP", "LlamaAttention"}
+    assert lent == {"LlamaRMSNorm", "LlamaMLP", "LlamaAttention", "LlamaDecoderLayer"}

@@ -22,7 +22,7 @@ from leverplus_core.records import AnswerLogprob, Decoding
 from leverplus_models.batching import Row, by_length, pad
 from leverplus_models.kernels import Kernels
 from leverplus_models.tree_attention import fits
-from leverplus_models.tree_walk import Continuation, Held, Stretch, TreeWalk, sequence_keys
+from leverplus_models.tree_walk import Continuation, Held, Logits, Stretch, TreeWalk, sequence_keys
 
 Features = Callable[[Sequence[str], Sequence[str]], Mapping[str, Tensor]]
 """Features of the images with the first keys (each as often as it is to be encoded); the second are wanted next."""
@@ -47,7 +47,7 @@ class EngineSettings(BaseModel):
     image_batches: bool = Field(True, description="encode images of one size as one batch")
     prefix_sharing: bool = Field(True, description="compute keys and values of a shared prefix once")
     length_buckets: bool = Field(True, description="batch prompts of like length")
-    answer_logits: bool = Field(True, description="compute logits at answer positions only")
+    answer_logits: bool = Field(True, description="compute logits, and the last layer, for answers only")
     prompt_reuse: bool = Field(True, description="tokenise a text once, and ask equal prompts of a call once")
 
 
@@ -63,6 +63,9 @@ class Engine:
         model.generation_config = _generation(eos_token_id=self.eos, pad_token_id=pad_id)
         self.packs = fits(model)
         self._kernels = Kernels(model)
+        self._logits: Logits = "last layer" if self._kernels.read_alone else "answers"
+        if not settings.answer_logits:
+            self._logits = "everywhere"
         text = model.config.get_text_config()
         heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
         width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -99,7 +102,7 @@ class Engine:
         picked = [[0.0] * len(answer) for answer in answers]
 
         def score(walk: TreeWalk, stretch: Stretch) -> Held:
-            logits, held, _ = walk.run(self.model, stretch, self._seen(walk, stretch), not self.settings.answer_logits)
+            logits, held, _ = walk.run(self.model, stretch, self._seen(walk, stretch), self._logits)
             if readings := walk.readings(stretch):
                 targets = torch.tensor([[answers[row][n]] for row, n in readings], device=logits.device)
                 values = (logits.gather(1, targets)[:, 0] - logits.logsumexp(-1)).tolist()
@@ -114,8 +117,7 @@ class Engine:
         texts: list[list[int]] = [[] for _ in rows]
 
         def answer(walk: TreeWalk, stretch: Stretch) -> Held:
-            all_logits = not self.settings.answer_logits
-            logits, held, paths = walk.run(self.model, stretch, self._seen(walk, stretch), all_logits, keep_all=True)
+            logits, held, paths = walk.run(self.model, stretch, self._seen(walk, stretch), self._logits, keep_all=True)
             alive = [row for row, _ in walk.readings(stretch)]
             ends = {row: paths[walk.tree.last[row]] for row in alive}
             growing = Continuation(self.model, held.layers, ends, walk.like)

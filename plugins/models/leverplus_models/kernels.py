@@ -21,27 +21,37 @@ from leverplus_models.tree_attention import TreePass
 
 ROTARY = ("Qwen2_5_VLAttention", "Qwen2Attention", "LlamaAttention")
 """Attention layers that are projections, rotary positions over the whole head, and nothing else."""
+PRE_NORM = ("Qwen2_5_VLDecoderLayer", "Qwen2DecoderLayer", "LlamaDecoderLayer")
+"""Layers x + attention(norm(x)), then x + mlp(norm(x)), with such an attention."""
 ROWS = 2048
 """For so many rows the layout of the weights is chosen; it serves any other number."""
 
 
 class Kernels:
-    """The layers of `model` that have a faster way here; none on a GPU, and no packed weights where memory is short."""
+    """The layers of `model` that have a faster way; no packed weights on a GPU or where memory is short.
+
+    `read_alone`: under a tree that names the places which are read, the last layer gives these places alone. Nothing
+    but their logits depends on its queries and its MLP.
+    """
 
     def __init__(self, model: Any) -> None:
-        self._faster: list[tuple[nn.Module, Callable[..., Tensor]]] = []
-        if model.device.type != "cpu":
-            return
-        packs = model.dtype == torch.bfloat16 and _onednn_bf16() and _weights(model) < _free_memory() // 2
+        self._faster: list[tuple[nn.Module, Callable[..., Any]]] = []
+        on_cpu = model.device.type == "cpu" and model.dtype == torch.bfloat16 and _onednn_bf16()
+        packs = on_cpu and _weights(model) < _free_memory() // 2
         inside: set[nn.Module] = set()
         for module in model.modules():
-            if hasattr(module, "variance_epsilon") and type(module).__name__.endswith("RMSNorm"):
+            name = type(module).__name__
+            if hasattr(module, "variance_epsilon") and name.endswith("RMSNorm"):
                 self._faster.append((module, _norm(module)))
-            elif type(module).__name__ in ROTARY:
+            elif name in ROTARY:
                 self._faster.append((module, _rotary_attention(module)))
             elif _gated(module):
                 self._faster.append((module, _packed_mlp(module) if packs else _mlp(module)))
                 inside |= {module.gate_proj, module.up_proj, module.down_proj}
+        layers: Any = getattr(model.get_decoder(), "layers", None)
+        self.read_alone = bool(layers) and type(layers[-1]).__name__ in PRE_NORM
+        if self.read_alone:
+            self._faster.append((layers[-1], _last_layer(layers[-1])))
         if packs:
             linears = [m for m in model.modules() if type(m) is nn.Linear and m not in inside]
             output = model.get_output_embeddings()  # read at few positions: not worth a copy
@@ -75,17 +85,37 @@ def _rotary_attention(module: Any) -> Callable[..., Any]:
     def forward(hidden_states: Tensor, *args: Any, tree: TreePass | None = None, **kwargs: Any) -> Any:
         if tree is None:
             return type(module).forward(module, hidden_states, *args, **kwargs)
-        count = hidden_states.shape[1]
-        query, key, value = (
-            project(hidden_states).view(count, -1, module.head_dim)
-            for project in (module.q_proj, module.k_proj, module.v_proj)
-        )
-        cos, sin = (angles[0, :, None] for angles in kwargs["position_embeddings"])  # (N, 1, width)
-        query, key = _turned(query, cos, sin), _turned(key, cos, sin)
+        angles = kwargs["position_embeddings"]
+        query = _projected(module, "q", hidden_states, angles)
+        key, value = _projected(module, "k", hidden_states, angles), _projected(module, "v", hidden_states)
         out = tree.attend(module.layer_idx, query, key, value, module.scaling)
-        return module.o_proj(out.view(1, count, -1)), None
+        return module.o_proj(out.flatten(1)[None]), None
 
     return forward
+
+
+def _last_layer(layer: Any) -> Callable[..., Any]:
+    """Keys and values of all places, the rest of the layer for those that are read: (1, N, D) -> (1, R, D)."""
+    attention = layer.self_attn
+
+    def forward(hidden_states: Tensor, *args: Any, tree: TreePass | None = None, **kwargs: Any) -> Any:
+        if tree is None or tree.read is None:
+            return type(layer).forward(layer, hidden_states, *args, **kwargs, **({"tree": tree} if tree else {}))
+        normed, angles, read = layer.input_layernorm(hidden_states), kwargs["position_embeddings"], tree.read
+        key, value = _projected(attention, "k", normed, angles), _projected(attention, "v", normed)
+        chosen = [tensor.index_select(1, read) for tensor in (normed, *angles, hidden_states)]
+        query = _projected(attention, "q", chosen[0], (chosen[1], chosen[2]))
+        out = tree.attend(attention.layer_idx, query, key, value, attention.scaling, of_readers=True)
+        hidden = chosen[3] + attention.o_proj(out.flatten(1)[None])
+        return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+
+    return forward
+
+
+def _projected(module: Any, which: str, x: Tensor, angles: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """(N, heads, width) queries, keys or values of x (1, N, D), rotated by `angles` (1, N, width) where given."""
+    heads: Tensor = getattr(module, f"{which}_proj")(x).view(x.shape[1], -1, module.head_dim)
+    return heads if angles is None else _turned(heads, angles[0][0, :, None], angles[1][0, :, None])
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -54,6 +54,9 @@ class TreePass:
     buckets: Sequence[Bucket]
     held: Mapping[int, Tensor]
     keep: Tensor | None
+    read: Tensor | None = None
+    """(R,) places whose logits are read, where the last layer is to answer for these alone."""
+    readers: Sequence[Bucket] = ()
     kept: dict[int, Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -65,19 +68,30 @@ class TreePass:
         keep: Ints | None,
         model: Any,
         like: bool = True,
+        read: Mapping[int, Ints] | None = None,
     ) -> TreePass:
-        """`own[i]` are the row numbers of node i's tokens, `paths[i]` those of its whole path, its own at the end."""
+        """`own[i]` are the row numbers of node i's tokens, `paths[i]` those of its whole path, its own at the end.
+
+        `read` gives the places whose logits are read, with the path of each, itself at the end.
+        """
         dtype, device = model.dtype, model.device
         offset = len(next(iter(held.values()), ()))
-        made = []
-        for numbers in buckets([(len(o), len(p)) for o, p in zip(own, paths, strict=True)], SPARE, like):
-            made.append(_bucket([own[i] for i in numbers], [paths[i] for i in numbers], offset, dtype, device))
+        made = list(_buckets([rows - offset for rows in own], paths, dtype, device, like))
         kept = None if keep is None else torch.from_numpy(keep).to(device)
-        return cls(made, held, kept)
+        if not read:
+            return cls(made, held, kept)
+        numbers = [np.array([n]) for n in range(len(read))]
+        readers = list(_buckets(numbers, list(read.values()), dtype, device, like))
+        return cls(made, held, kept, torch.tensor(list(read), device=device), readers)
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
-        """(N, heads, width) from query (N, heads, width) and key, value (N, key heads, width)."""
-        (count, heads, width), groups = query.shape, key.shape[1]
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None, of_readers: bool = False
+    ) -> Tensor:
+        """(N, heads, width) from query (N, heads, width) and key, value (N, key heads, width).
+
+        `of_readers`: the query is (R, heads, width), of the places that are read.
+        """
+        heads, (count, groups, width) = query.shape[1], key.shape
         held = self.held.get(layer)
         before = 0 if held is None else len(held)
         both = key.new_empty(before + count, 2, groups, width)
@@ -88,7 +102,7 @@ class TreePass:
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
         query = query.contiguous()
         share = heads // groups
-        for b in self.buckets:
+        for b in self.readers if of_readers else self.buckets:
             # Heads that share keys lie behind each other as more queries: keys need no copies.
             q = query.index_select(0, b.queries).view(b.size, -1, groups, share, width)
             q = q.permute(0, 2, 3, 1, 4).reshape(b.size, groups, -1, width)  # (B, G, S * Q, W)
@@ -102,16 +116,21 @@ class TreePass:
         return out
 
 
-def _bucket(
-    own: Sequence[Ints], paths: Sequence[Ints], offset: int, dtype: torch.dtype, device: torch.device
-) -> Bucket:
+def _buckets(
+    own: Sequence[Ints], paths: Sequence[Ints], dtype: torch.dtype, device: torch.device, like: bool
+) -> Iterator[Bucket]:
+    for numbers in buckets([(len(o), len(p)) for o, p in zip(own, paths, strict=True)], SPARE, like):
+        yield _bucket([own[i] for i in numbers], [paths[i] for i in numbers], dtype, device)
+
+
+def _bucket(own: Sequence[Ints], paths: Sequence[Ints], dtype: torch.dtype, device: torch.device) -> Bucket:
     size, q, k = len(own), max(map(len, own)), max(map(len, paths))
     queries = np.zeros((size, q), dtype=np.int64)
     keys = np.zeros((size, k), dtype=np.int64)
     real = np.zeros((size, q), dtype=bool)
     first = np.zeros(size, dtype=np.int64)
     for n, (o, p) in enumerate(zip(own, paths, strict=True)):
-        queries[n, q - len(o) :] = o - offset
+        queries[n, q - len(o) :] = o
         real[n, q - len(o) :] = True
         keys[n, k - len(p) :] = p
         first[n] = k - len(p)

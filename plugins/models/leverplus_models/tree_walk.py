@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from torch import Tensor
 from leverplus_models.batching import Row, embed
 from leverplus_models.prefix_tree import Ints, plan
 from leverplus_models.tree_attention import TreePass, tree_attention
+
+Logits = Literal["everywhere", "answers", "last layer"]
+"""Logits of every token; of those that predict an answer; or of these, and the last layer too is run for them alone."""
 
 LONGEST = 256
 """Tokens of a node at most: a long run of tokens would be shown keys that its first tokens may not see."""
@@ -96,7 +99,7 @@ class TreeWalk:
         return [(row, n) for node in range(stretch.first, stretch.end) for row, n, _ in self._read.get(node, ())]
 
     def run(
-        self, model: Any, stretch: Stretch, features: Mapping[str, Tensor], all_logits: bool, keep_all: bool = False
+        self, model: Any, stretch: Stretch, features: Mapping[str, Tensor], how: Logits, keep_all: bool = False
     ) -> tuple[Tensor, Held, dict[int, Ints]]:
         """Logits (readings, vocabulary) in float32, keys and values to hold, and the path of each node by row numbers.
 
@@ -106,6 +109,7 @@ class TreeWalk:
         own: list[Ints] = []
         paths: dict[int, Ints] = {}
         ids, positions, read = [], [], []
+        readers: dict[int, Ints] = {}
         visual: list[tuple[int, Tensor]] = []
         held, before, count = self.held, self.held.size, 0
         for number in range(stretch.first, stretch.end):
@@ -121,7 +125,9 @@ class TreeWalk:
             for span in self._spans(number):
                 a, b = max(span.start, node.start), min(span.end, node.end)
                 visual.append((count + a - node.start, features[span.key][a - span.start : b - span.start]))
-            read += [count + token for _, _, token in self._read.get(number, ())]
+            for _, _, token in self._read.get(number, ()):
+                read.append(count + token)
+                readers[count + token] = paths[number][: len(above) + token + 1]
             count += len(node)
         kept = self._next_path(stretch.end)
         numbers = {**held.rows, **{stretch.first + n: rows for n, rows in enumerate(own)}}
@@ -129,9 +135,11 @@ class TreeWalk:
             keep, rows_after = None, numbers
         else:
             keep, rows_after = _compact({node: numbers[node] for node in kept})
-        tree_pass = TreePass.of(own, list(paths.values()), held.layers, keep, model, self.like)
+        readers = dict(sorted(readers.items())) if how == "last layer" else {}
+        tree_pass = TreePass.of(own, list(paths.values()), held.layers, keep, model, self.like, readers)
+        everywhere = how == "everywhere"
         logits = forward(
-            model, np.concatenate(ids), np.concatenate(positions, axis=1), visual, tree_pass, read, all_logits
+            model, np.concatenate(ids), np.concatenate(positions, axis=1), visual, tree_pass, read, everywhere
         )
         return logits, Held(tree_pass.kept, rows_after), paths
 
@@ -183,7 +191,7 @@ def forward(
             position_ids=at if len(positions) > 1 else at[0],
             attention_mask=None,
             use_cache=False,
-            logits_to_keep=0 if all_logits else wanted,
+            logits_to_keep=0 if all_logits or tree.read is not None else wanted,
             tree=tree,
         ).logits[0]
     logits = (logits[wanted] if all_logits else logits).float()
