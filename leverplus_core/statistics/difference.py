@@ -63,9 +63,9 @@ def paired_difference(
     Each side is (N,), or (S, N) for S seeded runs of one method, whose mean a question's score then is. The interval
     is Johnson's modified t ("Modified t tests and confidence intervals for asymmetrical populations", JASA 73, 1978):
     the paired t-interval, moved by a sixth of the skewness where differences mostly go one way. Its error is robust to
-    `clusters` (N,), say image ids, and has the variance between seeded runs in it (`Units`); see PRIOR too. Where both sides
-    have as many runs, these are paired in order (say by seed), which is right for unrelated runs, too. Two runs a side
-    make it wide, and rightly so; one run a side says nothing of other seeds, and nothing is added.
+    `clusters` (N,), say image ids, and has the variance between seeded runs in it (`Units`); see PRIOR too. Where both
+    sides have as many runs, these are paired in order (say by seed), which is right for unrelated runs, too. Two runs a
+    side make it wide, and rightly so; one run a side says nothing of other seeds, and nothing is added.
 
     Differences that are all alike have no spread. c != 0 gives c (2 q - 1) .. c, with q the exact (Clopper-Pearson)
     lower bound of the share of questions that go the same way, which leaves zero out only where the sign test does
