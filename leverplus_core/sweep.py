@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leverplus_core.errors import LeverplusError, RecipeError
+from leverplus_core.files import Workspace
 from leverplus_core.parts import Part
-from leverplus_core.pipeline import Membership, run
+from leverplus_core.pipeline import Membership, compose, run
 from leverplus_core.plugins import Catalogue
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.recipe import PARTS, Recipe
@@ -112,11 +113,13 @@ def run_sweep(
 ) -> list[str]:
     """Run what is not finished yet, and return the runs' ids, in order. The same call goes on after a kill.
 
-    A combination that fails through a user's mistake ends the sweep; what ran before stays.
+    The parts of all combinations are built first. One that fails ends the sweep; what ran before stays.
     """
     shown = progress or Silent()
     known = catalogue or Catalogue.load()
     built: dict[str, Part] = {}
+    for combination in sweep.runs:  # a part that cannot be built is told before any other is asked anything
+        compose(combination.recipe, Workspace(work), known, built=built)
     done = {row["id"]: row for row in registry.runs() if row["status"] == "done"}
     ids = []
     with shown.task(f"sweep {sweep.name}", len(sweep.runs)) as task:

@@ -71,8 +71,12 @@ def sweep_table(rows: Sequence[Row]) -> RenderableType:
             cells = (row["arm"], str(row["seeds"]), percent(row["accuracy"]), difference, row["mark"] or "the baseline")
             table.add_row(*(Text(cell) for cell in cells))
         parts += [table, Text("")]
-    remarks = [
-        f"accuracy in %, difference to the first arm in points; n = {n}",
-        *family_remarks(rows[0]["comparisons"]),
-    ]
+    remarks = (
+        []
+        if rows[0]["comparisons"] == 0
+        else [
+            f"accuracy in %, difference to the first arm in points; n = {n}",
+            *family_remarks(rows[0]["comparisons"]),
+        ]
+    )
     return Group(*parts, *(Text(line, style="dim") for line in remarks))

@@ -174,6 +174,12 @@ def test_a_sweep_measures_once_shares_the_baselines_and_goes_on_after_a_kill(
     assert {row["comparisons"] for row in rows} == {3 * 2 * 2}
 
 
+def test_a_part_that_a_sweep_cannot_build_is_told_before_anything_runs(tmp_path: Path) -> None:
+    done = _cli("sweep", "demo", "--over", "reward=separated,nosuch", cwd=tmp_path)
+    assert done.returncode == 2 and "no reward named 'nosuch'" in done.stderr
+    assert not list((tmp_path / ".leverplus").glob("stages/*"))
+
+
 @pytest.mark.parametrize("ablation", ["blank_images", "shuffled_images", "shuffled_answers", "reversed"])
 def test_an_ablation_is_one_override_and_touches_the_evaluation_alone(
     finished: tuple[Path, str], small: Small, ablation: str
