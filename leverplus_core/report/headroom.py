@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -13,11 +14,11 @@ from rich.text import Text
 from leverplus_core.errors import RegistryError, did_you_mean
 from leverplus_core.registry import Registry
 from leverplus_core.report.leaderboard import percent
-from leverplus_core.report.pairing import Member, Pairing, Row, members, split_name
+from leverplus_core.report.pairing import Member, Pairing, Row, common_cells, members, split_name
 from leverplus_core.statistics import share_closed
 
 FLOOR, CEILING, NEIGHBOURS = "random", "oracle", "text_knn"
-LEARNED_LAST_FIRST = ("grpo", "rce", "sft")
+LEARNED_LAST_FIRST = ("online", "grpo", "rce", "sft")
 
 
 def headroom_rows(registry: Registry, text: str) -> list[Row]:
@@ -37,11 +38,18 @@ def headroom_rows(registry: Registry, text: str) -> list[Row]:
                 f"run {there[method].run['name']} did not evaluate '{needed}': there is no gap to take a share of.",
                 f"Evaluated: {', '.join(sorted(there))}.",
             )
-    pairing = Pairing(registry)
-    rows = [row for shots in sorted(there[method].cells) if (row := _row(pairing, there, method, shots))]
+    rows = gap_rows(Pairing(registry), {name: [found] for name, found in there.items()}, method)
     if not rows:
         raise RegistryError(f"{text} was evaluated at no number of shots that random and oracle were.", "")
     return rows
+
+
+def gap_rows(pairing: Pairing, there: Mapping[str, Sequence[Member]], method: str) -> list[Row]:
+    """`headroom_rows` of `there`: method -> its seeded runs, whose scores are averaged a question; the intervals are
+    over questions alone. Empty where random and oracle were not evaluated where `method` was."""
+    if FLOOR not in there or CEILING not in there:
+        return []
+    return [row for shots in sorted(common_cells(there[method])) if (row := _row(pairing, there, method, shots))]
 
 
 def chosen(there: Mapping[str, Member], method: str | None) -> str:
@@ -55,18 +63,19 @@ def chosen(there: Mapping[str, Member], method: str | None) -> str:
     return trained[0]
 
 
-def _row(pairing: Pairing, there: Mapping[str, Member], method: str, shots: int) -> Row | None:
+def _row(pairing: Pairing, there: Mapping[str, Sequence[Member]], method: str, shots: int) -> Row | None:
     names = [FLOOR, method, CEILING]
-    if any(shots not in there[name].cells for name in names):
+    if any(shots not in common_cells(there[name]) for name in names):
         return None
-    if NEIGHBOURS in there and shots in there[NEIGHBOURS].cells:
+    if NEIGHBOURS in there and shots in common_cells(there[NEIGHBOURS]):
         names.append(NEIGHBOURS)
-    pairs = pairing.pairs([there[name] for name in names], [], shots, shots)
+    pairs = pairing.pairs([m for name in names for m in there[name]], [], shots, shots)
     if pairs is None:
         return None
-    floor, own, ceiling = pairs.a[:3]
+    ends = np.cumsum([len(there[name]) for name in names])[:-1]
+    floor, own, ceiling, *rest = np.split(pairs.a, ends)
     found = share_closed(floor, own, ceiling, pairs.images)
-    neighbours = float(pairs.a[3].mean()) if len(names) > 3 else None
+    neighbours = float(rest[0].mean()) if rest else None
     return {
         "method": method,
         "shots": shots,

@@ -232,7 +232,7 @@ def _cells_table(rows: Sequence[Row]) -> Table:
     table = _plain_table(("shots", "n", "a", "b", "a - b", "unpaired"), ("verdict",))
     for row in rows:
         interval = f"[{100 * row['corrected_low']:+.1f}, {100 * row['corrected_high']:+.1f}]"
-        table.add_row(str(row["shots"]), str(row["n"]), *_texts(row), interval, row["verdict"])
+        table.add_row(str(row["shots"]), str(row["n"]), *exact_texts(row), interval, row["verdict"])
     return table
 
 
@@ -242,12 +242,12 @@ def _means_table(rows: Sequence[Row]) -> Table:
         shots = f"{row['shots']} shot{'' if row['shots'] == 1 else 's'}" if row["shots"] is not None else ""
         over = shots or (f"n = {row['n']}" if row["n"] is not None else "all cells")
         counts = (str(row[key]) for key in ("wins", "losses", "ties"))
-        table.add_row(over, str(row["cells"]), *_texts(row), *counts)
+        table.add_row(over, str(row["cells"]), *exact_texts(row), *counts)
     return table
 
 
-def _texts(row: Row) -> list[str]:
-    """The exact decimals, cut only where they are longer than anyone reads."""
+def exact_texts(row: Row) -> list[str]:
+    """a, b and a - b of an unpaired row as exact decimals, cut only where they are longer than anyone reads."""
     values = [Decimal(row[key]) for key in ("a_text", "b_text", "delta_text")]
     a, b, delta = (
         value if -int(value.as_tuple().exponent) <= 6 else value.quantize(Decimal("0.0001")) for value in values

@@ -13,20 +13,9 @@ from leverplus_core.errors import RegistryError, did_you_mean
 from leverplus_core.registry import Registry
 from leverplus_core.report.comparison import family_remarks
 from leverplus_core.report.grid import Arm, grid_rows
+from leverplus_core.report.headroom import chosen
 from leverplus_core.report.leaderboard import percent
 from leverplus_core.report.pairing import Row, members
-
-TRAINED = ("online", "grpo", "rce", "sft")
-"""From the last training to the first: the policy that a run ends with."""
-
-
-def last_trained(registry: Registry, run_id: str) -> str:
-    """The method of the policy that a run trained last. Raises RegistryError where it evaluated none."""
-    there = members(registry, run_id)
-    for method in TRAINED:
-        if method in there:
-            return method
-    raise RegistryError(f"run {run_id} has evaluated no trained selector.", f"It has {', '.join(sorted(there))}.")
 
 
 def sweep_arms(registry: Registry, sweep: str, method: str | None = None) -> list[Arm]:
@@ -41,7 +30,7 @@ def sweep_arms(registry: Registry, sweep: str, method: str | None = None) -> lis
     arms: dict[str, list[str]] = {}
     for row in sorted(runs, key=lambda row: str(row["created_at"])):
         label = ", ".join(str(value) for value in (row["arm"] or {}).values()) or "all"
-        arms.setdefault(label, []).append(f"{row['id']}:{method or last_trained(registry, row['id'])}")
+        arms.setdefault(label, []).append(f"{row['id']}:{chosen(members(registry, row['id']), method)}")
     return [Arm(label, tuple(names)) for label, names in arms.items()]
 
 
