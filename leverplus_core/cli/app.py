@@ -69,6 +69,7 @@ VERBS = (
     "data",
     "catalogue",
     "leaderboard",
+    "report",
     "show",
     "verify",
     "results",

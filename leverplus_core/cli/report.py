@@ -1,0 +1,59 @@
+"""The verb `report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leverplus_core.cli import output
+from leverplus_core.cli.options import DEFAULT_REGISTRY, JsonOpt, RegistryOpt, open_registry
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(report)
+
+
+def report(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Sweeps, runs or RUN:METHOD; a run by id, prefix, name, latest."),
+    ],
+    baseline: Annotated[
+        str | None,
+        typer.Option(metavar="[RUN:]METHOD", help="Else random of one arm, or the first of several arms."),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="The methods that take part; repeatable. Else what each arm trained last."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="FILE.md or FILE.html; else Markdown on stdout."),
+    ] = None,
+    lang: Annotated[str, typer.Option(help="en or zh.")] = "en",
+    registry: RegistryOpt = DEFAULT_REGISTRY,
+    json: JsonOpt = False,
+) -> None:
+    """A report on one experiment: configuration, data, the grid with corrected differences, headroom and cost.
+
+    FILE.html is one file with its pictures in it; those of FILE.md lie in FILE.md.files. --json prints the facts.
+    """
+    from dataclasses import asdict
+
+    from leverplus_core.report import document
+
+    words = document.Words(lang)
+    if out is not None:
+        document.check_output(out)
+    with open_registry(registry) as store:
+        content = document.report_content(store, runs, baseline, method or [])
+    if out is not None:
+        for file in document.write_report(content, words, out):
+            output.say(f"wrote {file}")
+    if json:
+        facts = asdict(content) | {"summary": document.summary(content, words)}
+        output.table(facts, lambda _: "", json)
+    elif out is None:
+        print(document.markdown_text(content, words), end="")

@@ -1,0 +1,38 @@
+"""The languages of a report: each is a file of phrases, `report/phrases/LANGUAGE.yaml`."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+
+from ruamel.yaml import YAML
+
+from leverplus_core.errors import LeverplusError, did_you_mean
+
+LANGUAGES = ("en", "zh")
+
+
+@cache
+def phrases(language: str) -> dict[str, str]:
+    """key -> phrase, with its placeholders in braces."""
+    text = resources.files("leverplus_core.report").joinpath(f"phrases/{language}.yaml").read_text(encoding="utf-8")
+    return dict(YAML(typ="safe").load(text))
+
+
+class Words:
+    """The phrases of a language: `words("key", name=value)` fills one in. Raises LeverplusError for an unknown one."""
+
+    def __init__(self, language: str = "en") -> None:
+        if language not in LANGUAGES:
+            raise LeverplusError(f"no language '{language}' to report in.", did_you_mean(language, LANGUAGES))
+        self.language = language
+        self._phrases = phrases(language)
+
+    def __call__(self, key: str, **values: object) -> str:
+        return self._phrases[key].format(**values)
+
+    def listed(self, names: list[str]) -> str:
+        return self("list").join(names)
+
+    def shots(self, shots: int) -> str:
+        return self("one_shot") if shots == 1 else self("some_shots", shots=shots)

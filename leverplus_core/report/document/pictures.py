@@ -1,0 +1,270 @@
+"""Pictures of a report, as SVG whose text stays text: accuracy, differences, training curves, headroom, cost.
+
+Readable without colours: Okabe and Ito's palette ("Color universal design", 2008), and each line has a marker and a
+dash of its own and stands in the legend by name. Ink is one colour, which a page may make its own text's.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from leverplus_core.report.document.content import SAME, Content
+from leverplus_core.report.document.language import Words
+from leverplus_core.report.pairing import Row
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#1f2328"
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+DASHES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)))
+WIDTH = 4.8
+"""Inches: at 96 to the inch a little more than a phone is wide, so that letters stay readable on one."""
+IN_A_PANEL = 4
+"""Lines beside the baseline's; more are spread over panels."""
+FONTS = "system-ui, 'Segoe UI', Roboto, 'Noto Sans', 'Noto Sans CJK SC', 'PingFang SC', 'Microsoft YaHei', sans-serif"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """`svg` is the element alone, without an XML head; its ids begin with the picture's."""
+
+    id: str
+    title: str
+    svg: str
+
+
+def draw(content: Content, words: Words) -> list[Picture]:
+    """Those for which there are facts, in order."""
+    from matplotlib import rc_context
+
+    settings: Any = {
+        "svg.fonttype": "none", "svg.hashsalt": "leverplus", "font.size": 10, "font.family": "sans-serif",
+        "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
+        "grid.color": INK, "grid.alpha": 0.15, "axes.titlesize": 10, "legend.frameon": False, "legend.fontsize": 10,
+        "lines.linewidth": 1.6, "lines.markersize": 6, "hatch.linewidth": 0.6,
+    }  # fmt: skip
+    with rc_context(settings), warnings.catch_warnings():
+        # The font that lines are measured with need not have the letters; the reader's has.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        return [
+            Picture(name, title, _svg(figure, name, title))
+            for name, title, figure in (
+                *_accuracy(content, words),
+                *_differences(content, words),
+                *_headroom(content, words),
+                *_curves(content, words),
+                *_cost(content, words),
+            )
+        ]
+
+
+Drawn = Iterator[tuple[str, str, "Figure"]]
+
+
+def _figure(heights: Sequence[float], legend: int, columns: int = 1, share: bool = False) -> tuple[Figure, Any]:
+    """A figure of panels of these heights, in inches, one below the other, and room for a legend of so many lines;
+    `share`: on the same scales."""
+    from matplotlib.figure import Figure
+
+    total = sum(heights) + 0.55 * len(heights) + 0.2 * legend + 0.3
+    figure = Figure(figsize=(WIDTH, total), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.subplots(
+        len(heights), columns, squeeze=False, height_ratios=list(heights), sharex=share, sharey=share
+    )
+    for ax in axes.flat:
+        ax.patch.set_alpha(0)
+    return figure, axes if columns > 1 else axes[:, 0]
+
+
+def _style(place: int) -> dict[str, Any]:
+    return {
+        "color": PALETTE[place % len(PALETTE)],
+        "marker": MARKERS[place % len(MARKERS)],
+        "linestyle": DASHES[(place // len(PALETTE) + place) % len(DASHES)],
+        "markerfacecolor": "none" if place % 2 else PALETTE[place % len(PALETTE)],
+    }
+
+
+def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    named: dict[str, Artist] = {}
+    for ax in axes:
+        handles, labels = ax.get_legend_handles_labels()
+        named |= dict(zip(labels, handles, strict=True))
+    # One below the other: labels of other alphabets are wider than they are measured.
+    figure.legend(list(named.values()), list(named), loc="outside lower left", ncols=1)
+
+
+def _panels(sides: Sequence[str]) -> list[Sequence[str]]:
+    return [sides[i : i + IN_A_PANEL] for i in range(0, len(sides), IN_A_PANEL)]
+
+
+def _largest(content: Content) -> tuple[list[Row], int]:
+    n = max((row["n"] for row in content.grid if row["baseline"] is not None), default=0)
+    return [row for row in content.grid if row["n"] == n], n
+
+
+def _accuracy(content: Content, words: Words) -> Drawn:
+    rows, n = _largest(content)
+    if not rows:
+        return
+    sides = list(dict.fromkeys(row["arm"] for row in rows if row["baseline"] is not None))
+    shots = sorted({row["shots"] for row in rows if row["baseline"] is not None})
+    panels = _panels(sides)
+    figure, axes = _figure([2.6] * len(panels), len(sides) + 1, share=True)
+    base = [row for row in rows if row["baseline"] is None]
+    if {row["shots"] for row in base} == {0}:
+        base = [base[0] | {"shots": s} for s in shots]
+    for ax, shown in zip(axes, panels, strict=True):
+        lines = [(f"{content.baseline} ({words('baseline')})", base, {"color": INK, "marker": "x", "linestyle": ":"})]
+        lines += [(side, [r for r in rows if r["arm"] == side], _style(sides.index(side))) for side in shown]
+        step = 0.5 / max(len(lines), 2)
+        for i, (label, some, style) in enumerate(lines):
+            x = [row["shots"] + (i - (len(lines) - 1) / 2) * step for row in some]
+            y = [100 * row["accuracy"] for row in some]
+            ends = [
+                [100 * (r["accuracy"] - r["ci_low"]) for r in some],
+                [100 * (r["ci_high"] - r["accuracy"]) for r in some],
+            ]
+            ax.errorbar(x, y, yerr=ends, label=label, capsize=2, elinewidth=1, **style)
+        ax.set_xticks(shots)
+        ax.set_ylabel(words("axis_accuracy"))
+    axes[-1].set_xlabel(words("shots"))
+    _legend(figure, axes)
+    yield "accuracy", words("picture_accuracy", n=n), figure
+
+
+def _differences(content: Content, words: Words) -> Drawn:
+    """Intervals in rows, as a reader compares them with zero."""
+    rows, n = _largest(content)
+    rows = [row for row in rows if row["baseline"] is not None]
+    if not rows:
+        return
+    sides = list(dict.fromkeys(row["arm"] for row in rows))
+    figure, (ax,) = _figure([0.24 * (len(rows) + len(sides)) + 0.2], 3)
+    place, heads = 0.0, []
+    for mark, symbol, colour in (
+        ("better", "^", PALETTE[0]),
+        ("worse", "v", PALETTE[1]),
+        ("no difference seen", "o", INK),
+    ):
+        # Marks that do not occur stand in the legend too: their absence says something.
+        ax.plot([], [], symbol, color=colour, label=words(mark), markerfacecolor="none" if symbol == "o" else colour)
+    ticks = []
+    for side in sides:
+        heads.append((place, side))
+        place += 1
+        for row in (row for row in rows if row["arm"] == side):
+            symbol, colour = {"better": ("^", PALETTE[0]), "worse": ("v", PALETTE[1])}.get(row["mark"], ("o", INK))
+            low, high = 100 * row["corrected_low"], 100 * row["corrected_high"]
+            ax.plot([low, high], [place, place], color=colour, linewidth=1.4)
+            face = "none" if symbol == "o" else colour
+            ax.plot([100 * row["delta"]], [place], symbol, color=colour, markerfacecolor=face)
+            ticks.append((place, words.shots(row["shots"])))
+            place += 1
+    ax.axvline(0, color=INK, linewidth=1)
+    for y, side in heads:
+        ax.annotate(side, (0, y), xycoords=("axes fraction", "data"), fontweight="bold", va="center")
+    ax.set_yticks([y for y, _ in ticks], [text for _, text in ticks])
+    ax.set_ylim(place - 0.4, -0.6)
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel(words("axis_difference"))
+    _legend(figure, [ax])
+    yield "differences", words("picture_differences", baseline=content.baseline, n=n), figure
+
+
+def _headroom(content: Content, words: Words) -> Drawn:
+    """For each number of shots a scale from random to oracle, with the sides on it."""
+    rows = content.headroom
+    if not rows:
+        return
+    sides = list(dict.fromkeys(row["side"] for row in rows))
+    shots = sorted({row["shots"] for row in rows})
+    panels = _panels(sides)
+    figure, axes = _figure([0.5 * len(shots) + 0.3] * len(panels), len(sides) + 2, share=True)
+    for ax, shown in zip(axes, panels, strict=True):
+        for i, s in enumerate(shots):
+            here = [row for row in rows if row["shots"] == s and row["side"] in shown]
+            # Each configuration has a random and an oracle of its own; where these agree they fall into one.
+            low, high = min(row["random"] for row in here), max(row["oracle"] for row in here)
+            ax.plot([100 * low, 100 * high], [i, i], color=INK, alpha=0.35, linewidth=5, solid_capstyle="butt")
+            for name, symbol in (("random", 4), ("oracle", 5)):
+                ends = sorted({row[name] for row in here})
+                kept = [v for j, v in enumerate(ends) if j == 0 or v - ends[j - 1] > SAME]
+                label = name if i == 0 else None
+                ax.plot([100 * v for v in kept], [i] * len(kept), color=INK, marker=symbol, linestyle="", label=label)
+            for row in here:
+                place = sides.index(row["side"])
+                style = _style(place) | {"linestyle": ""}
+                off = (shown.index(row["side"]) - (len(shown) - 1) / 2) * 0.14
+                ax.plot([100 * row["accuracy"]], [i + off], label=row["side"] if i == 0 else None, **style)
+        ax.set_yticks(range(len(shots)), [words.shots(s) for s in shots])
+        ax.set_ylim(len(shots) - 0.5, -0.5)
+        ax.grid(axis="y", visible=False)
+    axes[-1].set_xlabel(words("axis_accuracy"))
+    _legend(figure, axes)
+    yield "headroom", words("picture_headroom", n=max(row["n"] for row in rows)), figure
+
+
+def _curves(content: Content, words: Words) -> Drawn:
+    lines = [line for line in content.curves if line["metric"] in ("held_out", "loss")]
+    if not lines:
+        return
+    stages = list(dict.fromkeys(line["stage"] for line in lines))
+    names = list(dict.fromkeys(words.listed(line["labels"]) for line in lines))
+    figure, axes = _figure([1.5] * len(stages), len(names), columns=2)
+    for line in lines:
+        ax = axes[stages.index(line["stage"])][0 if line["metric"] == "held_out" else 1]
+        label = words.listed(line["labels"])
+        x, y = zip(*line["points"], strict=True)
+        ax.plot(x, y, label=label, markevery=max(1, len(x) // 6), **_style(names.index(label)))
+    for stage, row in zip(stages, axes, strict=True):
+        for ax, metric in zip(row, ("held_out", "loss"), strict=True):
+            ax.set_title(f"{stage}: {words(metric)}", loc="left")
+    for ax in axes[-1]:
+        ax.set_xlabel(words("axis_epoch"))
+    _legend(figure, axes.flat)
+    yield "curves", words("picture_curves"), figure
+
+
+def _cost(content: Content, words: Words) -> Drawn:
+    rows = [row for row in content.cost if row["seconds"] is not None]
+    if not rows:
+        return
+    figure, (ax,) = _figure([0.26 * len(rows) + 0.2], 0)
+    seconds = [row["seconds"] for row in rows]
+    bars = ax.barh([row["stage"] for row in rows], seconds, color=PALETTE[5], edgecolor=INK, linewidth=0.8, height=0.7)
+    ax.bar_label(bars, [f"{s:,.1f}" for s in seconds], padding=3)
+    ax.set_xlim(0, max(seconds) * 1.18 or 1)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel(words("seconds"))
+    yield "cost", words("picture_cost"), figure
+
+
+def _svg(figure: Figure, name: str, title: str) -> str:
+    """The element: as wide as there is room for, named, its ids its own and without what reading needs not."""
+    from html import escape
+
+    out = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(out, format="svg", metadata=nothing)
+    text = out.getvalue()
+    text = text[text.index("<svg") :].strip()
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    text = re.sub(
+        r"font: ([^;\"]*?)(\d[\d.]*px) [^;\"]*", rf"font: \g<1>\g<2> {FONTS.replace(chr(39), '&apos;')}", text
+    )
+    head = rf'\1 role="img" aria-label="{escape(title)}"\2'
+    return re.sub(r"^(<svg)([^>]*>)", head, text, count=1) + "\n"
