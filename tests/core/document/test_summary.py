@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import re
+import string
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from leverplus_core.registry import Registry
+from leverplus_core.report.document import LANGUAGES, Words, report_content, summary
+from leverplus_core.report.document.language import phrases
+from leverplus_core.report.document.summary import caveats, interval, points
+
+
+def placeholders(phrase: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(phrase) if name}
+
+
+def test_all_languages_have_the_same_phrases() -> None:
+    english = phrases("en")
+    for language in LANGUAGES:
+        theirs = phrases(language)
+        assert theirs.keys() == english.keys()
+        for key, phrase in english.items():
+            assert placeholders(theirs[key]) == placeholders(phrase), key
+            assert all(isinstance(p, str) and p for p in (phrase, theirs[key])), key
+
+
+def test_every_phrase_is_used() -> None:
+    from pathlib import Path
+
+    import leverplus_core.report.document as package
+
+    code = "".join(p.read_text(encoding="utf-8") for p in Path(package.__file__).parent.glob("*.py"))
+    built = {f"seen_{mark}" for mark in ("better", "worse")} | {"by_shots_remark", "by_size_remark"}
+    unused = {key for key in phrases("en") if f'"{key}"' not in code} - built
+    assert not unused
+
+
+def test_what_differs_is_said_with_a_cell_that_shows_it(swept: Registry) -> None:
+    content = report_content(swept, ["sw"], "separated:rce")
+    said = summary(content, Words())
+    assert "4 comparisons" not in said[0] and said[1].startswith("8 comparisons were made")
+    (better,) = (s for s in said if "is better than" in s)
+    found = re.fullmatch(
+        r"mixed is better than separated in (\d) of 4 cells; at (\d) shots? and (\d+) questions its difference is "
+        r"(\S+) points (\[.*\])\.",
+        better,
+    )
+    assert found
+    cells = [row for row in content.grid if row["arm"] == "mixed" and row["mark"] == "better"]
+    assert int(found[1]) == len(cells)
+    (row,) = (row for row in cells if (row["shots"], row["n"]) == (int(found[2]), int(found[3])))
+    assert (found[4], found[5]) == (points(row["delta"]), interval(row["corrected_low"], row["corrected_high"]))
+    assert any(s.startswith("hard: no difference to separated was seen in any of 4 cells.") for s in said)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_where_nothing_is_seen_nothing_is_called_better_worse_or_equal(swept: Registry, language: str) -> None:
+    words = Words(language)
+    content = report_content(swept, ["separated0", "hard0", "hard1", "separated1"], "separated0:rce")
+    assert {row["mark"] for row in content.grid} == {None, "no difference seen"}
+    text = " ".join(summary(content, words))
+    for word in ("better", "worse", "equal", "equivalent", "同等", "相等", "优于", "劣于", "improve", "gain"):
+        assert word not in text
+    assert re.search(r"no difference to .* was seen|均未见与", text)
+    assert re.search(r"one of \d+\.\d points would have been seen|\d+\.\d 个百分点的差异十次中有八次会被看到", text)
+
+
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(seed=st.integers(0, 2**32 - 1), lift=st.sampled_from([-0.5, -0.2, 0.0, 0.2, 0.5]))
+def test_sentences_follow_from_the_marks_of_any_grid(tmp_path_factory, seed: int, lift: float) -> None:  # type: ignore[no-untyped-def]
+    from leverplus_core.records import Prediction
+    from leverplus_core.registry import RunRecord
+
+    chance = np.random.default_rng(seed)
+    with Registry(f"sqlite:///{tmp_path_factory.mktemp('grid') / 'r.db'}") as registry:
+        registry.begin_run(RunRecord("a1", "a1", "f", "d", "m", 0, recipe={"name": "a1"}))
+        base = chance.random(40) < 0.5
+        for method in ("random", "sft", "rce"):
+            moved = chance.random(40) < abs(lift)
+            scores = base if method == "random" else np.where(moved, lift > 0, base)
+            rows = [(i, Prediction(method, 1, f"q{i}", f"i{i}", (), "", "", float(s))) for i, s in enumerate(scores)]
+            registry.record_cell_predictions("a1", method, 1, rows, [20, 40])
+        registry.finish_run("a1", "done")
+        content = report_content(registry, ["a1"])
+    said = summary(content, Words())
+    for side in ("sft", "rce"):
+        marks = [row["mark"] for row in content.grid if row["arm"] == side]
+        for mark in ("better", "worse"):
+            told = [s for s in said if s.startswith(f"{side} is {mark} than random in {marks.count(mark)} of 2 cells;")]
+            assert len(told) == bool(marks.count(mark))
+            assert sum(f"{side} is {mark}" in s for s in said) == len(told)
+        nothing = [s for s in said if s.startswith(f"{side}: no difference to random was seen in any of 2 cells.")]
+        assert len(nothing) == (marks.count("no difference seen") == 2)
+
+
+def test_an_interval_that_leaves_zero_out_never_touches_it_in_print() -> None:
+    assert interval(0.0004, 0.3) == "[+0.04, +30.00]"
+    assert interval(-0.02, -0.00001) == "[-2.000, -0.001]"
+    assert interval(-0.0000001, 0.01) == "[-0.0, +1.0]"
+    assert interval(-0.01, 0.02) == "[-1.0, +2.0]"
+    assert (points(0.00001), points(-0.00001), points(0.012)) == ("0.0", "0.0", "+1.2")
+
+
+def test_a_published_table_is_told_as_printed(table: Registry) -> None:
+    said = summary(report_content(table, ["paper"], "paper:Baseline"), Words())
+    balanced = next(
+        s for s in said if s.startswith("As printed, Balanced is above Baseline in 3 of 4 cells, below in 0")
+    )
+    assert balanced.endswith("the same number in 1; the means are 56.2125% and 55.8475%, +0.3650 points apart.")
+    assert any("corrected for 8 comparisons, 0 of these cells would be above and 0 below; in 4 no" in s for s in said)
+
+
+def test_caveats_name_seeds_notes_and_what_is_not_complete(swept: Registry, write) -> None:  # type: ignore[no-untyped-def]
+    write("part", {("random", 1): [0, 1], ("rce", 1): [1, 1]}, [2], status="stopped")
+    assert caveats(report_content(swept, ["part"]), Words()) == ["part (part) is not complete: stopped."]
+    said = caveats(report_content(swept, ["sw"], "separated:rce"), Words())
+    assert said[0].startswith("separated: mean over 4 seeds") and said[-1] == "separated, mixed, hard: a small world"
