@@ -34,7 +34,8 @@ class OnlineSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rounds: int = Field(0, ge=0, description="0 is off")
-    loss: Loss = Field("grpo", description="with the settings of that training; its epochs are those of one round")
+    loss: Loss = Field("grpo", description="with the settings of that training, but for the epochs")
+    epochs: int = Field(3, ge=1, description="of each round")
     budget: int | None = Field(None, ge=1, description="VLM prompts over all rounds; null for no limit")
     replay: bool = Field(False, description="train on all that was measured, not on the round's own proposals alone")
     candidates: CandidateSettings = CandidateSettings(shots=(1, 2), beams=2, samples={1.0: 4}, retrieval=0, random=0)
@@ -71,7 +72,8 @@ def learn_online(
             known[candidate.question_id][candidate.demonstrations] = candidate
         spent += PROMPTS_A_CANDIDATE * len(new)
         groups = _groups(proposed, known, settings.replay)
-        result = fit_candidates(policy, school, groups, reward, training, None, f"online round {number}")
+        one_round = training.model_copy(update={"epochs": settings.epochs})
+        result = fit_candidates(policy, school, groups, reward, one_round, None, f"online round {number}")
         curve += _numbered(result.curve, len(curve))
         rounds.append({"round": number, "new_candidates": len(new), "best_epoch": result.best_epoch})
         if left is not None and spent >= (settings.budget or 0):
