@@ -12,9 +12,10 @@ from leverplus_core.errors import DataError
 from leverplus_core.statistics.permutation import sign_flip_p_value
 from leverplus_core.statistics.sampling import Clusters, Floats, Units, by_run
 
-PRIOR = 0.15
-"""Half the smallest step between grades. The spread of differences is estimated as if two more questions, or clusters,
-had differed by it: a few questions that happen to agree do not show that there is no spread."""
+PRIOR = 0.14
+"""The spread of differences is estimated as if two more questions had differed by so much, about half the smallest step
+between grades: a few questions that happen to agree do not show that there is no spread. Where units have m questions
+on average its square counts sqrt(m) times. Both were chosen by simulation, see docs/statistics.md."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def paired_difference(
     difference = first.mean(axis=0) - second.mean(axis=0)
     delta = float(difference.mean())
     residual = difference - delta
-    within = (units.squares(residual) + 2 * PRIOR**2 * n / max(n - 1, 1)) / n**2
+    prior = 2 * PRIOR**2 * np.sqrt(n / units.count) * n / max(n - 1, 1)
+    within = (units.squares(residual) + prior) / n**2
     # As many runs a side are paired in order: the runs of one seed share their data and their start.
     sides = [first - second] if len(first) == len(second) else [first, second]
     variance, df = units.with_runs(within, sides)

@@ -152,8 +152,8 @@ def test_compare_two_methods_by_hand(registry: Registry) -> None:
     assert (small["shots"], small["n"], large["n"]) == (1, 2, 5)
     assert (large["a_name"], large["b_name"]) == ("demo:rce", "demo:random")
     assert (large["a"], large["b"]) == (pytest.approx(0.64), pytest.approx(0.34))
-    # Differences 1 0 .4 .6 -.5: mean .3, variance (1.32 + 2 * .15^2) / 4 / 5, t(4) = 2.776445; cubes sum to -.168.
-    variance = (1.32 + 2 * 0.15**2) / 20
+    # Differences 1 0 .4 .6 -.5: mean .3, variance (1.32 + 2 * .14^2) / 4 / 5, t(4) = 2.776445; cubes sum to -.168.
+    variance = (1.32 + 2 * 0.14**2) / 20
     half, centre = 2.7764451051977987 * math.sqrt(variance), 0.3 - 0.168 / 5**3 / 6 / variance
     assert large["delta"] == pytest.approx(0.3)
     assert (large["ci_low"], large["ci_high"]) == (pytest.approx(centre - half), pytest.approx(min(1, centre + half)))
@@ -234,7 +234,7 @@ def test_questions_about_one_image_are_one_cluster(registry: Registry) -> None:
     record(registry, RUN, "random", 1, scores(*[0.5] * 8), [8], images)
     (row,) = compare_rows(registry, "demo:rce", "demo:random")
     # Worked out in test_statistics.
-    half = 3.182446305284263 * math.sqrt((0.8 * 4 / 3 + 2 * 0.15**2 * 8 / 7) / 64)
+    half = 3.182446305284263 * math.sqrt((0.8 * 4 / 3 + 2 * 0.14**2 * 2**0.5 * 8 / 7) / 64)
     assert (row["ci_low"], row["ci_high"]) == (pytest.approx(0.2 - half), pytest.approx(0.2 + half))
 
 

@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from leverplus_core.errors import DataError
 from leverplus_core.statistics import accuracy_interval, paired_difference
@@ -72,7 +74,7 @@ def test_paired_difference_by_hand() -> None:
     # Differences 1 0 .4 .6 -.5: mean .3, squared deviations .49 .09 .01 .09 .64 = 1.32, error sqrt(1.32 / 4 / 5).
     a, b = [1.0, 0.6, 1.0, 0.6, 0.0], [0.0, 0.6, 0.6, 0.0, 0.5]
     found = paired_difference(a, b)
-    variance = (1.32 + 2 * 0.15**2) / 4 / 5  # with two of .15 more, see PRIOR
+    variance = (1.32 + 2 * 0.14**2) / 4 / 5  # with two of .14 more, see PRIOR
     # Johnson's shift, the third moment over 6 n variance: cubes .343 -.027 .001 .027 -.512, in all -.168.
     centre, half = 0.3 - 0.168 / 5**3 / 6 / variance, T_4 * math.sqrt(variance)
     assert found.n == 5
@@ -140,7 +142,7 @@ def test_clusters_by_hand() -> None:
     alone = paired_difference(a, [0.5] * 8)
     # Sandwich: sum over clusters of (2 (d - .2))^2 = 4 (.09 + .01 + .01 + .09) = .8, over 8^2,
     # times the small-sample factor 4/3 * 7/7; t with 3 degrees of freedom.
-    half = T_3 * math.sqrt((0.8 * 4 / 3 + 2 * 0.15**2 * 8 / 7) / 64)
+    half = T_3 * math.sqrt((0.8 * 4 / 3 + 2 * 0.14**2 * 2**0.5 * 8 / 7) / 64)
     assert (found.low, found.high) == pytest.approx((0.2 - half, 0.2 + half))
     assert found.low < alone.low
     # Sign flips of whole images: .5 .1 .3 .1 all alike (sum 1), or one .1 against the rest (.8); and their mirrors.
@@ -171,3 +173,33 @@ def test_lengths_must_match() -> None:
         paired_difference([0, 1], [1])
     with pytest.raises(DataError, match="3 clusters for 2"):
         paired_difference([0, 1], [1, 0], clusters=["a", "b", "c"])
+
+
+def test_runs_that_are_alike_are_one_run() -> None:
+    rng = np.random.default_rng(4)
+    a, b = rng.choice([0, 0.6, 1], 40), rng.choice([0, 0.6, 1], 40)
+    one, three = paired_difference(a, b), paired_difference([a] * 3, b)
+    assert (three.delta, three.error, three.p_value) == pytest.approx((one.delta, one.error, one.p_value))
+
+
+def test_the_spread_between_runs_by_hand() -> None:
+    # Every question of a run scores alike, so that questions say nothing of the spread: variance of .2 .5 .8 is .09.
+    runs = np.repeat([[0.2], [0.5], [0.8]], 10, axis=1)
+    found = paired_difference(runs, np.full(10, 0.5))
+    within = 2 * 0.14**2 * 10 / 9 / 100
+    assert found.error == pytest.approx(math.sqrt(within + 0.09 / 3))
+    assert found.df == pytest.approx(max(2, (within + 0.03) ** 2 / (within**2 / 9 + 0.03**2 / 2)))
+    # The same in step with the other side, run by run, is no spread at all.
+    level = paired_difference(runs, runs - 0.1)
+    assert level.delta == pytest.approx(0.1) and level.error == pytest.approx(math.sqrt(within))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 4), st.booleans())
+def test_degrees_of_freedom_are_those_of_a_part_at_least(seed: int, ours: int, theirs: int, clustered: bool) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = rng.choice([0, 0.6, 1], (ours, 24)), rng.choice([0, 0.6, 1], (theirs, 24))
+    found = paired_difference(a, b, [i // 2 for i in range(24)] if clustered else None)
+    free = found.units - 1
+    assert min([free, *(runs - 1 for runs in (ours, theirs) if runs > 1)]) - 1e-9 <= found.df <= free + 1e-9
+    assert -1 <= found.low <= found.delta <= found.high <= 1
