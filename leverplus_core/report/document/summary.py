@@ -38,11 +38,13 @@ def summary(content: Content, words: Words) -> list[str]:
 def caveats(content: Content, words: Words) -> list[str]:
     """What a reader of these results must know about the runs."""
     found = [words("left_out_runs", ids=words.listed(content.left_out))] if content.left_out else []
+    seeded: dict[int, list[str]] = {}
     for configuration in content.configurations:
         runs, label = configuration["runs"], configuration["label"]
         found += [words("unfinished", **run) for run in runs if run["status"] != "done"]
         if len(runs) > 1:
-            found.append(words("seeds", label=label, count=len(runs)))
+            seeded.setdefault(len(runs), []).append(label)
+    found += [words("seeds", label=words.listed(labels), count=count) for count, labels in seeded.items()]
     notes: dict[str, list[str]] = {}
     for configuration in content.configurations:
         if note := configuration["runs"][0]["note"]:

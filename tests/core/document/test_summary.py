@@ -118,4 +118,7 @@ def test_caveats_name_seeds_notes_and_what_is_not_complete(swept: Registry, writ
     write("part", {("random", 1): [0, 1], ("rce", 1): [1, 1]}, [2], status="stopped")
     assert caveats(report_content(swept, ["part"]), Words()) == ["part (part) is not complete: stopped."]
     said = caveats(report_content(swept, ["sw"], "separated:rce"), Words())
-    assert said[0].startswith("separated: mean over 4 seeds") and said[-1] == "separated, mixed, hard: a small world"
+    assert (
+        said[0].startswith("separated, mixed, hard: mean over 4 seeds")
+        and said[-1] == "separated, mixed, hard: a small world"
+    )
