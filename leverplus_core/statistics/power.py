@@ -26,7 +26,12 @@ def detectable_difference(
     if difference.units < 2:
         return 1.0
     quantiles = special.stdtrit(difference.df, [1 - alpha / comparisons / 2, power])
-    return min(1.0, float(quantiles.sum()) * difference.error)
+    seen = float(quantiles.sum()) * difference.error
+    if difference.same is not None:
+        # All alike: the error is a guess, and the interval, which counts questions, is the wider of the two.
+        low, high = difference.at(1 - alpha / comparisons)
+        seen = max(seen, (high - low) / 2)
+    return min(1.0, seen)
 
 
 def questions_needed(
