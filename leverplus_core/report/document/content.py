@@ -29,7 +29,8 @@ class Content:
     - configurations: label, published, dataset, model, methods and runs (id, name, seed, status, commit, note);
     - differing, common: setting, and its value in each configuration (None where it has none), or in all;
     - data: what balancing did, each outcome once: labels, runs, before, after and unmet, means over the runs;
-    - grid: rows of `grid_rows`, and `best` where no cell of the same n and shots is higher (ties shared);
+    - grid: rows of `grid_rows`, the baseline's in every row, and `best` where no cell of the same n and shots is higher
+      (ties shared);
     - totals: means of the grid's cells by side, over all (shots and n None), by shots and by n;
     - unpaired: rows of `unpaired_rows`, of each published table against the baseline, or of every side against a
       published one;
@@ -69,7 +70,7 @@ def report_content(
     own = [side for side in lineup.sides if not side.published]
     published = [side for side in lineup.sides if side.published]
     paired = [] if base.published else own
-    grid = _with_best(grid_rows(registry, [side.arm() for side in paired], base.arm())) if paired else []
+    grid = _cells(grid_rows(registry, [side.arm() for side in paired], base.arm())) if paired else []
     mine = [c for c in lineup.configurations if not c.published]
     stages = {run["id"]: {row["name"]: row for row in registry.stages(run["id"])} for c in mine for run in c.runs}
     differing, common = _settings(mine)
@@ -150,19 +151,19 @@ def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
 # What came out.
 
 
-def _with_best(rows: list[Row]) -> list[Row]:
-    """A baseline at 0 shots stands in every row of its n; where sides answered other questions no cell is best."""
-    for n in {row["n"] for row in rows}:
-        here = [row for row in rows if row["n"] == n]
-        everywhere = [row for row in here if row["baseline"] is None and row["shots"] == 0]
-        for shots in {row["shots"] for row in here}:
-            cells = [row for row in here if row["shots"] == shots]
-            rivals = cells + [row for row in everywhere if row not in cells]
-            alike = len({row["questions"] for row in rivals}) == 1
-            most = max(row["accuracy"] for row in rivals)
-            for row in cells:
-                row["best"] = alike and row["accuracy"] >= most - SAME
-    return rows
+def _cells(grid: Sequence[Row]) -> list[Row]:
+    """The grid with `best`. A baseline without demonstrations is there at every number of shots that it stands against;
+    where a row's sides answered other questions, none is best."""
+    own = [row for row in grid if row["baseline"] is None]
+    compared = [row for row in grid if row["baseline"] is not None]
+    if {row["shots"] for row in own} == {0}:
+        own = [row | {"shots": shots} for shots in sorted({row["shots"] for row in compared}) for row in own]
+    found = []
+    for row in [*own, *compared]:
+        rivals = [r for r in (*own, *compared) if (r["n"], r["shots"]) == (row["n"], row["shots"])]
+        alike = len(rivals) > 1 and len({r["questions"] for r in rivals}) == 1
+        found.append(row | {"best": alike and row["accuracy"] >= max(r["accuracy"] for r in rivals) - SAME})
+    return found
 
 
 def _totals(grid: Sequence[Row]) -> list[Row]:

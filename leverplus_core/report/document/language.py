@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 
@@ -31,8 +32,13 @@ class Words:
     def __call__(self, key: str, **values: object) -> str:
         return self._phrases[key].format(**values)
 
-    def listed(self, names: list[str]) -> str:
-        return self("list").join(names)
+    def listed(self, values: Iterable[object]) -> str:
+        """`1, 2, 3`."""
+        return self("list").join(map(str, values))
+
+    def names(self, labels: Iterable[str]) -> str:
+        """Labels may hold commas: `top_pn, mixed; top_pn, separated`."""
+        return self("names").join(labels)
 
     def shots(self, shots: int) -> str:
         return self("one_shot") if shots == 1 else self("some_shots", shots=shots)

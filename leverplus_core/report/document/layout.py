@@ -12,7 +12,7 @@ from typing import Any, Literal
 from leverplus_core.report.document.content import Content
 from leverplus_core.report.document.language import Words
 from leverplus_core.report.document.pictures import Picture, draw
-from leverplus_core.report.document.summary import caveats, count, interval, points, share_interval, summary
+from leverplus_core.report.document.summary import caveats, count, detectable, interval, points, share_interval, summary
 from leverplus_core.report.leaderboard import percent
 from leverplus_core.report.pairing import Row
 from leverplus_core.report.published import exact_texts
@@ -111,7 +111,7 @@ def lay_out(content: Content, words: Words, pictures: bool = True) -> Document:
 
 def _title(content: Content, words: Words) -> str:
     if len(content.sides) <= 3:
-        return words("title", sides=words.listed(content.sides), baseline=content.baseline)
+        return words("title", sides=words.names(content.sides), baseline=content.baseline)
     return words("title_many", count=len(content.sides), baseline=content.baseline)
 
 
@@ -129,24 +129,21 @@ def _configuration(content: Content, words: Words) -> Iterator[Table | Fold]:
         rows = tuple(_plain(row["setting"], *map(_setting, row["values"])) for row in content.differing)
         yield Table("differing", words("differing"), heads, rows, prose=True)
     columns = ("arm", "run", "seed", "dataset", "model", "status", "commit")
-    rows = tuple(
-        _plain(
-            c["label"],
-            run["id"],
-            ABSENT if c["published"] else str(run["seed"]),
-            c["dataset"] or words("unknown"),
-            c["model"] or words("unknown"),
-            words("published_mark") if c["published"] else run["status"],
-            (run["commit"] or ABSENT)[:10],
-        )
-        for c in content.configurations
-        for run in c["runs"]
-    )
+    rows = tuple(_plain(c["label"], *_runs(c, words)) for c in content.configurations)
     yield Table("runs", words("runs"), tuple(words(name) for name in columns), rows, prose=True)
     if content.common:
         shared = tuple(_plain(row["setting"], _setting(row["value"])) for row in content.common)
         title = words("common", count=len(shared))
         yield Fold(title, Table("common", title, (words("setting"), words("value")), shared, prose=True))
+
+
+def _runs(configuration: Row, words: Words) -> Iterator[str]:
+    runs, published = configuration["runs"], configuration["published"]
+    yield words.listed(run["id"] for run in runs)
+    yield ABSENT if published else words.listed(run["seed"] for run in runs)
+    yield from (configuration[key] or words("unknown") for key in ("dataset", "model"))
+    yield words("published_mark") if published else words.listed(dict.fromkeys(run["status"] for run in runs))
+    yield words.listed(dict.fromkeys((run["commit"] or ABSENT)[:10] for run in runs))
 
 
 def _setting(value: Any) -> str:
@@ -163,7 +160,7 @@ def _data(content: Content, words: Words) -> Section:
     heads = (words("arm"), *(words(name) for name in BALANCED))
     rows = tuple(
         (
-            Cell(words.listed(row["labels"])),
+            Cell(words.names(row["labels"])),
             *(Cell(f"{_fact(name, row['before'])} → {_fact(name, row['after'])}") for name in BALANCED),
         )
         for row in content.data
@@ -172,7 +169,7 @@ def _data(content: Content, words: Words) -> Section:
         Table("balancing", words("balancing"), heads, rows, remarks=(words("before_after"),))
     ]
     unmet = tuple(
-        _plain(words.listed(row["labels"]), why, count(number), f"{100 * number / row['before']['questions']:.1f}%")
+        _plain(words.names(row["labels"]), why, count(number), f"{100 * number / row['before']['questions']:.1f}%")
         for row in content.data
         for why, number in row["unmet"].items()
     )
@@ -202,7 +199,7 @@ def _grid(content: Content, words: Words) -> Iterator[Table]:
     base = content.baseline
 
     def accuracy(side: str, n: int, shots: int) -> Cell:
-        row = at.get((side, n, shots)) or (at.get((side, n, 0)) if side == base else None)
+        row = at.get((side, n, shots))
         if row is None:
             return Cell(ABSENT)
         note = f"[{percent(row['ci_low'])}, {percent(row['ci_high'])}]"
@@ -227,10 +224,8 @@ def _grid(content: Content, words: Words) -> Iterator[Table]:
         remarks=(*remarks, *lost),
     )
     count_ = content.grid[0]["comparisons"]
-    largest: dict[int, float] = {}
-    for row in compared:
-        largest[row["n"]] = max(largest.get(row["n"], 0.0), row["detectable"])
-    seen = words.listed([words("detectable_at", points=percent(d), n=n) for n, d in sorted(largest.items())])
+    by_size = [(n, [row for row in compared if row["n"] == n]) for n in sorted({n for n, _ in places})]
+    seen = words.listed(words("detectable_at", points=detectable(rows, words), n=n) for n, rows in by_size)
     yield Table(
         "differences",
         words("difference_table", baseline=base),

@@ -123,8 +123,6 @@ def _accuracy(content: Content, words: Words) -> Drawn:
     panels = _panels(sides)
     figure, axes = _figure([2.6] * len(panels), len(sides) + 1, share=True)
     base = [row for row in rows if row["baseline"] is None]
-    if {row["shots"] for row in base} == {0}:
-        base = [base[0] | {"shots": s} for s in shots]
     for ax, shown in zip(axes, panels, strict=True):
         lines = [(f"{content.baseline} ({words('baseline')})", base, {"color": INK, "marker": "x", "linestyle": ":"})]
         lines += [(side, [r for r in rows if r["arm"] == side], _style(sides.index(side))) for side in shown]
@@ -172,7 +170,7 @@ def _differences(content: Content, words: Words) -> Drawn:
             ax.plot([100 * row["delta"]], [place], symbol, color=colour, markerfacecolor=face)
             ticks.append((place, words.shots(row["shots"])))
             place += 1
-    ax.axvline(0, color=INK, linewidth=1)
+    ax.axvline(0, color=INK, linewidth=1, alpha=0.6)
     for y, side in heads:
         ax.annotate(side, (0, y), xycoords=("axes fraction", "data"), fontweight="bold", va="center")
     ax.set_yticks([y for y, _ in ticks], [text for _, text in ticks])
@@ -221,11 +219,11 @@ def _curves(content: Content, words: Words) -> Drawn:
     if not lines:
         return
     stages = list(dict.fromkeys(line["stage"] for line in lines))
-    names = list(dict.fromkeys(words.listed(line["labels"]) for line in lines))
+    names = list(dict.fromkeys(words.names(line["labels"]) for line in lines))
     figure, axes = _figure([1.5] * len(stages), len(names), columns=2)
     for line in lines:
         ax = axes[stages.index(line["stage"])][0 if line["metric"] == "held_out" else 1]
-        label = words.listed(line["labels"])
+        label = words.names(line["labels"])
         x, y = zip(*line["points"], strict=True)
         ax.plot(x, y, label=label, markevery=max(1, len(x) // 6), **_style(names.index(label)))
     for stage, row in zip(stages, axes, strict=True):

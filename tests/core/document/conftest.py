@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,12 @@ def registry(tmp_path: Path) -> Registry:
     return Registry(f"sqlite:///{tmp_path / 'r.db'}")
 
 
-@pytest.fixture
-def write(registry: Registry) -> Write:
+@pytest.fixture(scope="session")
+def write() -> Write:
     """Record a finished run: scores of (method, shots) by question, and what its stages say."""
 
     def write(
+        registry: Registry,
         id: str,
         scores: Scores,
         sizes: Sequence[int],
@@ -54,7 +56,7 @@ def write(registry: Registry) -> Write:
         arm: Mapping[str, Any] | None = None,
         note: str = "",
         status: str = "done",
-        questions: str = "q",
+        questions: str | Sequence[str] = "q",
         model: str = "qwen",
     ) -> str:
         recipe = {**RECIPE, "name": name or id, "seed": seed, "reward": {"name": reward}}
@@ -64,9 +66,10 @@ def write(registry: Registry) -> Write:
         )  # fmt: skip
         registry.begin_run(run)
         for (method, shots), values in scores.items():
+            ids = [f"{questions}{i}" for i in range(len(values))] if isinstance(questions, str) else questions
             rows = [
-                (i, Prediction(method, shots, f"{questions}{i}", f"{questions}{i}", (), "", "", float(v)))
-                for i, v in enumerate(values)
+                (i, Prediction(method, shots, q, q, (), "", "", float(v)))
+                for i, (q, v) in enumerate(zip(ids, values, strict=True))
             ]
             registry.record_cell_predictions(id, method, shots, rows, sizes)
         cost = {"cost": {"seconds": 2.0, "prompts": 10}}
@@ -84,9 +87,11 @@ SEEDS = (0, 1, 2, 3)
 GRADES = np.array([0, 0.3, 0.6, 1.0])
 
 
-@pytest.fixture
-def swept(registry: Registry, write: Write) -> Registry:
+@pytest.fixture(scope="session")
+def swept_file(tmp_path_factory: pytest.TempPathFactory, write: Write) -> Path:
     """A sweep of three rewards by four seeds: `mixed` is far above `separated`, `hard` differs by noise."""
+    file = tmp_path_factory.mktemp("swept") / "r.db"
+    registry = Registry(f"sqlite:///{file}")
     chance = np.random.default_rng(5)
     n = 60
     base = {shots: chance.choice(GRADES, n) for shots in (1, 2)}
@@ -101,10 +106,17 @@ def swept(registry: Registry, write: Write) -> Registry:
                 moved["rce", shots] = np.where(chance.random(n) < lift, 1.0, values)
             run = f"{reward}{seed}"
             write(
-                run, {**fixed, **moved}, [30, 60], seed, f"sw (reward={reward}, seed={seed})", reward, "sw",
+                registry, run, {**fixed, **moved}, [30, 60], seed, f"sw (reward={reward}, seed={seed})", reward, "sw",
                 {"reward": reward}, note="a small world",
             )  # fmt: skip
-    return registry
+    registry.close()
+    return file
+
+
+@pytest.fixture
+def swept(swept_file: Path, tmp_path: Path) -> Registry:
+    shutil.copy(swept_file, tmp_path / "r.db")
+    return Registry(f"sqlite:///{tmp_path / 'r.db'}")
 
 
 @pytest.fixture

@@ -48,14 +48,14 @@ def test_runs_made_by_hand_are_grouped_by_recipe_and_named_by_what_differs(regis
     scores = {("random", 1): [0, 1], ("rce", 1): [1, 1]}
     for reward in ("separated", "mixed"):
         for seed in (0, 1):
-            write(f"{reward}{seed}", scores, [2], seed, "demo", reward)
+            write(registry, f"{reward}{seed}", scores, [2], seed, "demo", reward)
     found = line_up(registry, ["separated0", "mixed0", "mixed1", "separated1"], "separated0:rce")
     assert [(c.label, len(c.runs)) for c in found.configurations] == [("reward=separated", 2), ("reward=mixed", 2)]
 
 
 def test_runs_of_a_sweep_that_have_not_finished_are_left_out_and_told(swept: Registry, write) -> None:  # type: ignore[no-untyped-def]
     arm = {"reward": "hard"}
-    write("hard4", {("rce", 1): [0, 1]}, [2], 4, "late", "hard", "sw", arm, status="failed")
+    write(swept, "hard4", {("rce", 1): [0, 1]}, [2], 4, "late", "hard", "sw", arm, status="failed")
     found = report_content(swept, ["sw"], "separated:rce")
     assert found.left_out == ["hard4"] and len(found.configurations[2]["runs"]) == 4
 
@@ -80,14 +80,14 @@ def test_what_is_not_there_is_one_line(
 
 
 def test_runs_without_a_common_question(registry: Registry, write) -> None:  # type: ignore[no-untyped-def]
-    write("a1", {("rce", 1): [0, 1, 1]}, [3], questions="x")
-    write("b1", {("rce", 1): [0, 1, 1]}, [3], reward="mixed", questions="y")
+    write(registry, "a1", {("rce", 1): [0, 1, 1]}, [3], questions="x")
+    write(registry, "b1", {("rce", 1): [0, 1, 1]}, [3], reward="mixed", questions="y")
     with pytest.raises(RegistryError, match="no question in common"):
         report_content(registry, ["a1", "b1"], "b1:rce")
 
 
 def test_two_recipes_of_one_arm_and_seed_are_refused(swept: Registry, write) -> None:  # type: ignore[no-untyped-def]
-    write("other", {("rce", 1): [0, 1]}, [2], 0, "again", "elsewise", "sw", {"reward": "hard"})
+    write(swept, "other", {("rce", 1): [0, 1]}, [2], 0, "again", "elsewise", "sw", {"reward": "hard"})
     with pytest.raises(RegistryError, match="hard0 and other are of one arm and one seed"):
         report_content(swept, ["sw"])
 
@@ -109,29 +109,32 @@ def test_the_grid_is_that_of_grid_rows_and_the_best_of_a_row_is_marked(swept: Re
 def test_ties_share_the_best_whatever_the_order_of_adding(registry: Registry, write) -> None:  # type: ignore[no-untyped-def]
     values = [0.1, 0.2, 0.3, 0.6]
     scores = {("random", 1): values, ("rce", 1): values[::-1], ("sft", 1): [0.0, 0.2, 0.3, 0.6]}
-    write("a1", scores, [4])
-    write("a2", {("zero_shot", 0): [1.0] * 4, **scores}, [4])
+    write(registry, "a1", scores, [4])
     assert [(r["arm"], r["best"]) for r in report_content(registry, ["a1"]).grid] == [
         ("random", True), ("sft", False), ("rce", True),
     ]  # fmt: skip
-    # A baseline without demonstrations stands in every row, also as its best.
-    found = report_content(registry, ["a2"], "zero_shot").grid
-    assert [(r["arm"], r["best"]) for r in found if r["best"]] == [("zero_shot", True)]
+
+
+def test_a_baseline_without_demonstrations_stands_in_every_row(registry: Registry, write) -> None:  # type: ignore[no-untyped-def]
+    scores = {("zero_shot", 0): [0, 1, 0, 1], ("rce", 1): [0, 1, 0, 0], ("rce", 2): [1, 1, 0, 1]}
+    write(registry, "a1", scores, [4])
+    assert [(r["arm"], r["shots"], r["best"]) for r in report_content(registry, ["a1"], "zero_shot").grid] == [
+        ("zero_shot", 1, True), ("zero_shot", 2, False), ("rce", 1, False), ("rce", 2, True),
+    ]  # fmt: skip
 
 
 def test_no_cell_is_best_where_not_all_answered_the_same(registry: Registry, write) -> None:  # type: ignore[no-untyped-def]
-    write("a1", {("rce", 1): [0, 1, 1, 1]}, [4])
-    write("b1", {("rce", 1): [1, 1, 1, 0]}, [4], reward="mixed")
-    write("c1", {("rce", 1): [1, 1]}, [2], reward="hard")
-    found = report_content(registry, ["a1", "b1", "c1"], "a1:rce")
-    at = {(row["arm"], row["n"]): row for row in found.grid}
-    assert at["c1", 2]["questions"] == 2 and at["b1", 4]["questions"] == 4
-    assert not any(row["best"] for row in found.grid if row["n"] == 2) or at["c1", 2]["best"]
+    write(registry, "a1", {("rce", 1): [0, 1, 1, 1]}, [2, 4])
+    write(registry, "b1", {("rce", 1): [1, 1, 1, 0]}, [2, 4], reward="mixed")
+    write(registry, "c1", {("rce", 1): [0, 1, 1, 0]}, [2, 4], reward="hard", questions=["q0", "q2", "q1", "q3"])
+    found = {(row["arm"], row["n"]): row for row in report_content(registry, ["a1", "b1", "c1"], "a1:rce").grid}
+    assert (found["b1", 2]["questions"], found["c1", 2]["questions"], found["c1", 2]["left_out"]) == (2, 1, 1)
+    assert {key for key, row in found.items() if row["best"]} == {("a1", 4), ("b1", 4)}
 
 
 def test_totals_by_hand(registry: Registry, write) -> None:  # type: ignore[no-untyped-def]
     base = {("random", s): [0.0, 0.5, 1.0, 0.5] for s in (1, 2)}
-    write("a1", {**base, ("rce", 1): [1.0, 0.5, 1.0, 0.5], ("rce", 2): [0.0, 0.5, 1.0, 0.0]}, [2, 4])
+    write(registry, "a1", {**base, ("rce", 1): [1.0, 0.5, 1.0, 0.5], ("rce", 2): [0.0, 0.5, 1.0, 0.0]}, [2, 4])
     # n = 2: 0.75 and 0.25 against 0.25; n = 4: 0.75 and 0.375 against 0.5.
     found = {(r["shots"], r["n"]): r for r in report_content(registry, ["a1"]).totals}
     assert set(found) == {(None, None), (1, None), (2, None), (None, 2), (None, 4)}
@@ -181,7 +184,7 @@ def test_a_published_table_is_exact(table: Registry) -> None:
 
 def test_own_runs_and_published_tables_keep_apart(table: Registry, write) -> None:  # type: ignore[no-untyped-def]
     chance = np.random.default_rng(0)
-    write("own", {(m, s): chance.choice([0.0, 1.0], 100) for m in ("random", "rce") for s in (1, 2)}, [100])
+    write(table, "own", {(m, s): chance.choice([0.0, 1.0], 100) for m in ("random", "rce") for s in (1, 2)}, [100])
     found = report_content(table, ["own", "paper"], "own:random")
     assert found.own == ["own · rce"] and len(found.published) == 3
     assert {row["arm"] for row in found.grid} == {"own · random", "own · rce"}
