@@ -55,8 +55,8 @@ def learn_online(
     """Go on from the policy in `start`; `measured` are the candidates known so far, which cost nothing again.
 
     A prompt counts against the budget whether or not the measurement store knew its answer, so that a resumed run
-    ends as an unbroken one. Questions of one round come in a seeded order; those that the budget no longer reaches
-    keep what they have. Writes all candidates measured, the curve and the policy of the last round.
+    ends as an unbroken one. Where the budget does not reach all, every question has its first new proposal measured
+    before any has its second. Writes all candidates measured, the curve and the policy of the last round.
     """
     policy = school.start(start, list(measured))
     known = {q: {c.demonstrations: c for c in group} for q, group in measured.items()}
@@ -76,7 +76,7 @@ def learn_online(
         result = fit_candidates(policy, school, groups, reward, one_round, None, f"online round {number}")
         curve += _numbered(result.curve, len(curve))
         rounds.append({"round": number, "new_candidates": len(new), "best_epoch": result.best_epoch})
-        if left is not None and spent >= (settings.budget or 0):
+        if settings.budget is not None and spent >= settings.budget:
             break
     write_groups(out / CANDIDATES, {q: list(found.values()) for q, found in known.items()})
     facts: dict[str, Any] = {"prompts": spent, "rounds": rounds}

@@ -207,6 +207,9 @@ class _Job:
                 states[stage] = "imported"
                 self._record_stage(stage, "done", 0.0, self.at(stage), reused=True)
             elif stage == "evaluate":
+                # The recipe, and so the run, may name files whose content has changed since: its cells are then stale.
+                if self.registry.evaluated_as(self.run_id) not in (None, self.parts.fingerprints[stage]):
+                    self.registry.forget_evaluation(self.run_id)
                 states[stage] = self._timed(stage, None, self._evaluate)
             elif self.folder(stage).done:
                 states[stage] = "reused"

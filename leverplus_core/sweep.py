@@ -75,7 +75,6 @@ class Sweep:
         seeds: int,
         overrides: Sequence[str] = (),
         name: str | None = None,
-        parts: Mapping[str, str] | None = None,
     ) -> Sweep:
         """Validate every combination before any of them runs. Raises RecipeError as `Recipe.load`, for an axis given
         twice, and where two combinations are the same experiment."""
@@ -84,7 +83,7 @@ class Sweep:
             raise RecipeError(f"--over names {next(k for k in keys if keys.count(k) > 1)} twice.", "Give it once.")
         if "seed" in keys:
             raise RecipeError("--over seed: seeds repeat an arm, they are none.", "Use --seeds N.")
-        base = Recipe.load(source, overrides, parts)
+        base = Recipe.load(source, overrides)
         title, first = name or f"{base.name}-sweep", base.seed
         runs: list[Combination] = []
         seen: dict[str, Mapping[str, str]] = {}
@@ -93,9 +92,7 @@ class Sweep:
                 arm = dict(zip(keys, values, strict=True))
                 replaced = {key: value for key, value in arm.items() if key in PARTS}
                 settings = [f"{key}={value}" for key, value in arm.items() if key not in (RECIPE, *replaced)]
-                recipe = Recipe.load(
-                    arm.get(RECIPE, source), [*overrides, *settings, f"seed={seed}"], {**(parts or {}), **replaced}
-                )
+                recipe = Recipe.load(arm.get(RECIPE, source), [*overrides, *settings, f"seed={seed}"], replaced)
                 label = ", ".join((*(f"{key}={value}" for key, value in arm.items()), f"seed={seed}"))
                 other = seen.setdefault(recipe.fingerprint(), arm)
                 if other is not arm:
@@ -118,16 +115,21 @@ def run_sweep(
     shown = progress or Silent()
     known = catalogue or Catalogue.load()
     built: dict[str, Part] = {}
-    for combination in sweep.runs:  # a part that cannot be built is told before any other is asked anything
-        compose(combination.recipe, Workspace(work), known, built=built)
+    # A part that cannot be built is told before any other is asked anything.
+    parts = [compose(combination.recipe, Workspace(work), known, built=built) for combination in sweep.runs]
     done = {row["id"]: row for row in registry.runs() if row["status"] == "done"}
     ids = []
     with shown.task(f"sweep {sweep.name}", len(sweep.runs)) as task:
-        for combination in sweep.runs:
+        for combination, composition in zip(sweep.runs, parts, strict=True):
             run_id = combination.recipe.fingerprint()[:12]
             membership = Membership(sweep.name, combination.arm)
             before = done.get(run_id)
-            if before is None or (before["sweep"], before["arm"]) != (sweep.name, combination.arm):
+            stands = (
+                before is not None
+                and (before["sweep"], before["arm"]) == (sweep.name, combination.arm)
+                and registry.evaluated_as(run_id) == composition.fingerprints["evaluate"]
+            )
+            if not stands:
                 try:
                     run(
                         combination.recipe,

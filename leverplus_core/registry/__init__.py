@@ -182,6 +182,19 @@ class Registry:
         with self._write() as c:
             _replace(c, tables.curves, points, run_id=run_id, stage=stage)
 
+    def evaluated_as(self, run_id: str) -> str | None:
+        """The fingerprint of the evaluation that the run's cells are from; None where there was none."""
+        t = tables.stages.c
+        with self._read() as c:
+            found = c.execute(select(t.fingerprint).where(t.run_id == run_id, t.name == "evaluate")).scalar()
+        return None if found is None else str(found)
+
+    def forget_evaluation(self, run_id: str) -> None:
+        """Remove the run's cells and predictions: what they were made from is another now."""
+        with self._write() as c:
+            _replace(c, tables.cells, [], run_id=run_id)
+            _replace(c, tables.predictions, [], run_id=run_id)
+
     def record_chosen_on(self, run_id: str, stage: str, question_ids: Iterable[str]) -> None:
         """The questions that chose the epoch of the policy of `stage`, in place of what was recorded before."""
         rows = [{"run_id": run_id, "stage": stage, "question_id": q} for q in sorted(set(question_ids))]

@@ -65,7 +65,7 @@ def sweep_table(rows: Sequence[Row]) -> RenderableType:
         if rows[0]["comparisons"] == 0
         else [
             f"accuracy in %, difference to the first arm in points; n = {n}",
-            *family_remarks(rows[0]["comparisons"]),
+            *family_remarks(rows[0]["comparisons"])[1:],
         ]
     )
     return Group(*parts, *(Text(line, style="dim") for line in remarks))

@@ -206,7 +206,6 @@ def test_evaluation_questions_among_those_trained_on_are_refused_by_name(
     registry = Registry(url)
     run_id = run(small(), registry, work).run_id
     asked = registry.predictions(run_id, "rce", 1)[0][1].question_id
-    registry.sql(f"SELECT question_id FROM chosen_on WHERE run_id = '{run_id}'")
     assert registry.chosen_on(run_id) and asked not in registry.chosen_on(run_id)
     # As if the epoch had been picked on a question that is then asked.
     policies = (work / "stages").glob("rce-*/selector.json")
@@ -248,3 +247,26 @@ def test_verify_finds_what_was_changed_behind_the_registry_s_back(finished: tupl
     changed = {("accuracy", "rce", 1), ("prediction", "rce", 1), ("answer", "rce", 1)}
     assert kinds >= changed | {(f"cell n={n}", "oracle", 2) for n in (10, 20)} | {("cell n=10", "rce", 1)}
     assert {(method, shots) for _, method, shots in kinds} == {("rce", 1), ("oracle", 2)}
+
+
+def test_an_evaluation_of_what_has_changed_since_is_not_taken_for_the_present_one(
+    finished: tuple[Path, str], small: Small
+) -> None:
+    """The recipe, and with it the run, stays the same where only the content of a file that it names changes."""
+    import shutil
+    import sqlite3
+
+    folder, run_id = finished
+    shutil.copy(folder / "r.db", folder / "stale.db")
+    url = f"sqlite:///{folder}/stale.db"
+    before = Registry(f"sqlite:///{folder}/r.db").predictions(run_id, "rce", 1)
+    with sqlite3.connect(folder / "stale.db") as db:
+        db.execute("UPDATE predictions SET accuracy = 1 - accuracy WHERE method = 'rce'")
+    run(small(), url, folder / "work")
+    assert Registry(url).predictions(run_id, "rce", 1) != before  # finished as far as anybody can tell
+    with sqlite3.connect(folder / "stale.db") as db:
+        db.execute("UPDATE stages SET fingerprint = 'of other data' WHERE name = 'evaluate'")
+    run(small(), url, folder / "work")
+    registry = Registry(url)
+    assert registry.predictions(run_id, "rce", 1) == before
+    assert registry.cells([run_id]) == Registry(f"sqlite:///{folder}/r.db").cells([run_id])

@@ -299,6 +299,14 @@ def test_it_learns_when_to_stop(kind: Any) -> None:
     assert right >= 0.75, (right, lengths)  # always one, or always two, would be half right
 
 
+@pytest.mark.parametrize("policy", [small(stop=True), small("gate", stop=True), lever_lm(stop=True)])
+def test_what_stopping_learns_does_not_reach_the_choices(policy: Policy) -> None:
+    policy.zero_grad()
+    policy.step_log_probs(batch(), all_sequences(3, 5, 2))[1].sum().backward()  # type: ignore[no-untyped-call]
+    moved = {name for name, p in policy.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
+    assert moved and all(name.startswith("enough.") for name in moved)
+
+
 def test_a_selector_that_cannot_stop_says_so() -> None:
     with pytest.raises(DataError, match="no learned stop"):
         small().adaptive(batch(), 2, 1)
