@@ -18,7 +18,7 @@ from leverplus_core.parts import Split
 from leverplus_datasets import vqa_json
 from leverplus_datasets.reading import read_text
 
-TRAIN, VALIDATION, SEED = 1500, 500, 20_251_213
+TRAIN, VALIDATION, SEED = 4000, 1000, 20_251_213
 OUT = Path(vqa_json.__file__).parent / "okvqa_slice"
 
 

@@ -301,7 +301,7 @@ def test_the_shipped_slice_of_okvqa() -> None:
     dataset = VqaJson(folder="okvqa-slice")
     check_dataset(dataset)
     train, validation = dataset.questions("train"), dataset.questions("validation")
-    assert (len(train), len(validation), len(dataset.demonstrations())) == (1500, 500, 1500)
+    assert (len(train), len(validation), len(dataset.demonstrations())) == (4000, 1000, 4000)
     assert not {q.image.id for q in train} & {q.image.id for q in validation}
     assert all(q.image.caption and len(q.answers) == 10 for q in (*train, *validation))
     # Five people's answers, doubled.
