@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from leverplus_models import kernels
 from leverplus_models.kernels import Kernels
@@ -45,6 +45,42 @@ def test_bfloat16_is_as_near_to_float32_as_the_model_s_own() -> None:
     with Kernels(model).lent():
         lent = model(IDS).logits.float().log_softmax(-1)
     assert (lent - exact).abs().mean() <= 1.2 * (own - exact).abs().mean()
+
+
+def _tower(dtype: torch.dtype) -> Any:
+    """Qwen2.5-VL with a tower of three windowed blocks and one that sees the whole picture."""
+    torch.manual_seed(0)
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "num_key_value_heads": 2, "vocab_size": 50,
+        },
+        vision_config={
+            "hidden_size": 64, "intermediate_size": 96, "depth": 4, "num_heads": 2, "out_hidden_size": 64,
+            "fullatt_block_indexes": [3],
+        },
+    )  # fmt: skip
+    return Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation="sdpa").eval().to(dtype)
+
+
+GRIDS = torch.tensor([(1, 10, 14), (1, 10, 14), (1, 4, 6), (1, 8, 8)])
+"""Windows are of 8 x 8 patches: cut at the right, at the bottom, at both, and whole."""
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.06)])
+def test_the_vision_tower_is_the_model_s_own(dtype: torch.dtype, tolerance: float) -> None:
+    model = _tower(dtype)
+    pixels = torch.randn(int(GRIDS.prod(1).sum()), 1176, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+    def features() -> torch.Tensor:
+        return torch.cat(list(model.get_image_features(pixels, GRIDS).pooler_output)).float()
+
+    expected = features()
+    with Kernels(model).lent():
+        assert "forward" in vars(model.model.visual.blocks[0].attn)
+        found = features()
+    assert torch.allclose(found, expected, atol=tolerance * expected.abs().max())
 
 
 @torch.inference_mode()

@@ -62,8 +62,8 @@ class Engine:
         # A checkpoint may carry a repetition penalty or sampling settings: the recipe's decoding alone decides.
         model.generation_config = _generation(eos_token_id=self.eos, pad_token_id=pad_id)
         self.packs = fits(model)
-        self._kernels = Kernels(model)
-        self._logits: Logits = "last layer" if self._kernels.read_alone else "answers"
+        self.kernels = Kernels(model)
+        self._logits: Logits = "last layer" if self.kernels.read_alone else "answers"
         if not settings.answer_logits:
             self._logits = "everywhere"
         text = model.config.get_text_config()
@@ -78,7 +78,7 @@ class Engine:
         """Sum of the log-probabilities, in float32, of the tokens `answers[i]` after `rows[i]`."""
         # The last answer token is predicted, never read.
         whole = [row.extended(answer[:-1]) for row, answer in zip(rows, answers, strict=True)]
-        with self._kernels.lent():
+        with self.kernels.lent():
             picked = (self._packed_logprob if self.packs else self._padded_logprob)(whole, answers)
         return [AnswerLogprob(float(sum(tokens)), len(tokens)) for tokens in picked]
 
@@ -91,7 +91,7 @@ class Engine:
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
         asked = sorted(first.values())
         greedy = self.packs and decoding.num_beams == 1
-        with self._kernels.lent():
+        with self.kernels.lent():
             new = (self._packed_greedy if greedy else self._padded_generate)([rows[i] for i in asked], decoding)
         found = dict(zip(asked, new, strict=True))
         return [found[first[key]] for key in keys]

@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -43,6 +45,10 @@ class Kernels:
             name = type(module).__name__
             if hasattr(module, "variance_epsilon") and name.endswith("RMSNorm"):
                 self._faster.append((module, _norm(module)))
+            elif name == "Qwen2_5_VisionPatchEmbed":
+                self._faster.append((module, _patches(module)))
+            elif name == "Qwen2_5_VLVisionAttention" and module.config._attn_implementation == "sdpa":
+                self._faster.append((module, _vision_attention(module)))
             elif name in ROTARY:
                 self._faster.append((module, _rotary_attention(module)))
             elif _gated(module):
@@ -77,6 +83,48 @@ def _norm(module: Any) -> Callable[[Tensor], Tensor]:
         return scaled.to(x.dtype).mul_(module.weight)
 
     return forward
+
+
+def _patches(module: Any) -> Callable[[Tensor], Tensor]:
+    """A convolution whose stride is its kernel sees each patch once: it is a matrix product."""
+
+    def forward(x: Tensor) -> Tensor:
+        weight = module.proj.weight.flatten(1)
+        return F.linear(x.view(-1, weight.shape[1]).to(weight.dtype), weight, module.proj.bias)
+
+    return forward
+
+
+def _vision_attention(module: Any) -> Callable[..., Tensor]:
+    """Windows of one length share a call of the stock attention, which takes them one by one."""
+
+    def forward(
+        hidden_states: Tensor, cu_seqlens: Tensor, position_embeddings: tuple[Tensor, Tensor], **unused: Any
+    ) -> Tensor:
+        count, heads = len(hidden_states), module.num_heads
+        qkv = module.qkv(hidden_states).view(count, 3, heads, -1)
+        cos, sin = (angles[:, None, None] for angles in position_embeddings)
+        turned = _turned(qkv[:, :2].float(), cos, sin).to(qkv.dtype)  # (N, 2, H, W)
+        parts = turned[:, 0], turned[:, 1], qkv[:, 2]
+        out = qkv.new_empty(count, heads, qkv.shape[-1])
+        for length, rows in _windows(tuple(cu_seqlens.tolist())):
+            where = rows.to(out.device)
+            query, key, value = (x[where].view(-1, length, *x.shape[1:]).transpose(1, 2) for x in parts)
+            found = F.scaled_dot_product_attention(query, key, value, scale=module.scaling)  # (B, H, L, W)
+            out[where] = found.transpose(1, 2).reshape(-1, *out.shape[1:])
+        projected: Tensor = module.proj(out.view(count, -1))
+        return projected
+
+    return forward
+
+
+@lru_cache(maxsize=64)
+def _windows(borders: tuple[int, ...]) -> list[tuple[int, Tensor]]:
+    """The rows of all windows of each length; `borders` are where windows begin and end."""
+    by_length: dict[int, list[int]] = {}
+    for first, end in pairwise(borders):
+        by_length.setdefault(end - first, []).extend(range(first, end))
+    return [(length, torch.tensor(rows)) for length, rows in by_length.items()]
 
 
 def _rotary_attention(module: Any) -> Callable[..., Any]:

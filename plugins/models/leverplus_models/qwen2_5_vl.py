@@ -91,7 +91,8 @@ class Qwen25Vl(Vlm):
         keys = [self._pictures.see(_path(image)).key for image in images]
         for start in range(0, len(keys), IMAGES_AT_ONCE):
             part = keys[start : start + IMAGES_AT_ONCE]
-            features = self._pictures.features(part, keys[start + IMAGES_AT_ONCE : start + 2 * IMAGES_AT_ONCE])
+            with self._engine.kernels.lent():
+                features = self._pictures.features(part, keys[start + IMAGES_AT_ONCE : start + 2 * IMAGES_AT_ONCE])
             rows += [features[key].float().mean(0) for key in part]
         return _unit(rows, self._model)
 
