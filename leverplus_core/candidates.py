@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from leverplus_core.policy import Batch, Policy
+from leverplus_core.prompt import Order
 from leverplus_core.seeding import derive, rng
 
 Positions = tuple[int, ...]
@@ -32,9 +33,17 @@ class CandidateSettings(BaseModel):
 
 @torch.no_grad()
 def propose(
-    policy: Policy, batch: Batch, question_ids: Sequence[str], settings: CandidateSettings, seed: int
+    policy: Policy,
+    batch: Batch,
+    question_ids: Sequence[str],
+    settings: CandidateSettings,
+    seed: int,
+    order: Order = "right",
 ) -> list[list[tuple[Positions, str]]]:
-    """For each question of the batch, (positions in its pool, source), without repeats, in a fixed order."""
+    """For each question of the batch, (positions in its pool, source), without repeats, in a fixed order.
+
+    `order` is the prompt's: runs of the most similar have the nearest next to the question.
+    """
     policy.eval()
     proposed: list[dict[Positions, str]] = [{} for _ in question_ids]
     similarity = batch.similarity.sum(-1)  # (B, K)
@@ -58,7 +67,8 @@ def propose(
         ranked = similarity.argsort(dim=1, descending=True, stable=True).tolist()
         for row, question_id in enumerate(question_ids):
             pool = sizes[row]
-            windows = [ranked[row][i : i + shots][::-1] for i in range(min(settings.retrieval, pool - shots + 1))]
+            starts = range(min(settings.retrieval, pool - shots + 1))
+            windows = [_beside_question(ranked[row][i : i + shots], order) for i in starts]
             _add(proposed[row : row + 1], [windows], "retrieval")
             chance = rng(seed, "random", question_id, shots)
             draws = [chance.permutation(pool)[:shots].tolist() for _ in range(settings.random)]
@@ -72,6 +82,11 @@ def _add(proposed: list[dict[Positions, str]], positions: Sequence[Sequence[Sequ
             found.setdefault(tuple(int(p) for p in sequence), source)
 
 
-def nearest(similarity: np.ndarray, shots: int) -> Positions:
-    """The `shots` most similar of a pool (K,), the nearest last: next to the question."""
-    return tuple(int(i) for i in np.argsort(-similarity, kind="stable")[:shots][::-1])
+def nearest(similarity: np.ndarray, shots: int, order: Order = "right") -> Positions:
+    """The `shots` most similar of a pool (K,), in the order that puts the nearest next to the question."""
+    return tuple(_beside_question([int(i) for i in np.argsort(-similarity, kind="stable")[:shots]], order))
+
+
+def _beside_question(ranked: list[int], order: Order) -> list[int]:
+    """Positions, nearest first, in the order of choice: with `left`, the first choice stands next to the question."""
+    return ranked if order == "left" else ranked[::-1]

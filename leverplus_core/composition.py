@@ -126,7 +126,10 @@ class Composition:
             model: object = None
         else:
             needs_model = self.identity("model") if self.encoder.needs_vlm else None
-            stage("encode", self.identity("dataset"), self.identity("encoder"), needs_model)
+            states: list[object] = []
+            if (shots := self.encoder.states) is not None:
+                states = [shots, self.identity("model"), r.task, plain(r.prompt), r.data_seed]
+            stage("encode", self.identity("dataset"), self.identity("encoder"), needs_model, *states)
             features = of["encode"] if self.sampler.needs_features() else None
             stage("pool", self.identity("dataset"), self.identity("sampler"), features, r.data_seed)
             model = [self.identity("model"), r.task, plain(r.prompt)]

@@ -92,7 +92,7 @@ def choose(
                 int(i) for i in rng(seed, "random method", question.id).permutation(len(bench.pools[question.id]))[:n]
             ]
         similarity = bench.text_similarity if method == "text_knn" else bench.image_similarity
-        return nearest(similarity[question.id], n)
+        return nearest(similarity[question.id], n, scorer.prompt.order)
 
     chosen: dict[int, list[Ids]] = {}
     for n in shots:

@@ -19,6 +19,7 @@ from leverplus_core.groups import CANDIDATES, Groups, write_groups
 from leverplus_core.learning import CHOSEN_ON, Loss, School, fit_candidates, save_trained
 from leverplus_core.parts import Reward
 from leverplus_core.policy import Policy
+from leverplus_core.prompt import Order
 from leverplus_core.records import Candidate, Question
 from leverplus_core.scoring import Scorer
 from leverplus_core.seeding import derive
@@ -65,7 +66,7 @@ def learn_online(
     rounds: list[dict[str, int]] = []
     for number in range(1, settings.rounds + 1):
         left = None if settings.budget is None else settings.budget - spent
-        proposed = _proposals(policy, school, list(measured), settings.candidates, number)
+        proposed = _proposals(policy, school, list(measured), settings.candidates, number, scorer.prompt.order)
         new = _affordable(proposed, known, left)
         rows = [(questions[q], sequence, source) for q, sequence, source in new]
         for candidate in scorer.candidates(rows):
@@ -86,13 +87,13 @@ def learn_online(
 
 
 def _proposals(
-    policy: Policy, school: School, ids: Sequence[str], settings: CandidateSettings, number: int
+    policy: Policy, school: School, ids: Sequence[str], settings: CandidateSettings, number: int, order: Order
 ) -> dict[str, list[tuple[tuple[str, ...], str]]]:
     found: dict[str, list[tuple[tuple[str, ...], str]]] = {}
     for start in range(0, len(ids), 256):
         part = ids[start : start + 256]
         rows: list[list[tuple[Positions, str]]] = propose(
-            policy, school.table.batch(part), part, settings, derive(school.seed, "online", number)
+            policy, school.table.batch(part), part, settings, derive(school.seed, "online", number), order
         )
         for question_id, sequences in zip(part, rows, strict=True):
             pool = school.table.pool_ids[question_id]

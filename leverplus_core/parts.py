@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from leverplus_core.errors import DataError, PluginError
 from leverplus_core.records import AnswerLogprob, Candidate, Decoding, Demonstration, Image, Prompt, Question
@@ -89,6 +89,10 @@ class Vlm(Part):
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
         """The raw text that follows each prompt, special tokens removed."""
 
+    def states(self, prompts: Sequence[Prompt]) -> Floats:
+        """(N, D) what the model's output layer reads where the answer to each prompt begins, for `Encoder.states`."""
+        raise PluginError(f"model {type(self).__name__} shows no states.", "Leave encoder.states out.")
+
     def use_cache_folder(self, folder: Path) -> None:
         """Called once, before the first prompt: where a model may keep what it computes, for this run and others."""
 
@@ -121,6 +125,12 @@ class Encoder(Part):
 
     needs_vlm: ClassVar[bool] = False
 
+    states: int | None = Field(
+        None,
+        ge=0,
+        description="add the VLM's own state as it begins to answer, after so many demonstrations, the same for all",
+    )
+
     @abstractmethod
     def images(self, images: Sequence[Image], vlm: Vlm | None = None) -> Floats:
         """(N, D_image)"""
@@ -134,12 +144,13 @@ class Encoder(Part):
 class Features:
     """Encoded rows, aligned with their questions or demonstrations: image (N, Di), text (N, Dt), unit rows.
 
-    `answer` (N, Dt) is there for demonstrations only.
+    `answer` (N, Dt) is there for demonstrations only, `state` (N, Ds) where the encoder's `states` asks for it.
     """
 
     image: Floats
     text: Floats
     answer: Floats | None = None
+    state: Floats | None = None
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,9 @@ class _Job:
         seed, data_seed = self.recipe.seed, self.recipe.data_seed
         scoring, training = self.recipe.scoring, self.recipe.training
         return {
-            "encode": lambda out: stages.encode(out, parts.dataset, parts.encoder, parts.vlm, progress),
+            "encode": lambda out: stages.encode(
+                out, parts.dataset, parts.encoder, parts.vlm, progress, self.recipe.prompt, data_seed
+            ),
             "pool": lambda out: stages.pool(out, parts.dataset, parts.sampler, self.features, data_seed, progress),
             "beams": lambda out: stages.beams(
                 out, parts.dataset, self.pools, self.scorer, scoring.beams, scoring.questions, data_seed

@@ -19,25 +19,31 @@ from leverplus_core.errors import DataError
 from leverplus_core.parts import Part
 
 SIMILARITIES = 2  # image, text
+LIKENESSES = 7
+"""Image with image, text with text, text with answer, image with answer, image with text, text with image, state with
+state: of the question with the demonstration's."""
 
 
 @dataclass(frozen=True)
 class Batch:
     """Questions with their pools.
 
-    `query` [image; question], `candidates` [image; question; answer], `similarity` cosines of image and of text between
-    the question and each candidate; `pool_mask` is False where a shorter pool is padded (None: all pools are full).
+    `query` [image; question; state], `candidates` [image; question; state; answer], `similarity` cosines of image and
+    of text between the question and each candidate; `pool_mask` is False where a shorter pool is padded (None: all
+    pools are full). The state is `state_width` columns of the model's own, 0 where the recipe has none.
     """
 
     query: Tensor  # (B, Dq)
     candidates: Tensor  # (B, K, Dc)
     similarity: Tensor  # (B, K, S)
     pool_mask: Tensor | None = None  # (B, K) bool
+    state_width: int = 0
 
     def rows(self, start: int, stop: int) -> Batch:
         """Questions `start` to `stop`."""
         mask = None if self.pool_mask is None else self.pool_mask[start:stop]
-        return Batch(self.query[start:stop], self.candidates[start:stop], self.similarity[start:stop], mask)
+        rows = (self.query[start:stop], self.candidates[start:stop], self.similarity[start:stop])
+        return Batch(*rows, mask, self.state_width)
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Policy(nn.Module):
         if query_width > candidate_width:
             raise DataError(
                 f"selector: query rows have {query_width} columns, candidate rows {candidate_width}.",
-                "A candidate row is [image; question; answer], a query row its first two.",
+                "A candidate row is [image; question; state; answer], a query row all but the answer.",
             )
         self.selector, self.stops = selector, stops
         self.query_width, self.candidate_width = query_width, candidate_width
@@ -101,14 +107,18 @@ class Policy(nn.Module):
 
     def standardised(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(B, Dq), (B, K, Dc) as the selector was fitted to see them. Raises DataError for another width."""
+        self.check_widths(batch)
+        query = (batch.query - self.query_mean) / self.query_std
+        return query, (batch.candidates - self.candidate_mean) / self.candidate_std
+
+    def check_widths(self, batch: Batch) -> None:
+        """Raises DataError for rows of another width than the selector was made for."""
         if batch.query.shape[-1] != self.query_width or batch.candidates.shape[-1] != self.candidate_width:
             raise DataError(
                 f"features have {batch.query.shape[-1]} and {batch.candidates.shape[-1]} columns, "
                 f"the selector was made for {self.query_width} and {self.candidate_width}.",
                 "Use the encoder that it was trained with.",
             )
-        query = (batch.query - self.query_mean) / self.query_std
-        return query, (batch.candidates - self.candidate_mean) / self.candidate_std
 
     def step_log_probs(self, batch: Batch, sequences: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities of `sequences` (B, C, T), pool positions, by teacher forcing: of each choice (B, C, T), and
@@ -265,6 +275,23 @@ def similarity_within_pool(similarity: Tensor, mask: Tensor | None) -> Tensor:
     centred = (similarity - (similarity * real).sum(1, keepdim=True) / n) * real
     deviation = ((centred**2).sum(1, keepdim=True) / n).sqrt()
     return centred / deviation.clamp_min(1e-4)
+
+
+def likenesses(batch: Batch) -> Tensor:
+    """(B, K, LIKENESSES) cosines; 0 of image and text with each other where they are not of one width, and so of no one
+    encoder, and of states where there are none."""
+    answers = batch.candidates.shape[-1] - batch.query.shape[-1]  # as wide as a text
+    states = batch.state_width
+    widths = (batch.query.shape[-1] - answers - states, answers, states)
+    image, text, state = (part[:, None] for part in batch.query.split(widths, dim=-1))  # (B, 1, D)
+    its_image, its_text, its_state, answer = batch.candidates.split((*widths, answers), dim=-1)  # (B, K, D)
+    one_space = widths[0] == widths[1]
+    nothing = batch.candidates.new_zeros(batch.candidates.shape[:2])
+    pairs = [
+        (image, its_image, True), (text, its_text, True), (text, answer, True), (image, answer, one_space),
+        (image, its_text, one_space), (text, its_image, one_space), (state, its_state, True),
+    ]  # fmt: skip
+    return torch.stack([(a * b).sum(-1) if fits else nothing for a, b, fits in pairs], dim=-1)
 
 
 def rows_at(rows: Tensor, index: Tensor) -> Tensor:

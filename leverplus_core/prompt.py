@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from leverplus_core.records import Demonstration, Image, Prompt, Question, Turn
 
+Order = Literal["left", "right"]
+
 
 class PromptSettings(BaseModel):
     """How a prompt is laid out.
@@ -25,7 +27,7 @@ class PromptSettings(BaseModel):
 
     system: str = "In conversations, people ask questions about images. Answer each question with one or a few words."
     template: Literal["one_turn", "turns"] = "one_turn"
-    order: Literal["left", "right"] = "right"
+    order: Order = "right"
     question: str = Field("Question:{question} Short answer:", description="must hold {question}")
     separator: str = Field("", description="text after each demonstration of one_turn")
     stop: tuple[str, ...] = Field(("Question", "Answer", "Short", ", "), description="an answer is cut at the first")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,7 +37,8 @@ from leverplus_core.mining import MiningSettings
 from leverplus_core.parts import Balancer, Bank, Dataset, Encoder, Features, Floats, Query, Sampler, Split, Vlm
 from leverplus_core.policy import Policy
 from leverplus_core.progress import Progress
-from leverplus_core.records import Candidate, Demonstration, Question
+from leverplus_core.prompt import PromptSettings, build_prompt
+from leverplus_core.records import Candidate, Demonstration, Prompt, Question
 from leverplus_core.records import Sequence as Kept
 from leverplus_core.scoring import BeamSettings, Scorer, beam_search
 from leverplus_core.seeding import rng
@@ -73,8 +75,11 @@ class EncodedData:
         try:
             with np.load(folder / "features.npz", allow_pickle=False) as z:
                 arrays = {name: z[name] for name in z.files}
-            bank = Features(arrays["bank_image"], arrays["bank_text"], arrays["bank_answer"])
-            questions = {split: Features(arrays[f"{split}_image"], arrays[f"{split}_text"]) for split in SPLITS}
+            bank = Features(arrays["bank_image"], arrays["bank_text"], arrays["bank_answer"], arrays.get("bank_state"))
+            questions = {
+                split: Features(arrays[f"{split}_image"], arrays[f"{split}_text"], None, arrays.get(f"{split}_state"))
+                for split in SPLITS
+            }
         except (OSError, ValueError, KeyError, EOFError) as e:
             raise DataError(f"{folder / 'features.npz'} cannot be read: {e}.", f"Delete {folder} and run again.") from e
         return cls(bank, questions)
@@ -82,7 +87,7 @@ class EncodedData:
     def table(self, dataset: Dataset, pools: Pools) -> SelectorTable:
         """What the selector sees of every question of both splits."""
         rows = {
-            question.id: (features.image[i], features.text[i])
+            question.id: [f[i] for f in (features.image, features.text, features.state) if f is not None]
             for split, features in self.questions.items()
             for i, question in enumerate(dataset.questions(split))
         }
@@ -93,8 +98,16 @@ ENCODED_AT_ONCE = 512
 """Rows between two steps of the progress bar; an encoder's rows do not depend on it."""
 
 
-def encode(out: Path, dataset: Dataset, encoder: Encoder, vlm: Vlm, progress: Progress) -> dict[str, Any]:
-    """Encode every distinct image and text once."""
+def encode(
+    out: Path,
+    dataset: Dataset,
+    encoder: Encoder,
+    vlm: Vlm,
+    progress: Progress,
+    prompt: PromptSettings,
+    seed: int,
+) -> dict[str, Any]:
+    """Encode every distinct image and text once, and, where the encoder's `states` says so, every question's state."""
     bank = dataset.demonstrations()
     splits = {split: dataset.questions(split) for split in SPLITS}
     if not bank or not all(splits.values()):
@@ -116,6 +129,16 @@ def encode(out: Path, dataset: Dataset, encoder: Encoder, vlm: Vlm, progress: Pr
     for split, questions in splits.items():
         arrays[f"{split}_image"] = image_rows[[image_at[q.image] for q in questions]]
         arrays[f"{split}_text"] = text_rows[[text_at[q.text] for q in questions]]
+    facts = {}
+    if encoder.states is not None:
+        asked = {(row.image, row.text): row for row in everything}
+        state_at = {key: i for i, key in enumerate(asked)}
+        own = {"bank": [state_at[d.image, d.text] for d in bank]}
+        own |= {split: [state_at[q.image, q.text] for q in questions] for split, questions in splits.items()}
+        state_rows = _states(list(asked.values()), bank, encoder.states, vlm, progress, prompt, seed)
+        state_rows = _standing_out(state_rows, own["bank"])
+        arrays |= {f"{name}_state": state_rows[rows] for name, rows in own.items()}
+        facts = {"states": len(asked), "state_width": state_rows.shape[1]}
     buffer = BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     write_bytes(out / "features.npz", buffer.getvalue())
@@ -124,7 +147,39 @@ def encode(out: Path, dataset: Dataset, encoder: Encoder, vlm: Vlm, progress: Pr
         "texts": len(texts),
         "image_width": image_rows.shape[1],
         "text_width": text_rows.shape[1],
+        **facts,
     }
+
+
+def _states(
+    rows: Sequence[Demonstration | Question],
+    bank: Sequence[Demonstration],
+    shots: int,
+    vlm: Vlm,
+    progress: Progress,
+    prompt: PromptSettings,
+    seed: int,
+) -> Floats:
+    """(N, Ds) the VLM's state as it begins to answer each question after the same `shots` demonstrations, which show it
+    what an answer looks like. One that shows the question's own image is passed over for the next of a seeded order."""
+    order = [bank[i] for i in rng(seed, "demonstrations of states").permutation(len(bank))]
+
+    def asks(row: Demonstration | Question) -> Prompt:
+        shown = list(islice((d for d in order if d.image.id != row.image.id), shots))
+        return build_prompt(shown, Question(row.id, row.text, row.image, ()), prompt)
+
+    return _encoded([asks(row) for row in rows], vlm.states, "state", progress)
+
+
+def _standing_out(rows: Floats, bank: Sequence[int]) -> Floats:
+    """Unit rows of what sets each state apart: in deviations from the mean of the demonstrations' (rows `bank`).
+
+    A model's states share a few large directions, which make all of them alike (Ethayarajh, EMNLP 2019,
+    arXiv:1909.00512).
+    """
+    mean, deviation = rows[bank].mean(0), rows[bank].std(0)
+    centred = (rows - mean) / np.maximum(deviation, 1e-6)
+    return np.asarray(centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6), dtype=np.float32)
 
 
 def _encoded(rows: Sequence[T], encode_part: Callable[[Sequence[T]], Floats], what: str, progress: Progress) -> Floats:
@@ -213,7 +268,7 @@ def candidates(
     with school.progress.task("propose candidates", len(ids)) as task:
         for start in range(0, len(ids), 256):
             part = ids[start : start + 256]
-            proposed = propose(policy, school.table.batch(part), part, settings, school.seed)
+            proposed = propose(policy, school.table.batch(part), part, settings, school.seed, scorer.prompt.order)
             for question_id, found in zip(part, proposed, strict=True):
                 pool = school.table.pool_ids[question_id]
                 rows += [(questions[question_id], tuple(pool[p] for p in at), source) for at, source in found]

@@ -20,26 +20,31 @@ from leverplus_core.policy import Batch
 
 @dataclass(frozen=True)
 class SelectorTable:
-    """Feature rows by question id: query (Dq,) = [image; text], pool (K, Dc) = [image; text; answer]."""
+    """Feature rows by question id: query (Dq,) = [image; text; state], pool (K, Dc) = [image; text; state; answer].
+
+    The model's states are there where the encoder's `states` asks for them.
+    """
 
     row: Mapping[str, int]
     pool_ids: Mapping[str, Sequence[str]]
-    query: Tensor  # (Q, Di + Dt)
-    bank: Tensor  # (M, Di + 2 Dt)
+    query: Tensor  # (Q, Di + Dt + Ds)
+    bank: Tensor  # (M, Di + 2 Dt + Ds)
     pool_rows: Tensor  # (Q, K) rows of the bank; 0 where a shorter pool is padded
     pool_mask: Tensor | None  # (Q, K) False there; None where all pools are of one size
     image_width: int
     text_width: int
+    state_width: int = 0
 
     @classmethod
     def of(
         cls,
         bank_ids: Sequence[str],
         bank: Features,
-        questions: Mapping[str, tuple[Floats, Floats]],
+        questions: Mapping[str, Sequence[Floats]],
         pools: Mapping[str, Sequence[str]],
     ) -> SelectorTable:
-        """From the bank's rows, aligned with `bank_ids`, and each question's (image (Di,), text (Dt,)) rows.
+        """From the bank's rows, aligned with `bank_ids`, and each question's: image (Di,), text (Dt,) and, where the
+        bank has states, state (Ds,).
 
         Questions without a pool, or with an empty one, are left out. Raises DataError where that leaves none, and for a
         pool with a demonstration that the bank lacks.
@@ -60,15 +65,17 @@ class SelectorTable:
         pool_rows = torch.zeros(mask.shape, dtype=torch.long)
         pool_rows[mask] = torch.tensor([at[d] for q in ids for d in pools[q]])
         query = [np.concatenate(questions[q]) for q in ids]
+        states = [] if bank.state is None else [bank.state]
         return cls(
             row={q: i for i, q in enumerate(ids)},
             pool_ids=pools,
             query=torch.from_numpy(np.stack(query)),
-            bank=torch.from_numpy(np.concatenate([bank.image, bank.text, bank.answer], axis=1)),
+            bank=torch.from_numpy(np.concatenate([bank.image, bank.text, *states, bank.answer], axis=1)),
             pool_rows=pool_rows,
             pool_mask=None if mask.all() else mask,
             image_width=bank.image.shape[1],
             text_width=bank.text.shape[1],
+            state_width=0 if bank.state is None else bank.state.shape[1],
         )
 
     def similarity_of(self, question_id: str) -> np.ndarray:
@@ -82,6 +89,6 @@ class SelectorTable:
         candidates = self.bank[self.pool_rows[rows]]  # (B, K, Dc)
         di, dt = self.image_width, self.text_width
         image = (candidates[..., :di] * query[:, None, :di]).sum(-1)
-        text = (candidates[..., di : di + dt] * query[:, None, di:]).sum(-1)
+        text = (candidates[..., di : di + dt] * query[:, None, di : di + dt]).sum(-1)
         mask = None if self.pool_mask is None else self.pool_mask[rows]
-        return Batch(query, candidates, torch.stack([image, text], dim=-1), mask)
+        return Batch(query, candidates, torch.stack([image, text], dim=-1), mask, self.state_width)

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from leverplus_core.errors import DataError
-from leverplus_core.parts import Vlm
+from leverplus_core.parts import Floats, Vlm
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
 from leverplus_models.batching import Row
 from leverplus_models.engine import Engine, EngineSettings
@@ -57,6 +57,10 @@ class CaptionLm(Vlm):
         rows = [self._row(self._tokenize(self.render(prompt)[0], True)) for prompt in prompts]
         new = self._engine.generate(rows, decoding)
         return [str(self._tokenizer.decode(ids, skip_special_tokens=True)) for ids in new]
+
+    def states(self, prompts: Sequence[Prompt]) -> Floats:
+        """(N, D) what the output layer reads after each prompt."""
+        return self._engine.states([self._row(self._tokenize(self.render(prompt)[0], True)) for prompt in prompts])
 
     def render(self, prompt: Prompt) -> tuple[str, str]:
         """The prompt as plain text, and the spaces at its end, which belong to the answer.

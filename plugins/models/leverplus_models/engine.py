@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from transformers import GenerationConfig
 
+from leverplus_core.parts import Floats
 from leverplus_core.records import AnswerLogprob, Decoding
 from leverplus_models.batching import Row, by_length, pad
 from leverplus_models.kernels import Kernels
@@ -95,6 +97,29 @@ class Engine:
             new = (self._packed_greedy if greedy else self._padded_generate)([rows[i] for i in asked], decoding)
         found = dict(zip(asked, new, strict=True))
         return [found[first[key]] for key in keys]
+
+    @torch.inference_mode()
+    def states(self, rows: Sequence[Row]) -> Floats:
+        """(N, D) what the output layer reads at the last token of each row."""
+        found: list[Any] = [None] * len(rows)
+
+        def see(walk: TreeWalk, stretch: Stretch) -> Held:
+            states, held, _ = walk.run(self.model, stretch, self._seen(walk, stretch), self._logits)
+            for (row, _), state in zip(walk.readings(stretch), states.cpu().numpy(), strict=True):
+                found[row] = state
+            return held
+
+        def see_padded(batch: Sequence[int], inputs: dict[str, Tensor]) -> None:
+            states = self.model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1].float().cpu().numpy()
+            for i, state in zip(batch, states, strict=True):
+                found[i] = state
+
+        with self.kernels.lent(), _without_output_layer(self.model):
+            if self.packs:
+                self._walk(rows, [1] * len(rows), see)
+            else:
+                self._batches(rows, [len(row.ids) for row in rows], see_padded)
+        return np.stack(found) if found else np.zeros((0, self.model.config.get_text_config().hidden_size), np.float32)
 
     # --- packed: the tree ---------------------------------------------------------------------------------------------
 
@@ -216,6 +241,17 @@ class Engine:
             if not (out and divisible):
                 raise
             self.budget = max(1, self.budget // 2)
+
+
+@contextmanager
+def _without_output_layer(model: Any) -> Iterator[None]:
+    """Inside the block the model gives what its output layer reads in the place of logits."""
+    layer = model.get_output_embeddings()
+    vars(layer)["forward"] = lambda states: states
+    try:
+        yield
+    finally:
+        vars(layer).pop("forward", None)
 
 
 def _generation(**values: Any) -> GenerationConfig:

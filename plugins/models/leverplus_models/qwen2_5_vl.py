@@ -85,6 +85,10 @@ class Qwen25Vl(Vlm):
         new = self._engine.generate([self._row(prompt) for prompt in prompts], decoding)
         return [str(self._tokenizer.decode(ids, skip_special_tokens=True)) for ids in new]
 
+    def states(self, prompts: Sequence[Prompt]) -> Floats:
+        """(N, D) what the output layer reads after each prompt."""
+        return self._engine.states([self._row(prompt) for prompt in prompts])
+
     def embed_images(self, images: Sequence[Image]) -> Floats:
         """(N, D) the mean visual token of each image, at length 1."""
         rows: list[Tensor] = []

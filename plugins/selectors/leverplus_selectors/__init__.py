@@ -9,5 +9,6 @@ from leverplus_core import hookimpl
 def leverplus_selectors() -> dict[str, str]:
     return {
         "pointer": "leverplus_selectors.pointer:PointerSelector",
+        "pairwise": "leverplus_selectors.pairwise:PairwiseSelector",
         "lever_lm": "leverplus_selectors.lever_lm:LeverLm",
     }
