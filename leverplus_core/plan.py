@@ -63,11 +63,15 @@ class Facts:
     cached_image_bytes: int = 0
     given: frozenset[str] = frozenset()
     note: str = ""
+    states: int | None = None
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage: prompts by shots, and images that no earlier stage has encoded."""
+    """One stage: prompts by shots, and images that no earlier stage has encoded.
+
+    A state of `encoder.states` costs what a log-probability does, and is counted as one.
+    """
 
     stage: str
     logprobs: Prompts = field(default_factory=dict)
@@ -164,6 +168,7 @@ def facts_of(parts: Composition) -> Facts:
         parts.vlm.cached_image_bytes(),
         frozenset(stage for stage in STAGES if parts.gives(stage)),
         note,
+        parts.encoder.states,
     )
 
 
@@ -176,10 +181,11 @@ def plan(recipe: Recipe, facts: Facts) -> Plan:
     learned = list(training.policies)
     if learned and recipe.selector.settings.get("stop"):
         learned.append(ADAPTIVE)
+    states = 0 if facts.states is None else size.train + size.validation
     grid = EvaluationGrid.of(recipe.evaluation, learned, pool)
     # Demonstrations are train images; so are the images of the questions that are scored.
     seen = [
-        (size.train_images, size.validation_images) if facts.encoder_is_vlm else (0, 0),
+        (size.train_images, size.validation_images) if facts.encoder_is_vlm or states else (0, 0),
         (min(size.train_images, scored * (pool + 1)), 0),
         (min(size.train_images, asked * grid.demonstrations), min(size.validation_images, asked)),
     ]
@@ -191,7 +197,11 @@ def plan(recipe: Recipe, facts: Facts) -> Plan:
     }
     budgets = {"mine": scoring.mining.budget, "online": training.online.budget}
     work = {
-        "encode": StagePlan("encode", images=size.train_images + size.validation_images),
+        "encode": StagePlan(
+            "encode",
+            {facts.states or 0: states} if states else {},
+            images=size.train_images + size.validation_images,
+        ),
         "beams": StagePlan("beams", _times(scored, search_prompts(pool, scoring.beams)), images=new[1]),
         "evaluate": StagePlan("evaluate", _times(asked, grid.logprobs), _times(asked, grid.answers), new[2]),
         **{name: _measure(name, _times(scored, of), budgets.get(name), searched) for name, of in measured.items()},
@@ -203,6 +213,7 @@ def plan(recipe: Recipe, facts: Facts) -> Plan:
     )  # fmt: skip
     width = 2048 if facts.encoder_is_vlm else 512
     rows = 5 * size.train + 2 * size.validation  # image, text and answer of the bank; image and text of questions
+    rows += size.train + states if states else 0
     lines = sum(sum(of.values()) for of in measured.values())
     disk = {
         f"features (width {width:,} assumed)": rows * width * 4,

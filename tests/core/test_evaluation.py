@@ -27,3 +27,5 @@ def test_sizes_beyond_the_data_mean_all_of_it() -> None:
 
 def test_the_nearest_stands_next_to_the_question() -> None:
     assert nearest(np.array([0.1, 0.9, 0.5, 0.9]), 3) == (2, 3, 1)  # ties go to the pool's order
+    # Where each new demonstration is put before the others, the first one chosen stands next to the question.
+    assert nearest(np.array([0.1, 0.9, 0.5, 0.9]), 3, "left") == (1, 3, 2)

@@ -156,6 +156,13 @@ def test_the_3b_recipe_by_hand() -> None:
     assert beams.hours(Throughput(10, 20)) == pytest.approx(hours)
 
 
+def test_states_are_asked_once_a_question() -> None:
+    found = plan(Recipe(), Facts(Size(100, 20, 90, 20), 32, states=4))
+    assert _stage(found, "encode").logprobs == {4: 120}
+    assert _stage(found, "beams").images == 0  # all pictures were shown already
+    assert not _stage(plan(Recipe(), Facts(Size(100, 20, 90, 20), 32)), "encode").logprobs
+
+
 def test_mining_and_the_loop_by_hand() -> None:
     recipe = Recipe.of(
         {

@@ -10,6 +10,8 @@ from leverplus_core.candidates import CandidateSettings, propose
 from leverplus_core.errors import DataError
 from leverplus_core.parts import Features
 from leverplus_core.plugins import Catalogue
+from leverplus_core.policy import likenesses
+from leverplus_core.prompt import Order
 from leverplus_core.table import SelectorTable
 
 POOLS = {
@@ -33,7 +35,7 @@ def _table(pools: dict[str, list[str]]) -> SelectorTable:
     return SelectorTable.of([f"d{i}" for i in range(6)], bank, questions, pools)
 
 
-@pytest.mark.parametrize("name", ["pointer", "lever_lm"])
+@pytest.mark.parametrize("name", ["pointer", "pairwise", "lever_lm"])
 def test_a_question_sees_the_same_beside_larger_pools(name: str, catalogue: Catalogue) -> None:
     table = _table(POOLS)
     assert table.pool_mask is not None and list(table.row) == ["q0", "q1", "q2"]
@@ -47,6 +49,26 @@ def test_a_question_sees_the_same_beside_larger_pools(name: str, catalogue: Cata
         assert torch.allclose(together[i], expected[0], atol=1e-5)
         assert np.allclose(table.similarity_of(question), alone.similarity_of(question))
         assert table.similarity_of(question).shape == (len(POOLS[question]), 2)
+
+
+def test_states_stand_between_text_and_answer() -> None:
+    one, two = np.eye(2, dtype=np.float32)[[0]], np.eye(3, dtype=np.float32)[[0, 1]]
+    bank = Features(np.repeat(one, 2, 0), np.repeat(one, 2, 0), np.repeat(one, 2, 0), two)
+    table = SelectorTable.of(["d0", "d1"], bank, {"q": (one[0], one[0], two[1])}, {"q": ["d1", "d0"]})
+    batch = table.batch(["q"])
+    assert batch.state_width == 3 and batch.query.shape == (1, 7) and batch.candidates.shape == (1, 2, 9)
+    assert likenesses(batch.rows(0, 1))[0, :, 6].tolist() == [1, 0]
+    assert batch.candidates[0, 0].tolist() == [1, 0, 1, 0, 0, 1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("order", ["left", "right"])
+def test_retrieval_puts_the_nearest_next_to_the_question(order: Order, catalogue: Catalogue) -> None:
+    table = _table(POOLS)
+    policy = catalogue.build("selector", "pointer", {}).policy(7, 10)
+    settings = CandidateSettings(shots=(2,), beams=0, samples={}, retrieval=1, random=0)
+    (((shown, _),),) = propose(policy, table.batch(["q1"]), ["q1"], settings, 0, order)
+    first, second = np.argsort(-table.similarity_of("q1").sum(1))[:2]
+    assert shown == ((first, second) if order == "left" else (second, first))
 
 
 def test_what_is_proposed_is_in_the_pool(catalogue: Catalogue) -> None:

@@ -89,6 +89,20 @@ def test_generate_is_transformers_own(model: Any, rows: list[Row], off: str | No
         assert _until_end(new) == _until_end(whole[0, ids.shape[1] :].tolist())
 
 
+@pytest.mark.parametrize("off", [None, *PIECES])
+@pytest.mark.parametrize("budget", [1, 60, 5000])
+def test_states_are_what_the_output_layer_reads(model: Any, rows: list[Row], off: str | None, budget: int) -> None:
+    engine = Engine(model, [1], 0, EngineSettings(tokens_per_batch=budget, **({off: False} if off else {})))
+    np.testing.assert_allclose(engine.states(rows), _plain_states(model, rows), atol=1e-4)
+    assert engine.states([]).shape == (0, 32)
+    assert [g.sum for g in engine.logprob(rows[:1], [(5,)])] == pytest.approx([_plain(model, rows[0], (5,))], abs=1e-4)
+
+
+def _plain_states(model: Any, rows: Sequence[Row]) -> np.ndarray:
+    with torch.inference_mode():
+        return np.stack([model.model(torch.from_numpy(row.ids)[None]).last_hidden_state[0, -1].numpy() for row in rows])
+
+
 def _until_end(ids: Sequence[int]) -> list[int]:
     ends = [i for i, token in enumerate(ids) if token in (1, 3)]
     return list(ids[: ends[0] + 1] if ends else ids)
@@ -153,6 +167,7 @@ def test_a_sliding_window_is_padded(rows: list[Row]) -> None:
     expected = [_plain(model, row, answer) for row, answer in zip(rows, _answers(rows), strict=True)]
     assert [g.sum for g in got] == pytest.approx(expected, abs=1e-4)
     assert [len(text) for text in engine.generate(rows, GREEDY)] == [4] * len(rows)
+    np.testing.assert_allclose(engine.states(rows), _plain_states(model, rows), atol=1e-4)
 
 
 def test_settings_refuse_what_they_do_not_know(tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from leverplus_core.errors import DataError
-from leverplus_core.policy import Batch, Policy
+from leverplus_core.policy import Batch, Policy, likenesses
 from leverplus_core.training import rce, sft
 from leverplus_core.training.loop import Groups, TrainingData
 from leverplus_core.training.settings import RceSettings, SftSettings, StopSettings
 from leverplus_selectors.lever_lm import LeverLm
+from leverplus_selectors.pairwise import PairwiseSelector
 from leverplus_selectors.pointer import PointerPolicy, PointerSelector
 
 torch.set_num_threads(1)
@@ -52,6 +53,11 @@ def lever_lm(seed: int = 0, stop: bool = False) -> Policy:
     return LeverLm(width=16, heads=2, stop=stop).policy(6, 9).eval()
 
 
+def pairwise() -> Policy:
+    torch.manual_seed(0)
+    return PairwiseSelector(width=16).policy(6, 9).eval()
+
+
 def every_kind() -> list[Any]:
     """Each setting of each selector that changes how a sequence is scored."""
     pointers: list[dict[str, Any]] = [
@@ -61,7 +67,7 @@ def every_kind() -> list[Any]:
         {"score": "additive", "diversity": "mmr", "state": "gate"},
     ]
     named = [pytest.param(small(**kind), id="pointer-" + "-".join(kind.values())) for kind in pointers]
-    return [*named, pytest.param(lever_lm(), id="lever_lm")]
+    return [*named, pytest.param(lever_lm(), id="lever_lm"), pytest.param(pairwise(), id="pairwise")]
 
 
 @pytest.mark.parametrize("policy", every_kind())
@@ -207,6 +213,42 @@ def test_mistakes_are_one_line() -> None:
         selector.encode(Batch(b.query[:, :5], b.candidates, b.similarity))
     with pytest.raises(ValueError, match="multiple of heads"):
         PointerSelector(width=10, heads=4)
+
+
+def test_likenesses_by_hand() -> None:
+    """Columns [image 2; text 2; state 1; answer 2]: a row of each pair, worked out by hand."""
+    query = torch.tensor([[1.0, 0.0, 0.6, 0.8, -1.0]])
+    candidate = torch.tensor([[[0.0, 1.0, 0.8, 0.6, 1.0, 0.6, -0.8]]])
+    alike = likenesses(Batch(query, candidate, torch.zeros(1, 1, 2), state_width=1))
+    # image-image, text-text, text-answer, image-answer, image-text, text-image, state-state
+    torch.testing.assert_close(alike[0, 0], torch.tensor([0.0, 0.96, -0.28, 0.6, 0.8, 0.8, -1.0]))
+    none = likenesses(Batch(query[:, :4], candidate[..., [0, 1, 2, 3, 5, 6]], torch.zeros(1, 1, 2)))
+    torch.testing.assert_close(none[0, 0], torch.tensor([0.0, 0.96, -0.28, 0.6, 0.8, 0.8, 0.0]))
+    # An image of three columns and a text of two are of two encoders: their cosine means nothing.
+    apart = Batch(torch.ones(1, 5), torch.ones(1, 1, 7), torch.zeros(1, 1, 2))
+    assert likenesses(apart)[0, 0].tolist() == [3, 2, 2, 0, 0, 0, 0]
+
+
+def test_pairwise_learns_which_likeness_counts() -> None:
+    """Right is the demonstration with the likest state, whatever image and text say: the state alone tells."""
+    draw = torch.Generator().manual_seed(0)
+    query, rows = (F.normalize(torch.randn(*size, generator=draw), dim=-1) for size in ((400, 12), (400, 8, 16)))
+    made = Batch(query, rows, torch.zeros(400, 8, 2), state_width=4)
+    right = likenesses(made)[..., 6].argmax(1)
+
+    def inputs(index: list[int]) -> Batch:
+        return Batch(query[index], rows[index], made.similarity[index], state_width=4)
+
+    groups = Groups(right[:, None, None], torch.ones(400, 1, dtype=torch.bool), torch.zeros(400, 1))
+    torch.manual_seed(0)
+    policy = PairwiseSelector(width=32, dropout=0.1).policy(12, 16)
+    taught = TrainingData(groups.rows(torch.arange(300)), inputs)
+    sft.train(policy, taught, None, SftSettings(epochs=10, lr=5e-3), seed=0)
+    chosen = policy.beam(inputs(list(range(300, 400))), 1, 1)[0][:, 0, 0]
+    assert (chosen == right[300:]).float().mean() > 0.8  # chance: 0.125
+    three = policy.beam(inputs([0]), 3, 2)[0][0, 0]
+    ranked = policy.encode(inputs([0])).prior[0].argsort(descending=True)
+    assert three.tolist() == ranked[:3].tolist()  # best first, whatever was chosen before
 
 
 class MatchingTask:
