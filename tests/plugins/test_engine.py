@@ -89,6 +89,19 @@ def test_generate_is_transformers_own(model: Any, rows: list[Row], off: str | No
         assert _until_end(new) == _until_end(whole[0, ids.shape[1] :].tolist())
 
 
+@pytest.mark.parametrize("budget", [1, 60, 5000])
+def test_rows_that_fill_up_change_nothing(model: Any, rows: list[Row], budget: int) -> None:
+    """Where products are compiled for a number of rows, the model is run on a few numbers of them."""
+    plain, filling = (Engine(model, [1, 3], 0, EngineSettings(tokens_per_batch=budget)) for _ in range(2))
+    filling.kernels.packs = True
+    assert [filling.kernels.fill(n) for n in (1, 16, 17, 256, 257, 2048)] == [16, 16, 32, 256, 320, 2048]
+    assert plain.kernels.fill(17) == 17
+    expected = [found.sum for found in plain.logprob(rows, _answers(rows))]
+    assert [found.sum for found in filling.logprob(rows, _answers(rows))] == pytest.approx(expected, abs=1e-4)
+    assert filling.generate(rows, GREEDY) == plain.generate(rows, GREEDY)
+    np.testing.assert_allclose(filling.states(rows), plain.states(rows), atol=1e-4)
+
+
 @pytest.mark.parametrize("off", [None, *PIECES])
 @pytest.mark.parametrize("budget", [1, 60, 5000])
 def test_states_are_what_the_output_layer_reads(model: Any, rows: list[Row], off: str | None, budget: int) -> None:

@@ -29,6 +29,11 @@ ROWS = 2048
 """For so many rows the layout of the weights is chosen; it serves any other number."""
 
 
+INNER, ROWS_IN_CACHE = 6 << 20, 2 << 20
+"""Bytes of an MLP's inner rows, and of rows in float32, that are made and used at once: they stay in a processor's
+cache, where a pass over all of them would wait for memory."""
+
+
 class Kernels:
     """The layers of `model` that have a faster way; no packed weights on a GPU or where memory is short.
 
@@ -39,7 +44,7 @@ class Kernels:
     def __init__(self, model: Any) -> None:
         self._faster: list[tuple[nn.Module, Callable[..., Any]]] = []
         on_cpu = model.device.type == "cpu" and model.dtype == torch.bfloat16 and _onednn_bf16()
-        packs = on_cpu and _weights(model) < _free_memory() // 2
+        self.packs = packs = on_cpu and _weights(model) < _free_memory() // 2
         inside: set[nn.Module] = set()
         for module in model.modules():
             name = type(module).__name__
@@ -63,6 +68,14 @@ class Kernels:
             output = model.get_output_embeddings()  # read at few positions: not worth a copy
             self._faster += [(m, _linear(m)) for m in linears if m is not output]
 
+    def fill(self, rows: int) -> int:
+        """How many rows to run the model on for so many: oneDNN compiles a product anew for each number of rows, which
+        takes as long as a few hundred of them, and so is given few numbers."""
+        if not self.packs:
+            return rows
+        step = 16 if rows <= 256 else 64
+        return -(-rows // step) * step
+
     @contextmanager
     def lent(self) -> Iterator[None]:
         """The model computes the faster way inside the block, and is untouched after it."""
@@ -77,10 +90,14 @@ class Kernels:
 
 def _norm(module: Any) -> Callable[[Tensor], Tensor]:
     def forward(x: Tensor) -> Tensor:
-        wide = x.float()
-        length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-        scaled = wide * torch.rsqrt(length * length / x.shape[-1] + module.variance_epsilon)
-        return scaled.to(x.dtype).mul_(module.weight)
+        out = torch.empty_like(x, memory_format=torch.contiguous_format)
+        width = x.shape[-1]
+        for rows, into in _in_cache(x.reshape(-1, width), out.view(-1, width)):
+            wide = rows.float()
+            length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+            torch.mul(wide, torch.rsqrt(length * length / width + module.variance_epsilon), out=into)
+            into.mul_(module.weight)
+        return out
 
     return forward
 
@@ -104,7 +121,7 @@ def _vision_attention(module: Any) -> Callable[..., Tensor]:
         count, heads = len(hidden_states), module.num_heads
         qkv = module.qkv(hidden_states).view(count, 3, heads, -1)
         cos, sin = (angles[:, None, None] for angles in position_embeddings)
-        turned = _turned(qkv[:, :2].float(), cos, sin).to(qkv.dtype)  # (N, 2, H, W)
+        turned = _turned(qkv[:, :2], cos, sin)  # (N, 2, H, W)
         parts = turned[:, 0], turned[:, 1], qkv[:, 2]
         out = qkv.new_empty(count, heads, qkv.shape[-1])
         for length, rows in _windows(tuple(cu_seqlens.tolist())):
@@ -167,12 +184,22 @@ def _projected(module: Any, which: str, x: Tensor, angles: tuple[Tensor, Tensor]
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x * cos + rotate_half(x) * sin, (N, heads, width), in half the passes."""
+    """x * cos + rotate_half(x) * sin, (N, ..., width), in half the passes, and in the angles' number format."""
     half = x.shape[-1] // 2
-    out = x * cos
-    out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
-    out[..., half:].addcmul_(x[..., :half], sin[..., half:])
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    for rows, angle, slope, into in _in_cache(x, cos, sin, out):
+        wide = rows.to(angle.dtype)
+        turned = wide * angle
+        turned[..., :half].addcmul_(wide[..., half:], slope[..., :half], value=-1)
+        turned[..., half:].addcmul_(wide[..., :half], slope[..., half:])
+        into.copy_(turned)
     return out
+
+
+def _in_cache(x: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """`x` and `others` some rows at a time, so that what is made of them stays in a processor's cache."""
+    at_once = max(1, ROWS_IN_CACHE * len(x) // max(x.numel() * 4, 1))
+    yield from zip(*(tensor.split(at_once) for tensor in (x, *others)), strict=True)
 
 
 def _linear(module: Any) -> Callable[[Tensor], Tensor]:
@@ -197,12 +224,19 @@ def _mlp(module: Any) -> Callable[[Tensor], Tensor]:
 def _packed_mlp(module: Any) -> Callable[[Tensor], Tensor]:
     gate, up, down = (_packed(m) for m in (module.gate_proj, module.up_proj, module.down_proj))
     run = torch.ops.mkldnn._linear_pointwise
+    at_once = max(128, INNER // module.gate_proj.weight[:, 0].nbytes)
 
-    def forward(x: Tensor) -> Tensor:
+    def part(x: Tensor) -> Tensor:
         hidden = run(x, gate, module.gate_proj.bias, "swish", [], "")
         hidden = run.binary(x, hidden, up, module.up_proj.bias, "mul")
         out: Tensor = run(hidden, down, module.down_proj.bias, "none", [], "")
         return out
+
+    def forward(x: Tensor) -> Tensor:
+        if x.shape[-2] <= at_once:
+            return part(x)
+        parts = -(-x.shape[-2] // at_once)
+        return torch.cat([part(rows) for rows in x.chunk(parts, dim=-2)], dim=-2)
 
     return forward
 

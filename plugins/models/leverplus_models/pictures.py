@@ -23,8 +23,8 @@ from leverplus_core.errors import DataError
 from leverplus_models.engine import EngineSettings
 from leverplus_models.image_features import ImageFeatures
 
-PATCHES_PER_BATCH = 16_384
-"""Patches that go through the vision tower at once: 1,024 demo pictures, or ten photos of 640 x 480."""
+PATCHES_PER_BATCH = 4096
+"""Patches that go through the vision tower at once: 256 demo pictures, or two photos of 640 x 480. More are no faster."""
 AHEAD = 256
 """Images that are read before they are wanted."""
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)

@@ -9,7 +9,7 @@ arXiv:2305.09781) do on GPUs; here it is done with the stock scaled dot-product 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,7 @@ from transformers import AttentionInterface
 from leverplus_models.prefix_tree import Ints, buckets
 
 NAME = "leverplus_tree"
+Fill = Callable[[int], int]
 SPARE = 1 << 14
 """Query-key products of padding that cost less than one more call of attention."""
 
@@ -31,8 +32,8 @@ SPARE = 1 << 14
 class Bucket:
     """B nodes padded on the left to Q queries and K keys: `queries` (B * Q,), `keys` (B * K,) row numbers.
 
-    `mask` (1 or B, 1, Q, K) is added to the products; `real` are the places of the true queries in B * Q, and `rows`
-    theirs in the packed sequence.
+    `mask` (1 or B, 1, S * Q, K) is added to the products, S the heads that share keys; `real` are the places of true
+    queries in B * Q, and `rows` theirs in the packed sequence.
     """
 
     size: int
@@ -49,13 +50,17 @@ class TreePass:
 
     `held[layer]` is what earlier passes left, (M, 2, heads, width): rows 0 to M - 1 of the row numbers; the tokens of
     this pass follow. `keep` names the rows that later passes need (None: all); the pass leaves them in `kept`.
+
+    The model is run on `fill(count)` rows, of which the first `count` are tokens of the pass.
     """
 
     buckets: Sequence[Bucket]
     held: Mapping[int, Tensor]
     keep: Tensor | None
+    count: int
+    fill: Fill
     read: Tensor | None = None
-    """(R,) places whose logits are read, where the last layer is to answer for these alone."""
+    """(R,) places whose logits are read, where the last layer is to answer for these alone; filled up, too."""
     readers: Sequence[Bucket] = ()
     kept: dict[int, Tensor] = field(default_factory=dict)
 
@@ -69,20 +74,27 @@ class TreePass:
         model: Any,
         like: bool = True,
         read: Mapping[int, Ints] | None = None,
+        fill: Fill = int,
     ) -> TreePass:
         """`own[i]` are the row numbers of node i's tokens, `paths[i]` those of its whole path, its own at the end.
 
-        `read` gives the places whose logits are read, with the path of each, itself at the end.
+        `read` gives the places whose logits are read, with the path of each, itself at the end. `fill` says on how many
+        rows the model is to be run for so many.
         """
-        dtype, device = model.dtype, model.device
+        text = model.config.get_text_config()
+        share = text.num_attention_heads // (getattr(text, "num_key_value_heads", None) or text.num_attention_heads)
+        how = (model.dtype, model.device, share, like)
+        device = model.device
         offset = len(next(iter(held.values()), ()))
-        made = list(_buckets([rows - offset for rows in own], paths, dtype, device, like))
+        made = list(_buckets([rows - offset for rows in own], paths, *how))
         kept = None if keep is None else torch.from_numpy(keep).to(device)
+        count = sum(map(len, own))
         if not read:
-            return cls(made, held, kept)
+            return cls(made, held, kept, count, fill)
         numbers = [np.array([n]) for n in range(len(read))]
-        readers = list(_buckets(numbers, list(read.values()), dtype, device, like))
-        return cls(made, held, kept, torch.tensor(list(read), device=device), readers)
+        readers = list(_buckets(numbers, list(read.values()), *how))
+        places = torch.from_numpy(filled(np.array(list(read)), fill)).to(device)
+        return cls(made, held, kept, count, fill, places, readers)
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None, of_readers: bool = False
@@ -91,15 +103,16 @@ class TreePass:
 
         `of_readers`: the query is (R, heads, width), of the places that are read.
         """
-        heads, (count, groups, width) = query.shape[1], key.shape
+        heads, (_, groups, width), count = query.shape[1], key.shape, self.count
         held = self.held.get(layer)
         before = 0 if held is None else len(held)
         both = key.new_empty(before + count, 2, groups, width)
         if held is not None:
             both[:before] = held
-        both[before:, 0], both[before:, 1] = key, value
+        both[before:, 0], both[before:, 1] = key[:count], value[:count]
         self.kept[layer] = both if self.keep is None else both.index_select(0, self.keep)
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
+        out[sum(len(b.rows) for b in self.readers) if of_readers else count :] = 0
         query = query.contiguous()
         share = heads // groups
         for b in self.readers if of_readers else self.buckets:
@@ -109,21 +122,26 @@ class TreePass:
             k, v = (
                 both.index_select(0, b.keys).view(b.size, -1, 2, groups, width).permute(2, 0, 3, 1, 4)
             )  # (B, G, K, W)
-            mask = b.mask if share == 1 else b.mask.repeat(1, 1, share, 1)
-            found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+            found = F.scaled_dot_product_attention(q, k, v, attn_mask=b.mask, scale=scale)
             found = found.view(b.size, groups, share, -1, width).permute(0, 3, 1, 2, 4).reshape(-1, heads, width)
             out.index_copy_(0, b.rows, found if b.real is None else found.index_select(0, b.real))
         return out
 
 
+def filled(rows: Ints, fill: Fill) -> Ints:
+    """The last axis of `rows` with zeros at its end, up to the number of rows that the model is to be run on."""
+    spare = fill(rows.shape[-1]) - rows.shape[-1]
+    return np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, spare)])
+
+
 def _buckets(
-    own: Sequence[Ints], paths: Sequence[Ints], dtype: torch.dtype, device: torch.device, like: bool
+    own: Sequence[Ints], paths: Sequence[Ints], dtype: torch.dtype, device: torch.device, share: int, like: bool
 ) -> Iterator[Bucket]:
     for numbers in buckets([(len(o), len(p)) for o, p in zip(own, paths, strict=True)], SPARE, like):
-        yield _bucket([own[i] for i in numbers], [paths[i] for i in numbers], dtype, device)
+        yield _bucket([own[i] for i in numbers], [paths[i] for i in numbers], dtype, device, share)
 
 
-def _bucket(own: Sequence[Ints], paths: Sequence[Ints], dtype: torch.dtype, device: torch.device) -> Bucket:
+def _bucket(own: Sequence[Ints], paths: Sequence[Ints], dtype: torch.dtype, device: torch.device, share: int) -> Bucket:
     size, q, k = len(own), max(map(len, own)), max(map(len, paths))
     queries = np.zeros((size, q), dtype=np.int64)
     keys = np.zeros((size, k), dtype=np.int64)
@@ -140,6 +158,7 @@ def _bucket(own: Sequence[Ints], paths: Sequence[Ints], dtype: torch.dtype, devi
     allowed = seen[None] if not first.any() else seen[None] & (np.arange(k) >= first[:, None])[:, None]
     mask = torch.zeros((len(allowed), 1, q, k), dtype=dtype, device=device)
     mask.masked_fill_(torch.from_numpy(~allowed[:, None]).to(device), torch.finfo(dtype).min)
+    mask = mask if share == 1 else mask.repeat(1, 1, share, 1)
     whole = bool(real.all())
 
     def on(array: Any) -> Tensor:
