@@ -24,7 +24,7 @@ from leverplus_models.engine import EngineSettings
 from leverplus_models.image_features import ImageFeatures
 
 PATCHES_PER_BATCH = 4096
-"""Patches that go through the vision tower at once: 256 demo pictures, or two photos of 640 x 480. More are no faster."""
+"""Patches that go through the vision tower at once: 256 demo pictures or two photos of 640 x 480. More gain nothing."""
 AHEAD = 256
 """Images that are read before they are wanted."""
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)
