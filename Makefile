@@ -36,7 +36,7 @@ browser:  ## a Chromium for the tests that look at the HTML report, where there 
 demo: $(INSTALLED)  ## from nothing to a leaderboard on the demo world, in minutes
 	$(BIN)/leverplus run
 
-demo-okvqa: $(OKVQA)  ## the same on a slice of real OK-VQA, in about half an hour
+demo-okvqa: $(OKVQA)  ## the same on a slice of real OK-VQA, in about an hour
 	$(BIN)/leverplus run okvqa-laptop
 
 bench: $(INSTALLED)  ## time scoring beside how others do it, and write docs/performance.md, in a quarter of an hour
