@@ -188,11 +188,12 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     half = x.shape[-1] // 2
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     for rows, angle, slope, into in _in_cache(x, cos, sin, out):
-        wide = rows.to(angle.dtype)
-        turned = wide * angle
+        wide, same = rows.to(angle.dtype), rows.dtype == angle.dtype
+        turned = torch.mul(wide, angle, out=into if same else None)
         turned[..., :half].addcmul_(wide[..., half:], slope[..., :half], value=-1)
         turned[..., half:].addcmul_(wide[..., :half], slope[..., half:])
-        into.copy_(turned)
+        if not same:
+            into.copy_(turned)
     return out
 
 
