@@ -39,7 +39,7 @@ demo: $(INSTALLED)  ## from nothing to a leaderboard on the demo world, in minut
 demo-okvqa: $(OKVQA)  ## the same on a slice of real OK-VQA, in about an hour
 	$(BIN)/leverplus run okvqa-laptop
 
-bench: $(INSTALLED)  ## time scoring beside how others do it, and write docs/performance.md, in a quarter of an hour
+bench: $(INSTALLED)  ## time scoring beside how others do it, and write docs/performance.md, in half an hour
 	$(BIN)/leverplus bench --scaling --output docs/performance.md
 
 test: $(INSTALLED)  ## all tests but the slow ones

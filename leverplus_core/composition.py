@@ -16,7 +16,7 @@ STAGES = (
     "encode", "pool", "beams", "sft", "candidates", "mine", "balance", "rce", "grpo", "online", "evaluate",
 )  # fmt: skip
 """In the order in which they run."""
-FORMAT = 4
+FORMAT = 5
 """Raised when a change of the code changes what a stage writes, so that old artefacts are not mistaken for new."""
 GIVEN: dict[str, Content] = {"encode": "features", "pool": "pools", "beams": "beams", "candidates": "candidates"}
 """Stages whose result an imported folder can hold, and the name that it has there."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,10 +95,7 @@ def without_states(table: SelectorTable) -> SelectorTable:
     """The same table as a selector sees it whose encoder adds no states."""
     width = table.image_width + table.text_width
     kept = torch.cat([table.bank[:, :width], table.bank[:, width + table.state_width :]], dim=1)
-    return SelectorTable(
-        table.row, table.pool_ids, table.query[:, :width], kept, table.pool_rows, table.pool_mask,
-        table.image_width, table.text_width,
-    )  # fmt: skip
+    return replace(table, query=table.query[:, :width], bank=kept, state_width=0)
 
 
 if __name__ == "__main__":

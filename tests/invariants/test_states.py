@@ -43,7 +43,6 @@ def test_states_follow_the_same_demonstrations(small: Callable[..., Recipe], tmp
     assert encoded.questions["train"].state is not None and encoded.bank.state is not None
     np.testing.assert_allclose(encoded.questions["train"].state, expected, atol=1e-3)
     np.testing.assert_allclose(encoded.bank.state, expected[[at[d.id] for d in bank]], atol=1e-3)
-    assert any(d.image == questions[at[d.id]].image for d in order[:SHOTS])  # so that one was passed over
     # They are part of what the selector sees, and of the fingerprint.
     others = [compose(small(f"encoder.states={n}"), Workspace(tmp_path)).fingerprints["encode"] for n in (1, SHOTS)]
     assert len({*others, compose(small(), Workspace(tmp_path)).fingerprints["encode"]}) == 3

@@ -94,7 +94,7 @@ def arm_names() -> tuple[str, ...]:
 
 
 def usual(cache: Path, quick: bool) -> dict[str, list[Table]]:
-    """The tables of each geometry: a quarter of an hour in all, or with `quick` three minutes for demo and mid."""
+    """The tables of each geometry: some twenty minutes in all, or with `quick` three minutes for demo and mid."""
     few = (NAIVE, HF_BATCHED, FULL)
     demo = Table(
         Task("demo", "float32", questions=2 if quick else 8, pool=64, beam=5, shots=2, cache=cache),
