@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 from leverplus_core.records import Decoding
 from leverplus_models.batching import Row
 from leverplus_models.engine import Engine, EngineSettings
+from leverplus_models.tree_attention import Shapes
 from leverplus_models.tree_walk import TreeWalk
 
 PIECES = ("image_cache", "image_batches", "prefix_sharing", "length_buckets", "answer_logits", "prompt_reuse")
@@ -93,9 +94,10 @@ def test_generate_is_transformers_own(model: Any, rows: list[Row], off: str | No
 def test_rows_that_fill_up_change_nothing(model: Any, rows: list[Row], budget: int) -> None:
     """Where products are compiled for a number of rows, the model is run on a few numbers of them."""
     plain, filling = (Engine(model, [1, 3], 0, EngineSettings(tokens_per_batch=budget)) for _ in range(2))
-    filling.kernels.packs = True
-    assert [filling.kernels.fill(n) for n in (1, 16, 17, 256, 257, 2048)] == [16, 16, 32, 256, 320, 2048]
-    assert plain.kernels.fill(17) == 17
+    filling.kernels.shapes = Shapes(filled=True)
+    assert [filling.kernels.shapes.rows(n) for n in (1, 16, 17, 256, 257, 2048)] == [16, 16, 32, 256, 320, 2048]
+    assert [filling.kernels.shapes.keys(n) for n in (1, 32, 33, 1277)] == [32, 32, 64, 1280]
+    assert (plain.kernels.shapes.rows(17), plain.kernels.shapes.keys(17)) == (17, 17)
     expected = [found.sum for found in plain.logprob(rows, _answers(rows))]
     assert [found.sum for found in filling.logprob(rows, _answers(rows))] == pytest.approx(expected, abs=1e-4)
     assert filling.generate(rows, GREEDY) == plain.generate(rows, GREEDY)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from leverplus_models import kernels
+from leverplus_models.batching import Row
+from leverplus_models.engine import Engine, EngineSettings
 from leverplus_models.kernels import Kernels
 
 
@@ -17,7 +20,7 @@ def _model(dtype: torch.dtype) -> Any:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=50, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
-        attention_bias=True, mlp_bias=True, initializer_range=0.2, pad_token_id=0,
+        num_key_value_heads=2, attention_bias=True, mlp_bias=True, initializer_range=0.2, pad_token_id=0,
     )  # fmt: skip
     model = LlamaForCausalLM(config).eval()
     for name, weight in model.named_parameters():
@@ -27,24 +30,45 @@ def _model(dtype: torch.dtype) -> Any:
 
 
 IDS = torch.arange(2, 42)[None]
+ROWS = [Row(np.array([*range(2, 22), *tail]), np.arange(20 + len(tail))[None]) for tail in ([30], [30, 31], range(40))]
+ANSWERS = [[5], [6, 7, 8], [9, 10]]
+
+
+def _scores(model: Any) -> torch.Tensor:
+    return torch.tensor([found.sum for found in Engine(model, [1], 0, EngineSettings()).logprob(ROWS, ANSWERS)])
+
+
+def _own(model: Any) -> torch.Tensor:
+    found = []
+    for row, answer in zip(ROWS, ANSWERS, strict=True):
+        logprobs = model(torch.tensor([[*row.ids, *answer]])).logits[0].float().log_softmax(-1)
+        found.append(sum(logprobs[len(row.ids) - 1 + n, token] for n, token in enumerate(answer)))
+    return torch.stack(found)
 
 
 @torch.inference_mode()
 def test_float32_is_the_model_s_own() -> None:
     model = _model(torch.float32)
-    expected = model(IDS).logits
-    with Kernels(model).lent():
-        assert torch.allclose(model(IDS).logits, expected, atol=1e-4)
+    assert torch.allclose(_scores(model), _own(model), atol=1e-4)
+    with Kernels(model).lent():  # without a tree: the padded path
+        assert torch.allclose(model(IDS).logits, _model(torch.float32)(IDS).logits, atol=1e-4)
 
 
 @torch.inference_mode()
 def test_bfloat16_is_as_near_to_float32_as_the_model_s_own() -> None:
-    exact = _model(torch.float32).to(torch.bfloat16).float()(IDS).logits.log_softmax(-1)
+    exact = _own(_model(torch.float32).to(torch.bfloat16).float())
     model = _model(torch.bfloat16)
-    own = model(IDS).logits.float().log_softmax(-1)
-    with Kernels(model).lent():
-        lent = model(IDS).logits.float().log_softmax(-1)
-    assert (lent - exact).abs().mean() <= 1.2 * (own - exact).abs().mean()
+    assert (_scores(model) - exact).abs().mean() <= 1.2 * (_own(model) - exact).abs().mean()
+
+
+@torch.inference_mode()
+def test_rows_taken_some_at_a_time_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _model(torch.float32)
+    expected = _scores(model)
+    monkeypatch.setattr(kernels, "FEWEST", 7)
+    monkeypatch.setattr(kernels, "INNER", 1)
+    monkeypatch.setattr(kernels, "WIDE", 1)
+    assert torch.allclose(_scores(model), expected, atol=1e-5)
 
 
 def _tower(dtype: torch.dtype) -> Any:
@@ -78,7 +102,7 @@ def test_the_vision_tower_is_the_model_s_own(dtype: torch.dtype, tolerance: floa
 
     expected = features()
     with Kernels(model).lent():
-        assert "forward" in vars(model.model.visual.blocks[0].attn)
+        assert "forward" in vars(model.model.visual.blocks[0])
         found = features()
     assert torch.allclose(found, expected, atol=tolerance * expected.abs().max())
 
@@ -99,7 +123,7 @@ def test_the_model_is_untouched_after_it(dtype: torch.dtype) -> None:
 def test_no_second_copy_of_the_weights_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "_free_memory", lambda: 1000)
     model = _model(torch.bfloat16)
-    monkeypatch.setattr(kernels, "_packed", lambda module: pytest.fail("a copy was made"))
+    monkeypatch.setattr(kernels, "_packed", lambda weight: pytest.fail("a copy was made"))
     with Kernels(model).lent():
         lent = {type(m).__name__ for m in model.modules() if "forward" in vars(m)}
-    assert lent == {"LlamaRMSNorm", "LlamaMLP", "LlamaAttention", "LlamaDecoderLayer"}
+    assert lent == {"LlamaRMSNorm", "LlamaDecoderLayer"}

@@ -145,7 +145,7 @@ class Engine:
             logits, held, paths = walk.run(self.model, stretch, self._seen(walk, stretch), self._logits, keep_all=True)
             alive = [row for row, _ in walk.readings(stretch)]
             ends = {row: paths[walk.tree.last[row]] for row in alive}
-            growing = Continuation(self.model, held.layers, ends, walk.like, walk.fill)
+            growing = Continuation(self.model, held.layers, ends, walk.like, walk.shapes)
             for row in alive:
                 texts[row] = []  # a stretch that ran out of memory starts anew
             for n in range(decoding.max_new_tokens):
@@ -163,7 +163,7 @@ class Engine:
 
     def _walk(self, rows: Sequence[Row], readings: Sequence[int], act: Callable[[TreeWalk, Stretch], Held]) -> None:
         """`act` on stretch after stretch of the rows' tree."""
-        walk = TreeWalk(rows, readings, self.settings.prefix_sharing, self.settings.length_buckets, self.kernels.fill)
+        walk = TreeWalk(rows, readings, self.settings.prefix_sharing, self.settings.length_buckets, self.kernels.shapes)
         while not walk.done:
             stretch = walk.stretch(self.budget, self._readings)
             with self._in_memory(stretch.end - stretch.first > 1):

@@ -9,7 +9,7 @@ arXiv:2305.09781) do on GPUs; here it is done with the stock scaled dot-product 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,9 +23,32 @@ from transformers import AttentionInterface
 from leverplus_models.prefix_tree import Ints, buckets
 
 NAME = "leverplus_tree"
-Fill = Callable[[int], int]
 SPARE = 1 << 14
 """Query-key products of padding that cost less than one more call of attention."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """How many rows the model is run on, and how many keys a call of attention has, for so many that are needed.
+
+    Where bfloat16 goes through a CPU's matrix unit they are `filled` up: oneDNN compiles a product anew for each number
+    of rows, which takes as long as a few hundred of them, and attention to an odd number of keys a quarter longer.
+    """
+
+    filled: bool = False
+
+    def rows(self, count: int) -> int:
+        return _multiple(count, 16 if count <= 256 else 64) if self.filled else count
+
+    def keys(self, count: int) -> int:
+        return _multiple(count, 32) if self.filled else count
+
+
+def _multiple(count: int, of: int) -> int:
+    return -(-count // of) * of
+
+
+AS_THEY_ARE = Shapes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +74,19 @@ class TreePass:
     `held[layer]` is what earlier passes left, (M, 2, heads, width): rows 0 to M - 1 of the row numbers; the tokens of
     this pass follow. `keep` names the rows that later passes need (None: all); the pass leaves them in `kept`.
 
-    The model is run on `fill(count)` rows, of which the first `count` are tokens of the pass.
+    The model is run on `shapes.rows(count)` rows, of which the first `count` are tokens of the pass.
     """
 
     buckets: Sequence[Bucket]
     held: Mapping[int, Tensor]
     keep: Tensor | None
     count: int
-    fill: Fill
+    shapes: Shapes
     read: Tensor | None = None
     """(R,) places whose logits are read, where the last layer is to answer for these alone; filled up, too."""
     readers: Sequence[Bucket] = ()
     kept: dict[int, Tensor] = field(default_factory=dict)
+    _both: dict[int, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -74,43 +98,47 @@ class TreePass:
         model: Any,
         like: bool = True,
         read: Mapping[int, Ints] | None = None,
-        fill: Fill = int,
+        shapes: Shapes = AS_THEY_ARE,
     ) -> TreePass:
         """`own[i]` are the row numbers of node i's tokens, `paths[i]` those of its whole path, its own at the end.
 
-        `read` gives the places whose logits are read, with the path of each, itself at the end. `fill` says on how many
-        rows the model is to be run for so many.
+        `read` gives the places whose logits are read, with the path of each, itself at the end.
         """
         text = model.config.get_text_config()
         share = text.num_attention_heads // (getattr(text, "num_key_value_heads", None) or text.num_attention_heads)
-        how = (model.dtype, model.device, share, like)
+        how = (model.dtype, model.device, share, like, shapes)
         device = model.device
         offset = len(next(iter(held.values()), ()))
         made = list(_buckets([rows - offset for rows in own], paths, *how))
         kept = None if keep is None else torch.from_numpy(keep).to(device)
         count = sum(map(len, own))
         if not read:
-            return cls(made, held, kept, count, fill)
+            return cls(made, held, kept, count, shapes)
         numbers = [np.array([n]) for n in range(len(read))]
         readers = list(_buckets(numbers, list(read.values()), *how))
-        places = torch.from_numpy(filled(np.array(list(read)), fill)).to(device)
-        return cls(made, held, kept, count, fill, places, readers)
+        places = torch.from_numpy(filled(np.array(list(read)), shapes)).to(device)
+        return cls(made, held, kept, count, shapes, places, readers)
 
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None, of_readers: bool = False
-    ) -> Tensor:
-        """(N, heads, width) from query (N, heads, width) and key, value (N, key heads, width).
+    def room(self, layer: int, x: Tensor, groups: int, width: int) -> Tensor:
+        """(N, 2, groups, width), where a layer puts the keys and values of its rows `x` (N, D) before they attend."""
+        before = self._before(layer)
+        both = self._both[layer] = x.new_empty(before + len(x), 2, groups, width)
+        if before:
+            both[:before] = self.held[layer]
+        return both[before:]
+
+    def _before(self, layer: int) -> int:
+        return len(self.held.get(layer, ()))
+
+    def attend(self, layer: int, query: Tensor, scale: float | None, of_readers: bool = False) -> Tensor:
+        """(N, heads, width) from query (N, heads, width), with the keys and values that are in the `room`.
 
         `of_readers`: the query is (R, heads, width), of the places that are read.
         """
-        heads, (_, groups, width), count = query.shape[1], key.shape, self.count
-        held = self.held.get(layer)
-        before = 0 if held is None else len(held)
-        both = key.new_empty(before + count, 2, groups, width)
-        if held is not None:
-            both[:before] = held
-        both[before:, 0], both[before:, 1] = key[:count], value[:count]
-        self.kept[layer] = both if self.keep is None else both.index_select(0, self.keep)
+        heads, count = query.shape[1], self.count
+        both = self._both.pop(layer)
+        groups, width = both.shape[2:]
+        self.kept[layer] = both[: self._before(layer) + count] if self.keep is None else both.index_select(0, self.keep)
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
         out[sum(len(b.rows) for b in self.readers) if of_readers else count :] = 0
         query = query.contiguous()
@@ -128,21 +156,29 @@ class TreePass:
         return out
 
 
-def filled(rows: Ints, fill: Fill) -> Ints:
+def filled(rows: Ints, shapes: Shapes) -> Ints:
     """The last axis of `rows` with zeros at its end, up to the number of rows that the model is to be run on."""
-    spare = fill(rows.shape[-1]) - rows.shape[-1]
+    spare = shapes.rows(rows.shape[-1]) - rows.shape[-1]
     return np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, spare)])
 
 
 def _buckets(
-    own: Sequence[Ints], paths: Sequence[Ints], dtype: torch.dtype, device: torch.device, share: int, like: bool
+    own: Sequence[Ints],
+    paths: Sequence[Ints],
+    dtype: torch.dtype,
+    device: torch.device,
+    share: int,
+    like: bool,
+    shapes: Shapes,
 ) -> Iterator[Bucket]:
     for numbers in buckets([(len(o), len(p)) for o, p in zip(own, paths, strict=True)], SPARE, like):
-        yield _bucket([own[i] for i in numbers], [paths[i] for i in numbers], dtype, device, share)
+        yield _bucket([own[i] for i in numbers], [paths[i] for i in numbers], dtype, device, share, shapes)
 
 
-def _bucket(own: Sequence[Ints], paths: Sequence[Ints], dtype: torch.dtype, device: torch.device, share: int) -> Bucket:
-    size, q, k = len(own), max(map(len, own)), max(map(len, paths))
+def _bucket(
+    own: Sequence[Ints], paths: Sequence[Ints], dtype: torch.dtype, device: torch.device, share: int, shapes: Shapes
+) -> Bucket:
+    size, q, k = len(own), max(map(len, own)), shapes.keys(max(map(len, paths)))
     queries = np.zeros((size, q), dtype=np.int64)
     keys = np.zeros((size, k), dtype=np.int64)
     real = np.zeros((size, q), dtype=bool)
@@ -180,8 +216,10 @@ def _attention(
     """What transformers calls in each layer of a model whose attention is `leverplus_tree`."""
     if tree is None:
         raise RuntimeError("tree attention was called without a tree")
-    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    return tree.attend(module.layer_idx, query, key, value, scaling)[None], None
+    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (N, heads, width)
+    room = tree.room(module.layer_idx, key.flatten(1), *key.shape[1:])
+    room[:, 0], room[:, 1] = key, value
+    return tree.attend(module.layer_idx, query, scaling)[None], None
 
 
 AttentionInterface.register(NAME, _attention)

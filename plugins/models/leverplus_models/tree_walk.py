@@ -12,7 +12,7 @@ from torch import Tensor
 
 from leverplus_models.batching import Row, embed
 from leverplus_models.prefix_tree import Ints, plan
-from leverplus_models.tree_attention import Fill, TreePass, filled, tree_attention
+from leverplus_models.tree_attention import AS_THEY_ARE, Shapes, TreePass, filled, tree_attention
 
 Logits = Literal["everywhere", "answers", "last layer"]
 """Logits of every token; of those that predict an answer; or of these, and the last layer too is run for them alone."""
@@ -50,9 +50,9 @@ class TreeWalk:
         readings: Sequence[int],
         share: bool = True,
         like: bool = True,
-        fill: Fill = int,
+        shapes: Shapes = AS_THEY_ARE,
     ) -> None:
-        self.rows, self.like, self.fill = rows, like, fill
+        self.rows, self.like, self.shapes = rows, like, shapes
         self.tree = plan(sequence_keys(rows), LONGEST, share=share)
         self.nodes = self.tree.nodes
         self.at = 0
@@ -143,7 +143,7 @@ class TreeWalk:
         else:
             keep, rows_after = _compact({node: numbers[node] for node in kept})
         readers = dict(sorted(readers.items())) if how == "last layer" else {}
-        tree_pass = TreePass.of(own, list(paths.values()), held.layers, keep, model, self.like, readers, self.fill)
+        tree_pass = TreePass.of(own, list(paths.values()), held.layers, keep, model, self.like, readers, self.shapes)
         everywhere = how == "everywhere"
         logits = forward(
             model, np.concatenate(ids), np.concatenate(positions, axis=1), visual, tree_pass, read, everywhere
@@ -188,11 +188,11 @@ def forward(
 ) -> Tensor:
     """(len(read), vocabulary) float32 logits at the packed places `read`; ids (N,), positions (A, N)."""
     device = model.device
-    ids, positions = filled(ids, tree.fill), filled(positions, tree.fill)
+    ids, positions = filled(ids, tree.shapes), filled(positions, tree.shapes)
     at = torch.from_numpy(np.ascontiguousarray(positions)).to(device)[:, None]  # (A, 1, N)
     # A place is often read for several answers. At least one logit, since 0 stands for all.
     places, back = np.unique(np.array(read or [0], dtype=np.int64), return_inverse=True)
-    wanted = torch.from_numpy(filled(places, tree.fill)).to(device)
+    wanted = torch.from_numpy(filled(places, tree.shapes)).to(device)
     with tree_attention(model):
         logits: Tensor = model(
             inputs_embeds=embed(ids, visual, model)[None],
@@ -210,9 +210,9 @@ class Continuation:
     """Rows that grow by a token a step over the keys and values of their paths."""
 
     def __init__(
-        self, model: Any, layers: Mapping[int, Tensor], paths: Mapping[int, Ints], like: bool, fill: Fill
+        self, model: Any, layers: Mapping[int, Tensor], paths: Mapping[int, Ints], like: bool, shapes: Shapes
     ) -> None:
-        self.model, self.layers, self.paths, self.like, self.fill = model, layers, dict(paths), like, fill
+        self.model, self.layers, self.paths, self.like, self.shapes = model, layers, dict(paths), like, shapes
 
     def step(self, rows: Sequence[int], tokens: Sequence[int], positions: Sequence[Ints]) -> Tensor:
         """(rows, vocabulary) logits after each row's next token, whose position is (A,)."""
@@ -221,7 +221,7 @@ class Continuation:
         for row, new in zip(rows, own, strict=True):
             self.paths[row] = np.concatenate([self.paths[row], new])
         paths = [self.paths[row] for row in rows]
-        tree = TreePass.of(own, paths, self.layers, None, self.model, self.like, fill=self.fill)
+        tree = TreePass.of(own, paths, self.layers, None, self.model, self.like, shapes=self.shapes)
         ids = np.array(tokens, dtype=np.int64)
         logits = forward(self.model, ids, np.stack(positions, axis=1), (), tree, range(len(rows)))
         self.layers = tree.kept

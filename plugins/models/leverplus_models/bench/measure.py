@@ -38,7 +38,7 @@ def counted(model: Any) -> Iterator[Counts]:
 
     hooks = [
         model.model.visual.register_forward_pre_hook(images, with_kwargs=True),
-        model.model.language_model.layers[0].mlp.register_forward_pre_hook(tokens),
+        model.model.language_model.layers[0].register_forward_pre_hook(tokens),
     ]
     try:
         yield counts
