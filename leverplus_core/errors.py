@@ -41,6 +41,10 @@ class StorageError(LeverplusError):
     """A file cannot be written: no room, no permission."""
 
 
+class LeverplusWarning(UserWarning):
+    """What a run goes on in spite of, and its user should know: the CLI prints it as one line."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`Did you mean 'mix'?` and what exists; for the hint of an error about an unknown name."""
     names = sorted(known)

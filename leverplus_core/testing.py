@@ -264,6 +264,8 @@ def check_vlm(part: Vlm, images: Sequence[Image]) -> None:
         assert texts == [part.generate([p], decoding)[0] for p in prompts], "generate depends on the batch"
         assert texts == part.generate(prompts[::-1], decoding)[::-1], "generate depends on the order of prompts"
     assert part.logprob([], []) == [] and part.generate([], Decoding()) == [], "no prompts, no results"
+    if type(part).states is not Vlm.states:
+        _check_rows("states", lambda rows: part.states([prompts[i] for i in rows]), len(prompts), unit=False)
     lost = Image("lost", path="no/such/picture.png")
     unreadable: list[Prompt] = [build_prompt([], replace(questions[0], image=lost), settings)]
     assert _raises(DataError, lambda: part.logprob(unreadable, ["red"])), "an unreadable image must raise DataError"
@@ -305,10 +307,11 @@ def _without(candidate: Candidate, *names: Measurement) -> Candidate:
     return replace(candidate, **nothing)
 
 
-def _check_rows(what: str, encode: Callable[[Sequence[int]], Floats], count: int) -> None:
+def _check_rows(what: str, encode: Callable[[Sequence[int]], Floats], count: int, unit: bool = True) -> None:
     rows = encode(range(count))
     assert rows.dtype == np.float32 and rows.ndim == 2 and len(rows) == count, f"{what}: float32 (N, D), one an input"
-    assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=TOLERANCE), f"{what}: rows must have length 1"
+    lengths = np.linalg.norm(rows, axis=1)
+    assert not unit or np.allclose(lengths, 1, atol=TOLERANCE), f"{what}: rows must have length 1"
     single = np.concatenate([encode([i]) for i in range(count)])
     turned = encode(range(count)[::-1])[::-1]
     assert np.allclose(rows, single, atol=TOLERANCE), f"{what}: a row depends on the batch"

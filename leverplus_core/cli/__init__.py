@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
+from typing import Any
 
 from leverplus_core.cli.app import app
-from leverplus_core.errors import LeverplusError
+from leverplus_core.cli.output import warn
+from leverplus_core.errors import LeverplusError, LeverplusWarning
 
 
 def main() -> None:
@@ -21,6 +24,7 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     signal.signal(signal.SIGTERM, _interrupt)
+    _say_our_warnings()
     try:
         app()
     except LeverplusError as e:
@@ -33,6 +37,19 @@ def main() -> None:
         # `leverplus leaderboard | head`: the reader has gone, which is no mistake of anybody's.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
+
+
+def _say_our_warnings() -> None:
+    """A `LeverplusWarning` is one line, whatever thread it comes from; any other is Python's own affair."""
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, LeverplusWarning):
+            warn(str(message))
+        else:
+            others(message, category, *where, **more)
+
+    warnings.showwarning = show
 
 
 def _interrupt(signum: int, frame: object) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from leverplus_core.errors import LeverplusWarning
 from leverplus_models.image_features import ImageFeatures
 
 CPU = torch.device("cpu")
@@ -61,7 +62,7 @@ def test_a_damaged_file_is_noticed_and_dropped(tmp_path: Path, damage: str) -> N
         other = (files[1] if file == files[0] else files[0]).read_bytes()
         file.write_bytes({"cut": data[:-5], "flipped": flipped, "empty": b"", "another's": other}[damage])
     fresh = ImageFeatures(1 << 20, tmp_path)
-    with pytest.warns(RuntimeWarning, match="is damaged") as said:
+    with pytest.warns(LeverplusWarning, match="is damaged") as said:
         assert fresh.get([_key(0)], CPU) == {}
         fresh.get([_key(1)], CPU)
     assert len(said) == 1  # once a run
@@ -76,7 +77,7 @@ def test_a_folder_that_cannot_be_written_leaves_memory(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(Path, "write_bytes", full)
     known = ImageFeatures(1 << 20, tmp_path)
-    with pytest.warns(RuntimeWarning, match="No space left on device.; memory alone") as said:
+    with pytest.warns(LeverplusWarning, match="No space left on device.; memory alone") as said:
         known.put(_key(0), _tokens(0))
         known.put(_key(1), _tokens(1))
     assert len(said) == 1
@@ -87,7 +88,7 @@ def test_a_folder_that_cannot_be_written_leaves_memory(tmp_path: Path, monkeypat
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     known = ImageFeatures(1 << 20, tmp_path / "taken")
-    with pytest.warns(RuntimeWarning, match="cannot be written"):
+    with pytest.warns(LeverplusWarning, match="cannot be written"):
         known.put(_key(0), _tokens(0))
     assert _key(0) in known.get([_key(0)], CPU)
 

@@ -21,6 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from leverplus_core.errors import LeverplusWarning
+
 
 class ImageFeatures:
     """Key -> features (V, D) of an image; the least recently used leave memory beyond `limit` bytes."""
@@ -107,7 +109,7 @@ class ImageFeatures:
     def _say(self, what: str, message: str) -> None:
         if what not in self._said:
             self._said.add(what)
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
+            warnings.warn(message, LeverplusWarning, stacklevel=2)
 
 
 def _checksum(features: Tensor) -> str:

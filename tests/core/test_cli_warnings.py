@@ -1,0 +1,27 @@
+"""What a run goes on in spite of is one line of the CLI's own, from a part's depths as well."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from leverplus_core.cli import main
+from leverplus_core.errors import LeverplusWarning
+
+
+def test_our_warnings_are_one_line_and_others_python_s_own(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        others: list[str] = []
+        monkeypatch.setattr(warnings, "showwarning", lambda message, *where: others.append(str(message)))
+        monkeypatch.setattr("sys.argv", ["leverplus", "--version"])
+        with pytest.raises(SystemExit):
+            main()
+        capsys.readouterr()
+        warnings.warn("the cache is full; this run goes on.", LeverplusWarning, stacklevel=1)
+        assert capsys.readouterr().err == "leverplus: warning: the cache is full; this run goes on.\n"
+        warnings.warn("something old", DeprecationWarning, stacklevel=1)
+        assert others == ["something old"] and not capsys.readouterr().err
