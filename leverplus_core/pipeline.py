@@ -183,10 +183,13 @@ class _Job:
         """Whether the recipe has no use for `stage`, or the imported data leaves nothing for it to do."""
         training, imported = self.recipe.training, self.parts.imported
         has_beams = imported is None or imported.has("beams") or not imported.has("candidates")
+        learns = any(name in training.policies for name in ("rce", "grpo", "online"))
         switched = {
             "beams": has_beams,
             "sft": "sft" in training.policies and has_beams,
-            "mine": self.recipe.scoring.mining.enough > 0,
+            "candidates": learns,
+            "mine": learns and self.recipe.scoring.mining.enough > 0,
+            "balance": learns,
             **{name: name in training.policies for name in ("rce", "grpo", "online")},
         }
         return not switched.get(stage, True)

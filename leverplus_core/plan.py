@@ -207,6 +207,8 @@ def plan(recipe: Recipe, facts: Facts) -> Plan:
         **{name: _measure(name, _times(scored, of), budgets.get(name), searched) for name, of in measured.items()},
     }
     off = {name for name in LEARNED if name not in learned} | ({"mine"} if not scoring.mining.enough else set())
+    if not {"rce", "grpo", "online"} & set(learned):
+        off |= {"candidates", "mine", "balance"}
     off |= set() if searched else {"beams"}
     stages = tuple(
         work.get(name, StagePlan(name)) for name in STAGES if name not in off and name not in facts.given
@@ -214,7 +216,7 @@ def plan(recipe: Recipe, facts: Facts) -> Plan:
     width = 2048 if facts.encoder_is_vlm else 512
     rows = 5 * size.train + 2 * size.validation  # image, text and answer of the bank; image and text of questions
     rows += size.train + states if states else 0
-    lines = sum(sum(of.values()) for of in measured.values())
+    lines = sum(sum(of.values()) for name, of in measured.items() if name not in off)
     disk = {
         f"features (width {width:,} assumed)": rows * width * 4,
         "pools": (size.train + size.validation) * (pool + 2) * POOL_ID_BYTES,

@@ -53,6 +53,11 @@ def _stored(work: Path) -> int:
         return int(db.execute("SELECT count(*) FROM measurements").fetchone()[0])
 
 
+def test_candidates_that_nothing_would_learn_from_are_not_measured(catalogue: Catalogue) -> None:
+    planned = _planned(Recipe.load("demo", [*SMALL, "training.rce.epochs=0", "training.grpo.epochs=0"]), catalogue)
+    assert [stage.stage for stage in planned.stages] == ["encode", "pool", "beams", "sft", "evaluate"]
+
+
 @pytest.mark.parametrize("beams", ["{beam: 2, shots: 2}", "{beam: 2, shots: 2, width: 3}", "{beam: 3, shots: 3}"])
 def test_a_beam_search_asks_exactly_what_is_planned(catalogue: Catalogue, tmp_path: Path, beams: str) -> None:
     recipe = Recipe.load("demo", [*SMALL, f"scoring.beams={beams}"])

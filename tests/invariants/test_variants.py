@@ -42,6 +42,8 @@ def test_the_trainings_are_one_override_apart_and_start_alike(finished: tuple[Pa
         result = run(small(override), url, work, until="online")
         assert result.asked == 0
         assert [s for s in ("sft", "rce", "grpo", "online") if result.stages[s] != "off"] == on
+    alone = run(small("training.rce.epochs=0", "training.grpo.epochs=0"), url, work, until="online").stages
+    assert {alone[s] for s in ("candidates", "mine", "balance", "rce", "grpo")} == {"off"}  # nothing would read them
     assert len(_weights(work, "sft")) == before
 
 
