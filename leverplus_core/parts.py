@@ -173,11 +173,12 @@ class Bank:
 
 @dataclass(frozen=True)
 class Query:
-    """A question with its feature rows: image (Di,), text (Dt,)."""
+    """A question with its feature rows: image (Di,), text (Dt,), and state (Ds,) where the encoder's `states` asks."""
 
     question: Question
     image: Floats
     text: Floats
+    state: Floats | None = None
 
 
 class Sampler(Part):

@@ -211,7 +211,8 @@ def pool(
         questions = dataset.questions(split)
         with progress.task(f"pools of {split} questions", len(questions)) as task:
             for row, question in enumerate(questions):
-                query = Query(question, features.image[row], features.text[row])
+                state = None if features.state is None else features.state[row]
+                query = Query(question, features.image[row], features.text[row], state)
                 drawn = sampler.pool(query, bank, rng(seed, "pool", question.id))
                 ids = [demonstrations[i].id for i in drawn]
                 if len(set(ids)) != sampler.k or any(demonstrations[i].image.id == question.image.id for i in drawn):

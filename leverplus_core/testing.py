@@ -82,9 +82,9 @@ def tiny_bank(size: int = 24, dim: int = 8, seed: int = 0) -> tuple[Query, Bank]
     draw = np.random.default_rng(seed)
     pictures = [Image("asked" if i < 3 else f"i{i}", caption=f"picture {i}") for i in range(size)]
     demonstrations = [Demonstration(f"q{i}", f"question {i}?", image, "yes") for i, image in enumerate(pictures)]
-    image, text, answer = (_unit_rows(draw, size, dim) for _ in range(3))
-    query = Query(Question("q0", "question 0?", pictures[0], ("yes",) * 10), image[0], text[0])
-    return query, Bank(demonstrations, Features(image, text, answer))
+    image, text, answer, state = (_unit_rows(draw, size, dim) for _ in range(4))
+    query = Query(Question("q0", "question 0?", pictures[0], ("yes",) * 10), image[0], text[0], state[0])
+    return query, Bank(demonstrations, Features(image, text, answer, state))
 
 
 def tiny_groups(seed: int = 0) -> list[list[Candidate]]:
@@ -145,7 +145,7 @@ def check_sampler(part: Sampler) -> None:
         blind = Bank(bank.demonstrations, Features(*(np.zeros((0, 0), np.float32),) * 2))
         assert first == small.pool(query, blind, np.random.default_rng(1)), "needs_features() is False, yet they count"
     greedy = part.model_copy(update={"k": len(fair) + 1})
-    empty = Bank([], Features(*(np.zeros((0, 8), np.float32),) * 3))
+    empty = Bank([], Features(*(np.zeros((0, 8), np.float32),) * 4))
     for what, sampler, source in (("fewer than k rows", greedy, bank), ("an empty bank", small, empty)):
         assert _raises(DataError, partial(sampler.pool, query, source, np.random.default_rng(1))), (
             f"{what} must raise DataError"

@@ -177,7 +177,7 @@ def test_a_vlm_is_a_model_in_messages() -> None:
         ("rand", {"kk": 3}, "sampler 'rand' in a.yaml:2: unknown setting 'kk'. Did you mean 'k'? Known: k."),
         ("rand", {"k": "many"}, "sampler 'rand' in a.yaml:2: k='many': Input should be a valid integer"),
         ("rand", {"k": 0}, "k=0: Input should be greater than or equal to 1. Settings: k."),
-        ("mix", {"text": 0.8, "image": 0.7}, "must not add up to more than 1. Settings: k, text, image."),
+        ("mix", {"text": 0.8, "image": 0.7}, "must not add up to more than 1. Settings: k, text, image, state."),
         ("mix", {"k": -1, "txt": 1}, "k=-1: Input should be greater than or equal to 1; unknown setting 'txt'."),
     ],
 )

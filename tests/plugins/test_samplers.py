@@ -107,15 +107,32 @@ def test_mix_counts_a_row_near_in_both_once_and_refills() -> None:
     assert set(TextSimSampler(k=6).pool(same, both, _rng())) <= set(pool)
 
 
+def test_mix_takes_the_nearest_by_the_model_s_state_where_asked() -> None:
+    query, bank = tiny_bank(size=40)
+    assert bank.features.state is not None and query.state is not None
+    cosine = {i: float(bank.features.state[i] @ query.state) for i in range(3, 40)}
+    nearest_by_state = sorted(cosine, key=lambda i: -cosine[i])[:8]
+    sampler = MixSampler(k=16, text=0, image=0, state=0.5)
+    assert sampler.needs_features()
+    assert sampler.pool(query, bank, _rng())[-8:] == nearest_by_state
+    stateless = Bank(bank.demonstrations, replace(bank.features, state=None))
+    with pytest.raises(DataError, match=r"there are no states\. Set encoder\.states"):
+        sampler.pool(query, stateless, _rng())
+
+
 @given(
-    size=st.integers(4, 30), k=st.integers(1, 27), text=st.floats(0, 1), image=st.floats(0, 1), seed=st.integers(0, 9)
+    size=st.integers(4, 30),
+    k=st.integers(1, 27),
+    shares=st.tuples(*[st.floats(0, 1)] * 3),
+    seed=st.integers(0, 9),
 )
-def test_mix_is_always_exactly_k_distinct_allowed_rows(size: int, k: int, text: float, image: float, seed: int) -> None:
-    if text + image > 1:
-        text, image = text / 2, image / 2
+def test_mix_is_always_exactly_k_distinct_allowed_rows(
+    size: int, k: int, shares: tuple[float, float, float], seed: int
+) -> None:
+    text, image, state = (share / max(sum(shares), 1) for share in shares)
     query, bank = tiny_bank(size=size, seed=seed)
     rows = set(allowed(query, bank).tolist())
-    sampler = MixSampler(k=k, text=text, image=image)
+    sampler = MixSampler(k=k, text=text, image=image, state=state)
     if k > len(rows):
         with pytest.raises(DataError, match=f"k={k}.*{len(rows)} of {size}"):
             sampler.pool(query, bank, _rng(seed))
