@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -280,7 +281,10 @@ def _weights(model: Any) -> int:
 
 
 def _free_memory() -> int:
-    """Bytes that this machine could still give; unknown counts as plenty."""
+    """Bytes that this machine could still give, what the system keeps of files included; unknown counts as plenty."""
+    with suppress(OSError, ValueError, StopIteration):  # Linux
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
