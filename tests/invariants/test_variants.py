@@ -255,11 +255,11 @@ def test_an_evaluation_of_what_has_changed_since_is_not_taken_for_the_present_on
     finished: tuple[Path, str], small: Small
 ) -> None:
     """The recipe, and with it the run, stays the same where only the content of a file that it names changes."""
-    import shutil
     import sqlite3
 
     folder, run_id = finished
-    shutil.copy(folder / "r.db", folder / "stale.db")
+    with sqlite3.connect(folder / "r.db") as own, sqlite3.connect(folder / "stale.db") as copy:
+        own.backup(copy)  # what is still in the write-ahead log, too
     url = f"sqlite:///{folder}/stale.db"
     before = Registry(f"sqlite:///{folder}/r.db").predictions(run_id, "rce", 1)
     with sqlite3.connect(folder / "stale.db") as db:
