@@ -181,18 +181,9 @@ class _Job:
 
     def off(self, stage: str) -> bool:
         """Whether the recipe has no use for `stage`, or the imported data leaves nothing for it to do."""
-        training, imported = self.recipe.training, self.parts.imported
+        imported = self.parts.imported
         has_beams = imported is None or imported.has("beams") or not imported.has("candidates")
-        learns = any(name in training.policies for name in ("rce", "grpo", "online"))
-        switched = {
-            "beams": has_beams,
-            "sft": "sft" in training.policies and has_beams,
-            "candidates": learns,
-            "mine": learns and self.recipe.scoring.mining.enough > 0,
-            "balance": learns,
-            **{name: name in training.policies for name in ("rce", "grpo", "online")},
-        }
-        return not switched.get(stage, True)
+        return stage in self.recipe.left_out or (stage in ("beams", "sft") and not has_beams)
 
     def before(self, stage: str) -> Path | None:
         """The folder of the policy from which `stage` goes on; None for a new one."""

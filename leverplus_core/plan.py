@@ -206,10 +206,7 @@ def plan(recipe: Recipe, facts: Facts) -> Plan:
         "evaluate": StagePlan("evaluate", _times(asked, grid.logprobs), _times(asked, grid.answers), new[2]),
         **{name: _measure(name, _times(scored, of), budgets.get(name), searched) for name, of in measured.items()},
     }
-    off = {name for name in LEARNED if name not in learned} | ({"mine"} if not scoring.mining.enough else set())
-    if not {"rce", "grpo", "online"} & set(learned):
-        off |= {"candidates", "mine", "balance"}
-    off |= set() if searched else {"beams"}
+    off = recipe.left_out | (set() if searched else {"beams"})
     stages = tuple(
         work.get(name, StagePlan(name)) for name in STAGES if name not in off and name not in facts.given
     )  # fmt: skip

@@ -18,7 +18,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from leverplus_core.candidates import CandidateSettings
 from leverplus_core.errors import RecipeError, did_you_mean
-from leverplus_core.evaluation import EvaluationSettings
+from leverplus_core.evaluation import LEARNED, EvaluationSettings
 from leverplus_core.files import fingerprint
 from leverplus_core.mining import MiningSettings
 from leverplus_core.online import OnlineSettings
@@ -83,7 +83,8 @@ class ImportedSettings(_Frozen):
 
 
 class TrainingSettings(_Frozen):
-    """The selector's training: SFT on the beams, then RCE and GRPO on the candidates. `epochs: 0` switches one off."""
+    """The selector's training: SFT on the beams, then RCE and GRPO on the candidates. `epochs: 0` switches one off;
+    without any that learns from candidates, none are measured."""
 
     held_out: float = Field(0.15, gt=0, lt=1, description="share of the train questions that choose the epoch")
     sft: SftSettings = SftSettings()
@@ -170,6 +171,17 @@ class Recipe(_Frozen):
             raise _explain(e, lines or {}) from e
         recipe._lines.update(lines or {})
         return recipe
+
+    @property
+    def left_out(self) -> set[str]:
+        """The stages that these settings have no use for."""
+        on = set(self.training.policies)
+        off: set[str] = {name for name in LEARNED if name not in on}
+        if not self.scoring.mining.enough:
+            off.add("mine")
+        if not on & {"rce", "grpo", "online"}:
+            off |= {"candidates", "mine", "balance"}
+        return off
 
     def renamed(self, name: str) -> Recipe:
         """The same experiment under another name. Raises RecipeError for one that no run can have."""

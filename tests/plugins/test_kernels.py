@@ -93,7 +93,13 @@ GRIDS = torch.tensor([(1, 10, 14), (1, 10, 14), (1, 4, 6), (1, 8, 8)])
 
 @torch.inference_mode()
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.06)])
-def test_the_vision_tower_is_the_model_s_own(dtype: torch.dtype, tolerance: float) -> None:
+@pytest.mark.parametrize("cache", [None, 1], ids=["at once", "some rows at a time"])
+def test_the_vision_tower_is_the_model_s_own(
+    dtype: torch.dtype, tolerance: float, cache: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cache:
+        monkeypatch.setattr(kernels, "INNER", cache)
+        monkeypatch.setattr(kernels, "WIDE", cache)
     model = _tower(dtype)
     pixels = torch.randn(int(GRIDS.prod(1).sum()), 1176, generator=torch.Generator().manual_seed(1)).to(dtype)
 

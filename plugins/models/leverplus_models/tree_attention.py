@@ -32,7 +32,7 @@ class Shapes:
     """How many rows the model is run on, and how many keys a call of attention has, for so many that are needed.
 
     Where bfloat16 goes through a CPU's matrix unit they are `filled` up: oneDNN compiles a product anew for each number
-    of rows, which takes as long as a few hundred of them, and attention to an odd number of keys a quarter longer.
+    of rows, which takes as long as a few hundred of them, and attention to an odd number of keys takes longer.
     """
 
     filled: bool = False

@@ -21,8 +21,8 @@ class MixSampler(Sampler):
 
     k: int = Field(64, ge=1, description="demonstrations in a pool")
     text: float = Field(0.25, ge=0, le=1, description="share nearest by the question's text")
-    image: float = Field(0.25, ge=0, le=1, description="share nearest by the image; the rest is uniform")
-    state: float = Field(0.0, ge=0, le=1, description="share nearest by the model's own state, of `encoder.states`")
+    image: float = Field(0.25, ge=0, le=1, description="share nearest by the image")
+    state: float = Field(0.0, ge=0, le=1, description="share nearest by `encoder.states`; the rest is uniform")
 
     @model_validator(mode="after")
     def _shares_fit(self) -> MixSampler:
