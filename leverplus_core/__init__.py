@@ -19,8 +19,8 @@ if TYPE_CHECKING:
         RegistryError,
         StorageError,
     )
-    from leverplus_core.hookspecs import hookimpl
-    from leverplus_core.parts import (
+    from leverplus_core.pipeline.run import run
+    from leverplus_core.plugins.contracts import (
         Balancer,
         Bank,
         Dataset,
@@ -33,10 +33,9 @@ if TYPE_CHECKING:
         Vlm,
         allowed,
     )
-    from leverplus_core.pipeline import run
-    from leverplus_core.plugins import Catalogue
-    from leverplus_core.policy import Batch, Encoded, Policy, Selector
-    from leverplus_core.recipe import Recipe
+    from leverplus_core.plugins.hookspecs import hookimpl
+    from leverplus_core.plugins.manager import Catalogue
+    from leverplus_core.recipes.recipe import Recipe
     from leverplus_core.records import (
         AnswerLogprob,
         Candidate,
@@ -48,7 +47,8 @@ if TYPE_CHECKING:
         Question,
         Turn,
     )
-    from leverplus_core.registry import Registry
+    from leverplus_core.registry.registry import Registry
+    from leverplus_core.selector.policy import Batch, Encoded, Policy, Selector
 
 __version__ = "0.1.0"
 
@@ -101,8 +101,8 @@ _HOME = {
         "RegistryError",
         "StorageError",
     ),
-    "leverplus_core.hookspecs": ("hookimpl",),
-    "leverplus_core.parts": (
+    "leverplus_core.plugins.hookspecs": ("hookimpl",),
+    "leverplus_core.plugins.contracts": (
         "Balancer",
         "Bank",
         "Dataset",
@@ -115,10 +115,10 @@ _HOME = {
         "Vlm",
         "allowed",
     ),
-    "leverplus_core.pipeline": ("run",),
-    "leverplus_core.plugins": ("Catalogue",),
-    "leverplus_core.policy": ("Batch", "Encoded", "Policy", "Selector"),
-    "leverplus_core.recipe": ("Recipe",),
+    "leverplus_core.pipeline.run": ("run",),
+    "leverplus_core.plugins.manager": ("Catalogue",),
+    "leverplus_core.selector.policy": ("Batch", "Encoded", "Policy", "Selector"),
+    "leverplus_core.recipes.recipe": ("Recipe",),
     "leverplus_core.records": (
         "AnswerLogprob",
         "Candidate",
@@ -130,7 +130,7 @@ _HOME = {
         "Question",
         "Turn",
     ),
-    "leverplus_core.registry": ("Registry",),
+    "leverplus_core.registry.registry": ("Registry",),
 }
 _LAZY = {name: module for module, names in _HOME.items() for name in names}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from leverplus_core.errors import DataError, StorageError
-from leverplus_core.files import replacing, storage
+from leverplus_core.io import replacing, storage
 from leverplus_core.progress import Progress, Silent
 
 BLOCK = 1 << 18

@@ -24,7 +24,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from leverplus_core.errors import DataError
-from leverplus_core.parts import (
+from leverplus_core.plugins.contracts import (
     Balancer,
     Bank,
     Dataset,
@@ -39,11 +39,12 @@ from leverplus_core.parts import (
     Vlm,
     allowed,
 )
-from leverplus_core.prompt import PromptSettings, build_prompt
+from leverplus_core.recipes.settings import PromptSettings
 from leverplus_core.records import Candidate, Decoding, Demonstration, Image, Prompt, Question
+from leverplus_core.scoring.prompt import build_prompt
 
 if TYPE_CHECKING:
-    from leverplus_core.policy import Selector
+    from leverplus_core.selector.policy import Selector
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "white")
 TOLERANCE = 1e-4  # float32, whatever the batch
@@ -217,7 +218,7 @@ def check_selector(part: Selector) -> None:
     """Probabilities sum to 1, whatever the batch; a shuffled pool gives the shuffled answer; beams hold no repeats."""
     import torch
 
-    from leverplus_core.policy import Batch
+    from leverplus_core.selector.policy import Batch
 
     check_part(part)
     torch.manual_seed(0)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
-from leverplus_core.parts import Part
-from leverplus_core.plugins import Catalogue
+from leverplus_core.plugins.contracts import Part
+from leverplus_core.plugins.manager import Catalogue
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from leverplus_core.plugins import Catalogue
-from leverplus_core.recipe import PARTS, Recipe
+from leverplus_core.plugins.manager import Catalogue
+from leverplus_core.recipes.recipe import Recipe
+from leverplus_core.recipes.settings import PARTS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "algorithms.md").read_text(encoding="utf-8")

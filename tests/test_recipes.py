@@ -12,12 +12,14 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from leverplus_core.cli.app import app
-from leverplus_core.composition import Composition
-from leverplus_core.pipeline import run
-from leverplus_core.plan import facts_of, plan
-from leverplus_core.plugins import Catalogue
-from leverplus_core.recipe import PARTS, Recipe, bundled
-from leverplus_core.registry import Registry
+from leverplus_core.pipeline.context import Composition
+from leverplus_core.pipeline.plan import facts_of, plan
+from leverplus_core.pipeline.run import run
+from leverplus_core.plugins.manager import Catalogue
+from leverplus_core.recipes.loader import bundled
+from leverplus_core.recipes.recipe import Recipe
+from leverplus_core.recipes.settings import PARTS
+from leverplus_core.registry.registry import Registry
 
 VARIANTS = (
     "okvqa-3b-baseline", "okvqa-3b-merged", "okvqa-3b-balanced", "okvqa-3b-ratio", "okvqa-3b-no-drop",

@@ -23,7 +23,7 @@ import numpy as np
 from rich.console import Console, RenderableType
 
 from leverplus_core.records import Prediction
-from leverplus_core.registry import Registry, RunRecord
+from leverplus_core.registry.registry import Registry, RunRecord
 from leverplus_core.registry.scores import samples
 from leverplus_core.report import compare_rows, compare_table, leaderboard_rows, leaderboard_table
 from leverplus_core.statistics import accuracy_interval

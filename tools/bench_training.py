@@ -13,10 +13,10 @@ import time
 
 import torch
 
-from leverplus_core.policy import Batch
+from leverplus_core.recipes.settings import GrpoSettings, RceSettings
+from leverplus_core.selector.policy import Batch
 from leverplus_core.training import grpo, rce
-from leverplus_core.training.loop import Groups, TrainingData
-from leverplus_core.training.settings import GrpoSettings, RceSettings
+from leverplus_core.training.trainer import Groups, TrainingData
 from leverplus_selectors.pointer import PointerSelector
 
 QUESTIONS, CANDIDATES, POOL, EPOCHS = 800, 12, 64, 5

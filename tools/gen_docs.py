@@ -17,10 +17,11 @@ os.environ["COLUMNS"] = "100"
 import typer
 from pydantic import BaseModel
 
-from leverplus_core import hookspecs
 from leverplus_core.cli.app import app
-from leverplus_core.plugins import VERB, Catalogue
-from leverplus_core.recipe import Recipe, bundled
+from leverplus_core.plugins import hookspecs
+from leverplus_core.plugins.manager import VERB, Catalogue
+from leverplus_core.recipes.loader import bundled
+from leverplus_core.recipes.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"

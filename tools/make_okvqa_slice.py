@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from leverplus_core.parts import Split
+from leverplus_core.plugins.contracts import Split
 from leverplus_datasets import vqa_json
 from leverplus_datasets.reading import read_text
 

@@ -17,19 +17,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from leverplus_core.files import Workspace
-from leverplus_core.learning import School, training_data
-from leverplus_core.measurements import Asker, MeasurementStore
-from leverplus_core.pipeline import compose
-from leverplus_core.policy import LIKENESSES, Selector, likenesses, similarity_within_pool
+from leverplus_core.pipeline.run import compose
+from leverplus_core.pipeline.stages import EncodedData, Pools, read_beams
+from leverplus_core.pipeline.workspace import Workspace
 from leverplus_core.progress import Silent
-from leverplus_core.recipe import Recipe
-from leverplus_core.scoring import Scorer
+from leverplus_core.recipes.recipe import Recipe
+from leverplus_core.scoring.cache import Asker, MeasurementStore
+from leverplus_core.scoring.scorer import Scorer
 from leverplus_core.seeding import rng
-from leverplus_core.stages import EncodedData, Pools, read_beams
+from leverplus_core.selector.features import SelectorTable
+from leverplus_core.selector.policy import LIKENESSES, Selector, likenesses, similarity_within_pool
 from leverplus_core.statistics import paired_difference
-from leverplus_core.table import SelectorTable
 from leverplus_core.training import sft
+from leverplus_core.training.data import School, training_data
 from leverplus_selectors.pairwise import PairwiseSelector
 from leverplus_selectors.pointer import PointerSelector
 

@@ -17,7 +17,7 @@ from leverplus_core.cli import output
 from leverplus_core.errors import PluginError
 
 if TYPE_CHECKING:
-    from leverplus_core.plugins import Catalogue
+    from leverplus_core.plugins.manager import Catalogue
 
 
 class Verbs(TyperGroup):
@@ -25,7 +25,7 @@ class Verbs(TyperGroup):
 
     @cached_property
     def _catalogue(self) -> Catalogue:
-        from leverplus_core.plugins import Catalogue
+        from leverplus_core.plugins.manager import Catalogue
 
         return Catalogue.load()
 

@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 def recipes(json: JsonOpt = False) -> None:
     """List the bundled recipes."""
-    from leverplus_core.recipe import bundled
+    from leverplus_core.recipes.loader import bundled
 
     rows = []
     for name, path in bundled().items():

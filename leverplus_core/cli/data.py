@@ -22,7 +22,7 @@ from leverplus_core.cli.options import (
 from leverplus_core.errors import DataError
 
 if TYPE_CHECKING:
-    from leverplus_core.recipe import Recipe
+    from leverplus_core.recipes.recipe import Recipe
 
 OutOpt = Annotated[Path, typer.Option("--out", "-o", metavar="OUT.jsonl", help="The file to write.")]
 
@@ -49,17 +49,17 @@ def inspect(
     json: JsonOpt = False,
 ) -> None:
     """The health of candidates: headroom, positives, flat questions, accuracies, sources, duplicates and leaks."""
-    from leverplus_core.groups import iter_groups
-    from leverplus_core.inspection import inspect as inspect_groups
+    from leverplus_core.candidates.stats import inspect as inspect_groups
+    from leverplus_core.candidates.store import iter_groups
     from leverplus_core.report import health_view
 
     file, pool, known = _located(target, registry)
     against = load_recipe(recipe) if recipe else known
     dataset = reward = pools = None
     if against:
-        from leverplus_core.files import Workspace
-        from leverplus_core.pipeline import compose
-        from leverplus_core.stages import Pools
+        from leverplus_core.pipeline.run import compose
+        from leverplus_core.pipeline.stages import Pools
+        from leverplus_core.pipeline.workspace import Workspace
 
         parts = compose(against, Workspace(work), load_catalogue(plugin))
         dataset, reward = None if parts.closed else parts.dataset, parts.reward
@@ -80,7 +80,7 @@ def merge(
     json: JsonOpt = False,
 ) -> None:
     """The union of candidates files by question and ordered demonstrations; conflicting measurements are an error."""
-    from leverplus_core.merging import merge_files
+    from leverplus_core.candidates.merge import merge_files
     from leverplus_core.report import shapes_table
 
     facts = merge_files(files, out)
@@ -90,7 +90,7 @@ def merge(
 
 def _located(target: str, registry: str) -> tuple[Path, Path | None, Recipe | None]:
     """The candidates file that is meant; of a run also the folder of its pools, and its recipe."""
-    from leverplus_core.groups import BALANCED, CANDIDATES
+    from leverplus_core.candidates.store import BALANCED, CANDIDATES
 
     path = Path(target)
     names = (BALANCED, CANDIDATES)
@@ -101,7 +101,7 @@ def _located(target: str, registry: str) -> tuple[Path, Path | None, Recipe | No
         return there[0], None, None
     if path.is_file() or path.suffix or len(path.parts) > 1:
         return path, None, None
-    from leverplus_core.recipe import Recipe
+    from leverplus_core.recipes.recipe import Recipe
 
     store = open_registry(registry)
     run = store.resolve(target)

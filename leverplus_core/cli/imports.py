@@ -59,7 +59,7 @@ def table(
 ) -> None:
     """Read a published table, in percent, as a run of results without predictions; each column is a method."""
     from leverplus_core.published import read_published
-    from leverplus_core.registry import Registry
+    from leverplus_core.registry.registry import Registry
 
     found = read_published(file, which)
     run_id = Registry(registry).record_published(name or file.stem, found, dataset, model, note, file.name)

@@ -31,7 +31,7 @@ from leverplus_core.cli.options import (
 from leverplus_core.errors import RecipeError
 
 if TYPE_CHECKING:
-    from leverplus_core.recipe import Recipe
+    from leverplus_core.recipes.recipe import Recipe
 
 
 def register(app: typer.Typer) -> None:
@@ -121,9 +121,9 @@ def balance(
         return
     if out is None or balancer is None:
         raise RecipeError(f"{recipe} is balanced by what, into which file?", "Say --balancer NAME[:k=v] -o OUT.jsonl.")
-    from leverplus_core.groups import read_groups, write_groups
+    from leverplus_core.candidates.store import read_groups, write_groups
+    from leverplus_core.pipeline.stages import balanced
     from leverplus_core.report import balance_table
-    from leverplus_core.stages import balanced
 
     chosen = load_recipe("demo", overrides, {"balancer": balancer})
     part = load_catalogue(plugin).build("balancer", chosen.balancer.name, chosen.balancer.settings, "--balancer")
@@ -139,8 +139,8 @@ def check(
     json: JsonOpt = False,
 ) -> None:
     """Validate a recipe and its parts, load the dataset, and say what a run would do; no model is asked."""
-    from leverplus_core.files import Workspace
-    from leverplus_core.pipeline import compose
+    from leverplus_core.pipeline.run import compose
+    from leverplus_core.pipeline.workspace import Workspace
 
     loaded = load_recipe(recipe, overrides)
     parts = compose(loaded, Workspace(DEFAULT_WORK), load_catalogue(plugin))
@@ -157,11 +157,12 @@ def check(
 
 
 def _execute(recipe: Recipe, until: str, plugin: list[Path] | None, registry: str, work: Path, json: bool) -> None:
-    from leverplus_core.files import Workspace, read_json
-    from leverplus_core.groups import MINED
-    from leverplus_core.pipeline import compose
-    from leverplus_core.pipeline import run as run_recipe
-    from leverplus_core.registry import Registry
+    from leverplus_core.candidates.store import MINED
+    from leverplus_core.io import read_json
+    from leverplus_core.pipeline.run import compose
+    from leverplus_core.pipeline.run import run as run_recipe
+    from leverplus_core.pipeline.workspace import Workspace
+    from leverplus_core.registry.registry import Registry
     from leverplus_core.report import balance_table, leaderboard_rows, leaderboard_table, mined_view
 
     if until == "mine" and not recipe.scoring.mining.enough:

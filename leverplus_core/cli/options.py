@@ -13,9 +13,9 @@ from leverplus_core.errors import RecipeError
 
 if TYPE_CHECKING:
     from leverplus_core.interchange.rows import Rows
-    from leverplus_core.plugins import Catalogue
-    from leverplus_core.recipe import Recipe
-    from leverplus_core.registry import Registry
+    from leverplus_core.plugins.manager import Catalogue
+    from leverplus_core.recipes.recipe import Recipe
+    from leverplus_core.registry.registry import Registry
 
 RecipeArg = Annotated[str, typer.Argument(metavar="[RECIPE]", help="A recipe file, or a bundled recipe by name.")]
 SetOpt = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting; repeatable.")]
@@ -64,7 +64,7 @@ def load_recipe(
     name: str | None = None,
     imported: Path | None = None,
 ) -> Recipe:
-    from leverplus_core.recipe import Recipe
+    from leverplus_core.recipes.recipe import Recipe
 
     chosen = {kind: text for kind, text in (parts or {}).items() if text}
     options = {"name": name, "imported.folder": imported}
@@ -73,7 +73,7 @@ def load_recipe(
 
 
 def load_catalogue(files: list[Path] | None) -> Catalogue:
-    from leverplus_core.plugins import Catalogue
+    from leverplus_core.plugins.manager import Catalogue
 
     for file in files or []:
         if not file.is_file():
@@ -97,6 +97,6 @@ def load_rows(recipe: str | None, plugin: list[Path] | None) -> Rows:
 
 
 def open_registry(url: str) -> Registry:
-    from leverplus_core.registry import Registry
+    from leverplus_core.registry.registry import Registry
 
     return Registry.open_existing(url)

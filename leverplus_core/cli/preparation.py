@@ -31,10 +31,10 @@ def plan(
     json: JsonOpt = False,
 ) -> None:
     """Say what a run will ask of the VLM, the disk and the clock, stage by stage; no weights are loaded."""
-    from leverplus_core.files import Workspace
-    from leverplus_core.pipeline import compose
-    from leverplus_core.plan import Throughput, facts_of, plan_table
-    from leverplus_core.plan import plan as plan_of
+    from leverplus_core.pipeline.plan import Throughput, facts_of, plan_table
+    from leverplus_core.pipeline.plan import plan as plan_of
+    from leverplus_core.pipeline.run import compose
+    from leverplus_core.pipeline.workspace import Workspace
 
     loaded = load_recipe(recipe, overrides)
     parts = compose(loaded, Workspace(DEFAULT_WORK), load_catalogue(plugin))

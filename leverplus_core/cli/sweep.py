@@ -42,9 +42,9 @@ def sweep(
 
     The same command goes on after a kill. `leverplus report NAME` tells the whole of it.
     """
-    from leverplus_core.registry import Registry
+    from leverplus_core.pipeline.sweep import Axis, Sweep, run_sweep
+    from leverplus_core.registry.registry import Registry
     from leverplus_core.report import sweep_rows, sweep_table
-    from leverplus_core.sweep import Axis, Sweep, run_sweep
 
     catalogue = load_catalogue(plugin)
     planned = Sweep.of(recipe, [Axis.parse(text) for text in over or []], seeds, overrides or [], name)

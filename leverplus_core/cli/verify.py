@@ -35,7 +35,7 @@ def verify(
 
     Exit code 1 where anything does.
     """
-    from leverplus_core.verification import verify as verify_run
+    from leverplus_core.pipeline.verify import verify as verify_run
 
     store = open_registry(registry)
     with output.Bars() as bars:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from leverplus_core.errors import DataError
-from leverplus_core.files import canonical, iter_jsonl, read_json, replacing, write_json
 from leverplus_core.interchange.beams import read_beam_entry
 from leverplus_core.interchange.embeddings import read_rows
 from leverplus_core.interchange.features import write_embedding_features, write_text_features
@@ -26,6 +25,7 @@ from leverplus_core.interchange.layout import (
 )
 from leverplus_core.interchange.not_kept import NotKept
 from leverplus_core.interchange.rows import Rows
+from leverplus_core.io import canonical, iter_jsonl, read_json, replacing, write_json
 
 OUTSIDE = "a demonstration outside the question's pool"
 Summary = dict[str, Any]

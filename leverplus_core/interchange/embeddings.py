@@ -10,7 +10,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from leverplus_core.errors import DataError
-from leverplus_core.files import replacing
+from leverplus_core.io import replacing
 
 Rows = NDArray[np.floating]
 BFLOAT16 = "bfloat16"  # which numpy lacks: its rows are kept as float32, which holds them exactly

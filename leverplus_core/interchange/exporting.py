@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from leverplus_core.candidates.store import CANDIDATES, iter_groups
 from leverplus_core.errors import DataError
-from leverplus_core.files import iter_jsonl, iter_jsonl_offsets, replacing
-from leverplus_core.groups import CANDIDATES, iter_groups
 from leverplus_core.interchange.beams import fresh_entry, read_beam_entry, select
 from leverplus_core.interchange.embeddings import read_rows, write_tensor
 from leverplus_core.interchange.layout import (
@@ -32,6 +31,7 @@ from leverplus_core.interchange.manifest import MANIFEST, Kind, Manifest
 from leverplus_core.interchange.not_kept import NotKept
 from leverplus_core.interchange.rl_data import fresh_row, read_entry
 from leverplus_core.interchange.rows import Rows
+from leverplus_core.io import iter_jsonl, iter_jsonl_offsets, replacing
 from leverplus_core.records import Candidate
 from leverplus_core.records import Sequence as Kept
 

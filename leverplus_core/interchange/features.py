@@ -21,8 +21,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from leverplus_core.errors import DataError
-from leverplus_core.files import replacing
-from leverplus_core.parts import Features, Floats
+from leverplus_core.io import replacing
+from leverplus_core.plugins.contracts import Features, Floats
 
 WIDTH = 256
 SIZES = (3, 4)

@@ -7,15 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from leverplus_core.candidates.store import CANDIDATES, iter_groups
 from leverplus_core.errors import DataError
-from leverplus_core.files import fingerprint, write_jsonl
-from leverplus_core.groups import CANDIDATES, iter_groups
 from leverplus_core.interchange.features import read_features
 from leverplus_core.interchange.importing import import_rl_data
 from leverplus_core.interchange.layout import BEAMS, FEATURES, POOLS
 from leverplus_core.interchange.manifest import MANIFEST, Manifest, building, hash_of, seal
 from leverplus_core.interchange.rows import Rows
-from leverplus_core.parts import Features
+from leverplus_core.io import fingerprint, write_jsonl
+from leverplus_core.plugins.contracts import Features
 from leverplus_core.progress import Progress
 
 Content = Literal["candidates", "pools", "beams", "features"]

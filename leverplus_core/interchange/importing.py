@@ -13,9 +13,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from leverplus_core.candidates.store import CANDIDATES
 from leverplus_core.errors import DataError
-from leverplus_core.files import canonical, read_json, replacing, write_json
-from leverplus_core.groups import CANDIDATES
 from leverplus_core.interchange.beams import read_beam_entry
 from leverplus_core.interchange.derived import Summary, derive
 from leverplus_core.interchange.embeddings import read_tensor, write_rows
@@ -36,6 +35,7 @@ from leverplus_core.interchange.manifest import MANIFEST, Kind, Manifest, buildi
 from leverplus_core.interchange.not_kept import NotKept
 from leverplus_core.interchange.rl_data import Entry, read_entry
 from leverplus_core.interchange.rows import Rows
+from leverplus_core.io import canonical, read_json, replacing, write_json
 from leverplus_core.progress import Progress
 from leverplus_core.records import Candidate
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from leverplus_core.errors import DataError
-from leverplus_core.files import read_json, storage, write_json
+from leverplus_core.io import read_json, storage, write_json
 
 FORMAT = 1
 MANIFEST = "imported.json"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from leverplus_core.errors import DataError
-from leverplus_core.files import fingerprint
-from leverplus_core.parts import Dataset
+from leverplus_core.io import fingerprint
+from leverplus_core.plugins.contracts import Dataset
 from leverplus_core.records import Question
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from leverplus_core.errors import RegistryError
-from leverplus_core.registry import Registry
+from leverplus_core.registry.registry import Registry
 from leverplus_core.report.leaderboard import method_order, percent
 from leverplus_core.report.pairing import (
     Member,
@@ -25,13 +25,7 @@ from leverplus_core.report.pairing import (
     split_name,
 )
 from leverplus_core.report.published import unpaired_rows, unpaired_table
-from leverplus_core.statistics import (
-    Mark,
-    PairedDifference,
-    corrected,
-    detectable_difference,
-    paired_difference,
-)
+from leverplus_core.statistics import Mark, PairedDifference, corrected, detectable_difference, paired_difference
 
 VERDICTS: dict[Mark, str] = {
     "better": "a better",

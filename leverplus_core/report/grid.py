@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leverplus_core.errors import RegistryError
-from leverplus_core.registry import Registry
+from leverplus_core.registry.registry import Registry
 from leverplus_core.report.pairing import (
     Member,
     Pairing,

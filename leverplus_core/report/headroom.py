@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from leverplus_core.errors import RegistryError, did_you_mean
-from leverplus_core.registry import Registry
+from leverplus_core.registry.registry import Registry
 from leverplus_core.report.leaderboard import percent
 from leverplus_core.report.pairing import Member, Pairing, Row, common_cells, members, split_name
 from leverplus_core.statistics import share_closed

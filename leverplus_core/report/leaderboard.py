@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from leverplus_core.errors import RegistryError, did_you_mean
-from leverplus_core.registry import Registry
+from leverplus_core.registry.registry import Registry
 
 Row = dict[str, Any]
 ORDER = ("zero_shot", "random", "text_knn", "image_knn", "sft", "rce", "grpo", "oracle")

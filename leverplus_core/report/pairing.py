@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leverplus_core.errors import RegistryError, did_you_mean
-from leverplus_core.registry import Registry, Scores
+from leverplus_core.registry.registry import Registry, Scores
 
 Row = dict[str, Any]
 Cells = dict[int, set[int]]

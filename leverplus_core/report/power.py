@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from leverplus_core.errors import RegistryError
-from leverplus_core.registry import Registry
+from leverplus_core.registry.registry import Registry
 from leverplus_core.report.headroom import FLOOR, chosen
 from leverplus_core.report.pairing import Pairing, Row, members, shot_pairs
 from leverplus_core.statistics import POWER, detectable_difference, paired_difference, questions_needed

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from leverplus_core.errors import RegistryError, did_you_mean
-from leverplus_core.registry import Registry
+from leverplus_core.registry.registry import Registry
 from leverplus_core.report.leaderboard import method_order, percent
 
 NOT_RECORDED = "not recorded: this run was evaluated by an older leverplus; evaluate it again to record it"

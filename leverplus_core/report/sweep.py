@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from leverplus_core.errors import RegistryError, did_you_mean
-from leverplus_core.registry import Registry
+from leverplus_core.registry.registry import Registry
 from leverplus_core.report.comparison import family_remarks
 from leverplus_core.report.grid import Arm, grid_rows
 from leverplus_core.report.headroom import chosen

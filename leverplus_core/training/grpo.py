@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from leverplus_core.errors import DataError
-from leverplus_core.policy import Policy
-from leverplus_core.training.loop import FitResult, Groups, TrainingData, evaluate, expected_reward, fit
-from leverplus_core.training.settings import GrpoSettings
+from leverplus_core.recipes.settings import GrpoSettings
+from leverplus_core.selector.policy import Policy
+from leverplus_core.training.trainer import FitResult, Groups, TrainingData, evaluate, expected_reward, fit
 
 EPSILON = 1e-6
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leverplus_core.policy import Policy
-from leverplus_core.training.loop import FitResult, Groups, TrainingData, expected_reward, fit
-from leverplus_core.training.settings import RceSettings
+from leverplus_core.recipes.settings import RceSettings
+from leverplus_core.selector.policy import Policy
+from leverplus_core.training.trainer import FitResult, Groups, TrainingData, expected_reward, fit
 
 
 def weights(rewards: Tensor, mask: Tensor, tau: float) -> Tensor:

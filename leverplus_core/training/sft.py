@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leverplus_core.policy import Policy
-from leverplus_core.training.loop import FitResult, Groups, TrainingData, fit
-from leverplus_core.training.settings import SftSettings
+from leverplus_core.recipes.settings import SftSettings
+from leverplus_core.selector.policy import Policy
+from leverplus_core.training.trainer import FitResult, Groups, TrainingData, fit
 
 
 def loss(log_probs: Tensor, scores: Tensor, mask: Tensor, temperature: float | None = None) -> Tensor:

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leverplus_core.ablation import ablated
 from leverplus_core.errors import DataError
-from leverplus_core.prompt import PromptSettings, build_prompt
+from leverplus_core.evaluation.ablation import ablated
+from leverplus_core.recipes.settings import PromptSettings
 from leverplus_core.records import Demonstration, Image
+from leverplus_core.scoring.prompt import build_prompt
 from leverplus_core.testing import tiny_demonstrations, tiny_pictures, tiny_questions
 
 PROMPT = PromptSettings()

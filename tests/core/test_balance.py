@@ -13,10 +13,11 @@ import pytest
 from rich.console import Console
 
 from leverplus_core import Balancer, Candidate, Catalogue, DataError
-from leverplus_core.files import read_json
-from leverplus_core.groups import BALANCED, CANDIDATES, balance_facts, read_groups, shape, write_groups
+from leverplus_core.candidates.stats import balance_facts, shape
+from leverplus_core.candidates.store import BALANCED, CANDIDATES, read_groups, write_groups
+from leverplus_core.io import read_json
+from leverplus_core.pipeline.stages import balance
 from leverplus_core.report import balance_table
-from leverplus_core.stages import balance
 
 
 def candidate(question: str, name: str, accuracy: float) -> Candidate:

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from leverplus_core.registry import Registry
+from leverplus_core.registry.registry import Registry
 
 
 @pytest.fixture(scope="module")

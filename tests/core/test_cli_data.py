@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from leverplus_core.candidates.store import read_groups, write_groups
 from leverplus_core.cli import main
-from leverplus_core.groups import read_groups, write_groups
 from leverplus_core.records import Candidate
 
 A = Candidate("1", ("a", "b"), "beam", "cat.", "cat", 0.6, True, -1.5, 0.1, 0.7)

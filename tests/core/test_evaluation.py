@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from leverplus_core.candidates import nearest
-from leverplus_core.evaluation import EvaluationSettings, evaluation_order, sample_sizes
+from leverplus_core.evaluation.grid import evaluation_order, sample_sizes
+from leverplus_core.recipes.settings import EvaluationSettings
 from leverplus_core.records import Image, Question
+from leverplus_core.selector.propose import nearest
 
 ROWS = [Question(str(i), "?", Image(str(i)), ("x",)) for i in range(50)]
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from leverplus_core.errors import DataError, StorageError
-from leverplus_core.files import Workspace, fingerprint, read_jsonl, write_bytes, write_json, write_jsonl
-from leverplus_core.measurements import MeasurementStore
+from leverplus_core.io import fingerprint, read_jsonl, write_bytes, write_json, write_jsonl
+from leverplus_core.pipeline.workspace import Workspace
+from leverplus_core.scoring.cache import MeasurementStore
 
 
 def test_a_fingerprint_does_not_depend_on_the_order_of_keys() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from leverplus_core.errors import RegistryError
 from leverplus_core.records import Prediction
-from leverplus_core.registry import Registry, RunRecord
+from leverplus_core.registry.registry import Registry, RunRecord
 from leverplus_core.report import Arm, compare_rows, grid_rows
 from leverplus_core.report.grid import COMPARED
 from leverplus_core.statistics import accuracy_interval, paired_difference

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leverplus_core.candidates.stats import shape
+from leverplus_core.candidates.store import by_question, iter_groups, read_candidates, read_groups, write_groups
 from leverplus_core.errors import DataError
-from leverplus_core.groups import by_question, iter_groups, read_candidates, read_groups, shape, write_groups
 from leverplus_core.records import Candidate
 
 ROW: dict[str, Any] = {

@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from leverplus_core.cli.app import app
 from leverplus_core.errors import DataError, RegistryError
 from leverplus_core.records import Prediction
-from leverplus_core.registry import Registry, RunRecord
+from leverplus_core.registry.registry import Registry, RunRecord
 from leverplus_core.report.headroom import headroom_rows, headroom_table
 from leverplus_core.report.power import power_rows, power_table
 from leverplus_core.statistics import paired_difference, questions_needed, share_closed

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from leverplus_core.groups import by_question
-from leverplus_core.inspection import inspect
-from leverplus_core.parts import Dataset, Split
-from leverplus_core.plugins import Catalogue
+from leverplus_core.candidates.stats import inspect
+from leverplus_core.candidates.store import by_question
+from leverplus_core.plugins.contracts import Dataset, Split
+from leverplus_core.plugins.manager import Catalogue
 from leverplus_core.records import Candidate, Demonstration, Image, Question
 
 

@@ -14,7 +14,7 @@ from leverplus_core.cli import main
 from leverplus_core.errors import RegistryError
 from leverplus_core.published import read_published
 from leverplus_core.records import Prediction
-from leverplus_core.registry import Registry, RunRecord
+from leverplus_core.registry.registry import Registry, RunRecord
 from leverplus_core.report import leaderboard_rows
 from leverplus_core.report.leaderboard_layout import (
     largest_samples,

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leverplus_core.candidates.merge import merge, merge_files
+from leverplus_core.candidates.store import by_question, read_candidates, read_groups, write_groups
 from leverplus_core.errors import DataError
-from leverplus_core.groups import by_question, read_candidates, read_groups, write_groups
-from leverplus_core.merging import merge, merge_files
 from leverplus_core.records import Candidate
 
 A = Candidate("1", ("a", "b"), "beam", "cat.", "cat", 0.6, True, -1.5, 0.1)

@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leverplus_core.candidates.mine import STRATIFIED, SWAP, Mined, mine, one_swaps, propose, stratified
+from leverplus_core.candidates.store import by_question
 from leverplus_core.errors import DataError
-from leverplus_core.groups import by_question
-from leverplus_core.measurements import Asker, MeasurementStore
-from leverplus_core.mining import STRATIFIED, SWAP, Mined, MiningSettings, mine, one_swaps, propose, stratified
-from leverplus_core.parts import Dataset, Vlm
-from leverplus_core.plugins import Catalogue
+from leverplus_core.plugins.contracts import Dataset, Vlm
+from leverplus_core.plugins.manager import Catalogue
 from leverplus_core.progress import Progress, Silent
-from leverplus_core.prompt import PromptSettings
+from leverplus_core.recipes.settings import MiningSettings, PromptSettings
 from leverplus_core.records import Candidate, Decoding, Question
-from leverplus_core.scoring import Ids, Scorer
+from leverplus_core.scoring.cache import Asker, MeasurementStore
+from leverplus_core.scoring.scorer import Ids, Scorer
 from leverplus_core.seeding import rng
 
 POOL = [f"d{i}" for i in range(6)]

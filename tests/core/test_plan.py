@@ -14,19 +14,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leverplus_core.candidates import CandidateSettings
-from leverplus_core.composition import STAGES, Composition
 from leverplus_core.errors import DataError
-from leverplus_core.measurements import Asker, MeasurementStore
-from leverplus_core.parts import Size, Vlm
-from leverplus_core.pipeline import run
-from leverplus_core.plan import Facts, Plan, StagePlan, Throughput, candidate_prompts, facts_of, plan, search_prompts
-from leverplus_core.plugins import Catalogue
-from leverplus_core.prompt import PromptSettings
-from leverplus_core.recipe import Recipe
+from leverplus_core.pipeline.context import STAGES, Composition
+from leverplus_core.pipeline.plan import (
+    Facts,
+    Plan,
+    StagePlan,
+    Throughput,
+    candidate_prompts,
+    facts_of,
+    plan,
+    search_prompts,
+)
+from leverplus_core.pipeline.run import run
+from leverplus_core.plugins.contracts import Size, Vlm
+from leverplus_core.plugins.manager import Catalogue
+from leverplus_core.recipes.recipe import Recipe
+from leverplus_core.recipes.settings import BeamSettings, CandidateSettings, PromptSettings
 from leverplus_core.records import AnswerLogprob, Decoding, Demonstration, Image, Prompt, Question
-from leverplus_core.registry import Registry
-from leverplus_core.scoring import BeamSettings, Scorer, beam_search
+from leverplus_core.registry.registry import Registry
+from leverplus_core.scoring.beam_search import beam_search
+from leverplus_core.scoring.cache import Asker, MeasurementStore
+from leverplus_core.scoring.scorer import Scorer
 
 SMALL = [
     "dataset.train=60", "dataset.validation=24", "sampler.k=6", "scoring.questions=20",
@@ -93,7 +102,7 @@ def test_a_whole_run_asks_no_more_than_planned_and_not_much_less(catalogue: Cata
 
 
 def test_a_row_of_the_store_and_of_the_registry_is_no_larger_than_planned(tmp_path: Path) -> None:
-    from leverplus_core.plan import MEASUREMENT_BYTES
+    from leverplus_core.pipeline.plan import MEASUREMENT_BYTES
 
     store = MeasurementStore(tmp_path / "m.sqlite")
     for start in range(0, 20_000, 1000):

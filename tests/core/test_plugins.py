@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import leverplus_core
 from leverplus_core import Catalogue, PluginError, RecipeError
 from leverplus_core.cli.app import app
-from leverplus_core.plugins import KINDS, Entry, noun
+from leverplus_core.plugins.manager import KINDS, Entry, noun
 
 ACME = Path(__file__).parents[1] / "acme" / "leverplus_acme.py"
 

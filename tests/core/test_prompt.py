@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from leverplus_core.prompt import PromptSettings, build_prompt, post_process
+from leverplus_core.recipes.settings import PromptSettings
 from leverplus_core.records import Demonstration, Image, Question, Turn
+from leverplus_core.scoring.prompt import build_prompt, post_process
 
 ONE, TWO, MINE = Image("1"), Image("2"), Image("3")
 SHOWN = [Demonstration("a", "What is it?", ONE, "cat"), Demonstration("b", "Who?", TWO, "dog")]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from leverplus_core.cli import main
 from leverplus_core.errors import DataError, RegistryError
 from leverplus_core.published import published_interval, read_published, unpaired_interval
-from leverplus_core.registry import Registry
+from leverplus_core.registry.registry import Registry
 
 ENGLISH = """# Results
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from leverplus_core.errors import RegistryError
 from leverplus_core.published import read_published, unpaired_interval
 from leverplus_core.records import Prediction
-from leverplus_core.registry import Registry, RunRecord
+from leverplus_core.registry.registry import Registry, RunRecord
 from leverplus_core.report import compare_rows, compare_table, published_arithmetic, published_rows
 
 # Made by hand, with ties, and differences that binary floats get wrong (49.99 + 0.16 is not 50.15 in them).

@@ -12,7 +12,7 @@ from leverplus_core.cli import main
 from leverplus_core.errors import RegistryError
 from leverplus_core.published import read_published
 from leverplus_core.records import Demonstration, Image, Prediction, Question
-from leverplus_core.registry import Registry, RunRecord
+from leverplus_core.registry.registry import Registry, RunRecord
 from leverplus_core.report.question import question_facts, question_view
 
 ASKED = Question("q1", "what colour is the [bold]hat?", Image("i1", "pictures/i1.png"), ("red", "blue", "red"))

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from leverplus_core.composition import Composition
 from leverplus_core.errors import RecipeError
-from leverplus_core.plugins import Catalogue
-from leverplus_core.recipe import Recipe, bundled, parse_part
+from leverplus_core.pipeline.context import Composition
+from leverplus_core.plugins.manager import Catalogue
+from leverplus_core.recipes.loader import bundled
+from leverplus_core.recipes.recipe import Recipe
+from leverplus_core.recipes.settings import parse_part
 
 
 def _write(folder: Path, text: str, name: str = "mine.yaml") -> Path:

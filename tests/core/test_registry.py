@@ -16,8 +16,8 @@ from sqlalchemy import JSON, inspect
 
 from leverplus_core.errors import DataError, RegistryError, StorageError
 from leverplus_core.records import Demonstration, Image, Prediction, Question
-from leverplus_core.registry import Registry, RunRecord, database, tables
 from leverplus_core.registry.migrations import CURRENT, MIGRATIONS
+from leverplus_core.registry.registry import Registry, RunRecord, database, tables
 
 RUN = RunRecord(
     "abc123", "demo", "f" * 16, "demo_world", "qwen2_5_vl", 7,
@@ -173,7 +173,7 @@ def test_two_runs_write_at_once(file: Path) -> None:
     program = """
 import sys
 from leverplus_core.records import Image, Prediction, Question
-from leverplus_core.registry import Registry, RunRecord
+from leverplus_core.registry.registry import Registry, RunRecord
 registry = Registry(sys.argv[1])
 run = sys.argv[2]
 questions = [Question(str(i), "what?", Image(str(i)), ("a",)) for i in range(2000)]
@@ -281,7 +281,7 @@ def test_a_kill_in_the_middle_of_a_cell_leaves_none_of_it(registry: Registry, fi
 import os, signal
 from sqlalchemy import event
 from leverplus_core.records import Demonstration, Image, Prediction, Question
-from leverplus_core.registry import Registry
+from leverplus_core.registry.registry import Registry
 registry = Registry({url(file)!r})
 @event.listens_for(registry._engine, "before_cursor_execute")
 def die(connection, cursor, statement, *rest):
@@ -444,7 +444,7 @@ from sqlalchemy.engine import Engine
 def die(connection, cursor, statement, *rest):
     if statement.startswith("CREATE VIEW predictions_with_questions"):
         os.kill(os.getpid(), signal.SIGKILL)
-from leverplus_core.registry import Registry
+from leverplus_core.registry.registry import Registry
 Registry({url(old)!r})
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)

@@ -10,7 +10,7 @@ import typer
 
 from leverplus_core.cli.app import app
 from leverplus_core.records import Image, Prediction, Question
-from leverplus_core.registry import Registry, RunRecord, tables
+from leverplus_core.registry.registry import Registry, RunRecord, tables
 
 PAGE = (Path(__file__).parents[2] / "docs" / "registry.md").read_text(encoding="utf-8")
 

@@ -16,8 +16,8 @@ from sqlalchemy import create_engine
 from leverplus_core.errors import RegistryError
 from leverplus_core.published import PublishedCell, PublishedTable
 from leverplus_core.records import Demonstration, Image, Prediction, Question
-from leverplus_core.registry import Registry, RunRecord
 from leverplus_core.registry.migrations import CURRENT, MIGRATIONS
+from leverplus_core.registry.registry import Registry, RunRecord
 
 pytest.importorskip("psycopg")
 if shutil.which("initdb") is None or shutil.which("pg_ctl") is None:
@@ -132,7 +132,7 @@ def test_runs_that_open_and_write_at_once(url: str) -> None:
     program = """
 import random, sys
 from leverplus_core.records import Image, Prediction, Question
-from leverplus_core.registry import Registry, RunRecord
+from leverplus_core.registry.registry import Registry, RunRecord
 registry, run = Registry(sys.argv[1]), sys.argv[2]
 questions = [Question(str(i), "what?", Image(str(i)), ("a",)) for i in range(3000)]
 random.Random(run).shuffle(questions)

@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 
 from leverplus_core.errors import RegistryError
 from leverplus_core.records import Prediction
-from leverplus_core.registry import Registry, RunRecord
+from leverplus_core.registry.registry import Registry, RunRecord
 from leverplus_core.report import compare_rows, compare_table, leaderboard_markdown, leaderboard_rows, leaderboard_table
 
 RUN = RunRecord(

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from leverplus_core import vqa
+from leverplus_core import metrics as vqa
 from leverplus_core.errors import DataError
-from leverplus_core.measurements import Asker, MeasurementStore
-from leverplus_core.parts import Dataset, Vlm
-from leverplus_core.plugins import Catalogue
-from leverplus_core.prompt import PromptSettings, build_prompt
+from leverplus_core.plugins.contracts import Dataset, Vlm
+from leverplus_core.plugins.manager import Catalogue
+from leverplus_core.recipes.settings import BeamSettings, OracleSettings, PromptSettings
 from leverplus_core.records import Decoding, Image, Prompt
-from leverplus_core.scoring import BeamSettings, OracleSettings, Scorer, beam_search, oracle
+from leverplus_core.scoring.beam_search import beam_search, oracle
+from leverplus_core.scoring.cache import Asker, MeasurementStore
+from leverplus_core.scoring.prompt import build_prompt
+from leverplus_core.scoring.scorer import Scorer
 
 PROMPT = PromptSettings(system="Answer with one word.")
 
@@ -137,7 +139,7 @@ def test_nothing_is_asked_twice_and_chunks_change_nothing(
     assert scorer.asker.asked == len(rows) // 2
     again = scorer.logprobs(rows)
     assert again == first and scorer.asker.asked == len(rows) // 2
-    monkeypatch.setattr("leverplus_core.measurements.CHUNK", 5)
+    monkeypatch.setattr("leverplus_core.scoring.cache.CHUNK", 5)
     asker = Asker(lambda: vlm, vlm.identity, MeasurementStore(tmp_path / "other.sqlite"))
     other = Scorer(asker, scorer.demonstrations, PROMPT, scorer.decoding).logprobs(rows)
     assert [o.sum for o in other] == pytest.approx([f.sum for f in first], abs=1e-4)
@@ -156,7 +158,7 @@ def test_prompts_that_begin_alike_are_asked_together(
         return [AnswerLogprob(-1.0, 1)] * len(prompts)
 
     monkeypatch.setattr(type(vlm), "logprob", record)
-    monkeypatch.setattr("leverplus_core.measurements.CHUNK", 6)
+    monkeypatch.setattr("leverplus_core.scoring.cache.CHUNK", 6)
     shown = world.demonstrations()[10:14]
     scorer.logprobs([(q, (d.id,)) for q in world.questions("validation")[:6] for d in shown])
     assert [len(set(chunk)) for chunk in chunks] == [1] * len({d.image.id for d in shown})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from leverplus_core.errors import RecipeError
-from leverplus_core.sweep import Axis, Sweep
+from leverplus_core.pipeline.sweep import Axis, Sweep
 
 
 @pytest.mark.parametrize(

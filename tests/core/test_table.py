@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from leverplus_core.candidates import CandidateSettings, propose
 from leverplus_core.errors import DataError
-from leverplus_core.parts import Features
-from leverplus_core.plugins import Catalogue
-from leverplus_core.policy import likenesses
-from leverplus_core.prompt import Order
-from leverplus_core.table import SelectorTable
+from leverplus_core.plugins.contracts import Features
+from leverplus_core.plugins.manager import Catalogue
+from leverplus_core.recipes.settings import CandidateSettings, Order
+from leverplus_core.selector.features import SelectorTable
+from leverplus_core.selector.policy import likenesses
+from leverplus_core.selector.propose import propose
 
 POOLS = {
     "q0": ["d1", "d2", "d3"],

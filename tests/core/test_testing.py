@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from leverplus_core import Balancer, Bank, Candidate, Encoder, Image, Part, Query, Reward, Sampler, Vlm, allowed
-from leverplus_core.parts import Floats
+from leverplus_core.plugins.contracts import Floats
 from leverplus_core.testing import check_balancer, check_encoder, check_part, check_reward, check_sampler
 
 Pool = Callable[[int, Query, Bank, np.random.Generator], list[int]]

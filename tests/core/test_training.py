@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from leverplus_core.checkpoint import architecture, load_policy, save_policy
 from leverplus_core.errors import CheckpointError, DataError
-from leverplus_core.policy import Batch, Policy
+from leverplus_core.recipes.settings import FitSettings, GrpoSettings, RceSettings, SftSettings
+from leverplus_core.selector.checkpoint import architecture, load_policy, save_policy
+from leverplus_core.selector.policy import Batch, Policy
 from leverplus_core.training import grpo, rce, sft
-from leverplus_core.training.loop import Groups, TrainingData, evaluate, expected_reward
-from leverplus_core.training.settings import FitSettings, GrpoSettings, RceSettings, SftSettings
+from leverplus_core.training.trainer import Groups, TrainingData, evaluate, expected_reward
 from leverplus_selectors.lever_lm import LeverLm
 from leverplus_selectors.pointer import PointerPolicy, PointerSelector
 

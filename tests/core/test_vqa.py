@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from leverplus_core.errors import DataError
-from leverplus_core.vqa import CONTRACTIONS, accuracy, most_frequent, normalise
+from leverplus_core.metrics import CONTRACTIONS, accuracy, most_frequent, normalise
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "vqa.json").read_text(encoding="utf-8"))
 

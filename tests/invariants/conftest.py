@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from leverplus_core.pipeline import run
-from leverplus_core.recipe import Recipe
+from leverplus_core.pipeline.run import run
+from leverplus_core.recipes.recipe import Recipe
 
 SMALL = [
     "dataset.train=60", "dataset.validation=24", "sampler.k=6", "scoring.questions=30",

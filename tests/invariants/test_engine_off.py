@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from leverplus_core.pipeline import run
-from leverplus_core.recipe import Recipe
-from leverplus_core.registry import Registry
+from leverplus_core.pipeline.run import run
+from leverplus_core.recipes.recipe import Recipe
+from leverplus_core.registry.registry import Registry
 from leverplus_models.bench.comparison import pieces
 
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from leverplus_core.files import Workspace, read_json, read_jsonl
-from leverplus_core.pipeline import compose, run
+from leverplus_core.io import read_json, read_jsonl
+from leverplus_core.pipeline.run import compose, run
+from leverplus_core.pipeline.workspace import Workspace
 from leverplus_core.progress import Silent
-from leverplus_core.recipe import Recipe
-from leverplus_core.registry import Registry
+from leverplus_core.recipes.recipe import Recipe
+from leverplus_core.registry.registry import Registry
 
 Small = Callable[..., Recipe]
 
@@ -61,8 +62,8 @@ def test_one_pool_a_question_at_all_stages(finished: tuple[Path, str]) -> None:
 
 
 def test_labels_are_positions_in_the_question_s_own_pool(small: Small, finished: tuple[Path, str]) -> None:
-    from leverplus_core.learning import training_data
-    from leverplus_core.stages import EncodedData, Pools, read_beams
+    from leverplus_core.pipeline.stages import EncodedData, Pools, read_beams
+    from leverplus_core.training.data import training_data
 
     folder, _ = finished
     dataset = compose(small(), Workspace(folder / "work")).dataset

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from leverplus_core.errors import PluginError
-from leverplus_core.files import Workspace
-from leverplus_core.pipeline import compose, run
-from leverplus_core.plugins import Catalogue
-from leverplus_core.prompt import build_prompt
-from leverplus_core.recipe import Recipe
+from leverplus_core.pipeline.run import compose, run
+from leverplus_core.pipeline.stages import EncodedData
+from leverplus_core.pipeline.workspace import Workspace
+from leverplus_core.plugins.manager import Catalogue
+from leverplus_core.recipes.recipe import Recipe
+from leverplus_core.scoring.prompt import build_prompt
 from leverplus_core.seeding import rng
-from leverplus_core.stages import EncodedData
 
 SHOTS = 2
 
@@ -56,7 +56,7 @@ def test_a_run_with_states_and_prepended_demonstrations(small: Callable[..., Rec
 
 
 def test_a_model_without_states_is_named(catalogue: Catalogue) -> None:
-    from leverplus_core.parts import Vlm
+    from leverplus_core.plugins.contracts import Vlm
 
     with pytest.raises(PluginError, match="shows no states"):
         Vlm.states(catalogue.build("vlm", "qwen2_5_vl", {"path": "demo"}), [])

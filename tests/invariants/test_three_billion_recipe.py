@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 
 import leverplus_datasets
-from leverplus_core.composition import Composition
-from leverplus_core.files import read_jsonl
-from leverplus_core.pipeline import run
-from leverplus_core.plan import facts_of, plan
-from leverplus_core.plugins import Catalogue
-from leverplus_core.prompt import build_prompt
-from leverplus_core.recipe import Recipe
-from leverplus_core.registry import Registry
-from leverplus_core.vqa import most_frequent
+from leverplus_core.io import read_jsonl
+from leverplus_core.metrics import most_frequent
+from leverplus_core.pipeline.context import Composition
+from leverplus_core.pipeline.plan import facts_of, plan
+from leverplus_core.pipeline.run import run
+from leverplus_core.plugins.manager import Catalogue
+from leverplus_core.recipes.recipe import Recipe
+from leverplus_core.registry.registry import Registry
+from leverplus_core.scoring.prompt import build_prompt
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
+from leverplus_core.candidates.store import read_groups
 from leverplus_core.errors import DataError
-from leverplus_core.files import read_json
-from leverplus_core.groups import read_groups
-from leverplus_core.pipeline import run
+from leverplus_core.io import read_json
+from leverplus_core.pipeline.run import run
 from leverplus_core.progress import Silent
-from leverplus_core.recipe import Recipe
-from leverplus_core.registry import Registry
+from leverplus_core.recipes.recipe import Recipe
+from leverplus_core.registry.registry import Registry
 
 Small = Callable[..., Recipe]
 
@@ -137,8 +137,8 @@ def test_data_with_features_of_its_own_cannot_be_evaluated_and_says_why(
 def test_a_sweep_measures_once_shares_the_baselines_and_goes_on_after_a_kill(
     finished: tuple[Path, str], small_settings: list[str]
 ) -> None:
+    from leverplus_core.pipeline.sweep import Axis, Sweep, run_sweep
     from leverplus_core.report import sweep_rows
-    from leverplus_core.sweep import Axis, Sweep, run_sweep
 
     folder, _ = finished
     url, work = f"sqlite:///{folder}/sweep.db", folder / "work"

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leverplus_core import Balancer, Candidate, Catalogue, RecipeError
-from leverplus_core.groups import shape
+from leverplus_core.candidates.stats import shape
 from leverplus_core.testing import tiny_groups
 
 CATALOGUE = Catalogue.load(disabled="")

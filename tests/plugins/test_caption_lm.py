@@ -15,8 +15,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from leverplus_core.errors import CheckpointError, DataError, PluginError
-from leverplus_core.prompt import PromptSettings, build_prompt
+from leverplus_core.recipes.settings import PromptSettings
 from leverplus_core.records import Decoding, Demonstration, Image, Prompt, Question, Turn
+from leverplus_core.scoring.prompt import build_prompt
 from leverplus_core.testing import check_vlm, tiny_pictures
 from leverplus_models import smollm2
 from leverplus_models.caption_lm import CaptionLm

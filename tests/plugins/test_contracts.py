@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from leverplus_core.parts import Balancer, Dataset, Encoder, Part, Reward, Sampler, Vlm
-from leverplus_core.plugins import KINDS, VERB, Catalogue, Entry
-from leverplus_core.policy import Selector
+from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Part, Reward, Sampler, Vlm
+from leverplus_core.plugins.manager import KINDS, VERB, Catalogue, Entry
 from leverplus_core.records import Image
+from leverplus_core.selector.policy import Selector
 from leverplus_core.testing import (
     check_balancer,
     check_dataset,

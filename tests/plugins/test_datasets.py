@@ -14,8 +14,8 @@ import PIL.Image
 import pytest
 
 from leverplus_core.errors import DataError
+from leverplus_core.metrics import accuracy
 from leverplus_core.testing import check_dataset
-from leverplus_core.vqa import accuracy
 from leverplus_datasets import world
 from leverplus_datasets.demo_world import DemoWorld
 from leverplus_datasets.jsonl import Jsonl

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from leverplus_core.prompt import PromptSettings, build_prompt
+from leverplus_core.recipes.settings import PromptSettings
 from leverplus_core.records import Demonstration, Image, Question
+from leverplus_core.scoring.prompt import build_prompt
 from leverplus_datasets import world
 from leverplus_models.demo.geometry import SYSTEM, build_config, build_tokenizer
 from leverplus_models.demo.sequences import Sequences, mrope_positions

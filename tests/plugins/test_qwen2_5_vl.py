@@ -15,8 +15,9 @@ from PIL import Image as Pil
 from transformers import LlamaConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from leverplus_core.errors import CheckpointError, DataError
-from leverplus_core.prompt import PromptSettings, build_prompt
+from leverplus_core.recipes.settings import PromptSettings
 from leverplus_core.records import Decoding, Demonstration, Image, Prompt, Question, Turn
+from leverplus_core.scoring.prompt import build_prompt
 from leverplus_core.testing import check_vlm
 from leverplus_models.batching import by_length
 from leverplus_models.demo.geometry import build_config, build_tokenizer, image_processor

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from leverplus_core.errors import DataError
-from leverplus_core.policy import Batch, Policy, likenesses
+from leverplus_core.recipes.settings import RceSettings, SftSettings, StopSettings
+from leverplus_core.selector.policy import Batch, Policy, likenesses
 from leverplus_core.training import rce, sft
-from leverplus_core.training.loop import Groups, TrainingData
-from leverplus_core.training.settings import RceSettings, SftSettings, StopSettings
+from leverplus_core.training.trainer import Groups, TrainingData
 from leverplus_selectors.lever_lm import LeverLm
 from leverplus_selectors.pairwise import PairwiseSelector
 from leverplus_selectors.pointer import PointerPolicy, PointerSelector

@@ -8,8 +8,8 @@ from itertools import groupby
 from statistics import mean
 from typing import Any
 
-from leverplus_core.files import canonical
-from leverplus_core.registry import Registry
+from leverplus_core.io import canonical
+from leverplus_core.registry.registry import Registry
 from leverplus_core.report.document.lineup import Configuration, Side, line_up
 from leverplus_core.report.grid import grid_rows
 from leverplus_core.report.headroom import CEILING, FLOOR, gap_rows

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from leverplus_core.errors import RegistryError, did_you_mean
-from leverplus_core.files import canonical
-from leverplus_core.registry import Registry
+from leverplus_core.io import canonical
+from leverplus_core.registry.registry import Registry
 from leverplus_core.report.grid import Arm
 from leverplus_core.report.headroom import CEILING, FLOOR, chosen
 from leverplus_core.report.leaderboard import method_order

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leverplus_core.errors import StorageError
-from leverplus_core.files import replacing, storage, write_bytes
+from leverplus_core.io import replacing, storage, write_bytes
 from leverplus_core.report.document.content import Content
 from leverplus_core.report.document.language import Words
 from leverplus_core.report.document.layout import Document, Fold, Table, lay_out

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from leverplus_core import Candidate
-from leverplus_core.groups import best_first
+from leverplus_core.candidates.store import best_first
 
 
 def sides(group: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate]]:

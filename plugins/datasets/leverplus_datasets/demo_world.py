@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from leverplus_core.files import fingerprint, storage
-from leverplus_core.parts import Dataset, Split
+from leverplus_core.io import fingerprint, storage
+from leverplus_core.plugins.contracts import Dataset, Split
 from leverplus_core.records import Demonstration, Image, Question
 from leverplus_core.seeding import rng
 from leverplus_datasets import world

@@ -16,8 +16,8 @@ from typing import Any, get_args
 from pydantic import Field
 
 from leverplus_core.errors import DataError
-from leverplus_core.files import fingerprint
-from leverplus_core.parts import Dataset, Split
+from leverplus_core.io import fingerprint
+from leverplus_core.plugins.contracts import Dataset, Split
 from leverplus_core.records import Demonstration, Question
 from leverplus_datasets.reading import (
     Rows,

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from leverplus_core.errors import DataError
-from leverplus_core.parts import Split
+from leverplus_core.metrics import most_frequent
+from leverplus_core.plugins.contracts import Split
 from leverplus_core.records import Demonstration, Image, Question
-from leverplus_core.vqa import most_frequent
 
 Rows = Mapping[Split, tuple[Question, ...]]
 

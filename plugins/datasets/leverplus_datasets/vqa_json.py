@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from leverplus_core.errors import DataError
-from leverplus_core.parts import Dataset, Size, Split
+from leverplus_core.plugins.contracts import Dataset, Size, Split
 from leverplus_core.records import Demonstration, Image, Question
 from leverplus_core.releases import RELEASES, ReleaseName
 from leverplus_core.seeding import rng

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
 from leverplus_core.errors import CheckpointError, DataError
-from leverplus_core.parts import Encoder, Floats, Vlm
+from leverplus_core.plugins.contracts import Encoder, Floats, Vlm
 from leverplus_core.records import Image
 from leverplus_encoders.checkpoints import fixed_content, open_checkpoint, pick_device
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from leverplus_core.errors import PluginError
-from leverplus_core.parts import Encoder, Floats, Vlm
+from leverplus_core.plugins.contracts import Encoder, Floats, Vlm
 from leverplus_core.records import Image
 
 

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from leverplus_core.errors import DataError
-from leverplus_core.parts import Floats, Vlm
+from leverplus_core.plugins.contracts import Floats, Vlm
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
 from leverplus_models.batching import Row
 from leverplus_models.engine import Engine, EngineSettings

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from transformers import GenerationConfig
 
-from leverplus_core.parts import Floats
+from leverplus_core.plugins.contracts import Floats
 from leverplus_core.records import AnswerLogprob, Decoding
 from leverplus_models.batching import Row, by_length, pad
 from leverplus_models.kernels import Kernels

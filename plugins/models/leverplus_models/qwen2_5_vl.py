@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from leverplus_core.errors import CheckpointError, DataError
-from leverplus_core.parts import Floats, Vlm
+from leverplus_core.plugins.contracts import Floats, Vlm
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
 from leverplus_models.batching import Ints, Row, Span
 from leverplus_models.engine import Engine, EngineSettings

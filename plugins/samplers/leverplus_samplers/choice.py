@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leverplus_core import Bank, DataError, Query, allowed
-from leverplus_core.parts import Floats
+from leverplus_core.plugins.contracts import Floats
 
 Rows = NDArray[np.intp]
 MARGIN = 1.1

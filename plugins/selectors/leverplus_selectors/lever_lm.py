@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
-from leverplus_core.policy import Batch, Encoded, Enough, Policy, Selector, rows_at
+from leverplus_core.selector.policy import Batch, Encoded, Enough, Policy, Selector, rows_at
 
 MOST_WORDS = 33  # the question and up to 32 demonstrations
 

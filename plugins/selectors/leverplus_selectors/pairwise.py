@@ -12,7 +12,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from leverplus_core.policy import LIKENESSES, Batch, Encoded, Policy, Selector, likenesses, similarity_within_pool
+from leverplus_core.selector.policy import (
+    LIKENESSES,
+    Batch,
+    Encoded,
+    Policy,
+    Selector,
+    likenesses,
+    similarity_within_pool,
+)
 
 SCALE = 5.0
 """Cosines of sentences lie within some tenths: brought to the size of standardised ones."""

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from leverplus_core.policy import (
+from leverplus_core.selector.policy import (
     SIMILARITIES,
     Batch,
     Encoded,

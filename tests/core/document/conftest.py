@@ -12,7 +12,7 @@ import pytest
 
 from leverplus_core.published import read_published
 from leverplus_core.records import Prediction
-from leverplus_core.registry import Registry, RunRecord
+from leverplus_core.registry.registry import Registry, RunRecord
 
 RECIPE = {
     "name": "demo", "seed": 0, "task": "vqa", "dataset": {"name": "demo_world", "train": 300},

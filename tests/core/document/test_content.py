@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from leverplus_core.errors import LeverplusError, RegistryError
-from leverplus_core.registry import Registry
+from leverplus_core.registry.registry import Registry
 from leverplus_core.report.document import report_content
 from leverplus_core.report.document.lineup import line_up
 from leverplus_core.report.grid import Arm, grid_rows

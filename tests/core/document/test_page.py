@@ -22,7 +22,7 @@ from PIL import Image
 from leverplus_core.cli import main
 from leverplus_core.errors import StorageError
 from leverplus_core.published import read_published
-from leverplus_core.registry import Registry
+from leverplus_core.registry.registry import Registry
 from leverplus_core.report.document import LANGUAGES, Words, markdown_text, report_content, write_report
 from leverplus_core.report.document.layout import lay_out
 from leverplus_core.report.document.page import escape_markdown, html_text

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from leverplus_core.registry import Registry
+from leverplus_core.registry.registry import Registry
 from leverplus_core.report.document import LANGUAGES, Words, report_content, summary
 from leverplus_core.report.document.language import phrases
 from leverplus_core.report.document.summary import caveats, interval, points
@@ -73,7 +73,7 @@ def test_where_nothing_is_seen_nothing_is_called_better_worse_or_equal(swept: Re
 @given(seed=st.integers(0, 2**32 - 1), lift=st.sampled_from([-0.5, -0.2, 0.0, 0.2, 0.5]))
 def test_sentences_follow_from_the_marks_of_any_grid(tmp_path_factory, seed: int, lift: float) -> None:  # type: ignore[no-untyped-def]
     from leverplus_core.records import Prediction
-    from leverplus_core.registry import RunRecord
+    from leverplus_core.registry.registry import RunRecord
 
     chance = np.random.default_rng(seed)
     with Registry(f"sqlite:///{tmp_path_factory.mktemp('grid') / 'r.db'}") as registry:

@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from leverplus_core.errors import DataError
-from leverplus_core.files import read_json, read_jsonl, write_jsonl
 from leverplus_core.interchange.exporting import export_beams, export_rl_data
 from leverplus_core.interchange.folder import ImportedFolder
 from leverplus_core.interchange.importing import import_beams, import_embeddings, import_rl_data
 from leverplus_core.interchange.rows import Rows
+from leverplus_core.io import read_json, read_jsonl, write_jsonl
+from leverplus_core.pipeline.stages import Pools, read_beams
 from leverplus_core.records import Image, Question
 from leverplus_core.records import Sequence as Kept
-from leverplus_core.stages import Pools, read_beams
 
 Put = Callable[[str, object], Path]
 Cli = Callable[..., tuple[int, str, str]]

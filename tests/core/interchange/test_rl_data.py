@@ -17,15 +17,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leverplus_core.candidates.store import read_groups, write_groups
 from leverplus_core.errors import DataError
-from leverplus_core.files import read_json, write_jsonl
-from leverplus_core.groups import read_groups, write_groups
 from leverplus_core.interchange.exporting import export_rl_data
 from leverplus_core.interchange.folder import ImportedFolder, ensure_imported
 from leverplus_core.interchange.importing import import_rl_data
 from leverplus_core.interchange.not_kept import NotKept
 from leverplus_core.interchange.rl_data import read_entry
 from leverplus_core.interchange.rows import Rows
+from leverplus_core.io import read_json, write_jsonl
 from leverplus_core.records import Candidate, Image, Question
 
 Put = Callable[[str, object], Path]

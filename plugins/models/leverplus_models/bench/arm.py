@@ -19,9 +19,9 @@ from typing import Any, Literal
 import torch
 
 from leverplus_core.errors import DataError, LeverplusError
-from leverplus_core.parts import Vlm
-from leverplus_core.prompt import build_prompt
-from leverplus_core.scoring import BeamSettings
+from leverplus_core.plugins.contracts import Vlm
+from leverplus_core.recipes.settings import BeamSettings
+from leverplus_core.scoring.prompt import build_prompt
 from leverplus_models.bench import flops, stage
 from leverplus_models.bench.geometry import MID, THREE_B, Loaded, load_demo, load_random
 from leverplus_models.bench.measure import counted, forget_peak, matmul_ceiling, peak_mb

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from leverplus_core.environment import describe_environment, describe_git
 from leverplus_core.errors import RecipeError, did_you_mean
-from leverplus_core.files import fingerprint, read_json, write_json
+from leverplus_core.io import fingerprint, read_json, write_json
 from leverplus_core.progress import Progress
+from leverplus_core.provenance import describe_environment, describe_git
 from leverplus_models.bench.arm import FULL, HF_BATCHED, NAIVE, WITHOUT, Arithmetic, Remote, Task, Timed
 from leverplus_models.bench.stage import Order
 from leverplus_models.engine import EngineSettings

@@ -28,7 +28,7 @@ from transformers import (
 )
 from transformers.initialization import no_init_weights
 
-from leverplus_core.files import fingerprint, storage
+from leverplus_core.io import fingerprint, storage
 from leverplus_models.demo.geometry import SPECIAL
 from leverplus_models.qwen2_5_vl import Qwen25Vl
 from leverplus_models.weights import Dtype

@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table as Drawn
 
-from leverplus_core.environment import describe_environment, describe_git
-from leverplus_core.files import write_bytes
+from leverplus_core.io import write_bytes
+from leverplus_core.provenance import describe_environment, describe_git
 from leverplus_models.bench.comparison import TOLERANCE, Row
 from leverplus_models.bench.scaling import Curve
 

@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from leverplus_core import vqa
-from leverplus_core.files import storage
-from leverplus_core.measurements import Asker, MeasurementStore
-from leverplus_core.parts import Vlm
-from leverplus_core.plugins import Catalogue
-from leverplus_core.prompt import PromptSettings
+from leverplus_core import metrics as vqa
+from leverplus_core.io import storage
+from leverplus_core.plugins.contracts import Vlm
+from leverplus_core.plugins.manager import Catalogue
+from leverplus_core.recipes.settings import BeamSettings, PromptSettings
 from leverplus_core.records import AnswerLogprob, Decoding, Demonstration, Image, Question
-from leverplus_core.scoring import BeamSettings, Ids, Scorer, beam_search
+from leverplus_core.scoring.beam_search import beam_search
+from leverplus_core.scoring.cache import Asker, MeasurementStore
+from leverplus_core.scoring.scorer import Ids, Scorer
 from leverplus_core.seeding import rng
 from leverplus_models.bench.geometry import draw_photo
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image as Pil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from leverplus_core.parts import Vlm
+from leverplus_core.plugins.contracts import Vlm
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
 from leverplus_models.batching import by_length
 

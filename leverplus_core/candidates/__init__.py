@@ -1,0 +1,1 @@
+"""Candidates: measured demonstration sequences, by question."""

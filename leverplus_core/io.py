@@ -1,0 +1,112 @@
+"""Files that are whole or absent, each artefact beside its provenance.
+
+A stage writes into its own folder, named by the stage and its fingerprint; `provenance.json` is written last, so
+that a folder which has one is finished. Fingerprints are sha256 of canonical JSON.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from leverplus_core.errors import DataError, StorageError
+
+
+def canonical(value: object) -> str:
+    """JSON with sorted keys and no spaces: equal values, equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def fingerprint(value: object) -> str:
+    """The first 16 hex digits of sha256 over `canonical(value)`."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def storage(path: Path) -> Iterator[None]:
+    """Turn the failures of a disk into one line: full, read-only, not permitted."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(f"no room left to write {path}.", "Free some space and run the same command.") from e
+        if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise StorageError(f"cannot write {path}: {e.strerror}.", "Name another place for it.") from e
+        raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write beside the target, flush, and rename: `path` is the old file or the new one, never half of it."""
+    if path.is_dir():
+        raise StorageError(f"cannot write {path}: it is a folder.", "Name a file.")
+    with storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with scratch.open("wb") as f:
+                yield f
+                f.flush()
+                os.fsync(f.fileno())
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    with replacing(path) as f:
+        f.write(data)
+
+
+def write_json(path: Path, value: object) -> None:
+    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise DataError(f"{path} cannot be read: {e}.", "Delete it and run again.") from e
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """One JSON object a line, as they come: never all in memory."""
+    with replacing(path) as f:
+        for row in rows:
+            f.write((canonical(dict(row)) + "\n").encode())
+
+
+def iter_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, row) of a file with one JSON object a line. Raises DataError with the line that is not."""
+    return ((number, row) for number, _, row in iter_jsonl_offsets(path))
+
+
+def iter_jsonl_offsets(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """(line number, bytes from the start of the file to the end of the line, row); as `iter_jsonl` otherwise."""
+    end = 0
+    try:
+        with path.open("rb") as f:
+            for number, line in enumerate(f, 1):
+                end += len(line)
+                try:
+                    row = json.loads(line.decode())
+                except ValueError as e:
+                    raise DataError(f"{path}:{number} is not JSON: {e}.", "The file was cut or edited.") from e
+                if not isinstance(row, dict):
+                    raise DataError(f"{path}:{number} is not a JSON object.", "The file was cut or edited.")
+                yield number, end, row
+    except FileNotFoundError as e:
+        raise DataError(f"no file {path}.") from e
+    except OSError as e:
+        raise DataError(f"{path} cannot be read: {e.strerror}.") from e
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file with one JSON object a line. Raises DataError with the line of the first that is not."""
+    return [row for _, row in iter_jsonl(path)]

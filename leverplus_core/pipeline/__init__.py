@@ -1,0 +1,1 @@
+"""The pipeline: stages in their order, run, planned and audited."""

@@ -1,0 +1,149 @@
+"""Sweeps: the cross product of some settings, with seeds, as one experiment.
+
+Each combination is a run of its own, and runs share every stage whose fingerprint is equal: a sweep over balancers and
+rewards measures once and trains often. Combinations differ in what is swept over; seeds repeat each of them with
+another training (`seed`), on the same data and the same evaluation questions (`data_seed`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from leverplus_core.errors import LeverplusError, RecipeError
+from leverplus_core.pipeline.run import Membership, compose, run
+from leverplus_core.pipeline.workspace import Workspace
+from leverplus_core.plugins.contracts import Part
+from leverplus_core.plugins.manager import Catalogue
+from leverplus_core.progress import Progress, Silent
+from leverplus_core.recipes.recipe import Recipe
+from leverplus_core.recipes.settings import PARTS
+from leverplus_core.registry.registry import Registry
+
+RECIPE = "recipe"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A setting, or `recipe`, and the values that it takes."""
+
+    key: str
+    values: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Axis:
+        """`reward=separated,mixed` or `balancer=top_pn:p=6,n=4,keep_all`: a piece `n=4` belongs to the part before it.
+
+        Raises RecipeError for a text of another form, or a value given twice.
+        """
+        key, _, rest = text.partition("=")
+        values: list[str] = []
+        for piece in re.split(r",(?![^\[{]*[\]}])", rest):  # a comma inside brackets is part of its value
+            if values and ":" in values[-1] and re.match(r"\s*\w+=", piece):
+                values[-1] += f",{piece}"
+            else:
+                values.append(piece.strip())
+        if not key.strip() or not all(values):
+            raise RecipeError(f"--over '{text}' is not key=value,value,...", "Write --over reward=separated,mixed.")
+        if len(set(values)) < len(values):
+            raise RecipeError(f"--over '{text}' names a value twice.", "Leave one out.")
+        return cls(key.strip(), tuple(values))
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One run of a sweep: its recipe, and the values of the axes that it stands for, its seed aside."""
+
+    recipe: Recipe
+    arm: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A name and its runs; those of one seed stand together, so that a sweep that was stopped has whole seeds."""
+
+    name: str
+    runs: tuple[Combination, ...]
+
+    @classmethod
+    def of(
+        cls,
+        source: str | Path,
+        axes: Sequence[Axis],
+        seeds: int,
+        overrides: Sequence[str] = (),
+        name: str | None = None,
+    ) -> Sweep:
+        """Validate every combination before any of them runs. Raises RecipeError as `Recipe.load`, for an axis given
+        twice, and where two combinations are the same experiment."""
+        keys = [axis.key for axis in axes]
+        if len(set(keys)) < len(keys):
+            raise RecipeError(f"--over names {next(k for k in keys if keys.count(k) > 1)} twice.", "Give it once.")
+        if "seed" in keys:
+            raise RecipeError("--over seed: seeds repeat an arm, they are none.", "Use --seeds N.")
+        base = Recipe.load(source, overrides)
+        title, first = name or f"{base.name}-sweep", base.seed
+        runs: list[Combination] = []
+        seen: dict[str, Mapping[str, str]] = {}
+        for seed in range(first, first + seeds):
+            for values in itertools.product(*(axis.values for axis in axes)):
+                arm = dict(zip(keys, values, strict=True))
+                replaced = {key: value for key, value in arm.items() if key in PARTS}
+                settings = [f"{key}={value}" for key, value in arm.items() if key not in (RECIPE, *replaced)]
+                recipe = Recipe.load(arm.get(RECIPE, source), [*overrides, *settings, f"seed={seed}"], replaced)
+                label = ", ".join((*(f"{key}={value}" for key, value in arm.items()), f"seed={seed}"))
+                other = seen.setdefault(recipe.fingerprint(), arm)
+                if other is not arm:
+                    raise RecipeError(f"{arm} and {other} are the same experiment.", "Leave one value out.")
+                runs.append(Combination(recipe.renamed(f"{title} ({label.replace(':', ' ')})"), arm))
+        return cls(title, tuple(runs))
+
+
+def run_sweep(
+    sweep: Sweep,
+    registry: Registry,
+    work: Path,
+    catalogue: Catalogue | None = None,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Run what is not finished yet, and return the runs' ids, in order. The same call goes on after a kill.
+
+    The parts of all combinations are built first. One that fails ends the sweep; what ran before stays.
+    """
+    shown = progress or Silent()
+    known = catalogue or Catalogue.load()
+    built: dict[str, Part] = {}
+    # A part that cannot be built is told before any other is asked anything.
+    parts = [compose(combination.recipe, Workspace(work), known, built=built) for combination in sweep.runs]
+    done = {row["id"]: row for row in registry.runs() if row["status"] == "done"}
+    ids = []
+    with shown.task(f"sweep {sweep.name}", len(sweep.runs)) as task:
+        for combination, composition in zip(sweep.runs, parts, strict=True):
+            run_id = combination.recipe.fingerprint()[:12]
+            membership = Membership(sweep.name, combination.arm)
+            before = done.get(run_id)
+            stands = (
+                before is not None
+                and (before["sweep"], before["arm"]) == (sweep.name, combination.arm)
+                and registry.evaluated_as(run_id) == composition.fingerprints["evaluate"]
+            )
+            if not stands:
+                try:
+                    run(
+                        combination.recipe,
+                        registry,
+                        work,
+                        catalogue=known,
+                        progress=shown,
+                        sweep=membership,
+                        built=built,
+                    )
+                except LeverplusError as e:
+                    e.add_note(f"in {combination.recipe.name}")
+                    raise
+            ids.append(run_id)
+            task.advance()
+    return ids

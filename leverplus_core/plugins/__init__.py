@@ -1,0 +1,1 @@
+"""Plugins: the hooks, what a part is, and the catalog that finds them."""

@@ -1,0 +1,251 @@
+"""The contracts: what a plugin's part is, and the one or two methods of each kind.
+
+A part is a frozen pydantic model: its fields are its settings, so that YAML `sampler: {name: mix, k: 32}` is
+`model_validate`, provenance is `model_dump` and the fingerprint follows from both. Weights go into a
+`functools.cached_property`. Unknown settings are refused. `leverplus_core.testing` has the contract tests.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from leverplus_core.errors import DataError, PluginError
+from leverplus_core.records import AnswerLogprob, Candidate, Decoding, Demonstration, Image, Prompt, Question
+
+Floats = NDArray[np.float32]
+
+
+Split = Literal["train", "validation"]
+
+
+Measurement = Literal["logprob", "info_score", "nearness"]
+"""What a `Candidate` may lack."""
+
+
+class Part(BaseModel):
+    """Settings, frozen. Subclasses add fields with defaults and a docstring whose first line is shown to users."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
+
+    def identity(self) -> dict[str, object]:
+        """What must be equal for two parts to give equal results: the settings, plus content that they point to.
+
+        A part whose result does not depend on a setting (a batch size, a device) leaves that setting out; one
+        that reads files adds their content hash. JSON-able.
+        """
+        return self.model_dump(mode="json")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many questions and distinct images the splits of a dataset have."""
+
+    train: int
+    validation: int
+    train_images: int
+    validation_images: int
+
+
+class Dataset(Part):
+    """Questions by split and the demonstrations to choose from (made from the train split only).
+
+    Obligations: ids are unique within a split; the same settings give the same rows in the same order; train and
+    validation questions are distinct; every question has at least one answer. Raises DataError otherwise.
+    """
+
+    @abstractmethod
+    def questions(self, split: Split) -> Sequence[Question]: ...
+
+    @abstractmethod
+    def demonstrations(self) -> Sequence[Demonstration]: ...
+
+    def note(self) -> str:
+        """What a reader of a result must know about the protocol; '' when it is the dataset's standard one."""
+        return ""
+
+    def expected_size(self) -> Size | None:
+        """The size where it is known before the files are there, so that a run can be planned; None otherwise."""
+        return None
+
+
+class Vlm(Part):
+    """A vision-language model that scores and generates answers.
+
+    Obligations: results do not depend on how a batch is made up (float32: to 1e-4), on the order of prompts, or on
+    what was asked before; one result a prompt, in order. An image that cannot be read raises DataError with its path.
+    """
+
+    @abstractmethod
+    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[AnswerLogprob]:
+        """Log-probability of `answers[i]` as the continuation of `prompts[i]`."""
+
+    @abstractmethod
+    def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
+        """The raw text that follows each prompt, special tokens removed."""
+
+    def states(self, prompts: Sequence[Prompt]) -> Floats:
+        """(N, D) what the model's output layer reads where the answer to each prompt begins, for `Encoder.states`."""
+        raise PluginError(f"model {type(self).__name__} shows no states.", "Leave encoder.states out.")
+
+    def use_cache_folder(self, folder: Path) -> None:
+        """Called once, before the first prompt: where a model may keep what it computes, for this run and others."""
+
+    def embed_images(self, images: Sequence[Image]) -> Floats:
+        """(N, D) the model's own image features, for the `vlm` encoder."""
+        raise PluginError(f"model {type(self).__name__} has no image features.", "Choose another encoder.")
+
+    def embed_texts(self, texts: Sequence[str]) -> Floats:
+        """(N, D) the model's own text features, for the `vlm` encoder."""
+        raise PluginError(f"model {type(self).__name__} has no text features.", "Choose another encoder.")
+
+    def image_tokens(self, images: Sequence[Image]) -> int | None:
+        """The most tokens that one of `images` takes in a prompt (of any, when there are none); None: not known.
+
+        Loads no weights. Images that are absent or damaged are passed over.
+        """
+        return None
+
+    def cached_image_bytes(self) -> int:
+        """The most disk that an image takes in the cache of encoded images; 0 without one. Loads no weights."""
+        return 0
+
+
+class Encoder(Part):
+    """Turns images and texts into vectors for similarity search and for the selector.
+
+    Obligations: float32, unit rows, one row an input in order, the same whatever the batch.
+    `needs_vlm` says that `vlm` will be used; it is None otherwise.
+    """
+
+    needs_vlm: ClassVar[bool] = False
+
+    states: int | None = Field(
+        None,
+        ge=0,
+        description="add the VLM's own state as it begins to answer, after so many demonstrations, the same for all",
+    )
+
+    @abstractmethod
+    def images(self, images: Sequence[Image], vlm: Vlm | None = None) -> Floats:
+        """(N, D_image)"""
+
+    @abstractmethod
+    def texts(self, texts: Sequence[str], vlm: Vlm | None = None) -> Floats:
+        """(N, D_text)"""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Encoded rows, aligned with their questions or demonstrations: image (N, Di), text (N, Dt), unit rows.
+
+    `answer` (N, Dt) is there for demonstrations only, `state` (N, Ds) where the encoder's `states` asks for it.
+    """
+
+    image: Floats
+    text: Floats
+    answer: Floats | None = None
+    state: Floats | None = None
+
+
+@dataclass(frozen=True)
+class Bank:
+    """The demonstrations that pools are drawn from, with their features."""
+
+    demonstrations: Sequence[Demonstration]
+    features: Features
+
+    @cached_property
+    def ids(self) -> NDArray[np.str_]:
+        """(M,) ids of the demonstrations."""
+        return np.array([d.id for d in self.demonstrations])
+
+    @cached_property
+    def image_ids(self) -> NDArray[np.str_]:
+        """(M,) ids of their images."""
+        return np.array([d.image.id for d in self.demonstrations])
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question with its feature rows: image (Di,), text (Dt,), and state (Ds,) where the encoder's `states` asks."""
+
+    question: Question
+    image: Floats
+    text: Floats
+    state: Floats | None = None
+
+
+class Sampler(Part):
+    """Proposes one frozen pool of demonstrations for each question.
+
+    Obligations: `k` distinct demonstrations, never the question itself nor one that shows its image; what is drawn
+    depends on `rng` alone. Raises DataError when the bank has fewer than `k` that are allowed.
+    """
+
+    k: int = 64
+
+    @abstractmethod
+    def pool(self, query: Query, bank: Bank, rng: np.random.Generator) -> list[int]:
+        """`k` row numbers of `bank.demonstrations`."""
+
+    def needs_features(self) -> bool:
+        """Whether `bank.features` are read."""
+        return True
+
+
+class Balancer(Part):
+    """Picks which candidates of a question teach.
+
+    Obligations: a subset of `group` without repeats, in any order, from `rng` alone; empty drops the question. A
+    candidate's measurements may be None, all but the accuracy.
+    """
+
+    @abstractmethod
+    def pick(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]: ...
+
+    def unmet(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
+        """What of its settings could not be met for this question, in a few words that recur ('' for nothing).
+
+        `group` is what it was given, `picked` what it picked. The balance stage counts and stores these; one that
+        drops a question and says nothing is put down as 'dropped'.
+        """
+        return ""
+
+
+class Reward(Part):
+    """Turns the measurements of a question's candidates into one number each; higher is better.
+
+    Obligations: finite, one a candidate in order, independent of the order of the group. A measurement that a
+    candidate lacks (None: it came from a file that does not hold it) raises DataError that names it, as `measured`
+    does, where the reward reads it.
+    """
+
+    @abstractmethod
+    def of(self, group: Sequence[Candidate]) -> list[float]: ...
+
+    def measured(self, candidate: Candidate, what: Measurement) -> float:
+        """A measurement that a candidate may lack. Raises DataError that names it, the question and this reward."""
+        value: float | None = getattr(candidate, what)
+        if value is None:
+            name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__.removesuffix("Reward")).lower()
+            raise DataError(
+                f"reward '{name}' needs each candidate's {what}; one of question {candidate.question_id} has none.",
+                "Measure these candidates with a model, or choose a reward of the accuracy alone, such as separated.",
+            )
+        return value
+
+
+def allowed(query: Query, bank: Bank) -> NDArray[np.intp]:
+    """Row numbers of the demonstrations that `query` may be shown: not the question itself, not its image."""
+    question = query.question
+    return np.flatnonzero((bank.ids != question.id) & (bank.image_ids != question.image.id))

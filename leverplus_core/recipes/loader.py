@@ -1,0 +1,146 @@
+"""Recipes as text: YAML with line numbers, `extends:`, parts by name and dotted overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from leverplus_core.errors import RecipeError, did_you_mean
+from leverplus_core.recipes.settings import (
+    PARTS,
+    parse_part,
+    parse_scalar,
+)
+
+
+def bundled() -> dict[str, Path]:
+    """The recipes that ship with leverplus, by name."""
+    folder = Path(str(resources.files("leverplus_core") / "recipes"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def read_layers(source: str | Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+    path = Path(source)
+    if seen and (beside := seen[-1].parent / path).is_file():
+        path = beside  # `extends:` means the file beside it, wherever the command is given
+    elif not path.is_file():
+        known = bundled()
+        if str(source) in known:
+            path = known[str(source)]
+        else:
+            raise RecipeError(
+                f"no recipe '{source}'{f' (extended by {seen[-1].name})' if seen else ''}.",
+                f"It is neither a file nor bundled. {did_you_mean(str(source), known)}",
+            )
+    path = path.resolve()
+    if path in seen:
+        raise RecipeError(
+            f"{path.name} extends itself: {' -> '.join(p.name for p in (*seen, path))}.", "Remove one `extends:`."
+        )
+    try:
+        document = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+    except MarkedYAMLError as e:
+        line = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
+        raise RecipeError(
+            f"{path.name}{line} is not YAML: {e.problem or e.context or 'malformed'}.", "Mend that line."
+        ) from e
+    except (OSError, UnicodeDecodeError, YAMLError) as e:
+        raise RecipeError(f"{path.name} cannot be read: {e}.") from e
+    if document is None:
+        document = CommentedMap()
+    if not isinstance(document, CommentedMap):
+        raise RecipeError(f"{path.name} is not a mapping of settings.", "Start with `name: ...`.")
+    lines: dict[str, str] = {}
+    try:
+        values = _plain(document, path.name, "", lines)
+    except RecursionError as e:
+        raise RecipeError(f"{path.name} has an anchor that holds itself.", "Remove the `*alias`.") from e
+    base = values.pop("extends", None)
+    if base is not None and not isinstance(base, str):
+        raise RecipeError(f"'extends' in {lines['extends']} is no recipe: {base!r}.", "Name one recipe.")
+    if base is not None:
+        below, below_lines = read_layers(base, (*seen, path))
+        values, lines = _merge(below, values), below_lines | lines
+    values.setdefault("name", path.stem)
+    if base is not None and "name" not in document:
+        values["name"] = path.stem
+    return values, lines
+
+
+def _plain(node: Any, file: str, prefix: str, lines: dict[str, str]) -> Any:
+    if isinstance(node, CommentedMap):
+        values = {}
+        for key, value in node.items():
+            dotted = f"{prefix}.{key}" if prefix else str(key)
+            lines[dotted] = f"{file}:{node.lc.key(key)[0] + 1}"
+            values[str(key)] = _plain(value, file, dotted, lines)
+        return values
+    if isinstance(node, CommentedSeq):
+        return [_plain(value, file, prefix, lines) for value in node]
+    if isinstance(node, str):
+        return str(node)
+    # ruamel keeps how a number was written in its own subclasses; plain ones make equal fingerprints.
+    return float(node) if isinstance(node, float) else node
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
+    """`above` over `below`; a part of another name replaces the part whole, settings of one name are merged."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        if depth == 0 and key in PARTS:
+            old, value = _as_part(old), _as_part(value)
+            if (
+                isinstance(old, dict)
+                and isinstance(value, dict)
+                and value.get("name", old.get("name")) != old.get("name")
+            ):
+                old = None
+        merged[key] = _merge(old, value, depth + 1) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _as_part(value: Any) -> Any:
+    return parse_part(value) if isinstance(value, str) else value
+
+
+def apply_override(values: dict[str, Any], lines: dict[str, str], text: str) -> None:
+    key, equals, raw = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise RecipeError(f"--set '{text}' is not key=value.", "Write --set sampler.k=32.")
+    above: Any = parse_scalar(raw, f"--set {text}")
+    for name in reversed(key.split(".")):
+        above = {name: above}
+    before, merged = dict(values), _merge(values, above)
+    values.clear()
+    values.update(merged)
+    forget_lines(lines, key)
+    lines[key] = f"--set {key}"
+    for above in _prefixes(key):
+        if not isinstance(_at_key(before, above), dict):
+            lines[above] = f"--set {key}"  # what stood there is gone, too
+
+
+def _prefixes(key: str) -> list[str]:
+    names = key.split(".")
+    return [".".join(names[:i]) for i in range(1, len(names))]
+
+
+def _at_key(values: Mapping[str, Any], key: str) -> Any:
+    here: Any = values
+    for name in key.split("."):
+        here = here.get(name, {}) if isinstance(here, Mapping) else {}
+    return here
+
+
+def forget_lines(lines: dict[str, str], key: str) -> None:
+    """What stood below `key` has been replaced: its lines would blame the wrong place."""
+    for below in [name for name in lines if name.startswith(f"{key}.")]:
+        del lines[below]

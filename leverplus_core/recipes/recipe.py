@@ -1,0 +1,172 @@
+"""A recipe is the whole experiment on a page: YAML, `extends:`, and dotted overrides, validated before any work.
+
+It composes the settings of every stage, so it stands above them in the house; the stages themselves never see it.
+Parts (`sampler: {name: mix, k: 32}`, or just `sampler: mix`) are validated by the catalogue when they are built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator, model_validator
+
+from leverplus_core.errors import RecipeError, did_you_mean
+from leverplus_core.io import fingerprint
+from leverplus_core.metrics import TASKS, TaskName
+from leverplus_core.recipes.loader import apply_override, forget_lines, read_layers
+from leverplus_core.recipes.settings import (
+    LEARNED,
+    PARTS,
+    DecodingSettings,
+    EvaluationSettings,
+    FrozenSettings,
+    ImportedSettings,
+    PartSpec,
+    PromptSettings,
+    ScoringSettings,
+    TrainingSettings,
+    parse_part,
+)
+
+
+class Recipe(FrozenSettings):
+    """Everything that decides a result. Two equal recipes have one fingerprint, and are one run."""
+
+    name: str = "unnamed"
+    note: str = Field("", description="shown with every result")
+    seed: int = Field(0, description="of training: weights, order, held-out questions, sampled candidates")
+    data_seed: int = Field(0, description="of the data: pools, questions that are scored, evaluation order")
+    threads: int | None = Field(None, ge=1, description="CPU threads; null leaves torch's choice; not fingerprinted")
+    task: TaskName = Field("vqa", description="the metric, the answer that counts and the prompt's defaults")
+    dataset: PartSpec = PartSpec(name="demo_world")
+    model: PartSpec = PartSpec(name="qwen2_5_vl")
+    encoder: PartSpec = PartSpec(name="vlm")
+    sampler: PartSpec = PartSpec(name="rand")
+    selector: PartSpec = PartSpec(name="pointer")
+    balancer: PartSpec = PartSpec(name="top_pn")
+    reward: PartSpec = PartSpec(name="separated")
+    imported: ImportedSettings = ImportedSettings()
+    prompt: PromptSettings = PromptSettings()
+    decoding: DecodingSettings = DecodingSettings()
+    scoring: ScoringSettings = ScoringSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    _lines: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_names(cls, values: Any) -> Any:
+        """A part's settings may stand without its name, and a task changes the prompt's defaults."""
+        if isinstance(values, dict):
+            default = {key: cls.model_fields[key].default.name for key in PARTS}
+            unnamed = [key for key in PARTS if isinstance(values.get(key), dict) and "name" not in values[key]]
+            values = {**values, **{key: {"name": default[key], **values[key]} for key in unnamed}}
+        task = TASKS.get(values.get("task", "vqa")) if isinstance(values, dict) else None
+        if task is None or not isinstance(values.get("prompt", {}), Mapping):
+            return values
+        return {**values, "prompt": {**task.prompt, **values.get("prompt", {})}}
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not value or ":" in value or value == "latest":
+            raise ValueError("must not be empty, 'latest', or hold a colon")
+        return value
+
+    @classmethod
+    def load(
+        cls, source: str | Path = "demo", overrides: Sequence[str] = (), parts: Mapping[str, str] | None = None
+    ) -> Recipe:
+        """Read a recipe file, or a bundled recipe by name; then `parts` ("mix:k=32" each), then `a.b=c` overrides.
+
+        Raises RecipeError: no such file, malformed YAML, a circular `extends`, an unknown key or a bad value, with
+        the file and line.
+        """
+        values, lines = read_layers(source, ())
+        for kind, text in (parts or {}).items():
+            values[kind] = parse_part(text)
+            forget_lines(lines, kind)
+            lines[kind] = f"--{kind}"
+        for text in overrides:
+            apply_override(values, lines, text)
+        return cls.of(values, lines)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], lines: Mapping[str, str] | None = None) -> Recipe:
+        """Validate plain values; `lines` says where each dotted key stands."""
+        try:
+            recipe = cls.model_validate(dict(values))
+        except ValidationError as e:
+            raise _explain(e, lines or {}) from e
+        recipe._lines.update(lines or {})
+        return recipe
+
+    @property
+    def left_out(self) -> set[str]:
+        """The stages that these settings have no use for."""
+        on = set(self.training.policies)
+        off: set[str] = {name for name in LEARNED if name not in on}
+        if not self.scoring.mining.enough:
+            off.add("mine")
+        if not on & {"rce", "grpo", "online"}:
+            off |= {"candidates", "mine", "balance"}
+        return off
+
+    def renamed(self, name: str) -> Recipe:
+        """The same experiment under another name. Raises RecipeError for one that no run can have."""
+        return Recipe.of({**self.values(), "name": name}, self._lines)
+
+    def where(self, key: str) -> str:
+        """File and line of a dotted key, or '' for a default."""
+        return nearest_line(self._lines, key)
+
+    def values(self) -> dict[str, Any]:
+        """Plain JSON-able values, defaults included."""
+        return self.model_dump(mode="json")
+
+    def fingerprint(self) -> str:
+        """16 hex digits over everything that decides a result (not the name, the note or the threads)."""
+        return fingerprint({k: v for k, v in self.values().items() if k not in ("name", "note", "threads")})
+
+
+def nearest_line(lines: Mapping[str, str], key: str) -> str:
+    while key:
+        if key in lines:
+            return lines[key]
+        key = key.rpartition(".")[0]
+    return ""
+
+
+def _explain(error: ValidationError, lines: Mapping[str, str]) -> RecipeError:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(piece) for piece in first["loc"])
+    # A key that is given only by what stands below it (`--set a.b=1` for an unknown a) has no line of its own.
+    where = nearest_line(lines, key) or next((place for name, place in lines.items() if name.startswith(f"{key}.")), "")
+    at = f" in {where}" if where else ""
+    given = first.get("input")
+    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+    if first["type"] == "extra_forbidden":
+        known = _settings_at(first["loc"][:-1]).model_fields
+        return RecipeError(f"unknown key '{key}'{at}.", did_you_mean(str(first["loc"][-1]), known))
+    if key in PARTS and first["type"] == "model_type":
+        return RecipeError(f"'{key}'{at} is no part{shown}.", f"Write {key}: NAME, or {key}: {{name: NAME, ...}}.")
+    if first["type"] == "model_type":
+        known = _settings_at(first["loc"]).model_fields
+        return RecipeError(f"'{key}'{at} is no mapping of settings{shown}.", f"Its settings: {', '.join(known)}.")
+    if first["type"] == "tuple_type":
+        return RecipeError(f"'{key}'{at} is no list{shown}.", f"Write [{given}].")
+    return RecipeError(f"'{key}'{at}: {first['msg'].removeprefix('Value error, ')}{shown}.")
+
+
+def _settings_at(path: Sequence[int | str]) -> type[BaseModel]:
+    """The settings class that stands at a key of the recipe; the nearest above it where that is no class."""
+    found: type[BaseModel] = Recipe
+    for piece in path:
+        field = found.model_fields.get(str(piece))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            break
+        found = field.annotation
+    return found

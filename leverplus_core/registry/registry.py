@@ -1,0 +1,387 @@
+"""The registry: the SQL of runs. What ran, from which recipe, what it predicted, and how far to trust the numbers.
+
+Every write is one transaction and leaves the same rows when it is repeated, so that a resumed run goes on from
+whatever was finished. Every failure of the database is a RegistryError of one line; a full disk is a StorageError.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import Connection, Table, delete, insert, select, update
+
+from leverplus_core.errors import DataError, RegistryError, did_you_mean
+from leverplus_core.published import PublishedTable
+from leverplus_core.records import Demonstration, Prediction, Question
+from leverplus_core.registry import tables
+from leverplus_core.registry.asked import answer_rows, demonstration_rows, insert_asked, question_row
+from leverplus_core.registry.database import MAKE_ONE, connect, failures, shown, sqlite_file
+from leverplus_core.registry.importing import insert_published
+from leverplus_core.registry.migrations import CURRENT, migrate, version
+from leverplus_core.registry.readonly import query
+from leverplus_core.registry.scores import ScoreReader, Scores, samples
+from leverplus_core.statistics import accuracy_interval
+
+__all__ = ["Registry", "RunRecord", "Scores"]
+
+
+STATUSES = ("running", "done", "failed", "stopped")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What is known of a run when it begins. `parts` are rows of kind, name, distribution and version.
+
+    `note` is what a reader of its results must know about the protocol; '' where it is the standard one.
+    `dataset_fingerprint` says which dataset, by content, its question ids belong to; '' where only this run knows.
+    `sweep` is the sweep that it belongs to and `arm` the settings by which it differs from the others of that sweep.
+    """
+
+    id: str
+    name: str
+    fingerprint: str
+    dataset: str
+    model: str
+    seed: int
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    parts: Sequence[Mapping[str, Any]] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    git: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+    dataset_fingerprint: str = ""
+    sweep: str | None = None
+    arm: Mapping[str, Any] | None = None
+
+
+class Registry:
+    """A database of runs, made and brought up to date when it is opened.
+
+    `url` is any SQLAlchemy URL. Raises RegistryError where it cannot be opened or is newer than this program, and,
+    with `must_exist`, where there is none: a command that only reads never makes one.
+    """
+
+    def __init__(self, url: str = "sqlite:///leverplus.db", must_exist: bool = False) -> None:
+        self._engine = connect(url, must_exist)
+        self._writer = self._engine.execution_options(writes=True)
+        self._scores = ScoreReader()
+        try:
+            with self._read() as c:
+                found = version(c)
+            if found == 0 and must_exist:
+                raise RegistryError(f"no registry at {shown(self._engine.url)}.", MAKE_ONE)
+            if found < CURRENT:
+                self._make_concurrent()
+                with self._write() as c:
+                    migrate(c)
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def open_existing(cls, url: str) -> Registry:
+        """The registry at `url`, to read from. Raises RegistryError where there is none."""
+        return cls(url, must_exist=True)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with failures(self._engine), self._engine.connect() as c:
+            yield c
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        with failures(self._engine), self._writer.begin() as c:
+            yield c
+
+    def _make_concurrent(self) -> None:
+        """SQLite: let readers read while a run writes. Stays in the file; some network disks cannot, and need not."""
+        if sqlite_file(self._engine) is None:
+            return
+        with failures(self._engine):
+            raw = self._engine.raw_connection()
+            try:
+                raw.cursor().execute("PRAGMA journal_mode = WAL")
+            except Exception as e:
+                # Whatever is wrong with the file itself is told by the migration that follows.
+                if not isinstance(e, self._engine.dialect.loaded_dbapi.Error):
+                    raise
+            finally:
+                raw.close()
+
+    # What a run writes.
+
+    def begin_run(self, run: RunRecord) -> None:
+        """Record that `run` is running; again for a run that is there already, which keeps what it has done.
+
+        A run that is run again by itself stays in the sweep that it belongs to.
+        """
+        now = _now()
+        values = {k: _plain(v) for k, v in asdict(run).items()} | {
+            "status": "running", "started_at": now, "finished_at": None,
+            "dataset_fingerprint": run.dataset_fingerprint or run.id,
+        }  # fmt: skip
+        if run.sweep is None:
+            values = {k: v for k, v in values.items() if k not in ("sweep", "arm")}
+        with self._write() as c:
+            if c.execute(update(tables.runs).where(tables.runs.c.id == run.id).values(values)).rowcount == 0:
+                c.execute(insert(tables.runs).values(created_at=now, **values))
+
+    def finish_run(self, run_id: str, status: str) -> None:
+        """Set the run's status: done, failed or stopped; `running` where more of it is to come."""
+        if status not in STATUSES:
+            raise ValueError(f"status {status!r} is none of {STATUSES}")
+        ended = None if status == "running" else _now()
+        with self._write() as c:
+            change = update(tables.runs).where(tables.runs.c.id == run_id).values(status=status, finished_at=ended)
+            if c.execute(change).rowcount == 0:
+                raise RegistryError(f"no run {run_id} in the registry.", "Begin the run before writing to it.")
+
+    def record_stage(
+        self,
+        run_id: str,
+        name: str,
+        fingerprint: str,
+        status: str,
+        seconds: float,
+        path: str,
+        reused: bool,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """How a stage of the run stands, in place of what was recorded before.
+
+        `facts` are what the stage says of its result, and in `cost` the `seconds` and `prompts` of making it, by
+        whichever run made it; None where these are not known.
+        """
+        row = {
+            "run_id": run_id, "name": name, "fingerprint": fingerprint, "status": status,
+            "seconds": float(seconds), "path": path, "reused": reused, "facts": _plain(facts),
+        }  # fmt: skip
+        with self._write() as c:
+            _replace(c, tables.stages, [row], run_id=run_id, name=name)
+
+    def record_curve(self, run_id: str, stage: str, rows: Sequence[tuple[int, dict[str, float]]]) -> None:
+        """The stage's training curve as (step, metrics), in place of what was recorded before; NaN becomes NULL."""
+        points = [
+            {"run_id": run_id, "stage": stage, "step": step, "metric": metric,
+             "value": float(value) if math.isfinite(value) else None}
+            for step, metrics in rows for metric, value in metrics.items()
+        ]  # fmt: skip
+        with self._write() as c:
+            _replace(c, tables.curves, points, run_id=run_id, stage=stage)
+
+    def evaluated_as(self, run_id: str) -> str | None:
+        """The fingerprint of the evaluation that the run's cells are from; None where there was none."""
+        t = tables.stages.c
+        with self._read() as c:
+            found = c.execute(select(t.fingerprint).where(t.run_id == run_id, t.name == "evaluate")).scalar()
+        return None if found is None else str(found)
+
+    def forget_evaluation(self, run_id: str) -> None:
+        """Remove the run's cells and predictions: what they were made from is another now."""
+        with self._write() as c:
+            _replace(c, tables.cells, [], run_id=run_id)
+            _replace(c, tables.predictions, [], run_id=run_id)
+
+    def record_chosen_on(self, run_id: str, stage: str, question_ids: Iterable[str]) -> None:
+        """The questions that chose the epoch of the policy of `stage`, in place of what was recorded before."""
+        rows = [{"run_id": run_id, "stage": stage, "question_id": q} for q in sorted(set(question_ids))]
+        with self._write() as c:
+            _replace(c, tables.chosen_on, rows, run_id=run_id, stage=stage)
+
+    def chosen_on(self, run_id: str) -> set[str]:
+        """The questions that chose an epoch of any policy of the run."""
+        t = tables.chosen_on.c
+        with self._read() as c:
+            return set(c.execute(select(t.question_id).where(t.run_id == run_id)).scalars())
+
+    def record_cell_predictions(
+        self, run_id: str, method: str, shots: int, predictions: Sequence[tuple[int, Prediction]], sizes: Sequence[int]
+    ) -> None:
+        """All answers of (method, shots) and a cell for each sample size, in one transaction: all or nothing.
+
+        `predictions` are (position in the evaluation order, prediction) with positions 0 .. N - 1; the nested sample
+        of size n is those below n. Raises DataError where positions or sizes do not fit, or for an accuracy that is
+        not in [0, 1].
+        """
+        ordered = sorted(predictions, key=lambda row: row[0])
+        where = f"cell {method} at {shots} shots of run {run_id}"
+        if [position for position, _ in ordered] != list(range(len(ordered))):
+            raise DataError(f"{where}: positions are not 0 to {len(ordered) - 1}, each once.")
+        if strays := [p.question_id for _, p in ordered if (p.method, p.shots) != (method, shots)]:
+            raise DataError(f"{where}: the prediction of question {strays[0]} belongs to another cell.")
+        if strange := [n for n in sizes if not 0 < n <= len(ordered)]:
+            raise DataError(f"{where}: no sample of {strange[0]} in {len(ordered)} predictions.")
+        accuracies = [float(p.accuracy) for _, p in ordered]
+        rows = [{"run_id": run_id, "position": position, **_plain(asdict(p))} for position, p in ordered]
+        images = [p.image_id for _, p in ordered]
+        intervals = {n: accuracy_interval(accuracies[:n], images[:n]) for n in sorted(set(sizes))}
+        with self._write() as c:
+            sampled = samples(_dataset(c, run_id), (p for _, p in ordered), sizes)
+            cells = [
+                {"run_id": run_id, "method": method, "shots": shots, "n": n,
+                 "accuracy": i.mean, "ci_low": i.low, "ci_high": i.high, "sample": sampled[n]}
+                for n, i in intervals.items()
+            ]  # fmt: skip
+            _replace(c, tables.predictions, rows, run_id=run_id, method=method, shots=shots)
+            _replace(c, tables.cells, cells, run_id=run_id, method=method, shots=shots)
+
+    def record_questions(
+        self, run_id: str, questions: Iterable[Question], demonstrations: Iterable[Demonstration] = ()
+    ) -> None:
+        """What the ids in the run's predictions stand for; those that the registry knows stay as they are."""
+        with self._write() as c:
+            insert_asked(c, _dataset(c, run_id), questions, demonstrations)
+
+    def record_published(
+        self, name: str, table: PublishedTable, dataset: str = "", model: str = "", note: str = "", source: str = ""
+    ) -> str:
+        """A published table as the finished run `name` without predictions, all or nothing; its id.
+
+        `source` is the file that it was read from. Raises RegistryError for a name that is taken or unfit.
+        """
+        with self._write() as c:
+            return insert_published(c, name, table, dataset, model, note, source)
+
+    # What is asked of it.
+
+    def finished_cells(self, run_id: str) -> set[tuple[str, int]]:
+        """The (method, shots) whose predictions are all there."""
+        t = tables.cells.c
+        with self._read() as c:
+            return {(m, s) for m, s in c.execute(select(t.method, t.shots).where(t.run_id == run_id).distinct())}
+
+    def predictions(self, run_id: str, method: str, shots: int, n: int | None = None) -> list[tuple[int, Prediction]]:
+        """(position, prediction) in evaluation order, of the nested sample of size `n` or of all."""
+        t = tables.predictions.c
+        wanted = select(tables.predictions).where(t.run_id == run_id, t.method == method, t.shots == shots)
+        if n is not None:
+            wanted = wanted.where(t.position < n)
+        with self._read() as c:
+            return [
+                (r.position, Prediction(r.method, r.shots, r.question_id, r.image_id, tuple(r.demonstrations),
+                                        r.raw_text, r.prediction, r.accuracy))
+                for r in c.execute(wanted.order_by(t.position))
+            ]  # fmt: skip
+
+    def scores(self, run_id: str, method: str, shots: int, n: int | None = None) -> Scores:
+        """The accuracies of `predictions`, with whose they are, as arrays: for a million of them in under a second."""
+        with self._read() as c:
+            return self._scores.read(c, run_id, method, shots, n)
+
+    def question(self, run_id: str, question_id: str) -> dict[str, Any] | None:
+        """Row of `questions` for a question of the run; None where it was not recorded (runs of the first version)."""
+        with self._read() as c:
+            return question_row(c, _dataset(c, run_id), question_id)
+
+    def demonstrations(self, run_id: str, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """id -> row of `demonstrations`, for those of the run's `ids` that were recorded."""
+        with self._read() as c:
+            return demonstration_rows(c, _dataset(c, run_id), ids)
+
+    def answers(self, run_id: str, question_id: str) -> list[dict[str, Any]]:
+        """Rows of `predictions`: what each method of the run answered to one question, by method and shots."""
+        with self._read() as c:
+            return answer_rows(c, run_id, question_id)
+
+    def runs(self) -> list[dict[str, Any]]:
+        """All runs as rows of the table, the one that was started last first."""
+        t = tables.runs.c
+        return self._rows(select(tables.runs).order_by(t.started_at.desc(), t.created_at.desc(), t.id))
+
+    def stages(self, run_id: str) -> list[dict[str, Any]]:
+        return self._rows(select(tables.stages).where(tables.stages.c.run_id == run_id))
+
+    def curves(self, run_id: str) -> list[dict[str, Any]]:
+        """stage, step, metric and value of the run's training curves, in order."""
+        t = tables.curves.c
+        return self._rows(select(tables.curves).where(t.run_id == run_id).order_by(t.stage, t.step, t.metric))
+
+    def cells(self, run_ids: Sequence[str] | None = None, **filters: Any) -> list[dict[str, Any]]:
+        """Rows of the view `leaderboard`: run (its id), name, dataset, model, method, shots, n, accuracy, ci_low,
+        ci_high, status, note, seed, sweep, arm, source, accuracy_text and sample.
+
+        `filters` name columns of the view: `method="rce"`, `shots=[1, 2]`. Sorted by run, method, shots and n.
+        """
+        t = tables.leaderboard.c
+        wanted = select(tables.leaderboard).order_by(t.run, t.method, t.shots, t.n)
+        if run_ids is not None:
+            wanted = wanted.where(t.run.in_(list(run_ids)))
+        for name, value in filters.items():
+            if name not in t:
+                raise RegistryError(f"the leaderboard has no column '{name}'.", did_you_mean(name, t.keys()))
+            wanted = wanted.where(t[name].in_(list(value)) if isinstance(value, list | tuple) else t[name] == value)
+        return self._rows(wanted)
+
+    def resolve(self, text: str) -> dict[str, Any]:
+        """The run that `text` names: `latest`, an id, a name (the last started of that name), or the start of an id.
+
+        In that order, so that a name is never taken for the start of an id; `latest` is never a published table.
+        Raises RegistryError with what exists.
+        """
+        runs = self.runs()
+        if not runs:
+            raise RegistryError("the registry holds no runs.", "Make one with `leverplus run`.")
+        if text == "latest":
+            ours = [r for r in runs if r["source"] == "run"]
+            if not ours:
+                raise RegistryError("the registry holds published tables only, no latest run.", "Name a table.")
+            return ours[0]
+        for key in ("id", "name"):
+            if exact := [r for r in runs if r[key] == text]:
+                return exact[0]
+        near = [r for r in runs if text and r["id"].startswith(text)]
+        if len(near) == 1:
+            return near[0]
+        if near:
+            listed = ", ".join(f"{r['id']} ({r['name']})" for r in near)
+            raise RegistryError(f"'{text}' is the start of {len(near)} runs: {listed}.", "Give more of the id.")
+        names = list(dict.fromkeys(r["name"] for r in runs))
+        raise RegistryError(f"no run '{text}' in the registry.", did_you_mean(text, names))
+
+    def sql(self, text: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """(columns, rows) of one SELECT. Raises RegistryError for a bad query, or one that would change something."""
+        with failures(self._engine):
+            return query(self._engine, text)
+
+    def _rows(self, wanted: Any) -> list[dict[str, Any]]:
+        with self._read() as c:
+            return [dict(r) for r in c.execute(wanted).mappings()]
+
+
+def _dataset(c: Connection, run_id: str) -> str:
+    """What the run's question ids belong to. Raises RegistryError for a run that was never begun."""
+    row = c.execute(select(tables.runs.c.dataset_fingerprint).where(tables.runs.c.id == run_id)).one_or_none()
+    if row is None:
+        raise RegistryError(f"no run {run_id} in the registry.", "Begin the run before writing to it.")
+    return str(row[0] or run_id)
+
+
+def _replace(c: Connection, table: Table, rows: Sequence[Mapping[str, Any]], **key: Any) -> None:
+    c.execute(delete(table).where(*(table.c[name] == value for name, value in key.items())))
+    if rows:
+        c.execute(insert(table), [dict(row) for row in rows])
+
+
+def _plain(value: Any) -> Any:
+    """Mappings and tuples as JSON has them."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")

@@ -1,0 +1,1 @@
+"""Scoring: prompts, the response cache, measurements and the InfoScore beam search."""

@@ -1,0 +1,85 @@
+"""What demonstration sequences do to the answer: InfoScore beam search and measured candidates, for any VLM.
+
+InfoScore (Lever-LM, Yang et al., NeurIPS 2024) of adding demonstration c to sequence S for question x with true
+answer y is P(y | c, S, x) - P(y | S, x), P the geometric mean of the answer tokens' probabilities, or the same
+difference of log P (`form: log`). Higher is better. All questions go down a level together, so that the model sees
+full batches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from leverplus_core.errors import DataError
+from leverplus_core.recipes.settings import BeamSettings, Form, OracleSettings
+from leverplus_core.records import Question
+from leverplus_core.records import Sequence as Kept
+from leverplus_core.scoring.scorer import Ids, Scorer
+
+
+def beam_search(
+    scorer: Scorer, questions: Sequence[Question], pools: Mapping[str, Sequence[str]], settings: BeamSettings
+) -> dict[str, list[list[Kept]]]:
+    """For each question id, for each number of shots 1..shots, the kept sequences, best first.
+
+    A sequence's score is the sum of its steps' InfoScores, which telescopes to P(y | S, x) - P(y | x). Ties go to
+    the order of the pool. Raises DataError for a pool smaller than the number of shots.
+    """
+    for question in questions:
+        if len(pools[question.id]) < settings.shots:
+            raise DataError(
+                f"question {question.id} has a pool of {len(pools[question.id])}, fewer than {settings.shots} shots.",
+                "Set sampler.k higher or the shots lower.",
+            )
+    bare = scorer.logprobs([(q, ()) for q in questions], "no demonstrations")
+    base = {q.id: _value(lp.mean, settings.form) for q, lp in zip(questions, bare, strict=True)}
+    kept: dict[str, list[list[Kept]]] = {q.id: [] for q in questions}
+    extensions: dict[str, Sequence[str]] = {q.id: list(pools[q.id]) for q in questions}
+    for shots in range(1, settings.shots + 1):
+        rows = [
+            (q, (*start, new))
+            for q in questions
+            for start in ([k.demonstrations for k in kept[q.id][-1]] if shots > 1 else [()])
+            for new in extensions[q.id]
+            if new not in start
+        ]
+        found = scorer.logprobs(rows, f"beam search, {shots} shot{'s' if shots > 1 else ''}")
+        level: dict[str, list[Kept]] = {q.id: [] for q in questions}
+        for (q, ids), logprob in zip(rows, found, strict=True):
+            level[q.id].append(Kept(q.id, ids, _value(logprob.mean, settings.form) - base[q.id]))
+        for q in questions:
+            ranked = sorted(level[q.id], key=lambda k: -k.score)
+            kept[q.id].append(ranked[: settings.beam])
+            if shots == 1 and settings.width is not None:
+                # At least `shots` demonstrations, so that every sequence can be filled.
+                extensions[q.id] = [k.demonstrations[0] for k in ranked[: max(settings.width, settings.shots)]]
+    return kept
+
+
+def _value(mean_logprob: float, form: Form) -> float:
+    return mean_logprob if form == "log" else math.exp(mean_logprob)
+
+
+def oracle(
+    scorer: Scorer,
+    questions: Sequence[Question],
+    pools: Mapping[str, Sequence[str]],
+    shots: int,
+    settings: OracleSettings,
+) -> dict[int, list[Ids]]:
+    """For each number of shots 1..shots, the best measured sequence of each question, in order."""
+    search = BeamSettings(beam=settings.beam, shots=shots, width=settings.width)
+    kept = beam_search(scorer, questions, pools, search)
+    best: dict[int, list[Ids]] = {}
+    for n in range(1, shots + 1):
+        rows = [(q, k.demonstrations) for q in questions for k in kept[q.id][n - 1]]
+        accuracies = iter([accuracy for _, _, accuracy in scorer.answers(rows, f"oracle, {n} shots")])
+        best[n] = []
+        for q in questions:
+            group = kept[q.id][n - 1]
+            scores = [next(accuracies) for _ in group]
+            best[n].append(group[int(np.argmax(scores))].demonstrations)  # ties: the higher InfoScore
+    return best

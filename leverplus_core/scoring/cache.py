@@ -1,0 +1,168 @@
+"""Every measurement is kept with its raw text and never computed twice.
+
+`Asker` stands before a Vlm. A question to the model is addressed by the content of everything that decides the
+answer: the model's identity, the prompt with the bytes of its images, and the answer or the decoding. Measurements
+lie in one SQLite file of the workspace, written after each chunk, so that a kill loses one chunk and two runs can
+share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+
+from leverplus_core.errors import DataError, StorageError
+from leverplus_core.io import canonical, fingerprint, storage
+from leverplus_core.plugins.contracts import Vlm
+from leverplus_core.progress import Progress, Silent
+from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
+
+CHUNK = 1024
+"""Prompts asked at a time: enough for full batches, little enough to lose in a kill.
+
+A fixed number: batches decide the last bits of a result, and how fast the machine is must not.
+"""
+
+
+class MeasurementStore:
+    """Key -> JSON, in SQLite. Safe for several processes at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with storage(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = sqlite3.connect(path, timeout=60)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute("CREATE TABLE IF NOT EXISTS measurements (key BLOB PRIMARY KEY, value TEXT) WITHOUT ROWID")
+        except sqlite3.Error as e:
+            raise StorageError(
+                f"measurements {path} cannot be opened: {e}.", "Move the file away and run again."
+            ) from e
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, str]:
+        found: dict[bytes, str] = {}
+        try:
+            for start in range(0, len(keys), 500):
+                part = keys[start : start + 500]
+                marks = ",".join("?" * len(part))
+                found.update(self._db.execute(f"SELECT key, value FROM measurements WHERE key IN ({marks})", part))
+        except sqlite3.Error as e:
+            raise StorageError(f"measurements {self.path} cannot be read: {e}.", "Move the file away.") from e
+        return found
+
+    def put(self, rows: Sequence[tuple[bytes, str]]) -> None:
+        try:
+            with self._db:
+                self._db.executemany("INSERT OR IGNORE INTO measurements VALUES (?, ?)", rows)
+        except sqlite3.Error as e:
+            raise StorageError(
+                f"measurements {self.path} cannot be written: {e}.", "Free some space and run the same command."
+            ) from e
+
+    def close(self) -> None:
+        self._db.close()
+
+
+class Asker:
+    """Asks a Vlm, through the store. `asked` counts the prompts that the model really had to answer."""
+
+    def __init__(
+        self,
+        vlm: Callable[[], Vlm],
+        identity: Callable[[], object],
+        store: MeasurementStore,
+        progress: Progress | None = None,
+    ) -> None:
+        self._vlm = vlm
+        self._identity = identity
+        self._store = store
+        self._progress = progress or Silent()
+        self._images: dict[Image, str] = {}
+        self.asked = 0
+
+    @cached_property
+    def _model(self) -> str:
+        return fingerprint(self._identity())
+
+    def logprob(
+        self, prompts: Sequence[Prompt], answers: Sequence[str], label: str = "log-probabilities"
+    ) -> list[AnswerLogprob]:
+        """`Vlm.logprob` with memory. Raises DataError for a log-probability that is not finite."""
+
+        def ask(rows: Sequence[int]) -> list[str]:
+            results = self._vlm().logprob([prompts[i] for i in rows], [answers[i] for i in rows])
+            for i, result in zip(rows, results, strict=True):
+                if not math.isfinite(result.sum) or result.tokens < 1:
+                    raise DataError(
+                        f"the model gave the log-probability {result.sum} for the answer {answers[i]!r}.",
+                        "Check its dtype: float16 overflows on some models, bfloat16 does not.",
+                    )
+            return [json.dumps([r.sum, r.tokens]) for r in results]
+
+        keys = [self._key("logprob", prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        return [AnswerLogprob(*json.loads(value)) for value in self._remembered(prompts, keys, ask, label)]
+
+    def generate(self, prompts: Sequence[Prompt], decoding: Decoding, label: str = "answers") -> list[str]:
+        """`Vlm.generate` with memory."""
+        settings = asdict(decoding)
+
+        def ask(rows: Sequence[int]) -> list[str]:
+            return [json.dumps(text) for text in self._vlm().generate([prompts[i] for i in rows], decoding)]
+
+        keys = [self._key("generate", prompt, settings) for prompt in prompts]
+        return [str(json.loads(value)) for value in self._remembered(prompts, keys, ask, label)]
+
+    def _remembered(
+        self,
+        prompts: Sequence[Prompt],
+        keys: Sequence[bytes],
+        ask: Callable[[Sequence[int]], list[str]],
+        label: str,
+    ) -> list[str]:
+        known = self._store.get(list(dict.fromkeys(keys)))
+        first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in known}
+        # Prompts that begin alike side by side: a model that computes a shared beginning once finds it in one chunk.
+        missing = sorted(first.values(), key=lambda i: _spelled(prompts[i]))
+        if missing:
+            with self._progress.task(label, len(missing)) as task:
+                for start in range(0, len(missing), CHUNK):
+                    rows = missing[start : start + CHUNK]
+                    values = ask(rows)
+                    fresh = [(keys[i], value) for i, value in zip(rows, values, strict=True)]
+                    self._store.put(fresh)
+                    known.update(fresh)
+                    self.asked += len(rows)
+                    task.advance(len(rows))
+        return [known[key] for key in keys]
+
+    def _key(self, kind: str, prompt: Prompt, rest: object) -> bytes:
+        turns = [
+            (turn.role, [part if isinstance(part, str) else [self._image(part)] for part in turn.content])
+            for turn in prompt.turns
+        ]
+        return hashlib.sha256(canonical([kind, self._model, turns, rest]).encode()).digest()
+
+    def _image(self, image: Image) -> str:
+        """The content of an image: its bytes and its caption, wherever the file lies."""
+        if image not in self._images:
+            content = b""
+            if image.path is not None:
+                try:
+                    content = Path(image.path).read_bytes()
+                except OSError as e:
+                    raise DataError(f"image {image.id}: {image.path} cannot be read: {e.strerror}.") from e
+            self._images[image] = hashlib.sha256(content + b"\0" + (image.caption or "").encode()).hexdigest()
+        return self._images[image]
+
+
+def _spelled(prompt: Prompt) -> tuple[str, ...]:
+    """What the prompt shows, in reading order."""
+    return tuple(part if isinstance(part, str) else part.id for turn in prompt.turns for part in turn.content)

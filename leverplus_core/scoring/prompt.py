@@ -1,0 +1,39 @@
+"""Demonstrations and a question become a Prompt: the one place where order, template and separators live.
+
+The same settings serve scoring, training data and evaluation, and are part of every fingerprint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from leverplus_core.recipes.settings import PromptSettings
+from leverplus_core.records import Demonstration, Image, Prompt, Question, Turn
+
+
+def build_prompt(demonstrations: Sequence[Demonstration], question: Question, settings: PromptSettings) -> Prompt:
+    """The prompt that asks `question` after `demonstrations`, given in the order in which they were chosen."""
+    shown = list(demonstrations) if settings.order == "right" else list(demonstrations)[::-1]
+    turns: list[Turn] = [Turn("system", (settings.system,))] if settings.system else []
+
+    def ask(text: str) -> str:
+        return settings.question.replace("{question}", text)
+
+    if settings.template == "turns":
+        for d in shown:
+            turns += [Turn("user", (d.image, ask(d.text))), Turn("assistant", (d.answer,))]
+        turns.append(Turn("user", (question.image, ask(question.text))))
+    else:
+        content: list[str | Image] = []
+        for d in shown:
+            content += [d.image, ask(d.text) + d.answer + settings.separator]
+        turns.append(Turn("user", (*content, question.image, ask(question.text))))
+    return Prompt(tuple(turns))
+
+
+def post_process(raw_text: str, settings: PromptSettings) -> str:
+    """Cut a generated text at the first stop string or line break; '' when nothing is left."""
+    text = raw_text.strip()
+    for stop in (*settings.stop, "\n"):
+        text = text.split(stop)[0]
+    return text.strip().rstrip(".,").strip()

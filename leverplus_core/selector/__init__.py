@@ -1,0 +1,1 @@
+"""Selectors: what they see, how they choose, and how they are stored."""

@@ -1,0 +1,96 @@
+"""A selector on disk: `selector.safetensors` beside `selector.json`, which says what it is and where it came from.
+
+Loading is strict: another architecture, a missing weight or a cut file is an error, never a selector that is partly
+random.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from leverplus_core.errors import CheckpointError
+from leverplus_core.io import read_json, write_bytes, write_json
+from leverplus_core.selector.policy import Policy, Selector
+
+FORMAT = 2
+
+
+WEIGHTS, DESCRIPTION = "selector.safetensors", "selector.json"
+
+
+def save_policy(folder: Path, policy: Policy, meta: Mapping[str, Any]) -> None:
+    """Write weights, then description; `meta` (JSON-able) holds the encoder's fingerprint, provenance and the like.
+
+    The description carries the weights' sha256, so that a pair of which one file is older is refused.
+    """
+    data = save({name: tensor.detach().contiguous() for name, tensor in policy.state_dict().items()})
+    write_bytes(folder / WEIGHTS, data)
+    description = {
+        "format": FORMAT,
+        "architecture": architecture(policy.selector),
+        "query_width": policy.query_width,
+        "candidate_width": policy.candidate_width,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "meta": dict(meta),
+    }
+    write_json(folder / DESCRIPTION, description)
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """What training left beside the policy in `folder`: its best epoch, and the questions that chose it."""
+    return dict(read_json(folder / DESCRIPTION)["meta"])
+
+
+def architecture(selector: Selector) -> dict[str, Any]:
+    """What two selectors must share for the weights of one to fit the other: their class and settings."""
+    return {"class": type(selector).__name__, "settings": selector.model_dump(mode="json")}
+
+
+def load_policy(folder: Path, selector: Selector, expect: Mapping[str, Any] | None = None) -> Policy:
+    """The policy that `selector` made and training left in `folder`, in evaluation mode.
+
+    `expect` names what must be equal beside the architecture: `query_width`, `candidate_width`, or any key of `meta`.
+    Raises CheckpointError when it is absent, damaged or another.
+    """
+    where = folder / DESCRIPTION
+    hint = f"Delete {folder} and train again."
+    try:
+        description = json.loads(where.read_text(encoding="utf-8"))
+        data = (folder / WEIGHTS).read_bytes()
+    except FileNotFoundError as e:
+        raise CheckpointError(
+            f"no selector in {folder}: {Path(e.filename).name} is missing.", "Train one first."
+        ) from e
+    except (OSError, ValueError) as e:
+        raise CheckpointError(f"{where} cannot be read: {e}.", hint) from e
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise CheckpointError(f"{where} is not a selector of format {FORMAT}.", hint)
+    try:
+        widths = int(description["query_width"]), int(description["candidate_width"])
+        digest, known = description["sha256"], {**description["meta"], "architecture": description["architecture"]}
+    except (KeyError, TypeError, ValueError) as e:
+        raise CheckpointError(f"{where} does not describe a selector: {type(e).__name__} {e}.", hint) from e
+    known |= {"query_width": widths[0], "candidate_width": widths[1]}
+    for key, wanted in {"architecture": architecture(selector), **(expect or {})}.items():
+        if known.get(key) != wanted:
+            raise CheckpointError(
+                f"{folder} has another {key}: {known.get(key)}, not {wanted}.", "Train for these settings."
+            )
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise CheckpointError(f"{folder / WEIGHTS} is cut or not the file that {DESCRIPTION} describes.", hint)
+    policy = selector.policy(*widths)
+    try:
+        policy.load_state_dict(load(data), strict=True)
+    except (SafetensorError, RuntimeError) as e:
+        reason = " ".join(str(e).split())[:200]
+        raise CheckpointError(
+            f"{folder / WEIGHTS} holds another architecture than {DESCRIPTION} says: {reason}.", hint
+        ) from e
+    return policy.eval()

@@ -1,0 +1,307 @@
+"""Selectors: from a question and its pool to an ordered sequence of demonstrations, one choice at a time.
+
+A `Selector` is the part of a recipe: settings, and `policy`, which makes the network. A `Policy` is that network. It
+says how a question and its pool are encoded, how the next choice is scored and what a choice changes; all that
+training, proposing and evaluation ask of it (probabilities, beams, samples, when to stop) is worked out here, once.
+Letters at line ends: B questions, K pool, C sequences a question, T steps, W width, S similarities.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from leverplus_core.errors import DataError
+from leverplus_core.plugins.contracts import Part
+
+SIMILARITIES = 2  # image, text
+
+
+LIKENESSES = 7
+"""Image with image, text with text, text with answer, image with answer, image with text, text with image, state with
+state: of the question with the demonstration's."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Questions with their pools.
+
+    `query` [image; question; state], `candidates` [image; question; state; answer], `similarity` cosines of image and
+    of text between the question and each candidate; `pool_mask` is False where a shorter pool is padded (None: all
+    pools are full). The state is `state_width` columns of the model's own, 0 where the recipe has none.
+    """
+
+    query: Tensor  # (B, Dq)
+    candidates: Tensor  # (B, K, Dc)
+    similarity: Tensor  # (B, K, S)
+    pool_mask: Tensor | None = None  # (B, K) bool
+    state_width: int = 0
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """Questions `start` to `stop`."""
+        mask = None if self.pool_mask is None else self.pool_mask[start:stop]
+        rows = (self.query[start:stop], self.candidates[start:stop], self.similarity[start:stop])
+        return Batch(*rows, mask, self.state_width)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What choosing needs of a batch, computed once for all its sequences."""
+
+    start: Tensor  # (B, ...) the first state
+    inputs: Tensor  # (B, K, W) what a chosen candidate tells the state
+    keys: Tensor  # (B, K, W) what a state is compared with
+    prior: Tensor  # (B, K) added to every step's scores; -inf where the pool is padded
+
+
+class Policy(nn.Module):
+    """A network that chooses demonstrations from a pool without repeats.
+
+    Subclasses give `encode`, `scores`, `after` and, where they can stop of themselves, `stop_logit`. The probability of
+    a sequence is the product of its steps'; with a learned stop each step also goes on with probability 1 - p_stop,
+    and the sequence ends with p_stop, so that sequences of different lengths compare.
+    """
+
+    query_mean: Tensor
+    query_std: Tensor
+    candidate_mean: Tensor
+    candidate_std: Tensor
+
+    def __init__(self, selector: Selector, query_width: int, candidate_width: int, stops: bool = False) -> None:
+        super().__init__()
+        if query_width > candidate_width:
+            raise DataError(
+                f"selector: query rows have {query_width} columns, candidate rows {candidate_width}.",
+                "A candidate row is [image; question; state; answer], a query row all but the answer.",
+            )
+        self.selector, self.stops = selector, stops
+        self.query_width, self.candidate_width = query_width, candidate_width
+        for name, width in (("query", query_width), ("candidate", candidate_width)):
+            self.register_buffer(f"{name}_mean", torch.zeros(width))
+            self.register_buffer(f"{name}_std", torch.ones(width))
+
+    @abstractmethod
+    def encode(self, batch: Batch) -> Encoded:
+        """Question and pool, once for all sequences. Raises DataError when rows have another width."""
+
+    @abstractmethod
+    def scores(self, encoded: Encoded, state: Tensor, chosen: Tensor) -> Tensor:
+        """(B, C, K) of the next step from states (B, C, ...); -inf where `chosen` (B, C, K) or the pool is padded."""
+
+    @abstractmethod
+    def after(self, encoded: Encoded, state: Tensor, position: Tensor) -> Tensor:
+        """(B, C, ...) the states once `position` (B, C) has been chosen."""
+
+    def stop_logit(self, encoded: Encoded, state: Tensor, chosen: Tensor) -> Tensor:
+        """(B, C) the log-odds of stopping in `state` (B, C, ...), where `chosen` (B, C, K) have been."""
+        raise NotImplementedError(f"{type(self).__name__} cannot stop")
+
+    @torch.no_grad()
+    def fit_standardiser(self, queries: Tensor, candidates: Tensor) -> None:
+        """Set the inputs' mean and deviation from the rows of train questions (N, Dq) and demonstrations (M, Dc)."""
+        for name, rows in (("query", queries), ("candidate", candidates)):
+            getattr(self, f"{name}_mean").copy_(rows.mean(0))
+            getattr(self, f"{name}_std").copy_(rows.std(0, correction=0).clamp_min(1e-4))
+
+    def standardised(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(B, Dq), (B, K, Dc) as the selector was fitted to see them. Raises DataError for another width."""
+        self.check_widths(batch)
+        query = (batch.query - self.query_mean) / self.query_std
+        return query, (batch.candidates - self.candidate_mean) / self.candidate_std
+
+    def check_widths(self, batch: Batch) -> None:
+        """Raises DataError for rows of another width than the selector was made for."""
+        if batch.query.shape[-1] != self.query_width or batch.candidates.shape[-1] != self.candidate_width:
+            raise DataError(
+                f"features have {batch.query.shape[-1]} and {batch.candidates.shape[-1]} columns, "
+                f"the selector was made for {self.query_width} and {self.candidate_width}.",
+                "Use the encoder that it was trained with.",
+            )
+
+    def step_log_probs(self, batch: Batch, sequences: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of `sequences` (B, C, T), pool positions, by teacher forcing: of each choice (B, C, T), and
+        of going on before each choice and of stopping after the last (B, C, T + 1; all 0 without a learned stop).
+
+        Steps of -1 (padding, at the end) count 0.
+        """
+        encoded = self.encode(batch)
+        b, c, _ = sequences.shape
+        state = _spread(encoded.start, c)  # (B, C, ...)
+        chosen = torch.zeros(b, c, encoded.keys.shape[1], dtype=torch.bool)  # (B, C, K)
+        choices, stops = [], []
+        alive = torch.ones(b, c, dtype=torch.bool)
+        for position in sequences.unbind(-1):  # (B, C)
+            real, at = position >= 0, position.clamp_min(0)
+            stops.append(self._stop_step(encoded, state, chosen, real, alive))
+            logp = self.scores(encoded, state, chosen).log_softmax(-1).gather(-1, at[..., None]).squeeze(-1)  # (B, C)
+            choices.append(torch.where(real, logp, torch.zeros_like(logp)))
+            # A padded step marks nothing: else position 0 would be -inf later, and its gradient NaN.
+            chosen = chosen | (F.one_hot(at, chosen.shape[-1]).bool() & real[..., None])
+            state = self.after(encoded, state, at)
+            alive = real
+        stops.append(self._stop_step(encoded, state, chosen, torch.zeros_like(alive), alive))
+        return torch.stack(choices, dim=-1), torch.stack(stops, dim=-1)
+
+    def _stop_step(self, encoded: Encoded, state: Tensor, chosen: Tensor, goes_on: Tensor, alive: Tensor) -> Tensor:
+        """(B, C) log-probability of the decision in `state`; 0 once the sequence has ended."""
+        if not self.stops:
+            return torch.zeros(goes_on.shape)
+        logit = self.stop_logit(encoded, state, chosen)
+        return torch.where(goes_on, F.logsigmoid(-logit), F.logsigmoid(logit)).masked_fill(~alive, 0.0)
+
+    def log_probs(self, batch: Batch, sequences: Tensor) -> Tensor:
+        """(B, C) log-probability of each ordered sequence (B, C, T), padded with -1."""
+        choices, stops = self.step_log_probs(batch, sequences)
+        return choices.sum(-1) + stops.sum(-1)
+
+    @torch.no_grad()
+    def beam(self, batch: Batch, shots: int, beams: int) -> tuple[Tensor, Tensor]:
+        """The most probable sequences of `shots` choices: positions (B, beams, shots) and log-probabilities (B, beams)
+        of the choices, best first.
+
+        No demonstration comes twice in a sequence. There are fewer than `beams` where the pool has no more; one that a
+        padded pool cannot fill has log-probability -inf. Raises DataError when a pool has fewer than `shots`.
+        """
+        encoded, k = self._encode_for(batch, shots)
+        b = encoded.keys.shape[0]
+        positions = torch.zeros(b, 1, 0, dtype=torch.long)
+        total, state = torch.zeros(b, 1), encoded.start[:, None]  # (B, C), (B, C, ...)
+        chosen = torch.zeros(b, 1, k, dtype=torch.bool)
+        possible = 1
+        for step in range(shots):
+            possible *= k - step
+            logp = self.scores(encoded, state, chosen).log_softmax(-1) + total[..., None]  # (B, C, K)
+            total, flat = logp.flatten(1).topk(min(beams, possible), dim=1)  # (B, C')
+            parent, position = flat // k, flat % k
+            positions = torch.cat([rows_at(positions, parent), position[..., None]], dim=-1)
+            chosen = rows_at(chosen, parent) | F.one_hot(position, k).bool()
+            state = self.after(encoded, rows_at(state, parent), position)
+        return positions, total
+
+    @torch.no_grad()
+    def adaptive(self, batch: Batch, most: int, beams: int) -> list[list[int]]:
+        """For each question the best sequence of `most` choices, cut where stopping is likelier than going on.
+
+        May be empty: the question is then asked as it is. Raises DataError for a policy that cannot stop.
+        """
+        if not self.stops:
+            raise DataError("this selector has no learned stop.", "Train one with `selector.stop=true`.")
+        positions = self.beam(batch, most, beams)[0][:, :1]  # (B, 1, T)
+        encoded = self.encode(batch)
+        state = _spread(encoded.start, 1)
+        chosen = torch.zeros(*positions.shape[:2], encoded.keys.shape[1], dtype=torch.bool)  # (B, 1, K)
+        logits = []
+        for position in positions.unbind(-1):
+            logits.append(self.stop_logit(encoded, state, chosen)[:, 0])
+            chosen = chosen | F.one_hot(position, chosen.shape[-1]).bool()
+            state = self.after(encoded, state, position)
+        stop = torch.stack([*logits, torch.ones(len(positions))], dim=-1) > 0  # (B, T + 1); at the end it stops
+        lengths = stop.int().argmax(-1).tolist()
+        return [row[0][:n] for row, n in zip(positions.tolist(), lengths, strict=True)]
+
+    @torch.no_grad()
+    def sample(
+        self, batch: Batch, shots: int, count: int, temperature: float, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """(B, count, shots) sequences drawn at `temperature`; no demonstration comes twice in a sequence.
+
+        Raises DataError when a pool has fewer than `shots`.
+        """
+        encoded, k = self._encode_for(batch, shots)
+        b = encoded.keys.shape[0]
+        state = _spread(encoded.start, count)
+        chosen = torch.zeros(b, count, k, dtype=torch.bool)
+        drawn: list[Tensor] = []
+        for _ in range(shots):
+            probability = (self.scores(encoded, state, chosen) / temperature).softmax(-1)  # (B, C, K)
+            position = torch.multinomial(probability.flatten(0, 1), 1, generator=generator).view(b, count)
+            drawn.append(position)
+            chosen = chosen | F.one_hot(position, k).bool()
+            state = self.after(encoded, state, position)
+        return torch.stack(drawn, dim=-1)
+
+    def _encode_for(self, batch: Batch, shots: int) -> tuple[Encoded, int]:
+        k = batch.candidates.shape[1]
+        smallest = k if batch.pool_mask is None else int(batch.pool_mask.sum(1).min())
+        if not 1 <= shots <= smallest:
+            raise DataError(f"{shots} shots were asked of a pool of {smallest}.", "Ask for fewer, or a larger pool.")
+        return self.encode(batch), k
+
+
+class Selector(Part):
+    """Makes the network that chooses demonstrations.
+
+    Obligations: a policy's probabilities over all sequences of one length sum to 1; they do not depend on the rest of
+    the batch; shuffling the pool shuffles the answer and no more. Weights are drawn from torch's generator.
+    """
+
+    @abstractmethod
+    def policy(self, query_width: int, candidate_width: int) -> Policy:
+        """A new policy for query rows (Dq,) and candidate rows (Dc,)."""
+
+
+class Enough(nn.Module):
+    """Says whether what was chosen is enough: from the state, the question, and how well the chosen fit.
+
+    The fit is the score that the policy gave each candidate before any choice: of the best chosen, of the best of all,
+    and how many there are. What is learned here does not reach the choices: it reads them detached.
+    """
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(2 * width + 3, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 1)
+        )
+
+    def forward(self, state: Tensor, asked: Tensor, first_scores: Tensor, chosen: Tensor) -> Tensor:
+        """(B, C) log-odds from states and questions (B, C, W), scores (B, K) and `chosen` (B, C, K)."""
+        state, asked, scores = state.detach(), asked.detach(), first_scores.detach()[:, None]
+        # Scores are some units of logits: a tenth brings them to the size of normed features.
+        best_chosen = scores.masked_fill(~chosen, -10.0).amax(-1, keepdim=True).clamp_min(-10.0) / 10
+        best = scores.amax(-1, keepdim=True).expand_as(best_chosen) / 10
+        count = chosen.sum(-1, keepdim=True) / 4
+        logit: Tensor = self.layers(torch.cat([state, asked, best_chosen, best, count], dim=-1)).squeeze(-1)
+        return logit
+
+
+def similarity_within_pool(similarity: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, K, S) in deviations from each pool's mean: cosines of some encoders differ in the third digit only."""
+    if mask is None:
+        mask = torch.ones(similarity.shape[:2], dtype=torch.bool)
+    real = mask[..., None].to(similarity.dtype)  # (B, K, 1)
+    n = real.sum(1, keepdim=True).clamp_min(1)
+    centred = (similarity - (similarity * real).sum(1, keepdim=True) / n) * real
+    deviation = ((centred**2).sum(1, keepdim=True) / n).sqrt()
+    return centred / deviation.clamp_min(1e-4)
+
+
+def likenesses(batch: Batch) -> Tensor:
+    """(B, K, LIKENESSES) cosines; 0 of image and text with each other where they are not of one width, and so of no one
+    encoder, and of states where there are none."""
+    answers = batch.candidates.shape[-1] - batch.query.shape[-1]  # as wide as a text
+    states = batch.state_width
+    widths = (batch.query.shape[-1] - answers - states, answers, states)
+    image, text, state = (part[:, None] for part in batch.query.split(widths, dim=-1))  # (B, 1, D)
+    its_image, its_text, its_state, answer = batch.candidates.split((*widths, answers), dim=-1)  # (B, K, D)
+    one_space = widths[0] == widths[1]
+    nothing = batch.candidates.new_zeros(batch.candidates.shape[:2])
+    pairs = [
+        (image, its_image, True), (text, its_text, True), (text, answer, True), (image, answer, one_space),
+        (image, its_text, one_space), (text, its_image, one_space), (state, its_state, True),
+    ]  # fmt: skip
+    return torch.stack([(a * b).sum(-1) if fits else nothing for a, b, fits in pairs], dim=-1)
+
+
+def rows_at(rows: Tensor, index: Tensor) -> Tensor:
+    """(B, C, ...) the rows of (B, K, ...) at `index` (B, C)."""
+    shape = (*index.shape, *(1,) * (rows.dim() - 2))
+    return rows.gather(1, index.view(shape).expand(*index.shape, *rows.shape[2:]))
+
+
+def _spread(start: Tensor, count: int) -> Tensor:
+    """(B, C, ...) one state for each of `count` sequences."""
+    return start[:, None].expand(start.shape[0], count, *start.shape[1:])

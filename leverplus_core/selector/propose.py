@@ -1,0 +1,79 @@
+"""RL candidates: which demonstration sequences of a question's pool are worth asking the VLM about.
+
+As in the Lever-Plus report: the SFT selector's beams, its samples at two temperatures, retrieval by similarity and
+one random sequence; duplicates removed; for each number of shots asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from leverplus_core.recipes.settings import CandidateSettings, Order
+from leverplus_core.seeding import derive, rng
+from leverplus_core.selector.policy import Batch, Policy
+
+Positions = tuple[int, ...]
+
+
+@torch.no_grad()
+def propose(
+    policy: Policy,
+    batch: Batch,
+    question_ids: Sequence[str],
+    settings: CandidateSettings,
+    seed: int,
+    order: Order = "right",
+) -> list[list[tuple[Positions, str]]]:
+    """For each question of the batch, (positions in its pool, source), without repeats, in a fixed order.
+
+    `order` is the prompt's: runs of the most similar have the nearest next to the question.
+    """
+    policy.eval()
+    proposed: list[dict[Positions, str]] = [{} for _ in question_ids]
+    similarity = batch.similarity.sum(-1)  # (B, K)
+    sizes = [batch.candidates.shape[1]] * len(question_ids)
+    if batch.pool_mask is not None:
+        similarity = similarity.masked_fill(~batch.pool_mask, -torch.inf)  # padding, at the end of a pool, ranks last
+        sizes = batch.pool_mask.sum(1).tolist()
+    for shots in settings.shots:
+        if shots == 0:
+            _add(proposed, [[()]] * len(question_ids), "none")
+            continue
+        if settings.beams:
+            positions, log_probs = policy.beam(batch, shots, settings.beams)
+            for row, possible in enumerate(log_probs.isfinite()):
+                _add(proposed[row : row + 1], [positions[row][possible].tolist()], "beam")
+        for temperature, count in settings.samples.items():
+            for row, question_id in enumerate(question_ids):
+                generator = torch.Generator().manual_seed(derive(seed, "sample", question_id, shots, str(temperature)))
+                drawn = policy.sample(batch.rows(row, row + 1), shots, count, temperature, generator)
+                _add(proposed[row : row + 1], drawn.tolist(), f"sample@{temperature:g}")
+        ranked = similarity.argsort(dim=1, descending=True, stable=True).tolist()
+        for row, question_id in enumerate(question_ids):
+            pool = sizes[row]
+            starts = range(min(settings.retrieval, pool - shots + 1))
+            windows = [_beside_question(ranked[row][i : i + shots], order) for i in starts]
+            _add(proposed[row : row + 1], [windows], "retrieval")
+            chance = rng(seed, "random", question_id, shots)
+            draws = [chance.permutation(pool)[:shots].tolist() for _ in range(settings.random)]
+            _add(proposed[row : row + 1], [draws], "random")
+    return [list(found.items()) for found in proposed]
+
+
+def _add(proposed: list[dict[Positions, str]], positions: Sequence[Sequence[Sequence[int]]], source: str) -> None:
+    for found, sequences in zip(proposed, positions, strict=True):
+        for sequence in sequences:
+            found.setdefault(tuple(int(p) for p in sequence), source)
+
+
+def nearest(similarity: np.ndarray, shots: int, order: Order = "right") -> Positions:
+    """The `shots` most similar of a pool (K,), in the order that puts the nearest next to the question."""
+    return tuple(_beside_question([int(i) for i in np.argsort(-similarity, kind="stable")[:shots]], order))
+
+
+def _beside_question(ranked: list[int], order: Order) -> list[int]:
+    """Positions, nearest first, in the order of choice: with `left`, the first choice stands next to the question."""
+    return ranked if order == "left" else ranked[::-1]

@@ -1,0 +1,114 @@
+"""The on-policy loop: propose with the policy as it stands, measure, train, and again.
+
+A candidate that SFT's policy proposed says little about a policy that has moved away from it; GRPO's estimate of the
+gradient is for what the policy itself would choose. Each round's candidates therefore come from the policy of the
+round before (Shao et al. 2024, DeepSeekMath, algorithm 1, with the rounds as its outer loop).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from leverplus_core.candidates.store import CANDIDATES, Groups, write_groups
+from leverplus_core.io import write_json
+from leverplus_core.plugins.contracts import Reward
+from leverplus_core.recipes.settings import CandidateSettings, GrpoSettings, OnlineSettings, Order, RceSettings
+from leverplus_core.records import Candidate, Question
+from leverplus_core.scoring.scorer import Scorer
+from leverplus_core.seeding import derive
+from leverplus_core.selector.policy import Policy
+from leverplus_core.selector.propose import Positions, propose
+from leverplus_core.training.data import CHOSEN_ON, School, fit_candidates, save_trained
+from leverplus_core.training.trainer import CurveRow
+
+PROMPTS_A_CANDIDATE = 2  # one log-probability, one answer
+
+
+def learn_online(
+    out: Path,
+    school: School,
+    questions: Mapping[str, Question],
+    measured: Groups,
+    start: Path | None,
+    scorer: Scorer,
+    reward: Reward,
+    settings: OnlineSettings,
+    training: RceSettings | GrpoSettings,
+) -> dict[str, Any]:
+    """Go on from the policy in `start`; `measured` are the candidates known so far, which cost nothing again.
+
+    A prompt counts against the budget whether or not the measurement store knew its answer, so that a resumed run
+    ends as an unbroken one. Where the budget does not reach all, every question has its first new proposal measured
+    before any has its second. Writes all candidates measured, the curve and the policy of the last round.
+    """
+    policy = school.start(start, list(measured))
+    known = {q: {c.demonstrations: c for c in group} for q, group in measured.items()}
+    spent = 0
+    curve: list[CurveRow] = []
+    rounds: list[dict[str, int]] = []
+    for number in range(1, settings.rounds + 1):
+        left = None if settings.budget is None else settings.budget - spent
+        proposed = _proposals(policy, school, list(measured), settings.candidates, number, scorer.prompt.order)
+        new = _affordable(proposed, known, left)
+        rows = [(questions[q], sequence, source) for q, sequence, source in new]
+        for candidate in scorer.candidates(rows):
+            known[candidate.question_id][candidate.demonstrations] = candidate
+        spent += PROMPTS_A_CANDIDATE * len(new)
+        groups = _groups(proposed, known, settings.replay)
+        one_round = training.model_copy(update={"epochs": settings.epochs})
+        result = fit_candidates(policy, school, groups, reward, one_round, None, f"online round {number}")
+        curve += _numbered(result.curve, len(curve))
+        rounds.append({"round": number, "new_candidates": len(new), "best_epoch": result.best_epoch})
+        if settings.budget is not None and spent >= settings.budget:
+            break
+    write_groups(out / CANDIDATES, {q: list(found.values()) for q, found in known.items()})
+    facts: dict[str, Any] = {"prompts": spent, "rounds": rounds}
+    write_json(out / "online.json", facts)
+    save_trained(out, policy, curve, {**facts, CHOSEN_ON: sorted(school.apart(list(measured)))})
+    return facts
+
+
+def _proposals(
+    policy: Policy, school: School, ids: Sequence[str], settings: CandidateSettings, number: int, order: Order
+) -> dict[str, list[tuple[tuple[str, ...], str]]]:
+    found: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+    for start in range(0, len(ids), 256):
+        part = ids[start : start + 256]
+        rows: list[list[tuple[Positions, str]]] = propose(
+            policy, school.table.batch(part), part, settings, derive(school.seed, "online", number), order
+        )
+        for question_id, sequences in zip(part, rows, strict=True):
+            pool = school.table.pool_ids[question_id]
+            found[question_id] = [
+                (tuple(pool[p] for p in positions), f"online{number}:{source}") for positions, source in sequences
+            ]
+    return found
+
+
+def _affordable(
+    proposed: Mapping[str, Sequence[tuple[tuple[str, ...], str]]],
+    known: Mapping[str, Mapping[tuple[str, ...], Candidate]],
+    prompts: int | None,
+) -> list[tuple[str, tuple[str, ...], str]]:
+    """What is new, one proposal of every question before the second of any, up to the budget."""
+    new = {q: [(s, source) for s, source in rows if s not in known[q]] for q, rows in proposed.items()}
+    deepest = max(map(len, new.values()), default=0)
+    in_turn = [(q, *rows[turn]) for turn in range(deepest) for q, rows in new.items() if turn < len(rows)]
+    return in_turn if prompts is None else in_turn[: max(prompts, 0) // PROMPTS_A_CANDIDATE]
+
+
+def _groups(
+    proposed: Mapping[str, Sequence[tuple[tuple[str, ...], str]]],
+    known: Mapping[str, Mapping[tuple[str, ...], Candidate]],
+    replay: bool,
+) -> dict[str, list[Candidate]]:
+    if replay:
+        return {q: list(found.values()) for q, found in known.items()}
+    rows = {q: [known[q][s] for s, _ in sequences if s in known[q]] for q, sequences in proposed.items()}
+    return {q: group for q, group in rows.items() if group}
+
+
+def _numbered(curve: Sequence[CurveRow], after: int) -> list[CurveRow]:
+    return [(after + i, values) for i, (_, values) in enumerate(curve)]

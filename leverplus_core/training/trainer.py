@@ -1,0 +1,294 @@
+"""One loop for all trainings; the epoch is chosen on held-out questions.
+
+AdamW: Loshchilov and Hutter, ICLR 2019, arXiv:1711.05101. Each epoch draws its order and its dropout from a seed of
+its own and ends in one atomic file, so that a fit that was killed and one that was not are equal to the bit. Shapes:
+N questions, B of them in a step, C candidates a question, T steps.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import math
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leverplus_core.errors import CheckpointError, DataError
+from leverplus_core.io import fingerprint, write_bytes
+from leverplus_core.progress import Progress, Silent
+from leverplus_core.recipes.settings import FitSettings, StopSettings
+from leverplus_core.seeding import derive
+from leverplus_core.selector.policy import Batch, Policy
+
+HELD_OUT_ROWS = 256  # questions at once where nothing is learned
+
+
+CurveRow = tuple[int, dict[str, float]]
+
+
+OnCurve = Callable[[int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Questions with their candidates, the tensors that a loss reads; `start` is filled in by GRPO."""
+
+    sequences: Tensor  # (N, C, T) pool positions, -1 padded at the end
+    mask: Tensor  # (N, C) False where there is no candidate
+    rewards: Tensor  # (N, C) rewards, or InfoScores for SFT
+    varies: Tensor | None = None  # (N,) bool: raw correctness varies among the candidates
+    start: Tensor | None = None  # (N, C) log-probabilities under the policy that training starts from
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def rows(self, index: Tensor) -> Groups:
+        """The groups at `index`."""
+        pick = {name: value[index] for name, value in vars(self).items() if value is not None}
+        return replace(self, **pick)
+
+    @property
+    def lengths(self) -> Tensor:
+        """(N, C) shots of each candidate."""
+        return (self.sequences >= 0).sum(-1)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Groups and where their features come from: `inputs` gathers the selector's batch for row numbers of `groups`.
+
+    Raises DataError when a group has no candidate, a position comes twice in a sequence or follows padding, or a
+    reward is not finite.
+    """
+
+    groups: Groups
+    inputs: Callable[[list[int]], Batch]
+
+    def __post_init__(self) -> None:
+        g = self.groups
+        if not g.mask.any(1).all():
+            raise DataError(f"training question {int((~g.mask.any(1)).nonzero()[0])} has no candidate.", "Drop it.")
+        if not torch.isfinite(g.rewards[g.mask]).all():
+            raise DataError("a reward or score of the training data is NaN or infinite.", "Score and balance again.")
+        real = g.sequences[g.mask]  # (n, T)
+        ordered = real.sort(-1).values
+        repeats = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+        gaps = (real[:, 1:] >= 0) & (real[:, :-1] < 0)
+        if repeats.any() or gaps.any():
+            raise DataError("a training sequence repeats a position, or has padding before its end.")
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def log_probs(self, policy: Policy, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C) of the choices of the candidates of `rows`, and of when they stop; 0 where there is no candidate."""
+        mask = self.groups.mask[rows]
+        sequences = self.groups.sequences[rows].masked_fill(~mask[..., None], -1)
+        choices, stops = policy.step_log_probs(self.inputs(rows.tolist()), sequences)
+        return choices.sum(-1), stops.sum(-1).masked_fill(~mask, 0.0)
+
+
+Loss = Callable[[Tensor, Groups, int], Tensor]  # log-probabilities of choices (B, C), groups, epoch from 0 -> scalar
+
+
+Score = Callable[[Tensor, Tensor, Groups], Tensor]  # of choices, of stopping (B, C), groups -> (B,) higher is better
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The epoch whose weights the selector now holds (0: as it came), and one curve row an epoch."""
+
+    best_epoch: int
+    curve: list[CurveRow]
+
+
+@dataclass
+class _State:
+    """All that changes from epoch to epoch."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_score: float = -math.inf
+    best: dict[str, Tensor] = field(default_factory=dict)
+    curve: list[CurveRow] = field(default_factory=list)
+
+
+@torch.no_grad()
+def evaluate(policy: Policy, data: TrainingData) -> tuple[Tensor, Tensor]:
+    """(N, C) log-probabilities of the choices of all candidates, and of when they stop, dropout off."""
+    policy.eval()
+    parts = [data.log_probs(policy, rows) for rows in torch.split(torch.arange(len(data)), HELD_OUT_ROWS)]
+    choices, stops = zip(*parts, strict=True)
+    return torch.cat(choices), torch.cat(stops)
+
+
+def expected_reward(log_probs: Tensor, stops: Tensor, groups: Groups, cost: float = 0.0) -> Tensor:
+    """(B,) mean reward if the policy chose among a question's measured candidates of equal length; mean over lengths.
+
+    Longer sequences are less probable as such, so that lengths are never compared by what they choose. Where the policy
+    decides how many it shows (`stops` is not 0), a length counts as often as it would stop there, and a demonstration
+    costs `cost`; else all lengths count alike.
+    """
+    same = (groups.lengths[:, :, None] == groups.lengths[:, None]) & groups.mask[:, None] & groups.mask[:, :, None]
+    eye = torch.eye(same.shape[1], dtype=torch.bool)  # keeps the rows of absent candidates finite
+    rival = log_probs[:, None].masked_fill(~(same | eye), -torch.inf)  # (B, C, C)
+    probability = (log_probs - rival.logsumexp(-1)).exp()  # (B, C) among its equals
+    weight = (probability * stops.exp()).masked_fill(~groups.mask, 0.0)  # (B, C)
+    worth = (groups.rewards - cost * groups.lengths).masked_fill(~groups.mask, 0.0)
+    return (weight * worth).sum(1) / weight.sum(1)
+
+
+def fit(
+    policy: Policy,
+    data: TrainingData,
+    held_out: TrainingData | None,
+    settings: FitSettings,
+    loss: Loss,
+    score: Score,
+    *,
+    seed: int,
+    name: str = "fit",
+    stop: StopSettings | None = None,
+    dropout: bool = True,
+    checkpoint_path: Path | None = None,
+    progress: Progress | None = None,
+    on_curve: OnCurve | None = None,
+) -> FitResult:
+    """Train `policy` in place and leave it with the weights of the best epoch by mean held-out `score`.
+
+    `stop` is how a policy with a learned stop learns it (None: it does not): by raising its expected reward, less what
+    demonstrations cost, whatever it chooses (REINFORCE with the measured candidates as samples: Williams 1992). The
+    weights it came with are epoch 0 and
+    may win; with no held-out questions the last epoch wins. `on_curve` gets the rows of a resumed fit's past again.
+    Raises DataError for a loss that is not finite, CheckpointError for a file at `checkpoint_path` that is damaged or
+    from another fit.
+    """
+    if not len(data):
+        raise DataError(f"{name}: no train question is left.", "Measure more questions, or loosen the balancer.")
+    optimiser = torch.optim.AdamW(policy.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    steps = math.ceil(len(data) / settings.batch)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warm_up_then_cosine(settings, steps * settings.epochs))
+    identity = _identity(policy, data, settings, seed, name, dropout)
+    state = _State()
+    if checkpoint_path is not None and checkpoint_path.exists():
+        state = _load(checkpoint_path, identity, policy, optimiser, schedule)
+    else:
+        _judge(state, policy, held_out, score, {})
+    for row in state.curve:
+        _tell(on_curve, row)
+    with _one_thread(), (progress or Silent()).task(name, settings.epochs * steps) as task, torch.random.fork_rng([]):
+        task.advance(state.epoch * steps)
+        while state.epoch < settings.epochs and not _out_of_patience(state, settings, held_out):
+            torch.manual_seed(derive(seed, name, state.epoch))
+            policy.train(dropout)
+            total = 0.0
+            for rows in torch.split(torch.randperm(len(data)), settings.batch):
+                groups = data.groups.rows(rows)
+                choices, stops = data.log_probs(policy, rows)
+                value = loss(choices, groups, state.epoch)
+                if stop is not None and policy.stops:
+                    value = value - expected_reward(choices.detach(), stops, groups, stop.cost).mean()
+                if not torch.isfinite(value):
+                    raise DataError(
+                        f"{name}: the loss is {value.item()} in epoch {state.epoch + 1}.",
+                        "Lower lr, look at the features.",
+                    )
+                optimiser.zero_grad()
+                value.backward()
+                torch.nn.utils.clip_grad_norm_(policy.parameters(), settings.grad_clip)
+                optimiser.step()
+                schedule.step()
+                total += value.item() * len(rows)
+                task.advance()
+            state.epoch += 1
+            _judge(state, policy, held_out, score, {"loss": total / len(data)})
+            if checkpoint_path is not None:
+                _save(checkpoint_path, identity, state, policy, optimiser, schedule)
+            _tell(on_curve, state.curve[-1])
+    policy.load_state_dict(state.best)
+    policy.eval()
+    return FitResult(state.best_epoch, state.curve)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Selectors are small: a second thread gains a few percent on an idle machine, and on a busy one the two wait for
+    each other for minutes. One also sums in one order, so that a fit is the same whatever the number of cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _judge(state: _State, policy: Policy, held_out: TrainingData | None, score: Score, row: dict[str, float]) -> None:
+    """Add the epoch's curve row and keep its weights when they are the best so far."""
+    value = float(state.epoch)
+    if held_out is not None and len(held_out):
+        value = score(*evaluate(policy, held_out), held_out.groups).mean().item()
+        row["held_out"] = value
+    state.curve.append((state.epoch, row))
+    if value > state.best_score:
+        state.best_epoch, state.best_score = state.epoch, value
+        state.best = copy.deepcopy(policy.state_dict())
+
+
+def _out_of_patience(state: _State, settings: FitSettings, held_out: TrainingData | None) -> bool:
+    return bool(held_out) and settings.patience is not None and state.epoch - state.best_epoch >= settings.patience
+
+
+def _warm_up_then_cosine(settings: FitSettings, steps: int) -> Callable[[int], float]:
+    warm = math.ceil(settings.warm_up * steps)
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1)))
+
+    return factor
+
+
+def _tell(on_curve: OnCurve | None, row: CurveRow) -> None:
+    if on_curve is not None:
+        on_curve(*row)
+
+
+def _identity(policy: Policy, data: TrainingData, settings: FitSettings, seed: int, name: str, dropout: bool) -> str:
+    """Differs where the result would: settings, seed, starting weights, groups. Features are the caller's to name."""
+    digest = hashlib.sha256()
+    groups = [value for value in vars(data.groups).values() if value is not None]
+    for tensor in [*policy.state_dict().values(), *groups]:
+        digest.update(tensor.detach().contiguous().numpy().tobytes())
+    return fingerprint([settings.model_dump(mode="json"), seed, name, dropout, digest.hexdigest()])
+
+
+def _save(
+    path: Path, identity: str, state: _State, policy: Policy, optimiser: torch.optim.Optimizer, schedule: Any
+) -> None:
+    buffer = io.BytesIO()
+    content = {"identity": identity, "state": vars(state), "policy": policy.state_dict()}
+    torch.save(content | {"optimiser": optimiser.state_dict(), "schedule": schedule.last_epoch}, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def _load(path: Path, identity: str, policy: Policy, optimiser: torch.optim.Optimizer, schedule: Any) -> _State:
+    try:
+        content = torch.load(path, weights_only=True)
+        known = content["identity"]
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as e:
+        raise CheckpointError(f"{path} is damaged ({type(e).__name__}).", "Delete it and run again.") from e
+    if known != identity:
+        raise CheckpointError(f"{path} is from a fit with other data or settings.", "Delete it and run again.")
+    policy.load_state_dict(content["policy"])
+    optimiser.load_state_dict(content["optimiser"])
+    schedule.last_epoch = content["schedule"]  # the optimiser's state holds the rate itself
+    return _State(**content["state"])
