@@ -26,15 +26,15 @@ if TYPE_CHECKING:
         Dataset,
         Encoder,
         Features,
+        Model,
         Part,
         Query,
         Reward,
         Sampler,
-        Vlm,
         allowed,
     )
     from leverplus_core.plugins.hookspecs import hookimpl
-    from leverplus_core.plugins.manager import Catalogue
+    from leverplus_core.plugins.manager import Catalog
     from leverplus_core.recipes.recipe import Recipe
     from leverplus_core.records import (
         AnswerLogprob,
@@ -58,7 +58,7 @@ __all__ = [
     "Bank",
     "Batch",
     "Candidate",
-    "Catalogue",
+    "Catalog",
     "CheckpointError",
     "DataError",
     "Dataset",
@@ -69,6 +69,7 @@ __all__ = [
     "Features",
     "Image",
     "LeverplusError",
+    "Model",
     "Part",
     "PluginError",
     "Policy",
@@ -85,7 +86,6 @@ __all__ = [
     "Selector",
     "StorageError",
     "Turn",
-    "Vlm",
     "allowed",
     "hookimpl",
     "run",
@@ -112,11 +112,11 @@ _HOME = {
         "Query",
         "Reward",
         "Sampler",
-        "Vlm",
+        "Model",
         "allowed",
     ),
     "leverplus_core.pipeline.run": ("run",),
-    "leverplus_core.plugins.manager": ("Catalogue",),
+    "leverplus_core.plugins.manager": ("Catalog",),
     "leverplus_core.selector.policy": ("Batch", "Encoded", "Policy", "Selector"),
     "leverplus_core.recipes.recipe": ("Recipe",),
     "leverplus_core.records": (

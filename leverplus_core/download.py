@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from leverplus_core.errors import DataError, StorageError
-from leverplus_core.io import replacing, storage
+from leverplus_core.io import atomic_write, storage_errors
 from leverplus_core.progress import Progress, Silent
 
 BLOCK = 1 << 18
@@ -31,7 +31,7 @@ def download(url: str, target: Path, progress: Progress | None = None, timeout_s
     if target.is_file():
         return target
     part = target.with_name(f"{target.name}.part")
-    with storage(target):
+    with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
@@ -45,7 +45,7 @@ def download(url: str, target: Path, progress: Progress | None = None, timeout_s
                     "Free some space or name another folder.",
                 )
             # Steps of a million bytes: a bar that counts bytes has too many digits.
-            with storage(target), part.open("r+b" if start else "wb") as out:
+            with storage_errors(target), part.open("r+b" if start else "wb") as out:
                 out.seek(start)
                 out.truncate()
                 _copy(answer, out, start, total, f"{target.name} (MB)", progress or Silent())
@@ -62,7 +62,7 @@ def download(url: str, target: Path, progress: Progress | None = None, timeout_s
     came = part.stat().st_size
     if total is not None and came != total:
         raise _cut_off(url, part, total)
-    with storage(target):
+    with storage_errors(target):
         part.replace(target)
     return target
 
@@ -108,7 +108,7 @@ def unpack(archive: Path, names: Sequence[str], folder: Path) -> None:
             for name in names:
                 if name not in members:
                     raise DataError(f"{archive.name} holds no {name}.", "Is it the right archive?")
-                with packed.open(members[name]) as member, replacing(folder / name) as out:
+                with packed.open(members[name]) as member, atomic_write(folder / name) as out:
                     shutil.copyfileobj(member, out, BLOCK)
     except (zipfile.BadZipFile, EOFError, zlib.error) as e:
         archive.unlink()
@@ -129,7 +129,7 @@ def unpack_photos(archive: Path, subtype: str, folder: Path, progress: Progress 
             absent = [m for m in wanted if not _has(places[m.filename], m.file_size)]
             with (progress or Silent()).task(f"unpack {archive.name}", len(absent)) as task:
                 for member in absent:
-                    with packed.open(member) as source, replacing(places[member.filename]) as out:
+                    with packed.open(member) as source, atomic_write(places[member.filename]) as out:
                         shutil.copyfileobj(source, out, BLOCK)
                     task.advance()
     except (zipfile.BadZipFile, EOFError, zlib.error) as e:

@@ -18,18 +18,18 @@ from typing import Any, BinaryIO
 from leverplus_core.errors import DataError, StorageError
 
 
-def canonical(value: object) -> str:
+def canonical_json(value: object) -> str:
     """JSON with sorted keys and no spaces: equal values, equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def fingerprint(value: object) -> str:
     """The first 16 hex digits of sha256 over `canonical(value)`."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
 
 
 @contextmanager
-def storage(path: Path) -> Iterator[None]:
+def storage_errors(path: Path) -> Iterator[None]:
     """Turn the failures of a disk into one line: full, read-only, not permitted."""
     try:
         yield
@@ -42,11 +42,11 @@ def storage(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Write beside the target, flush, and rename: `path` is the old file or the new one, never half of it."""
     if path.is_dir():
         raise StorageError(f"cannot write {path}: it is a folder.", "Name a file.")
-    with storage(path):
+    with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(f".{path.name}.{os.getpid()}")
         try:
@@ -60,7 +60,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    with replacing(path) as f:
+    with atomic_write(path) as f:
         f.write(data)
 
 
@@ -77,9 +77,9 @@ def read_json(path: Path) -> Any:
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """One JSON object a line, as they come: never all in memory."""
-    with replacing(path) as f:
+    with atomic_write(path) as f:
         for row in rows:
-            f.write((canonical(dict(row)) + "\n").encode())
+            f.write((canonical_json(dict(row)) + "\n").encode())
 
 
 def iter_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -80,7 +80,7 @@ CONTRACTIONS: dict[str, str] = {
 
 
 @lru_cache(maxsize=1 << 16)
-def normalise(answer: str) -> str:
+def normalize(answer: str) -> str:
     """An answer as the official evaluator compares it: lower case, no punctuation or articles, numbers as digits."""
     given = answer.replace("\n", " ").replace("\t", " ").strip()
     comma_in_number = _COMMA_IN_NUMBER.search(given) is not None
@@ -101,11 +101,11 @@ def accuracy(prediction: str, answers: Sequence[str]) -> float:
     """
     if not answers:
         raise DataError("a question without answers cannot be scored.", "Leave it out of the dataset.")
-    said = normalise(prediction)
+    said = normalize(prediction)
     if not said:
         return 0.0
     n = len(answers)
-    matches = sum(normalise(answer) == said for answer in answers)
+    matches = sum(normalize(answer) == said for answer in answers)
     # An annotator who gave this answer sees one match fewer; thirds are summed as integers, so that .6 is exactly .6.
     thirds = matches * min(3, matches - 1) + (n - matches) * min(3, matches)
     return thirds / (3 * n)
@@ -122,16 +122,16 @@ def most_frequent(answers: Sequence[str]) -> str:
     return Counter(given).most_common(1)[0][0]
 
 
-def nearness(prediction: str, answers: Sequence[str]) -> float:
+def text_similarity(prediction: str, answers: Sequence[str]) -> float:
     """How near `prediction` comes to the nearest of `answers` as text, in [0, 1]; 1 where the two are equal.
 
     The ratio of matching characters (Ratcliff and Obershelp 1988, `difflib`) of both sides, normalised. Unlike the
     accuracy it tells "motor bike" from "banana" where "motorbike" was asked for. 0 for an empty prediction.
     """
-    said = normalise(prediction)
+    said = normalize(prediction)
     if not said:
         return 0.0
-    return max((SequenceMatcher(None, said, answer).ratio() for answer in set(map(normalise, answers))), default=0.0)
+    return max((SequenceMatcher(None, said, answer).ratio() for answer in set(map(normalize, answers))), default=0.0)
 
 
 TaskName = Literal["vqa"]
@@ -141,19 +141,19 @@ TaskName = Literal["vqa"]
 class Task:
     """`metric` names the score in tables; `prompt` holds what the task changes of `PromptSettings`' defaults.
 
-    `score` (prediction, answers) and `nearness` (prediction, answers) are in [0, 1]; `reference` (answers) is the true
+    `score` (prediction, answers) and `text_similarity` (prediction, answers) are in [0, 1]; `reference` (answers) is the true
     answer whose log-probability is measured.
     """
 
     metric: str
     score: Callable[[str, Sequence[str]], float]
     reference: Callable[[Sequence[str]], str]
-    nearness: Callable[[str, Sequence[str]], float]
+    text_similarity: Callable[[str, Sequence[str]], float]
     prompt: Mapping[str, object] = field(default_factory=dict)
 
 
 TASKS: Mapping[TaskName, Task] = {
-    "vqa": Task("VQA accuracy", vqa.accuracy, vqa.most_frequent, vqa.nearness),
+    "vqa": Task("VQA accuracy", vqa.accuracy, vqa.most_frequent, vqa.text_similarity),
 }
 
 

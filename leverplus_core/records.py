@@ -81,8 +81,8 @@ class Candidate:
     """An ordered demonstration sequence for a question, with what the VLM did after it.
 
     `accuracy` is the task's score of the generated answer (VQA accuracy), in [0, 1]; `correct` is
-    `accuracy >= correct_at` of the recipe; `logprob` is the mean log-probability a token of the true answer;
-    `info_score` is the gain of the geometric-mean probability of that answer over no demonstrations; `nearness` is how
+    `accuracy >= correct_threshold` of the recipe; `logprob` is the mean log-probability a token of the true answer;
+    `info_score` is the gain of the geometric-mean probability of that answer over no demonstrations; `text_similarity` is how
     near the text of the answer comes to a true one, in [0, 1]; `source` says who proposed it. The last three are None
     where a file from elsewhere did not measure them. A sequence may be empty: the question asked as it is.
     """
@@ -96,7 +96,7 @@ class Candidate:
     correct: bool
     logprob: float | None = None
     info_score: float | None = None
-    nearness: float | None = None
+    text_similarity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

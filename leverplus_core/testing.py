@@ -32,11 +32,11 @@ from leverplus_core.plugins.contracts import (
     Features,
     Floats,
     Measurement,
+    Model,
     Part,
     Query,
     Reward,
     Sampler,
-    Vlm,
     allowed,
 )
 from leverplus_core.recipes.settings import PromptSettings
@@ -103,7 +103,7 @@ def tiny_groups(seed: int = 0) -> list[list[Candidate]]:
             correct=accuracy >= 0.5,
             logprob=-float(draw.exponential()),
             info_score=float(draw.normal(scale=0.1)),
-            nearness=1.0 if accuracy == 1.0 else float(draw.uniform(0, 0.9)),
+            text_similarity=1.0 if accuracy == 1.0 else float(draw.uniform(0, 0.9)),
         )
 
     mixed = [candidate(i, float(draw.choice([0.0, 0.3, 0.6, 1.0]))) for i in range(14)]
@@ -160,14 +160,14 @@ def check_balancer(part: Balancer) -> None:
     unmeasured = [_without(candidate, *MEASUREMENTS) for candidate in groups[2]]
     for group in (*groups, unmeasured):
         np.random.seed(1)
-        picked = part.pick(group, np.random.default_rng(1))
+        picked = part.select(group, np.random.default_rng(1))
         assert all(candidate in group for candidate in picked), "only candidates of the group can be picked"
         assert len({c.demonstrations for c in picked}) == len(picked), "a candidate is picked once"
         np.random.seed(7)  # a part that reads this global state would now pick otherwise
-        assert picked == part.pick(group, np.random.default_rng(1)), "the same rng must pick the same candidates"
-        unmet: object = part.unmet(group, picked)
-        assert isinstance(unmet, str), f"unmet() is text, not {unmet!r}"
-        assert unmet == " ".join(unmet.split()), f"unmet() is one line, not {unmet!r}"
+        assert picked == part.select(group, np.random.default_rng(1)), "the same rng must pick the same candidates"
+        shortfall: object = part.shortfall(group, picked)
+        assert isinstance(shortfall, str), f"unmet() is text, not {shortfall!r}"
+        assert shortfall == " ".join(shortfall.split()), f"unmet() is one line, not {shortfall!r}"
 
 
 def check_reward(part: Reward) -> None:
@@ -177,38 +177,42 @@ def check_reward(part: Reward) -> None:
     """
     check_part(part)
     for group in tiny_groups():
-        rewards = part.of(group)
+        rewards = part.compute(group)
         assert len(rewards) == len(group), f"one reward a candidate: {len(rewards)} for {len(group)}"
         assert all(math.isfinite(reward) for reward in rewards), f"rewards must be finite: {rewards}"
         order = np.random.default_rng(3).permutation(len(group))
-        shuffled = part.of([group[i] for i in order])
+        shuffled = part.compute([group[i] for i in order])
         expected = [rewards[i] for i in order]
         assert np.allclose(shuffled, expected, rtol=0, atol=1e-9), "the group's order must not matter"
-    worse = replace(tiny_groups()[4][0], accuracy=0.0, correct=False, logprob=-3.0, info_score=-0.1, nearness=0.1)
-    better = replace(
-        worse, demonstrations=("d9",), accuracy=1.0, correct=True, logprob=-0.1, info_score=0.3, nearness=1.0
+    worse = replace(
+        tiny_groups()[4][0], accuracy=0.0, correct=False, logprob=-3.0, info_score=-0.1, text_similarity=0.1
     )
-    low, high = part.of([worse, better])
+    better = replace(
+        worse, demonstrations=("d9",), accuracy=1.0, correct=True, logprob=-0.1, info_score=0.3, text_similarity=1.0
+    )
+    low, high = part.compute([worse, better])
     assert high >= low, "higher is better: a candidate better in every measurement got less"
     for name in MEASUREMENTS:
         for group in tiny_groups()[1:]:
             blank = [_without(candidate, name) for candidate in group]
             try:
-                rewards = part.of(blank)
+                rewards = part.compute(blank)
             except DataError as error:
                 named = name in str(error) and group[0].question_id in str(error)
                 assert named, f"the error must name the question and {name}: {error}"
             except Exception as error:
                 raise AssertionError(f"{name} is None: {error!r} rather than a DataError") from error
             else:
-                assert rewards == part.of(group), f"{name} is read: None must raise a DataError, not count as a value"
+                assert rewards == part.compute(group), (
+                    f"{name} is read: None must raise a DataError, not count as a value"
+                )
 
 
-def check_encoder(part: Encoder, images: Sequence[Image], vlm: Vlm | None = None) -> None:
+def check_encoder(part: Encoder, images: Sequence[Image], model: Model | None = None) -> None:
     """float32 unit rows, one an input in order, the same whatever the batch. `vlm` goes to parts with `needs_vlm`."""
     check_part(part)
-    used = vlm if part.needs_vlm else None
-    assert not part.needs_vlm or used is not None, "needs_vlm is set: give check_encoder a vlm"
+    used = model if part.needs_model else None
+    assert not part.needs_model or used is not None, "needs_vlm is set: give check_encoder a vlm"
     texts = ["What is this?", "red", "a much longer question, with many more words than the other two?"]
     _check_rows("texts", lambda rows: part.texts([texts[i] for i in rows], used), len(texts))
     _check_rows("images", lambda rows: part.images([images[i] for i in rows], used), len(images))
@@ -236,11 +240,11 @@ def check_selector(part: Selector) -> None:
         shuffled = Batch(query, rows[:, order], near[:, order])
         turned = policy.step_log_probs(shuffled, order.argsort()[pairs])[0].sum(-1)
         assert torch.allclose(turned, choices, atol=TOLERANCE), "a shuffled pool must give the shuffled answer"
-    positions, _ = policy.beam(batch, 3, 4)
+    positions, _ = policy.beam_search(batch, 3, 4)
     assert all(len(set(row)) == 3 for beams in positions.tolist() for row in beams), "a sequence has no repeats"
 
 
-def check_vlm(part: Vlm, images: Sequence[Image]) -> None:
+def check_model(part: Model, images: Sequence[Image]) -> None:
     """Results do not depend on the batch, the order or the past; an unreadable image raises DataError.
 
     `images` need a path and a caption, at least three. Prompts of zero, one and two demonstrations are mixed.
@@ -265,7 +269,7 @@ def check_vlm(part: Vlm, images: Sequence[Image]) -> None:
         assert texts == [part.generate([p], decoding)[0] for p in prompts], "generate depends on the batch"
         assert texts == part.generate(prompts[::-1], decoding)[::-1], "generate depends on the order of prompts"
     assert part.logprob([], []) == [] and part.generate([], Decoding()) == [], "no prompts, no results"
-    if type(part).states is not Vlm.states:
+    if type(part).states is not Model.states:
         _check_rows("states", lambda rows: part.states([prompts[i] for i in rows]), len(prompts), unit=False)
     lost = Image("lost", path="no/such/picture.png")
     unreadable: list[Prompt] = [build_prompt([], replace(questions[0], image=lost), settings)]

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 from leverplus_core.plugins.contracts import Part
-from leverplus_core.plugins.manager import Catalogue
+from leverplus_core.plugins.manager import Catalog
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -37,19 +37,19 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def catalogue() -> Catalogue:
+def catalog() -> Catalog:
     """What is installed, all of it: a LEVERPLUS_DISABLE of the caller's must not shrink the tests."""
-    return Catalogue.load(disabled="")
+    return Catalog.load(disabled="")
 
 
 @pytest.fixture(scope="session")
-def build_part(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Part]:
+def build_part(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Part]:
     """A part of the catalogue, small enough for a test."""
 
     def build(kind: str, name: str) -> Part:
         make = TEST_SETTINGS.get((kind, name))
         settings = make(tmp_path_factory.mktemp(f"{kind}-{name}")) if make else {}
-        return catalogue.build(kind, name, settings, where="TEST_SETTINGS in tests/conftest.py")
+        return catalog.build(kind, name, settings, where="TEST_SETTINGS in tests/conftest.py")
 
     return build
 
@@ -140,6 +140,6 @@ TEST_SETTINGS: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("dataset", "vqa_json"): lambda folder: {"folder": "okvqa-slice"},
     ("encoder", "clip"): _clip,
     ("encoder", "sentence"): _sentence,
-    ("vlm", "caption_lm"): _caption_lm,
-    ("vlm", "qwen2_5_vl"): lambda folder: {"path": "demo", "device": "cpu"},
+    ("model", "caption_lm"): _caption_lm,
+    ("model", "qwen2_5_vl"): lambda folder: {"path": "demo", "device": "cpu"},
 }

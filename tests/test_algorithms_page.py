@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from leverplus_core.plugins.manager import Catalogue
+from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.recipes.settings import PARTS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "algorithms.md").read_text(encoding="utf-8")
 CODE = set(re.findall(r"`([^`]+)`", PAGE))
-CATALOGUE = Catalogue.load(disabled="")
+CATALOGUE = Catalog.load(disabled="")
 FIELDS = Recipe.model_fields
 LISTED = ("sampler", "balancer", "reward", "selector")
 

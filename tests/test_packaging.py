@@ -35,15 +35,15 @@ SMALL = [
         "dataset.validation=8",
         "sampler.k=6",
         "scoring.questions=16",
-        "scoring.beams.beam=2",
-        "scoring.beams.width=2",
+        "scoring.beam_search.num_beams=2",
+        "scoring.beam_search.expand_top_k=2",
         "scoring.candidates.shots=[1]",
         "training.sft.epochs=1",
         "training.rce.epochs=1",
         "training.grpo.epochs=0",
         "evaluation.shots=[1]",
         "evaluation.sizes=[8]",
-        "evaluation.oracle.width=2",
+        "evaluation.oracle.expand_top_k=2",
     )
     for word in ("--set", setting)
 ]
@@ -135,7 +135,7 @@ def test_the_installed_command_lists_the_built_ins(site: Site) -> None:
     assert warnings == []
     assert {row["status"] for row in rows} == {"ok"}
     assert {row["distribution"] for row in rows} == {"leverplus"}
-    assert {"mix", "top_pn", "separated", "qwen2_5_vl", "clip", "demo_world"} <= {row["name"] for row in rows}
+    assert {"mixed", "top_pn", "separated", "qwen2_5_vl", "clip", "demo_world"} <= {row["name"] for row in rows}
     where = site.run(
         "python", "-c", "import leverplus_core, leverplus_samplers as s; print(leverplus_core.__file__, s.__file__)"
     )
@@ -167,7 +167,7 @@ def test_a_plugin_that_cannot_be_imported_is_one_warning(site: Site) -> None:
         assert "a_module_that_nobody_has" in warnings[0]
         (broken,) = [row for row in rows if row["distribution"] == "leverplus-acme-broken"]
         assert broken["status"].startswith("broken: ModuleNotFoundError")
-        assert {"mix", "separated"} <= {row["name"] for row in rows if row["status"] == "ok"}
+        assert {"mixed", "separated"} <= {row["name"] for row in rows if row["status"] == "ok"}
         _, quiet = site.plugins(LEVERPLUS_DISABLE="leverplus-acme-broken")
         assert quiet == []
 
@@ -208,10 +208,10 @@ def test_constraints_pin_what_pyproject_asks_for() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     assert not [pin for pin in pins.values() if "+" in pin]
-    canonical = {name.lower().replace("_", "-") for name in pins}
+    canonical_json = {name.lower().replace("_", "-") for name in pins}
     wanted = {
         re.split(r"[\[>]", spec)[0].strip().lower()  # an extra is part of no pin
         for spec in [*project["dependencies"], *project["optional-dependencies"]["dev"]]
     }
-    assert wanted <= canonical, wanted - canonical
+    assert wanted <= canonical_json, wanted - canonical_json
     assert pins["torch"] == "2.13.0"

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from leverplus_core.cli.app import app
 from leverplus_core.plugins import hookspecs
-from leverplus_core.plugins.manager import VERB, Catalogue
+from leverplus_core.plugins.manager import VERB, Catalog
 from leverplus_core.recipes.loader import bundled
 from leverplus_core.recipes.recipe import Recipe
 
@@ -89,15 +89,15 @@ def plugins_page(text: str) -> str:
     for name in dir(hookspecs):
         if name.startswith("leverplus_"):
             lines.append(f"| `{name}` | {(getattr(hookspecs, name).__doc__ or '').strip()} |")
-    catalogue = Catalogue.load(disabled="")
+    catalog = Catalog.load(disabled="")
     lines += ["", "| kind | name | what it does | settings |", "|---|---|---|---|"]
-    for entry in catalogue.entries():
+    for entry in catalog.entries():
         if entry.distribution != "leverplus":
             continue
-        fields = () if entry.kind == VERB else catalogue.part_class(entry.kind, entry.name).model_fields
+        fields = () if entry.kind == VERB else catalog.part_class(entry.kind, entry.name).model_fields
         settings = ", ".join(f"`{name}`" for name in fields)
         lines.append(
-            f"| {entry.kind} | `{entry.name}` | {_cell(catalogue.first_line(entry.kind, entry.name))} | {settings} |"
+            f"| {entry.kind} | `{entry.name}` | {_cell(catalog.first_line(entry.kind, entry.name))} | {settings} |"
         )
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]

@@ -16,7 +16,7 @@ from leverplus_core.records import Candidate
 EXACT = ("raw_text", "prediction", "accuracy", "correct")
 
 
-TOLERANT = ("logprob", "info_score", "nearness")
+TOLERANT = ("logprob", "info_score", "text_similarity")
 """Equal up to TOLERANCE; one that a side did not measure (None) is filled from the other."""
 
 
@@ -49,7 +49,7 @@ def _filled(a: Candidate, a_name: str, b: Candidate, b_name: str) -> Candidate:
             raise DataError(
                 f"question {a.question_id}, demonstrations {', '.join(a.demonstrations) or 'none'}: {field} is "
                 f"{left!r} in {a_name} and {right!r} in {b_name}.",
-                "Merge what one model measured with one prompt, decoding and correct_at, or drop one of the two.",
+                "Merge what one model measured with one prompt, decoding and correct_threshold, or drop one of the two.",
             )
     return replace(a, **filled) if filled else a
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from leverplus_core.candidates.store import Groups, best_first
+from leverplus_core.candidates.store import Groups, rank_key
 from leverplus_core.errors import DataError
 from leverplus_core.progress import Progress
 from leverplus_core.recipes.settings import MiningSettings
@@ -39,7 +39,7 @@ class Mined:
     """The new candidates, in the order in which they were measured, and what they cost and brought."""
 
     candidates: list[Candidate]
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 def stratified(
@@ -85,14 +85,14 @@ def stratified(
 
 
 def one_swaps(
-    starts: Sequence[Ids], pool: Sequence[str], known: AbstractSet[Ids], count: int, chance: np.random.Generator
+    num_seeds: Sequence[Ids], pool: Sequence[str], known: AbstractSet[Ids], count: int, chance: np.random.Generator
 ) -> list[Ids]:
     """Up to `count` new sequences that differ from one of `starts` in one demonstration, or in the order of two.
 
     Starts take turns, the first first; a start's neighbours are drawn uniformly.
     """
     queues = []
-    for start in starts:
+    for start in num_seeds:
         free = [n for n in _neighbours(start, pool) if n not in known]
         queues.append([free[i] for i in chance.permutation(len(free))])
     found: dict[Ids, None] = {}
@@ -124,9 +124,9 @@ def propose(
     lengths = settings.shots or sorted({len(ids) for ids in known if ids})
     proposed: dict[Ids, str] = {}
     if settings.swap:
-        usable = sorted((c for c in group if len(c.demonstrations) in lengths), key=best_first)
+        usable = sorted((c for c in group if len(c.demonstrations) in lengths), key=rank_key)
         best = [c.demonstrations for c in usable if c.correct] or [c.demonstrations for c in usable]
-        found = one_swaps(best[: settings.starts], ranked, known, int(count * settings.swap + 0.5), chance)
+        found = one_swaps(best[: settings.num_seeds], ranked, known, int(count * settings.swap + 0.5), chance)
         proposed.update(dict.fromkeys(found, SWAP))
     if settings.swap < 1:
         others = stratified(ranked, lengths, known | proposed.keys(), count - len(proposed), settings.strata, chance)
@@ -153,20 +153,20 @@ def mine(
     known = {q.id: list(groups.get(q.id, ())) for q in questions}
     positives = {q: sum(c.correct for c in group) for q, group in known.items()}
     before = dict(positives)
-    rows = {q.id: q for q in questions if positives[q.id] < settings.enough}
+    rows = {q.id: q for q in questions if positives[q.id] < settings.min_positives}
     ranked = {q: _ranked(q, known[q], pools, similarity) for q in rows}
     mined: list[Candidate] = []
     asked: list[tuple[Question, Ids, str]] = []
     prompts, rounds, short, touched = 0, 0, False, set[str]()
 
     def wanting() -> list[str]:
-        return sorted((q for q in rows if positives[q] < settings.enough), key=lambda q: (positives[q], q))
+        return sorted((q for q in rows if positives[q] < settings.min_positives), key=lambda q: (positives[q], q))
 
     while rounds < settings.rounds and (wanted := wanting()):
         asked, short = [], False
         for q in wanted:
             first = int(q not in touched)
-            count = settings.per_round
+            count = settings.candidates_per_round
             if settings.budget is not None:
                 count = min(count, (settings.budget - prompts - first) // PROMPTS_A_CANDIDATE)
             short = count < 1
@@ -187,7 +187,7 @@ def mine(
         rounds += 1
         gained = sum(c.correct for c in measured)
         progress.say(f"mine, round {rounds}: {len(measured):,} candidates, {gained:,} of them positive")
-    stopped = "enough" if not wanting() else "budget" if short else "rounds" if asked else "exhausted"
+    stopped = "min_positives" if not wanting() else "budget" if short else "rounds" if asked else "exhausted"
     return Mined(mined, _facts(mined, before, positives, list(rows), settings, prompts, rounds, stopped))
 
 
@@ -222,18 +222,18 @@ def _facts(
         by_proposer[source] = {
             "candidates": len(found),
             "positives": sum(found),
-            "positives_a_prompt": sum(found) / max(PROMPTS_A_CANDIDATE * len(found), 1),
+            "positives_per_prompt": sum(found) / max(PROMPTS_A_CANDIDATE * len(found), 1),
         }
     gained = sum(c.correct for c in mined)
     return {
         "questions": len(rows),
         "helped": sum(after[q] > before[q] for q in rows),
-        "have_enough": sum(after[q] >= settings.enough for q in rows),
+        "have_enough": sum(after[q] >= settings.min_positives for q in rows),
         "first_positive": sum(after[q] > before[q] == 0 for q in rows),
         "candidates": len(mined),
         "positives": gained,
         "prompts": prompts,
-        "positives_a_prompt": gained / max(prompts, 1),
+        "positives_per_prompt": gained / max(prompts, 1),
         "rounds": rounds,
         "stopped": stopped,
         "by_proposer": by_proposer,

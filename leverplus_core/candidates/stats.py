@@ -32,8 +32,8 @@ class Tally:
         return {
             "questions": self.questions,
             "candidates": self.candidates,
-            "candidates_a_question": self.candidates / max(self.questions, 1),
-            "share_of_positives": self.positives / max(self.candidates, 1),
+            "candidates_per_question": self.candidates / max(self.questions, 1),
+            "positive_rate": self.positives / max(self.candidates, 1),
         }
 
 
@@ -45,20 +45,20 @@ def shape(groups: Groups) -> dict[str, Any]:
     return tally.shape()
 
 
-def balance_facts(before: Groups, after: Groups, unmet: Mapping[str, str]) -> dict[str, Any]:
+def balance_facts(before: Groups, after: Groups, shortfall: Mapping[str, str]) -> dict[str, Any]:
     """What a balancer did: the shapes `before` and `after` with their `change`, and how often each `unmet` was said.
 
     `unmet` is question id -> what of the balancer's settings could not be met; the most frequent comes first.
     """
     old, new = shape(before), shape(after)
     change = {name: new[name] - value for name, value in old.items()}
-    return {"before": old, "after": new, "change": change, "unmet": dict(Counter(unmet.values()).most_common())}
+    return {"before": old, "after": new, "change": change, "unmet": dict(Counter(shortfall.values()).most_common())}
 
 
 RANDOM = "random"
 
 
-MEASUREMENTS = ("logprob", "info_score", "nearness")
+MEASUREMENTS = ("logprob", "info_score", "text_similarity")
 
 
 @dataclass
@@ -85,10 +85,10 @@ class _Kind:
         self.positives.add(candidate.correct)
         self.accuracy.add(candidate.accuracy)
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         return {
             "candidates": self.accuracy.count,
-            "share_of_positives": self.positives.mean(),
+            "positive_rate": self.positives.mean(),
             "accuracy": self.accuracy.mean(),
         }
 
@@ -105,7 +105,7 @@ class _Findings:
         self.candidates += 1
         self.first = self.first or f"{candidate.question_id}: {', '.join(candidate.demonstrations) or 'none'}"
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         return {"candidates": self.candidates if self.checked else None, "first": self.first}
 
 
@@ -150,7 +150,7 @@ def inspect(
         "question_itself": _Findings(),
         "outside_pool": _Findings(pools is not None),
         "not_in_dataset": _Findings(dataset is not None),
-        "question_s_image": _Findings(dataset is not None),
+        "shares_query_image": _Findings(dataset is not None),
     }
     for group in groups:
         if not group:
@@ -161,7 +161,7 @@ def inspect(
         counts["only_positives"] += all(c.correct for c in group)
         counts["flat_accuracy"] += len(set(accuracies)) == 1
         if reward is not None:
-            counts["flat_reward"] += len(set(reward.of(group))) == 1
+            counts["flat_reward"] += len(set(reward.compute(group))) == 1
         best.add(max(accuracies))
         mean.add(sum(accuracies) / len(accuracies))
         if drawn := [c.accuracy for c in group if c.source == RANDOM]:
@@ -185,7 +185,7 @@ def inspect(
                 "question_itself": c.question_id in members,
                 "outside_pool": pool is not None and not pool.issuperset(members),
                 "not_in_dataset": image is None or not shown_image.keys() >= set(members),
-                "question_s_image": image is not None and any(shown_image.get(d) == image for d in members),
+                "shares_query_image": image is not None and any(shown_image.get(d) == image for d in members),
             }
             sequences.add(c.demonstrations)
             orderless.add(members)
@@ -207,8 +207,8 @@ def inspect(
             },
         },
         "accuracy": histogram,
-        "sources": {name: kind.facts() for name, kind in sorted(sources.items())},
-        "demonstrations": {number: kind.facts() for number, kind in sorted(lengths.items())},
-        "findings": {name: found.facts() for name, found in findings.items()},
+        "sources": {name: kind.metadata() for name, kind in sorted(sources.items())},
+        "demonstrations": {number: kind.metadata() for number, kind in sorted(lengths.items())},
+        "findings": {name: found.metadata() for name, found in findings.items()},
         "missing": missing,
     }

@@ -28,7 +28,7 @@ Groups = Mapping[str, Sequence[Candidate]]
 _FIELDS = {f.name for f in fields(Candidate)}
 
 
-_RANGES = {"logprob": (-math.inf, 0.0), "info_score": (-1.0, 1.0), "nearness": (0.0, 1.0)}
+_RANGES = {"logprob": (-math.inf, 0.0), "info_score": (-1.0, 1.0), "text_similarity": (0.0, 1.0)}
 
 
 _SLACK = 1e-6  # a log-probability may come out of float32 a little above 0
@@ -117,7 +117,7 @@ def iter_groups(paths: Sequence[Path]) -> Iterator[tuple[str, list[list[Candidat
             yield question_id, group
 
 
-def best_first(candidate: Candidate) -> tuple[float, float, float, tuple[str, ...]]:
+def rank_key(candidate: Candidate) -> tuple[float, float, float, tuple[str, ...]]:
     """Sort key: accuracy, log-probability of the true answer, InfoScore; what was not measured last, ties by ids.
 
     Accuracy alone does not rank the wrong: nearly all of them have 0. A hard negative is one that came close.

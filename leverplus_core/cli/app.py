@@ -17,17 +17,17 @@ from leverplus_core.cli import output
 from leverplus_core.errors import PluginError
 
 if TYPE_CHECKING:
-    from leverplus_core.plugins.manager import Catalogue
+    from leverplus_core.plugins.manager import Catalog
 
 
 class Verbs(TyperGroup):
     """Our own verbs, and those of plugins."""
 
     @cached_property
-    def _catalogue(self) -> Catalogue:
-        from leverplus_core.plugins.manager import Catalogue
+    def _catalogue(self) -> Catalog:
+        from leverplus_core.plugins.manager import Catalog
 
-        return Catalogue.load()
+        return Catalog.load()
 
     def list_commands(self, ctx: Any) -> list[str]:
         ours = super().list_commands(ctx)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from leverplus_core.cli import output
-from leverplus_core.cli.options import JsonOpt, PluginOpt, load_catalogue
+from leverplus_core.cli.options import JsonOpt, PluginOpt, load_catalog
 
 
 def register(app: typer.Typer) -> None:
@@ -26,6 +26,6 @@ def recipes(json: JsonOpt = False) -> None:
 
 def plugins(plugin: PluginOpt = None, json: JsonOpt = False) -> None:
     """List every part: name, kind, distribution, version, status."""
-    entries = load_catalogue(plugin).entries()
+    entries = load_catalog(plugin).entries()
     fields = ("name", "kind", "distribution", "version", "status")
     output.rows([{field: getattr(entry, field) for field in fields} for entry in entries], json)

@@ -15,7 +15,7 @@ from leverplus_core.cli.options import (
     PluginOpt,
     RegistryOpt,
     WorkOpt,
-    load_catalogue,
+    load_catalog,
     load_recipe,
     open_registry,
 )
@@ -61,10 +61,10 @@ def inspect(
         from leverplus_core.pipeline.stages import Pools
         from leverplus_core.pipeline.workspace import Workspace
 
-        parts = compose(against, Workspace(work), load_catalogue(plugin))
+        parts = compose(against, Workspace(work), load_catalog(plugin))
         dataset, reward = None if parts.closed else parts.dataset, parts.reward
         if recipe or not pool:
-            given = parts.imported.root if parts.imported and parts.gives("pool") else None
+            given = parts.imported.root if parts.imported and parts.is_imported("pool") else None
             pool = given or work / "stages" / f"pool-{parts.fingerprints['pool']}"
         if (pool / "pools.json").exists():
             pools = Pools.load(pool).all
@@ -83,9 +83,9 @@ def merge(
     from leverplus_core.candidates.merge import merge_files
     from leverplus_core.report import shapes_table
 
-    facts = merge_files(files, out)
-    output.table(facts, lambda f: shapes_table([*f["inputs"], f["union"]]), json)
-    output.say(f"{facts['equal']:,} candidates were in more than one place, with equal measurements")
+    metadata = merge_files(files, out)
+    output.table(metadata, lambda f: shapes_table([*f["inputs"], f["union"]]), json)
+    output.say(f"{metadata['equal']:,} candidates were in more than one place, with equal measurements")
 
 
 def _located(target: str, registry: str) -> tuple[Path, Path | None, Recipe | None]:

@@ -77,5 +77,5 @@ def embeddings(
 
 
 def _show(out: Path, rows: str, written: Written, json: bool) -> None:
-    facts = {"file": str(out), "questions": written.questions, rows: written.rows, "as imported": written.original}
-    output.facts(facts, json)
+    metadata = {"file": str(out), "questions": written.questions, rows: written.rows, "as imported": written.original}
+    output.metadata(metadata, json)

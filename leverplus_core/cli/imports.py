@@ -65,7 +65,7 @@ def table(
     run_id = Registry(registry).record_published(name or file.stem, found, dataset, model, note, file.name)
     for n, shots in found.absent:
         output.warn(f"{file} has no row for n = {n} at {shots} shots; means are over the rows that are there.")
-    facts = {
+    metadata = {
         "run": run_id,
         "name": name or file.stem,
         "methods": ", ".join(found.methods),
@@ -73,7 +73,7 @@ def table(
         "shots": ", ".join(map(str, sorted({c.shots for c in found.cells}))),
         "cells": len(found.cells),
     }
-    output.facts(facts, json)
+    output.metadata(metadata, json)
 
 
 @imports.command("rl-data")
@@ -81,7 +81,7 @@ def rl_data(
     file: Annotated[Path, typer.Argument(metavar="FILE.json", help="A Lever-Plus rl_data_*.json, of any size.")],
     out: FolderOpt = None,
     recipe: RowsOpt = None,
-    correct_at: Annotated[
+    correct_threshold: Annotated[
         float, typer.Option("--correct-at", min=0.0, max=1.0, help="A candidate is correct from this accuracy on.")
     ] = 0.5,
     mixed_shots: MixedOpt = False,
@@ -96,7 +96,13 @@ def rl_data(
     folder, rows = _folder(out, work, file), load_rows(recipe, plugin)
     with output.Bars() as bars:
         summary = import_rl_data(
-            file, folder, rows, correct_at=correct_at, mixed_shots=mixed_shots, replace=replace, progress=bars
+            file,
+            folder,
+            rows,
+            correct_threshold=correct_threshold,
+            mixed_shots=mixed_shots,
+            replace=replace,
+            progress=bars,
         )
     _show(folder, summary, json)
 

@@ -25,7 +25,7 @@ from leverplus_core.cli.options import (
     SelectorOpt,
     SetOpt,
     WorkOpt,
-    load_catalogue,
+    load_catalog,
     load_recipe,
 )
 from leverplus_core.errors import RecipeError
@@ -126,10 +126,10 @@ def balance(
     from leverplus_core.report import balance_table
 
     chosen = load_recipe("demo", overrides, {"balancer": balancer})
-    part = load_catalogue(plugin).build("balancer", chosen.balancer.name, chosen.balancer.settings, "--balancer")
-    picked, facts, _ = balanced(read_groups(Path(recipe)), part, chosen.seed)
+    part = load_catalog(plugin).build("balancer", chosen.balancer.name, chosen.balancer.settings, "--balancer")
+    picked, metadata, _ = balanced(read_groups(Path(recipe)), part, chosen.seed)
     write_groups(out, picked)
-    output.table(facts, balance_table, json)
+    output.table(metadata, balance_table, json)
 
 
 def check(
@@ -143,9 +143,9 @@ def check(
     from leverplus_core.pipeline.workspace import Workspace
 
     loaded = load_recipe(recipe, overrides)
-    parts = compose(loaded, Workspace(DEFAULT_WORK), load_catalogue(plugin))
+    parts = compose(loaded, Workspace(DEFAULT_WORK), load_catalog(plugin))
     counts = {split: len(parts.dataset.questions(split)) for split in ("train", "validation")}
-    facts = {
+    metadata = {
         "recipe": loaded.name,
         "run": loaded.fingerprint()[:12],
         "parts": {row["kind"]: f"{row['name']} ({row['distribution']} {row['version']})" for row in parts.provenance()},
@@ -153,7 +153,7 @@ def check(
         "demonstrations": len(parts.dataset.demonstrations()),
         "note": " ".join(filter(None, (loaded.note, parts.dataset.note()))),
     }
-    output.facts(facts, json)
+    output.metadata(metadata, json)
 
 
 def _execute(recipe: Recipe, until: str, plugin: list[Path] | None, registry: str, work: Path, json: bool) -> None:
@@ -165,23 +165,23 @@ def _execute(recipe: Recipe, until: str, plugin: list[Path] | None, registry: st
     from leverplus_core.registry.registry import Registry
     from leverplus_core.report import balance_table, leaderboard_rows, leaderboard_table, mined_view
 
-    if until == "mine" and not recipe.scoring.mining.enough:
+    if until == "mine" and not recipe.scoring.mining.min_positives:
         raise RecipeError(
-            "mining is off: scoring.mining.enough is 0.", "Say --set scoring.mining.enough=4, or another."
+            "mining is off: scoring.mining.min_positives is 0.", "Say --set scoring.mining.min_positives=4, or another."
         )
-    catalogue = load_catalogue(plugin)
+    catalog = load_catalog(plugin)
     store = Registry(registry)
     with output.Bars() as bars:
-        result = run_recipe(recipe, store, work, until, catalogue, bars)
-    output.say(f"run {result.run_id} ({recipe.name}): {result.asked:,} prompts asked")
+        result = run_recipe(recipe, store, work, until, catalog, bars)
+    output.say(f"run {result.run_id} ({recipe.name}): {result.calls:,} prompts asked")
     if until == "evaluate":
         output.table(leaderboard_rows(store, run=result.run_id), leaderboard_table, json)
     elif until == "mine":
         folder = next(Path(row["path"]) for row in store.stages(result.run_id) if row["name"] == "mine")
         output.table(read_json(folder / MINED), mined_view, json)
     elif until == "balance":
-        fingerprint = compose(recipe, Workspace(work), catalogue).fingerprints["balance"]
-        facts = read_json(work / "stages" / f"balance-{fingerprint}" / "balance.json")
-        output.table(facts, balance_table, json)
+        fingerprint = compose(recipe, Workspace(work), catalog).fingerprints["balance"]
+        metadata = read_json(work / "stages" / f"balance-{fingerprint}" / "balance.json")
+        output.table(metadata, balance_table, json)
     else:
         output.rows([{"stage": stage, "status": state} for stage, state in result.stages.items()], json)

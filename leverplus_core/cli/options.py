@@ -13,7 +13,7 @@ from leverplus_core.errors import RecipeError
 
 if TYPE_CHECKING:
     from leverplus_core.interchange.rows import Rows
-    from leverplus_core.plugins.manager import Catalogue
+    from leverplus_core.plugins.manager import Catalog
     from leverplus_core.recipes.recipe import Recipe
     from leverplus_core.registry.registry import Registry
 
@@ -72,16 +72,16 @@ def load_recipe(
     return Recipe.load(recipe, [*(overrides or []), *extra], chosen)
 
 
-def load_catalogue(files: list[Path] | None) -> Catalogue:
-    from leverplus_core.plugins.manager import Catalogue
+def load_catalog(files: list[Path] | None) -> Catalog:
+    from leverplus_core.plugins.manager import Catalog
 
     for file in files or []:
         if not file.is_file():
             raise RecipeError(f"no plugin file {file}.", "Give --plugin the path of a Python file.")
-    catalogue = Catalogue.load(files or [])
-    for warning in catalogue.warnings:
+    catalog = Catalog.load(files or [])
+    for warning in catalog.warnings:
         output.warn(warning)
-    return catalogue
+    return catalog
 
 
 def load_rows(recipe: str | None, plugin: list[Path] | None) -> Rows:
@@ -93,7 +93,7 @@ def load_rows(recipe: str | None, plugin: list[Path] | None) -> Rows:
     loaded = load_recipe(recipe, None, {}, None)
     spec = loaded.dataset
     where = loaded.where("dataset.name") or loaded.where("dataset")
-    return Rows.of(load_catalogue(plugin).build("dataset", spec.name, spec.settings, where=where))
+    return Rows.of(load_catalog(plugin).build("dataset", spec.name, spec.settings, where=where))
 
 
 def open_registry(url: str) -> Registry:

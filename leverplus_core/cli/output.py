@@ -56,7 +56,7 @@ def rows(rows_: Sequence[Mapping[str, Any]], json: bool) -> None:
     Console(highlight=False).print(drawn)
 
 
-def facts(values: Mapping[str, Any], json: bool) -> None:
+def metadata(values: Mapping[str, Any], json: bool) -> None:
     """A mapping, a line each."""
     if json:
         _json(values)

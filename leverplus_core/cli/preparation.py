@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from leverplus_core.cli import output
-from leverplus_core.cli.options import DEFAULT_WORK, JsonOpt, PluginOpt, RecipeArg, SetOpt, load_catalogue, load_recipe
+from leverplus_core.cli.options import DEFAULT_WORK, JsonOpt, PluginOpt, RecipeArg, SetOpt, load_catalog, load_recipe
 
 DATA = Path("data")
 
@@ -37,17 +37,17 @@ def plan(
     from leverplus_core.pipeline.workspace import Workspace
 
     loaded = load_recipe(recipe, overrides)
-    parts = compose(loaded, Workspace(DEFAULT_WORK), load_catalogue(plugin))
+    parts = compose(loaded, Workspace(DEFAULT_WORK), load_catalog(plugin))
     found = plan_of(loaded, facts_of(parts))
     assumed = Throughput()
     device = Throughput(prompts_per_s or assumed.prompts_per_s, images_per_s or assumed.images_per_s)
     rows = found.rows(device)
     summary = found.summary(loaded, device)
     if json:
-        output.facts({**summary, "stages": rows}, json)
+        output.metadata({**summary, "stages": rows}, json)
     else:
         output.table(rows, plan_table, json)
-        output.facts({key: value for key, value in summary.items() if value}, json)
+        output.metadata({key: value for key, value in summary.items() if value}, json)
 
 
 def fetch(

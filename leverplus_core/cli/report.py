@@ -53,7 +53,7 @@ def report(
         for file in document.write_report(content, words, out):
             output.say(f"wrote {file}")
     if json:
-        facts = asdict(content) | {"summary": document.summary(content, words)}
-        output.table(facts, lambda _: "", json)
+        metadata = asdict(content) | {"summary": document.summary(content, words)}
+        output.table(metadata, lambda _: "", json)
     elif out is None:
         print(document.markdown_text(content, words), end="")

@@ -26,5 +26,5 @@ def show(
     from leverplus_core.report.question import question_facts, question_view
 
     with open_registry(registry) as store:
-        facts = question_facts(store, run, question, method or (), shots or ())
-    output.table(facts, question_view, json)
+        metadata = question_facts(store, run, question, method or (), shots or ())
+    output.table(metadata, question_view, json)

@@ -16,7 +16,7 @@ from leverplus_core.cli.options import (
     RegistryOpt,
     SetOpt,
     WorkOpt,
-    load_catalogue,
+    load_catalog,
 )
 
 
@@ -46,10 +46,10 @@ def sweep(
     from leverplus_core.registry.registry import Registry
     from leverplus_core.report import sweep_rows, sweep_table
 
-    catalogue = load_catalogue(plugin)
+    catalog = load_catalog(plugin)
     planned = Sweep.of(recipe, [Axis.parse(text) for text in over or []], seeds, overrides or [], name)
     store = Registry(registry)
     output.say(f"sweep {planned.name}: {len(planned.runs)} runs")
     with output.Bars() as bars:
-        run_sweep(planned, store, work, catalogue, bars)
+        run_sweep(planned, store, work, catalog, bars)
     output.table(sweep_rows(store, planned.name), sweep_table, json)

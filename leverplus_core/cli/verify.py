@@ -14,7 +14,7 @@ from leverplus_core.cli.options import (
     PluginOpt,
     RegistryOpt,
     WorkOpt,
-    load_catalogue,
+    load_catalog,
     open_registry,
 )
 
@@ -39,10 +39,10 @@ def verify(
 
     store = open_registry(registry)
     with output.Bars() as bars:
-        found = verify_run(store, run, sample, work, load_catalogue(plugin), bars)
+        found = verify_run(store, run, sample, work, load_catalog(plugin), bars)
     differences = found["differences"]
     if json:
-        output.facts(found, json)
+        output.metadata(found, json)
     else:
         output.say(
             f"run {found['run']} ({found['name']}): {found['cells']} cells of {found['predictions']:,} predictions "

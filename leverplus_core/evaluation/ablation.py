@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from leverplus_core.errors import DataError
-from leverplus_core.io import replacing
+from leverplus_core.io import atomic_write
 from leverplus_core.recipes.settings import Ablation, PromptSettings
 from leverplus_core.records import Demonstration, Image
 from leverplus_core.seeding import rng
@@ -31,7 +31,7 @@ def ablated(
     if ablation == "none":
         return demonstrations, prompt
     if ablation == "reversed":
-        return demonstrations, prompt.model_copy(update={"order": "left" if prompt.order == "right" else "right"})
+        return demonstrations, prompt.model_copy(update={"order": "prepend" if prompt.order == "append" else "append"})
     if ablation == "blank_images":
         return {i: replace(d, image=_blank(d.image, folder)) for i, d in demonstrations.items()}, prompt
     if ablation == "shuffled_images":
@@ -73,6 +73,6 @@ def _blank(image: Image, folder: Path) -> Image:
         raise DataError(f"image '{image.path}' cannot be read: {e}.", "Replace the file.") from e
     path = folder / f"blank-{width}x{height}.png"
     if not path.exists():
-        with replacing(path) as f:
+        with atomic_write(path) as f:
             Picture.new("RGB", (width, height), (128, 128, 128)).save(f, format="PNG")
     return Image(f"blank-{width}x{height}", str(path), BLANK_CAPTION)

@@ -23,13 +23,13 @@ from leverplus_core.registry.registry import Registry
 from leverplus_core.scoring.beam_search import oracle
 from leverplus_core.scoring.scorer import Ids, Scorer
 from leverplus_core.seeding import rng
-from leverplus_core.selector.features import SelectorTable
+from leverplus_core.selector.features import SelectorFeatures
 from leverplus_core.selector.policy import Policy
 from leverplus_core.selector.propose import nearest
 
 
 @dataclass(frozen=True)
-class Bench:
+class EvalSet:
     """The rows that every method answers: questions in evaluation order, pools (train ids), and similarities (K,)."""
 
     questions: Sequence[Question]
@@ -59,7 +59,7 @@ def sample_sizes(settings: EvaluationSettings, available: int) -> list[int]:
 def choose(
     method: Method,
     shots: Sequence[int],
-    bench: Bench,
+    bench: EvalSet,
     scorer: Scorer,
     settings: EvaluationSettings,
     seed: int,
@@ -89,7 +89,7 @@ def choose(
 
 
 def answer(
-    method: Method, shots: int, chosen: Sequence[Ids], bench: Bench, scorer: Scorer
+    method: Method, shots: int, chosen: Sequence[Ids], bench: EvalSet, scorer: Scorer
 ) -> list[tuple[int, Prediction]]:
     """Ask the VLM each question with its demonstrations: (position in the evaluation order, prediction)."""
     rows = list(zip(bench.questions, chosen, strict=True))
@@ -121,7 +121,7 @@ class Answers:
 def evaluate(
     registry: Registry,
     run_id: str,
-    table: SelectorTable,
+    table: SelectorFeatures,
     policies: Mapping[str, Policy],
     dataset: Dataset,
     pools: Mapping[str, Sequence[str]],
@@ -145,7 +145,7 @@ def evaluate(
         )
     ids = [q.id for q in questions]
     similarity = {q: table.similarity_of(q) for q in ids}
-    bench = Bench(
+    bench = EvalSet(
         questions,
         pools,
         text_similarity={q: s[:, 1] for q, s in similarity.items()},
@@ -162,7 +162,7 @@ def evaluate(
         kept = answers(method)
         known = {n: found for n in shots if (found := kept.read(n)) is not None}
         if asked := [n for n in shots if n not in known]:
-            learned = _choices(policies[method], table, ids, settings.beams, method) if method in policies else None
+            learned = _choices(policies[method], table, ids, settings.num_beams, method) if method in policies else None
             for n, sequences in choose(method, asked, bench, scorer, settings, seed, learned).items():
                 known[n] = answer(method, n, sequences, bench, scorer)
                 kept.write(n, known[n])
@@ -170,7 +170,7 @@ def evaluate(
             registry.record_cell_predictions(run_id, method, n, known[n], sizes)
 
 
-def _choices(policy: Policy, table: SelectorTable, ids: Sequence[str], beams: int, method: str) -> Choice:
+def _choices(policy: Policy, table: SelectorFeatures, ids: Sequence[str], beams: int, method: str) -> Choice:
     """Shots -> the positions that the policy chooses in each question's pool."""
 
     def choose_for(shots: int) -> list[list[int]]:
@@ -180,7 +180,7 @@ def _choices(policy: Policy, table: SelectorTable, ids: Sequence[str], beams: in
             if method == ADAPTIVE:
                 rows += policy.adaptive(batch, shots, beams)
             else:
-                rows += policy.beam(batch, shots, beams)[0][:, 0].tolist()
+                rows += policy.beam_search(batch, shots, beams)[0][:, 0].tolist()
         return rows
 
     return choose_for

@@ -16,7 +16,7 @@ from leverplus_core.errors import DataError
 from leverplus_core.interchange.checks import OWN, OWN_IMAGE, TWICE, Allowed, integers, number
 from leverplus_core.interchange.not_kept import NotKept
 from leverplus_core.interchange.rows import Rows
-from leverplus_core.records import Sequence as Kept
+from leverplus_core.records import Sequence as ScoredSequence
 
 PARALLEL = ("id_list", "score_list", "beams")
 """The lists of an entry that have one item a sequence."""
@@ -28,7 +28,7 @@ class BeamEntry:
 
     question_id: str
     row: int
-    sequences: list[Kept] = field(default_factory=list)
+    sequences: list[ScoredSequence] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
 
 
@@ -59,7 +59,7 @@ def read_beam_entry(key: str, value: Any, rows: Rows, dropped: NotKept) -> BeamE
             dropped.add(OWN if forbidden == entry.question_id else OWN_IMAGE, f"{at}: {numbers}")
         elif demonstrations not in seen:
             seen[demonstrations] = score
-            entry.sequences.append(Kept(entry.question_id, demonstrations, score))
+            entry.sequences.append(ScoredSequence(entry.question_id, demonstrations, score))
             entry.rows.append(i)
         elif seen[demonstrations] == score:
             dropped.add(TWICE, f"{at}: {numbers}")
@@ -76,7 +76,7 @@ def select(value: Mapping[str, Any], places: Sequence[int]) -> dict[str, Any]:
     return {name: [part[i] for i in places] if name in PARALLEL else part for name, part in value.items()}
 
 
-def fresh_entry(row: int, sequences: Iterable[Kept], rows: Rows) -> dict[str, Any]:
+def fresh_entry(row: int, sequences: Iterable[ScoredSequence], rows: Rows) -> dict[str, Any]:
     """An entry of sequences that came from no such file. The scores of single steps are not known: no `beams`."""
     kept = list(sequences)
     return {

@@ -25,7 +25,7 @@ from leverplus_core.interchange.layout import (
 )
 from leverplus_core.interchange.not_kept import NotKept
 from leverplus_core.interchange.rows import Rows
-from leverplus_core.io import canonical, iter_jsonl, read_json, replacing, write_json
+from leverplus_core.io import atomic_write, canonical_json, iter_jsonl, read_json, write_json
 
 OUTSIDE = "a demonstration outside the question's pool"
 Summary = dict[str, Any]
@@ -53,7 +53,7 @@ def _beams_within_pools(folder: Path, rows: Rows, summary: Summary) -> None:
     pools = {q: set(pool) for q, pool in there if q in asked and q not in added}
     own: dict[str, list[str]] = {}
     dropped, kept, empty = NotKept(), 0, 0
-    with replacing(folder / BEAMS) as f:
+    with atomic_write(folder / BEAMS) as f:
         for _, row in iter_jsonl(folder / BEAM_ORIGINALS):
             if "id" not in row:
                 continue
@@ -64,7 +64,7 @@ def _beams_within_pools(folder: Path, rows: Rows, summary: Summary) -> None:
                 if pool is not None and not pool.issuperset(sequence.demonstrations):
                     dropped.add(OUTSIDE, f"question {row['key']}: {', '.join(sequence.demonstrations)}")
                     continue
-                f.write((canonical(asdict(sequence)) + "\n").encode())
+                f.write((canonical_json(asdict(sequence)) + "\n").encode())
                 written += 1
             if pool is None and entry.sequences:
                 shown = dict.fromkeys(d for s in entry.sequences for d in s.demonstrations)
@@ -73,7 +73,7 @@ def _beams_within_pools(folder: Path, rows: Rows, summary: Summary) -> None:
     if not kept:
         raise DataError("no sequence of the beams can be kept.", f"Not kept: {dropped}.")
     with ExitStack() as stack:
-        writer = stack.enter_context(PoolWriter(stack.enter_context(replacing(folder / POOLS))))
+        writer = stack.enter_context(PoolWriter(stack.enter_context(atomic_write(folder / POOLS))))
         for question_id, of_question in iter_pools(base) if base.is_file() else ():
             if question_id not in added:
                 writer.add(question_id, of_question)

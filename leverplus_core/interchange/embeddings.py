@@ -10,7 +10,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from leverplus_core.errors import DataError
-from leverplus_core.io import replacing
+from leverplus_core.io import atomic_write
 
 Rows = NDArray[np.floating]
 BFLOAT16 = "bfloat16"  # which numpy lacks: its rows are kept as float32, which holds them exactly
@@ -52,13 +52,13 @@ def write_tensor(path: Path, rows: Rows, dtype: str) -> None:
 
     buffer = io.BytesIO()
     torch.save(torch.from_numpy(np.ascontiguousarray(rows)).to(getattr(torch, dtype)), buffer)
-    with replacing(path) as f:
+    with atomic_write(path) as f:
         f.write(buffer.getbuffer())
 
 
 def write_rows(path: Path, rows: Rows) -> None:
     """As .npy, in their own scale and dtype."""
-    with replacing(path) as f:
+    with atomic_write(path) as f:
         npy.write_array(f, rows, allow_pickle=False)
 
 

@@ -31,9 +31,9 @@ from leverplus_core.interchange.manifest import MANIFEST, Kind, Manifest
 from leverplus_core.interchange.not_kept import NotKept
 from leverplus_core.interchange.rl_data import fresh_row, read_entry
 from leverplus_core.interchange.rows import Rows
-from leverplus_core.io import iter_jsonl, iter_jsonl_offsets, replacing
+from leverplus_core.io import atomic_write, iter_jsonl, iter_jsonl_offsets
 from leverplus_core.records import Candidate
-from leverplus_core.records import Sequence as Kept
+from leverplus_core.records import Sequence as ScoredSequence
 
 
 @dataclass
@@ -65,8 +65,8 @@ def export_rl_data(
     rows, written = rows or Rows(), Written()
     if (source / MANIFEST).is_file():
         manifest = _imported(source, "rl-data", rows)
-        correct_at = manifest.imports["rl-data"]["options"]["correct_at"]
-        _write(out, _as_it_came(source, rows, correct_at, written))
+        correct_threshold = manifest.imports["rl-data"]["options"]["correct_threshold"]
+        _write(out, _as_it_came(source, rows, correct_threshold, written))
         return written
     file = source / CANDIDATES if source.is_dir() else source
     beside = pools or file.parent
@@ -86,10 +86,10 @@ def export_beams(source: Path, out: Path, rows: Rows | None = None) -> Written:
     if imported:
         _imported(source, "beams", rows)
     file = source / BEAMS if source.is_dir() else source
-    kept: dict[str, list[Kept]] = {}
+    kept: dict[str, list[ScoredSequence]] = {}
     for number, row in iter_jsonl(file):
         try:
-            sequence = Kept(row["question_id"], tuple(row["demonstrations"]), float(row["score"]))
+            sequence = ScoredSequence(row["question_id"], tuple(row["demonstrations"]), float(row["score"]))
         except (KeyError, TypeError, ValueError) as e:
             raise DataError(f"{file}:{number} is no sequence {{question_id, demonstrations, score}}.") from e
         kept.setdefault(sequence.question_id, []).append(sequence)
@@ -119,11 +119,11 @@ def _imported(folder: Path, kind: Kind, rows: Rows | None) -> Manifest:
     return manifest
 
 
-def _as_it_came(folder: Path, rows: Rows, correct_at: float, written: Written) -> Entries:
+def _as_it_came(folder: Path, rows: Rows, correct_threshold: float, written: Written) -> Entries:
     for _, line in iter_jsonl(folder / ORIGINALS):
         key, value = line["key"], line["value"]
         if key != META:
-            kept = read_entry(key, value, rows, correct_at, NotKept()).rows
+            kept = read_entry(key, value, rows, correct_threshold, NotKept()).rows
             written.add(len(kept), len(kept))
             value = {**value, "pointer_candidates": [value["pointer_candidates"][i] for i in kept]}
         yield key, value
@@ -177,7 +177,7 @@ class _Originals:
         if folder is None:
             return
         manifest = _imported(folder, "rl-data", rows)
-        self._correct_at = manifest.imports["rl-data"]["options"]["correct_at"]
+        self._correct_at = manifest.imports["rl-data"]["options"]["correct_threshold"]
         start = 0
         for _, end, line in iter_jsonl_offsets(folder / ORIGINALS):
             if "id" in line:
@@ -204,7 +204,9 @@ class _Originals:
             self._file.close()
 
 
-def _beams_as_they_came(folder: Path, rows: Rows, kept: Mapping[str, Iterable[Kept]], written: Written) -> Entries:
+def _beams_as_they_came(
+    folder: Path, rows: Rows, kept: Mapping[str, Iterable[ScoredSequence]], written: Written
+) -> Entries:
     for _, line in iter_jsonl(folder / BEAM_ORIGINALS):
         key, value = line["key"], line["value"]
         if key != META:
@@ -216,7 +218,7 @@ def _beams_as_they_came(folder: Path, rows: Rows, kept: Mapping[str, Iterable[Ke
         yield key, value
 
 
-def _fresh_beams(rows: Rows, kept: Mapping[str, Sequence[Kept]], written: Written) -> Entries:
+def _fresh_beams(rows: Rows, kept: Mapping[str, Sequence[ScoredSequence]], written: Written) -> Entries:
     for question_id, sequences in kept.items():
         row = rows.row_of(question_id)
         written.add(len(sequences), 0)
@@ -229,7 +231,7 @@ def _as_number(text: str) -> int | str:
 
 def _write(out: Path, entries: Entries) -> None:
     """One JSON object, an entry a line, as they come."""
-    with replacing(out) as f:
+    with atomic_write(out) as f:
         before = "{\n"
         for key, value in entries:
             f.write(f"{before}{to_json(key)}:{to_json(value)}".encode())

@@ -21,7 +21,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from leverplus_core.errors import DataError
-from leverplus_core.io import replacing
+from leverplus_core.io import atomic_write
 from leverplus_core.plugins.contracts import Features, Floats
 
 WIDTH = 256
@@ -54,7 +54,7 @@ def _column(gram: str) -> tuple[int, float]:
 def write_text_features(path: Path, ids: Sequence[str], texts: Iterable[str]) -> None:
     """Rows of `texts` for the first ids, in their order, and zeros for the rest; a few rows at a time in memory."""
     none = np.zeros((len(ids), 0), dtype=np.float32)
-    with replacing(path) as f, zipfile.ZipFile(f, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with atomic_write(path) as f, zipfile.ZipFile(f, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         _write_array(archive, "ids", np.array(ids, dtype=np.str_))
         _write_array(archive, "bank_image", none)
         _write_array(archive, "bank_answer", none)
@@ -77,7 +77,7 @@ def write_embedding_features(path: Path, ids: Sequence[str], embeddings: NDArray
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     np.divide(rows, norms, out=rows, where=norms > 0)
     none = np.zeros((len(ids), 0), dtype=np.float32)
-    with replacing(path) as f, zipfile.ZipFile(f, "w") as archive:
+    with atomic_write(path) as f, zipfile.ZipFile(f, "w") as archive:
         _write_array(archive, "ids", np.array(ids, dtype=np.str_))
         for name, array in (("bank_image", rows), ("bank_text", none), ("bank_answer", none)):
             _write_array(archive, name, array)

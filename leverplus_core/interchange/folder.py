@@ -64,7 +64,7 @@ def ensure_imported(
     work: Path,
     rows: Rows | None = None,
     *,
-    correct_at: float = 0.5,
+    correct_threshold: float = 0.5,
     mixed_shots: bool = False,
     progress: Progress | None = None,
 ) -> ImportedFolder:
@@ -76,14 +76,16 @@ def ensure_imported(
         return ImportedFolder.load(source)
     own = source.suffix == ".jsonl"
     rows = rows or Rows()
-    made_from = [hash_of(source)] if own else [hash_of(source), correct_at, mixed_shots, rows.identity()]
+    made_from = [hash_of(source)] if own else [hash_of(source), correct_threshold, mixed_shots, rows.identity()]
     root = work / "imported" / fingerprint(made_from)
     if not (root / MANIFEST).is_file():
         try:
             if own:
                 _take_candidates(source, root)
             else:
-                import_rl_data(source, root, rows, correct_at=correct_at, mixed_shots=mixed_shots, progress=progress)
+                import_rl_data(
+                    source, root, rows, correct_threshold=correct_threshold, mixed_shots=mixed_shots, progress=progress
+                )
         except DataError:
             if not (root / MANIFEST).is_file():  # else another run has just made it
                 raise

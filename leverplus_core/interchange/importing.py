@@ -35,7 +35,7 @@ from leverplus_core.interchange.manifest import MANIFEST, Kind, Manifest, buildi
 from leverplus_core.interchange.not_kept import NotKept
 from leverplus_core.interchange.rl_data import Entry, read_entry
 from leverplus_core.interchange.rows import Rows
-from leverplus_core.io import canonical, read_json, replacing, write_json
+from leverplus_core.io import atomic_write, canonical_json, read_json, write_json
 from leverplus_core.progress import Progress
 from leverplus_core.records import Candidate
 
@@ -47,21 +47,21 @@ def import_rl_data(
     folder: Path,
     rows: Rows | None = None,
     *,
-    correct_at: float = 0.5,
+    correct_threshold: float = 0.5,
     mixed_shots: bool = False,
     replace: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
     """Import an rl-data file into `folder` and return the folder's summary.
 
-    `rows` maps row numbers to ids (default: the number is the id). A candidate is correct from accuracy `correct_at`
+    `rows` maps row numbers to ids (default: the number is the id). A candidate is correct from accuracy `correct_threshold`
     on. Raises DataError, and leaves `folder` as it was, for anything that the file gets wrong (`read_entry`), for two
     shot counts in one file unless `mixed_shots`, and where `folder` holds rl-data already unless `replace`.
     """
     source = JsonObject(file, progress)
     with _adding("rl-data", file, folder, rows, replace) as job:
-        job.summary["rl-data"] = _write_entries(source, job, correct_at, mixed_shots)
-        job.done(source.sha256, correct_at=correct_at, mixed_shots=mixed_shots)
+        job.summary["rl-data"] = _write_entries(source, job, correct_threshold, mixed_shots)
+        job.done(source.sha256, correct_threshold=correct_threshold, mixed_shots=mixed_shots)
     return job.summary
 
 
@@ -82,7 +82,7 @@ def import_beams(
     source = JsonObject(file, progress)
     with _adding("beams", file, folder, rows, replace) as job:
         seen, shots, first_with = _Once(), Counter[int](), _OneLength(mixed_shots)
-        with replacing(job.scratch / BEAM_ORIGINALS) as originals:
+        with atomic_write(job.scratch / BEAM_ORIGINALS) as originals:
             for key, value in source:
                 if key == META:
                     write_line(originals, {"key": key, "value": value})
@@ -160,23 +160,23 @@ def _adding(kind: Kind, file: Path, folder: Path, rows: Rows | None, replace: bo
         seal(scratch, job.imports)
 
 
-def _write_entries(source: JsonObject, job: _Job, correct_at: float, mixed_shots: bool) -> Summary:
+def _write_entries(source: JsonObject, job: _Job, correct_threshold: float, mixed_shots: bool) -> Summary:
     """candidates.jsonl, originals.jsonl, pools.json and texts.jsonl, side by side."""
     counts, dropped, seen, first_with = _Counts(), NotKept(), _Once(), _OneLength(mixed_shots)
     (job.scratch / BEAM_POOLS).unlink(missing_ok=True)  # they were added to the pools that are replaced here
     with ExitStack() as stack:
         names = (CANDIDATES, ORIGINALS, TEXTS, POOLS)
-        candidates, originals, texts, f = (stack.enter_context(replacing(job.scratch / n)) for n in names)
+        candidates, originals, texts, f = (stack.enter_context(atomic_write(job.scratch / n)) for n in names)
         pools = stack.enter_context(PoolWriter(f))
         for key, value in source:
             if key == META:
                 write_line(originals, {"key": key, "value": value})
                 continue
-            entry = read_entry(key, value, job.rows, correct_at, dropped)
+            entry = read_entry(key, value, job.rows, correct_threshold, dropped)
             seen.add(entry.row)
             for candidate in entry.candidates:
                 first_with.check(len(candidate.demonstrations), key)
-                candidates.write((canonical({name: getattr(candidate, name) for name in _FIELDS}) + "\n").encode())
+                candidates.write((canonical_json({name: getattr(candidate, name) for name in _FIELDS}) + "\n").encode())
             write_line(originals, {"key": key, "id": entry.question_id, "value": value})
             if entry.demonstrations:
                 pools.add(entry.question_id, entry.demonstrations)
@@ -185,7 +185,12 @@ def _write_entries(source: JsonObject, job: _Job, correct_at: float, mixed_shots
             counts.add(entry)
     if not counts.candidates:
         raise DataError("there is no candidate in it.", f"Not kept: {dropped}." if dropped.counts else "")
-    return {"file": source.path.name, **counts.summary(), "correct_at": correct_at, "not_kept": dropped.summary()}
+    return {
+        "file": source.path.name,
+        **counts.summary(),
+        "correct_threshold": correct_threshold,
+        "not_kept": dropped.summary(),
+    }
 
 
 class _Once:
@@ -246,7 +251,7 @@ class _Counts:
             "questions_without_candidates": self.empty,
             "candidates": self.candidates,
             "shots": _sorted(self.shots),
-            "share_of_positives": self.positives / self.candidates,
+            "positive_rate": self.positives / self.candidates,
             "vqa_correct_says_otherwise": self.disagree,
             "without_probability": self.no_probability,
             "sources": dict(self.sources),

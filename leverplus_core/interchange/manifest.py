@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from leverplus_core.errors import DataError
-from leverplus_core.io import read_json, storage, write_json
+from leverplus_core.io import read_json, storage_errors, write_json
 
 FORMAT = 1
 MANIFEST = "imported.json"
@@ -62,7 +62,7 @@ def building(root: Path) -> Iterator[Path]:
     if root.exists() and not (root.is_dir() and ((root / MANIFEST).is_file() or not any(root.iterdir()))):
         raise DataError(f"{root} exists and is no imported folder.", "Name another with -o FOLDER.")
     began = _manifest_bytes(root)
-    with storage(root):
+    with storage_errors(root):
         root.parent.mkdir(parents=True, exist_ok=True)
         _sweep(root)
         scratch = root.with_name(f".{root.name}.importing-{os.getpid()}")

@@ -47,7 +47,7 @@ class Entry:
         return list(dict.fromkeys(d for c in self.candidates for d in c.demonstrations))
 
 
-def read_entry(key: str, value: Any, rows: Rows, correct_at: float, dropped: NotKept) -> Entry:
+def read_entry(key: str, value: Any, rows: Rows, correct_threshold: float, dropped: NotKept) -> Entry:
     """Parse and check one entry. What can be left out (leaks, repeats) goes to `dropped`; all else raises DataError."""
     where = f"question {key}"
     if not (key.isascii() and key.isdigit()):
@@ -84,7 +84,7 @@ def read_entry(key: str, value: Any, rows: Rows, correct_at: float, dropped: Not
             dropped.add(FAILED, at)
             continue
         numbers = _resolve(given, pool, at)
-        candidate = _candidate(given, entry.question_id, tuple(map(rows.id_of, numbers)), correct_at, at)
+        candidate = _candidate(given, entry.question_id, tuple(map(rows.id_of, numbers)), correct_threshold, at)
         forbidden = next((d for d in candidate.demonstrations if not shows.may(d)), None)
         if forbidden is not None:
             dropped.add(OWN if forbidden == entry.question_id else OWN_IMAGE, f"{at}: {list(numbers)}")
@@ -130,8 +130,8 @@ def fresh_row(candidate: Candidate, rows: Rows, pool: Mapping[int, int] | None) 
     }
     if candidate.logprob is not None:
         row["vqa_gt_prob"] = math.exp(candidate.logprob)
-    if candidate.nearness is not None:
-        row["vqa_rel_score"] = candidate.nearness
+    if candidate.text_similarity is not None:
+        row["vqa_rel_score"] = candidate.text_similarity
     if candidate.info_score is not None:
         row["info_score"] = candidate.info_score
     return row
@@ -185,12 +185,12 @@ def _resolve(given: Mapping[str, Any], pool: Sequence[int] | None, at: str) -> t
 
 
 def _candidate(
-    given: Mapping[str, Any], question_id: str, demonstrations: tuple[str, ...], correct_at: float, at: str
+    given: Mapping[str, Any], question_id: str, demonstrations: tuple[str, ...], correct_threshold: float, at: str
 ) -> Candidate:
     if given.get("vqa_acc_score") is None:
         raise DataError(f"{at} has no vqa_acc_score.", "Every candidate needs pointer and vqa_acc_score.")
     accuracy = share(given, "vqa_acc_score", at)
-    probability, nearness = share(given, "vqa_gt_prob", at), share(given, "vqa_rel_score", at)
+    probability, text_similarity = share(given, "vqa_gt_prob", at), share(given, "vqa_rel_score", at)
     assert accuracy is not None
     prediction = text(given, "vqa_pred_answer", at) or ""
     raw = text(given, "vqa_raw_generation", at)
@@ -201,19 +201,19 @@ def _candidate(
         raw_text=prediction if raw is None else raw,
         prediction=prediction,
         accuracy=accuracy,
-        correct=accuracy >= correct_at,
+        correct=accuracy >= correct_threshold,
         logprob=math.log(probability) if probability else None,
         info_score=number(given, "info_score", at),
-        nearness=nearness,
+        text_similarity=text_similarity,
     )
 
 
 def _check_alike(a: Candidate, b: Candidate, numbers: Sequence[int], at: str) -> None:
-    for name in ("accuracy", "prediction", "logprob", "nearness"):
+    for name in ("accuracy", "prediction", "logprob", "text_similarity"):
         one, other = getattr(a, name), getattr(b, name)
         if one is None or other is None or one == other:
             continue
-        if name in ("logprob", "nearness"):
+        if name in ("logprob", "text_similarity"):
             p, q = (math.exp(one), math.exp(other)) if name == "logprob" else (one, other)
             if abs(p - q) <= NOISE:
                 continue

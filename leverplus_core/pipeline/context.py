@@ -6,9 +6,9 @@ from functools import cached_property
 from typing import Any, TypeVar, cast
 
 from leverplus_core.interchange.folder import Content, ImportedFolder
-from leverplus_core.io import canonical, fingerprint
-from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Part, Reward, Sampler, Vlm
-from leverplus_core.plugins.manager import Catalogue
+from leverplus_core.io import canonical_json, fingerprint
+from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Model, Part, Reward, Sampler
+from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.recipes.settings import PARTS, PartSpec
 from leverplus_core.selector.policy import Selector
@@ -30,18 +30,18 @@ GIVEN: dict[str, Content] = {"encode": "features", "pool": "pools", "beams": "be
 P = TypeVar("P", bound=Part)
 
 
-class Composition:
+class RunContext:
     """The built parts of a recipe, each when it is first asked for; the VLM's weights are loaded when it is asked."""
 
     def __init__(
         self,
         recipe: Recipe,
-        catalogue: Catalogue,
+        catalog: Catalog,
         imported: ImportedFolder | None = None,
         built: dict[str, Part] | None = None,
     ) -> None:
         """`built` keeps parts for other recipes to share, by kind, name and settings: weights are loaded once."""
-        self.recipe, self.catalogue, self.imported = recipe, catalogue, imported
+        self.recipe, self.catalog, self.imported = recipe, catalog, imported
         self._shared = {} if built is None else built
         self._built: dict[str, Part] = {}
         for key in PARTS:
@@ -53,7 +53,7 @@ class Composition:
         """Whether the imported folder is all there is: its features are of no dataset that could be asked."""
         return self.imported is not None and self.recipe.imported.features and self.imported.has("features")
 
-    def gives(self, stage: str) -> bool:
+    def is_imported(self, stage: str) -> bool:
         """Whether the imported folder holds the result of `stage`."""
         if self.imported is None or stage not in GIVEN:
             return False
@@ -66,10 +66,10 @@ class Composition:
     def _part(self, key: str) -> Part:
         if key not in self._built:
             spec: PartSpec = getattr(self.recipe, key)
-            content = canonical([key, spec.name, spec.settings])
+            content = canonical_json([key, spec.name, spec.settings])
             if content not in self._shared:
-                self._shared[content] = self.catalogue.build(
-                    _kind(key),
+                self._shared[content] = self.catalog.build(
+                    key,
                     spec.name,
                     spec.settings,
                     where=self.recipe.where(f"{key}.name"),
@@ -83,8 +83,8 @@ class Composition:
         return cast(Dataset, self._part("dataset"))
 
     @property
-    def vlm(self) -> Vlm:
-        return cast(Vlm, self._part("model"))
+    def model(self) -> Model:
+        return cast(Model, self._part("model"))
 
     @property
     def encoder(self) -> Encoder:
@@ -121,7 +121,7 @@ class Composition:
             return settings.model_dump(mode="json")
 
         def stage(name: str, *inputs: object) -> None:
-            if self.imported is not None and self.gives(name):
+            if self.imported is not None and self.is_imported(name):
                 inputs = (self.imported.fingerprint,)
             of[name] = fingerprint([FORMAT, name, *inputs])
 
@@ -131,7 +131,7 @@ class Composition:
             stage("pool")
             model: object = None
         else:
-            needs_model = self.identity("model") if self.encoder.needs_vlm else None
+            needs_model = self.identity("model") if self.encoder.needs_model else None
             states: list[object] = []
             if (shots := self.encoder.states) is not None:
                 states = [shots, self.identity("model"), r.task, plain(r.prompt), r.data_seed]
@@ -139,10 +139,10 @@ class Composition:
             features = of["encode"] if self.sampler.needs_features() else None
             stage("pool", self.identity("dataset"), self.identity("sampler"), features, r.data_seed)
             model = [self.identity("model"), r.task, plain(r.prompt)]
-        stage("beams", of["pool"], model, plain(scoring.beams), scoring.questions, r.data_seed, imported)
-        school = [self.identity("selector"), training.held_out, r.seed, of["encode"]]
+        stage("beams", of["pool"], model, plain(scoring.beam_search), scoring.questions, r.data_seed, imported)
+        school = [self.identity("selector"), training.validation_fraction, r.seed, of["encode"]]
         stage("sft", of["beams"], school, plain(training.sft))
-        measured = [model, plain(r.decoding), scoring.correct_at]
+        measured = [model, plain(r.decoding), scoring.correct_threshold]
         stage("candidates", of["sft"], measured, plain(scoring.candidates))
         stage("mine", of["candidates"], of["encode"], measured, plain(scoring.mining), r.seed)
         stage("balance", of["mine"], self.identity("balancer"), r.seed)
@@ -167,17 +167,13 @@ class Composition:
         """
         settings = self.recipe.evaluation
         more = {"oracle": settings.oracle.model_dump(mode="json")}.get(method)
-        trained = [self.fingerprints[policy], settings.beams] if policy else None
+        trained = [self.fingerprints[policy], settings.num_beams] if policy else None
         return fingerprint([FORMAT, "answers", method, self.fingerprints["asked"], more, trained])
 
     def provenance(self) -> list[dict[str, str]]:
         """Kind, name, distribution and version of each part in use, for the registry."""
         rows = []
         for key in self._built:
-            entry = self.catalogue.entry(_kind(key), getattr(self.recipe, key).name)
+            entry = self.catalog.entry(key, getattr(self.recipe, key).name)
             rows.append({"kind": key, "name": entry.name, "distribution": entry.distribution, "version": entry.version})
         return rows
-
-
-def _kind(key: str) -> str:
-    return "vlm" if key == "model" else key

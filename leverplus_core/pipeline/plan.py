@@ -16,7 +16,7 @@ from rich.table import Table
 
 from leverplus_core.candidates.mine import PROMPTS_A_CANDIDATE
 from leverplus_core.errors import DataError
-from leverplus_core.pipeline.context import STAGES, Composition
+from leverplus_core.pipeline.context import STAGES, RunContext
 from leverplus_core.plugins.contracts import Size
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.recipes.settings import (
@@ -115,7 +115,7 @@ class Plan:
     stages: tuple[StagePlan, ...]
     disk: Mapping[str, int]
     prediction_rows: int
-    facts: Facts
+    metadata: Facts
 
     @property
     def prompts(self) -> int:
@@ -125,13 +125,13 @@ class Plan:
         """A JSON-able row a stage and one for all of them."""
         rows = [self._row(stage, device) for stage in self.stages]
         total = {key: sum(row[key] or 0 for row in rows) for key in rows[0] if key != "stage"}
-        if self.facts.image_tokens is None:
+        if self.metadata.image_tokens is None:
             total["visual_tokens"] = None
         return [*rows, {"stage": "total", **total}]
 
     def summary(self, recipe: Recipe, device: Throughput) -> dict[str, Any]:
         """What stands beside the rows: counts, disk, the assumptions, and where the counts are from. JSON-able."""
-        size, tokens = self.facts.size, self.facts.image_tokens
+        size, tokens = self.metadata.size, self.metadata.image_tokens
         assumed = "assumed, not measured: a 3B model on one A100-class GPU" if device == Throughput() else "as given"
         rate = (
             f"{device.prompts_per_s:g} prompts of {REFERENCE_SHOTS} shots and {device.images_per_s:g} new images a "
@@ -144,11 +144,11 @@ class Plan:
             "throughput": rate,
             "disk": {name: _bytes(count) for name, count in self.disk.items()},
             "registry rows": f"{self.prediction_rows:,} predictions",
-            "note": self.facts.note,
+            "note": self.metadata.note,
         }
 
     def _row(self, stage: StagePlan, device: Throughput) -> dict[str, Any]:
-        tokens = self.facts.image_tokens
+        tokens = self.metadata.image_tokens
         return {
             "stage": stage.stage,
             "logprobs": sum(stage.logprobs.values()),
@@ -159,7 +159,7 @@ class Plan:
         }
 
 
-def facts_of(parts: Composition) -> Facts:
+def facts_of(parts: RunContext) -> Facts:
     """From built parts, without weights. Raises DataError when the dataset is neither there nor of a known size."""
     if parts.closed:
         raise DataError(
@@ -179,29 +179,29 @@ def facts_of(parts: Composition) -> Facts:
     return Facts(
         size,
         parts.sampler.k,
-        parts.encoder.needs_vlm,
-        parts.vlm.image_tokens(list(images.values())),
-        parts.vlm.cached_image_bytes(),
-        frozenset(stage for stage in STAGES if parts.gives(stage)),
+        parts.encoder.needs_model,
+        parts.model.image_tokens(list(images.values())),
+        parts.model.cached_image_bytes(),
+        frozenset(stage for stage in STAGES if parts.is_imported(stage)),
         note,
         parts.encoder.states,
     )
 
 
-def plan(recipe: Recipe, facts: Facts) -> Plan:
+def plan(recipe: Recipe, metadata: Facts) -> Plan:
     """The plan of a whole run that finds nothing done."""
-    size, scoring, training, pool = facts.size, recipe.scoring, recipe.training, facts.pool
+    size, scoring, training, pool = metadata.size, recipe.scoring, recipe.training, metadata.pool
     scored = min(scoring.questions or size.train, size.train)
     asked = min(max(recipe.evaluation.sizes), size.validation)
-    searched = "beams" not in facts.given and "candidates" not in facts.given
+    searched = "beams" not in metadata.given and "candidates" not in metadata.given
     learned = list(training.policies)
     if learned and recipe.selector.settings.get("stop"):
         learned.append(ADAPTIVE)
-    states = 0 if facts.states is None else size.train + size.validation
+    states = 0 if metadata.states is None else size.train + size.validation
     grid = EvaluationGrid.of(recipe.evaluation, learned, pool)
     # Demonstrations are train images; so are the images of the questions that are scored.
     seen = [
-        (size.train_images, size.validation_images) if facts.encoder_is_vlm or states else (0, 0),
+        (size.train_images, size.validation_images) if metadata.encoder_is_vlm or states else (0, 0),
         (min(size.train_images, scored * (pool + 1)), 0),
         (min(size.train_images, asked * grid.demonstrations), min(size.validation_images, asked)),
     ]
@@ -215,18 +215,18 @@ def plan(recipe: Recipe, facts: Facts) -> Plan:
     work = {
         "encode": StagePlan(
             "encode",
-            {facts.states or 0: states} if states else {},
+            {metadata.states or 0: states} if states else {},
             images=size.train_images + size.validation_images,
         ),
-        "beams": StagePlan("beams", _times(scored, search_prompts(pool, scoring.beams)), images=new[1]),
+        "beams": StagePlan("beams", _times(scored, search_prompts(pool, scoring.beam_search)), images=new[1]),
         "evaluate": StagePlan("evaluate", _times(asked, grid.logprobs), _times(asked, grid.answers), new[2]),
         **{name: _measure(name, _times(scored, of), budgets.get(name), searched) for name, of in measured.items()},
     }
     off = recipe.left_out | (set() if searched else {"beams"})
     stages = tuple(
-        work.get(name, StagePlan(name)) for name in STAGES if name not in off and name not in facts.given
+        work.get(name, StagePlan(name)) for name in STAGES if name not in off and name not in metadata.given
     )  # fmt: skip
-    width = 2048 if facts.encoder_is_vlm else 512
+    width = 2048 if metadata.encoder_is_vlm else 512
     rows = 5 * size.train + 2 * size.validation  # image, text and answer of the bank; image and text of questions
     rows += size.train + states if states else 0
     lines = sum(sum(of.values()) for name, of in measured.items() if name not in off)
@@ -234,13 +234,13 @@ def plan(recipe: Recipe, facts: Facts) -> Plan:
         f"features (width {width:,} assumed)": rows * width * 4,
         "pools": (size.train + size.validation) * (pool + 2) * POOL_ID_BYTES,
         # A stage writes its candidates and those that it was given; the balanced ones are a file of their own.
-        "beams and candidates": scored * (scoring.beams.beam * SEQUENCE_BYTES + 3 * lines * CANDIDATE_BYTES),
+        "beams and candidates": scored * (scoring.beam_search.num_beams * SEQUENCE_BYTES + 3 * lines * CANDIDATE_BYTES),
         "measurements": sum(stage.prompts for stage in stages) * MEASUREMENT_BYTES,
         "registry": asked * grid.cells * PREDICTION_BYTES,
     }
-    if facts.cached_image_bytes:
-        disk["encoded images"] = sum(new) * facts.cached_image_bytes
-    return Plan(stages, disk, asked * grid.cells, facts)
+    if metadata.cached_image_bytes:
+        disk["encoded images"] = sum(new) * metadata.cached_image_bytes
+    return Plan(stages, disk, asked * grid.cells, metadata)
 
 
 def _measure(stage: str, sequences: Prompts, budget: int | None, searched: bool) -> StagePlan:
@@ -259,8 +259,8 @@ def search_prompts(pool: int, settings: BeamSettings) -> dict[int, int]:
 
     Exact when `beam` is not above the number of demonstrations that may extend a sequence; a bound when it is.
     """
-    beam, shots = settings.beam, settings.shots
-    extensions = pool if settings.width is None else min(pool, max(settings.width, shots))
+    beam, shots = settings.num_beams, settings.shots
+    extensions = pool if settings.expand_top_k is None else min(pool, max(settings.expand_top_k, shots))
     asked = {0: 1, 1: pool}
     kept = min(beam, pool)
     inside = kept <= extensions  # then every sequence is made of extensions
@@ -283,7 +283,7 @@ def candidate_prompts(pool: int, settings: CandidateSettings) -> dict[int, int]:
             asked[0] = 1
             continue
         windows = min(settings.retrieval, max(pool - shots + 1, 0))
-        proposed = settings.beams + sum(settings.samples.values()) + windows + settings.random
+        proposed = settings.num_beams + sum(settings.samples.values()) + windows + settings.random
         asked[shots] = min(asked[shots] + proposed, math.perm(pool, shots))
     return dict(asked)
 
@@ -291,10 +291,10 @@ def candidate_prompts(pool: int, settings: CandidateSettings) -> dict[int, int]:
 def mining_prompts(pool: int, settings: MiningSettings, candidates: CandidateSettings) -> dict[int, int]:
     """Sequences that `mining.mine` may measure for one question, counted as the longest that it may propose."""
     lengths = set(settings.shots or candidates.shots) - {0}
-    if not settings.enough or not lengths:
+    if not settings.min_positives or not lengths:
         return {}
     most = sum(math.perm(pool, n) for n in lengths)
-    return {max(lengths): min(settings.rounds * settings.per_round, most)}
+    return {max(lengths): min(settings.rounds * settings.candidates_per_round, most)}
 
 
 def online_prompts(pool: int, settings: OnlineSettings) -> dict[int, int]:
@@ -328,10 +328,12 @@ class EvaluationGrid:
             cells += len(shots)
             if method == "oracle":
                 # It answers what its search kept, and one of these is its choice.
-                search = BeamSettings(beam=settings.oracle.beam, shots=max(shots), width=settings.oracle.width)
+                search = BeamSettings(
+                    num_beams=settings.oracle.num_beams, shots=max(shots), expand_top_k=settings.oracle.expand_top_k
+                )
                 logprobs = search_prompts(pool, search)
                 for n in range(1, max(shots) + 1):
-                    answers[n] += min(settings.oracle.beam, logprobs[n])
+                    answers[n] += min(settings.oracle.num_beams, logprobs[n])
                 shown = pool
             else:
                 answers.update({n: 1 for n in shots})

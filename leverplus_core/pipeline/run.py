@@ -25,19 +25,19 @@ from leverplus_core.interchange.folder import ImportedFolder, ensure_imported
 from leverplus_core.io import fingerprint, read_json
 from leverplus_core.metrics import TASKS
 from leverplus_core.pipeline import stages
-from leverplus_core.pipeline.context import STAGES, Composition
+from leverplus_core.pipeline.context import STAGES, RunContext
 from leverplus_core.pipeline.workspace import PROVENANCE, StageFolder, Workspace
 from leverplus_core.plugins.contracts import Part
-from leverplus_core.plugins.manager import Catalogue
+from leverplus_core.plugins.manager import Catalog
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.provenance import describe_environment, describe_git
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.recipes.settings import ADAPTIVE, LEARNED
 from leverplus_core.registry.registry import Registry, RunRecord
-from leverplus_core.scoring.cache import Asker, MeasurementStore
+from leverplus_core.scoring.cache import CachedModel, ResponseCache
 from leverplus_core.scoring.scorer import Scorer
 from leverplus_core.selector.checkpoint import read_meta
-from leverplus_core.selector.features import SelectorTable
+from leverplus_core.selector.features import SelectorFeatures
 from leverplus_core.selector.policy import Policy
 from leverplus_core.training import data as learning
 from leverplus_core.training.online import learn_online
@@ -49,7 +49,7 @@ class RunResult:
 
     run_id: str
     stages: dict[str, str]
-    asked: int
+    calls: int
     """Prompts that the VLM had to answer; those in the measurement store are not asked again."""
 
 
@@ -66,7 +66,7 @@ def run(
     registry: Registry | str = "sqlite:///leverplus.db",
     work: Path | str = ".leverplus",
     until: str = "evaluate",
-    catalogue: Catalogue | None = None,
+    catalog: Catalog | None = None,
     progress: Progress | None = None,
     sweep: Membership | None = None,
     built: dict[str, Part] | None = None,
@@ -83,7 +83,7 @@ def run(
         torch.set_num_threads(recipe.threads)
     shown: Progress = progress or Silent()
     workspace = Workspace(Path(work))
-    parts = compose(recipe, workspace, catalogue, shown, built)
+    parts = compose(recipe, workspace, catalog, shown, built)
     if parts.closed and until == "evaluate":
         raise DataError(
             "the imported data has features of its own, so that no other question can be asked.",
@@ -91,13 +91,13 @@ def run(
         )
     parts.fingerprints  # noqa: B018  a part that cannot say what it depends on is told before anything is written
     store = registry if isinstance(registry, Registry) else Registry(registry)
-    measurements = MeasurementStore(workspace.root / "measurements.sqlite")
+    measurements = ResponseCache(workspace.root / "responses.sqlite")
     if not parts.closed:
-        parts.vlm.use_cache_folder(workspace.root / "cache")
-    asker = Asker(lambda: parts.vlm, lambda: parts.identity("model"), measurements, shown)
+        parts.model.use_cache_folder(workspace.root / "cache")
+    model = CachedModel(lambda: parts.model, lambda: parts.identity("model"), measurements, shown)
     run_id = recipe.fingerprint()[:12]
     store.begin_run(_record(run_id, recipe, parts, sweep))
-    job = _Job(recipe, parts, workspace, store, run_id, asker, shown)
+    job = _Job(recipe, parts, workspace, store, run_id, model, shown)
     try:
         states = job.run(until)
     except BaseException as e:
@@ -108,26 +108,29 @@ def run(
     finally:
         measurements.close()
     store.finish_run(run_id, "done" if until == "evaluate" or parts.closed else "running")
-    return RunResult(run_id, states, asker.asked)
+    return RunResult(run_id, states, model.calls)
 
 
 def compose(
     recipe: Recipe,
     workspace: Workspace,
-    catalogue: Catalogue | None = None,
+    catalog: Catalog | None = None,
     progress: Progress | None = None,
     built: dict[str, Part] | None = None,
-) -> Composition:
+) -> RunContext:
     """The recipe's parts and the imported folder that it names, an rl-data file being imported first."""
     imported: ImportedFolder | None = None
     if recipe.imported.folder is not None:
         imported = ensure_imported(
-            Path(recipe.imported.folder), workspace.root, correct_at=recipe.scoring.correct_at, progress=progress
+            Path(recipe.imported.folder),
+            workspace.root,
+            correct_threshold=recipe.scoring.correct_threshold,
+            progress=progress,
         )
-    return Composition(recipe, catalogue or Catalogue.load(), imported, built)
+    return RunContext(recipe, catalog or Catalog.load(), imported, built)
 
 
-def _record(run_id: str, recipe: Recipe, parts: Composition, sweep: Membership | None) -> RunRecord:
+def _record(run_id: str, recipe: Recipe, parts: RunContext, sweep: Membership | None) -> RunRecord:
     model = recipe.model.settings.get("path")
     return RunRecord(
         id=run_id,
@@ -147,7 +150,7 @@ def _record(run_id: str, recipe: Recipe, parts: Composition, sweep: Membership |
     )
 
 
-def _data(parts: Composition) -> str:
+def _data(parts: RunContext) -> str:
     """What must be equal for two runs' questions to be the same."""
     if parts.closed:
         assert parts.imported is not None
@@ -159,14 +162,14 @@ class _Job:
     def __init__(
         self,
         recipe: Recipe,
-        parts: Composition,
+        parts: RunContext,
         workspace: Workspace,
         registry: Registry,
         run_id: str,
-        asker: Asker,
+        model: CachedModel,
         progress: Progress,
     ) -> None:
-        self.recipe, self.parts, self.asker = recipe, parts, asker
+        self.recipe, self.parts, self.model = recipe, parts, model
         self.workspace, self.registry, self.run_id, self.progress = workspace, registry, run_id, progress
 
     # --- where things are --------------------------------------------------------------------------------------------
@@ -176,7 +179,7 @@ class _Job:
 
     def at(self, stage: str) -> Path:
         """Where the result of `stage` is: its folder, or the imported one."""
-        if self.parts.gives(stage):
+        if self.parts.is_imported(stage):
             assert self.parts.imported is not None
             return self.parts.imported.root
         return self.folder(stage).path
@@ -199,7 +202,7 @@ class _Job:
         for stage in STAGES[: STAGES.index(until) + 1]:
             if self.off(stage):
                 states[stage] = "off"
-            elif self.parts.gives(stage):
+            elif self.parts.is_imported(stage):
                 states[stage] = "imported"
                 self._record_stage(stage, "done", 0.0, self.at(stage), reused=True)
             elif stage == "evaluate":
@@ -209,8 +212,8 @@ class _Job:
                 states[stage] = self._timed(stage, None, self._evaluate)
             elif self.folder(stage).done:
                 states[stage] = "reused"
-                facts = read_json(self.at(stage) / PROVENANCE)["facts"]
-                self._record_stage(stage, "done", 0.0, self.at(stage), reused=True, facts=facts)
+                metadata = read_json(self.at(stage) / PROVENANCE)["facts"]
+                self._record_stage(stage, "done", 0.0, self.at(stage), reused=True, metadata=metadata)
                 self._record_curve(stage)
             else:
                 states[stage] = self._timed(stage, self.folder(stage).path, partial(self._finish, stage))
@@ -218,8 +221,8 @@ class _Job:
 
     def _finish(self, stage: str) -> dict[str, Any]:
         folder = self.folder(stage)
-        began, asked = time.perf_counter(), self.asker.asked
-        facts = self._work[stage](folder.path) | {"cost": self._cost(began, asked)}
+        began, asked = time.perf_counter(), self.model.calls
+        metadata = self._work[stage](folder.path) | {"cost": self._cost(began, asked)}
         folder.finish(
             {
                 "stage": stage,
@@ -230,11 +233,11 @@ class _Job:
                 "parts": self.parts.provenance(),
                 "environment": describe_environment(),
                 "git": describe_git(),
-                "facts": facts,
+                "facts": metadata,
             }
         )
         self._record_curve(stage)
-        return facts
+        return metadata
 
     @cached_property
     def _work(self) -> Mapping[str, Callable[[Path], dict[str, Any]]]:
@@ -244,11 +247,11 @@ class _Job:
         scoring, training = self.recipe.scoring, self.recipe.training
         return {
             "encode": lambda out: stages.encode(
-                out, parts.dataset, parts.encoder, parts.vlm, progress, self.recipe.prompt, data_seed
+                out, parts.dataset, parts.encoder, parts.model, progress, self.recipe.prompt, data_seed
             ),
             "pool": lambda out: stages.pool(out, parts.dataset, parts.sampler, self.features, data_seed, progress),
             "beams": lambda out: stages.beams(
-                out, parts.dataset, self.pools, self.scorer, scoring.beams, scoring.questions, data_seed
+                out, parts.dataset, self.pools, self.scorer, scoring.beam_search, scoring.questions, data_seed
             ),
             "sft": lambda out: learning.from_beams(out, self.school, stages.read_beams(self.at("beams")), training.sft),
             "candidates": lambda out: stages.candidates(
@@ -273,7 +276,7 @@ class _Job:
 
     def _proposer(self) -> Policy:
         ids = list(stages.read_beams(self.at("beams")))
-        return self.school.start(None if self.off("sft") else self.at("sft"), ids)
+        return self.school.init_policy(None if self.off("sft") else self.at("sft"), ids)
 
     def _measured(self) -> Path:
         """The folder with all candidates measured before balancing."""
@@ -281,9 +284,9 @@ class _Job:
 
     def _evaluate(self) -> dict[str, Any]:
         """Its cost is the sum over all calls of this run: cells that are there are not asked again."""
-        began, asked = time.perf_counter(), self.asker.asked
+        began, asked = time.perf_counter(), self.model.calls
         trained = [m for m in LEARNED if not self.off(m)]
-        policies: dict[str, Policy] = {m: self.school.start(self.at(m), []) for m in trained}
+        policies: dict[str, Policy] = {m: self.school.init_policy(self.at(m), []) for m in trained}
         if trained and policies[trained[-1]].stops:
             policies[ADAPTIVE] = policies[trained[-1]]
 
@@ -313,7 +316,7 @@ class _Job:
         return next((row["facts"] or {} for row in self.registry.stages(self.run_id) if row["name"] == "evaluate"), {})
 
     def _cost(self, began: float, asked: int) -> dict[str, float]:
-        return {"seconds": time.perf_counter() - began, "prompts": self.asker.asked - asked}
+        return {"seconds": time.perf_counter() - began, "prompts": self.model.calls - asked}
 
     def _examiner(self) -> Scorer:
         """The scorer of the evaluation, where an ablation changes what demonstrations show."""
@@ -328,17 +331,17 @@ class _Job:
         taught = set(stages.read_beams(self.at("beams"))) if "sft" in trained else set()
         if set(trained) - {"sft"}:
             taught |= set(self.groups)
-        return taught | self.registry.chosen_on(self.run_id)
+        return taught | self.registry.validation_questions(self.run_id)
 
     # --- what is told of them ----------------------------------------------------------------------------------------
 
     def _timed(self, stage: str, path: Path | None, work: Callable[[], dict[str, Any]]) -> str:
         earlier = self._evaluated if stage == "evaluate" else None
-        self._record_stage(stage, "running", 0.0, path, reused=False, facts=earlier)
+        self._record_stage(stage, "running", 0.0, path, reused=False, metadata=earlier)
         began = time.perf_counter()
-        facts = work()
+        metadata = work()
         seconds = time.perf_counter() - began
-        self._record_stage(stage, "done", seconds, path, reused=False, facts=facts)
+        self._record_stage(stage, "done", seconds, path, reused=False, metadata=metadata)
         self.progress.say(f"{stage}: {seconds:.1f} s")
         return "done"
 
@@ -349,17 +352,19 @@ class _Job:
         seconds: float,
         path: Path | None,
         reused: bool,
-        facts: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         fingerprint = self.parts.fingerprints[stage]
         self.registry.record_stage(
-            self.run_id, stage, fingerprint, status, seconds, str(path or ""), reused=reused, facts=facts
+            self.run_id, stage, fingerprint, status, seconds, str(path or ""), reused=reused, metadata=metadata
         )
 
     def _record_curve(self, stage: str) -> None:
         if stage in LEARNED:
             self.registry.record_curve(self.run_id, stage, learning.read_curve(self.at(stage)))
-            self.registry.record_chosen_on(self.run_id, stage, read_meta(self.at(stage)).get(learning.CHOSEN_ON, ()))
+            self.registry.record_validation_questions(
+                self.run_id, stage, read_meta(self.at(stage)).get(learning.VALIDATION_QUESTIONS, ())
+            )
 
     # --- what they read, loaded once ----------------------------------------------------------------------------------
 
@@ -367,7 +372,9 @@ class _Job:
     def scorer(self) -> Scorer:
         demonstrations = {d.id: d for d in self.parts.dataset.demonstrations()}
         decoding, task = self.recipe.decoding.decoding(), TASKS[self.recipe.task]
-        return Scorer(self.asker, demonstrations, self.recipe.prompt, decoding, self.recipe.scoring.correct_at, task)
+        return Scorer(
+            self.model, demonstrations, self.recipe.prompt, decoding, self.recipe.scoring.correct_threshold, task
+        )
 
     @cached_property
     def features(self) -> stages.EncodedData:
@@ -378,7 +385,7 @@ class _Job:
         """The pools of every question; those of an imported file take the place of the sampler's."""
         drawn = stages.Pools.load(self.at("pool"))
         imported = self.parts.imported
-        if imported is None or not imported.has("pools") or self.parts.gives("pool"):
+        if imported is None or not imported.has("pools") or self.parts.is_imported("pool"):
             return drawn
         given = stages.Pools.load(imported.root)
         return stages.Pools({"train": {**drawn.of["train"], **given.of["train"]}, "validation": drawn.of["validation"]})
@@ -388,16 +395,16 @@ class _Job:
         return read_groups(self.at("balance") / BALANCED)
 
     @cached_property
-    def table(self) -> SelectorTable:
+    def table(self) -> SelectorFeatures:
         if self.parts.closed:
             assert self.parts.imported is not None
             ids, bank = self.parts.imported.features()
             rows = {q: (bank.image[i], bank.text[i]) for i, q in enumerate(ids)}
-            return SelectorTable.of(ids, bank, rows, self.pools.all)
+            return SelectorFeatures.of(ids, bank, rows, self.pools.all)
         return self.features.table(self.parts.dataset, self.pools)
 
     @cached_property
-    def school(self) -> learning.School:
-        return learning.School(
-            self.table, self.parts.selector, self.recipe.training.held_out, self.recipe.seed, self.progress
+    def school(self) -> learning.TrainingContext:
+        return learning.TrainingContext(
+            self.table, self.parts.selector, self.recipe.training.validation_fraction, self.recipe.seed, self.progress
         )

@@ -29,23 +29,23 @@ from leverplus_core.plugins.contracts import (
     Encoder,
     Features,
     Floats,
+    Model,
     Query,
     Sampler,
     Split,
-    Vlm,
 )
 from leverplus_core.progress import Progress
 from leverplus_core.recipes.settings import BeamSettings, CandidateSettings, MiningSettings, PromptSettings
 from leverplus_core.records import Candidate, Demonstration, Prompt, Question
-from leverplus_core.records import Sequence as Kept
+from leverplus_core.records import Sequence as ScoredSequence
 from leverplus_core.scoring.beam_search import beam_search
 from leverplus_core.scoring.prompt import build_prompt
 from leverplus_core.scoring.scorer import Scorer
 from leverplus_core.seeding import rng
-from leverplus_core.selector.features import SelectorTable
+from leverplus_core.selector.features import SelectorFeatures
 from leverplus_core.selector.policy import Policy
 from leverplus_core.selector.propose import propose
-from leverplus_core.training.data import School
+from leverplus_core.training.data import TrainingContext
 
 T = TypeVar("T")
 
@@ -89,14 +89,14 @@ class EncodedData:
             raise DataError(f"{folder / 'features.npz'} cannot be read: {e}.", f"Delete {folder} and run again.") from e
         return cls(bank, questions)
 
-    def table(self, dataset: Dataset, pools: Pools) -> SelectorTable:
+    def table(self, dataset: Dataset, pools: Pools) -> SelectorFeatures:
         """What the selector sees of every question of both splits."""
         rows = {
             question.id: [f[i] for f in (features.image, features.text, features.state) if f is not None]
             for split, features in self.questions.items()
             for i, question in enumerate(dataset.questions(split))
         }
-        return SelectorTable.of([d.id for d in dataset.demonstrations()], self.bank, rows, pools.all)
+        return SelectorFeatures.of([d.id for d in dataset.demonstrations()], self.bank, rows, pools.all)
 
 
 ENCODED_AT_ONCE = 512
@@ -107,7 +107,7 @@ def encode(
     out: Path,
     dataset: Dataset,
     encoder: Encoder,
-    vlm: Vlm,
+    model: Model,
     progress: Progress,
     prompt: PromptSettings,
     seed: int,
@@ -121,7 +121,7 @@ def encode(
     everything: list[Demonstration | Question] = [*bank, *splits["train"], *splits["validation"]]
     images = list(dict.fromkeys(row.image for row in everything))
     texts = list(dict.fromkeys([row.text for row in everything] + [d.answer for d in bank]))
-    used = vlm if encoder.needs_vlm else None
+    used = model if encoder.needs_model else None
     image_rows = _encoded(images, lambda part: encoder.images(part, used), "image", progress)
     text_rows = _encoded(texts, lambda part: encoder.texts(part, used), "text", progress)
     image_at = {image: i for i, image in enumerate(images)}
@@ -134,16 +134,16 @@ def encode(
     for split, questions in splits.items():
         arrays[f"{split}_image"] = image_rows[[image_at[q.image] for q in questions]]
         arrays[f"{split}_text"] = text_rows[[text_at[q.text] for q in questions]]
-    facts = {}
+    metadata = {}
     if encoder.states is not None:
         asked = {(row.image, row.text): row for row in everything}
         state_at = {key: i for i, key in enumerate(asked)}
         own = {"bank": [state_at[d.image, d.text] for d in bank]}
         own |= {split: [state_at[q.image, q.text] for q in questions] for split, questions in splits.items()}
-        state_rows = _states(list(asked.values()), bank, encoder.states, vlm, progress, prompt, seed)
-        state_rows = _standing_out(state_rows, own["bank"])
+        state_rows = _states(list(asked.values()), bank, encoder.states, model, progress, prompt, seed)
+        state_rows = standardize(state_rows, own["bank"])
         arrays |= {f"{name}_state": state_rows[rows] for name, rows in own.items()}
-        facts = {"states": len(asked), "state_width": state_rows.shape[1]}
+        metadata = {"states": len(asked), "state_width": state_rows.shape[1]}
     buffer = BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     write_bytes(out / "features.npz", buffer.getvalue())
@@ -152,7 +152,7 @@ def encode(
         "texts": len(texts),
         "image_width": image_rows.shape[1],
         "text_width": text_rows.shape[1],
-        **facts,
+        **metadata,
     }
 
 
@@ -160,7 +160,7 @@ def _states(
     rows: Sequence[Demonstration | Question],
     bank: Sequence[Demonstration],
     shots: int,
-    vlm: Vlm,
+    model: Model,
     progress: Progress,
     prompt: PromptSettings,
     seed: int,
@@ -173,10 +173,10 @@ def _states(
         shown = list(islice((d for d in order if d.image.id != row.image.id), shots))
         return build_prompt(shown, Question(row.id, row.text, row.image, ()), prompt)
 
-    return _encoded([asks(row) for row in rows], vlm.states, "state", progress)
+    return _encoded([asks(row) for row in rows], model.states, "state", progress)
 
 
-def _standing_out(rows: Floats, bank: Sequence[int]) -> Floats:
+def standardize(rows: Floats, bank: Sequence[int]) -> Floats:
     """Unit rows of what sets each state apart: in deviations from the mean of the demonstrations' (rows `bank`).
 
     A model's states share a few large directions, which make all of them alike (Ethayarajh, EMNLP 2019,
@@ -249,18 +249,18 @@ def beams(
     }
 
 
-def read_beams(folder: Path) -> dict[str, list[Kept]]:
+def read_beams(folder: Path) -> dict[str, list[ScoredSequence]]:
     """question id -> kept sequences, best first."""
-    rows: dict[str, list[Kept]] = {}
+    rows: dict[str, list[ScoredSequence]] = {}
     for row in read_jsonl(folder / "beams.jsonl"):
-        kept = Kept(row["question_id"], tuple(row["demonstrations"]), row["score"])
+        kept = ScoredSequence(row["question_id"], tuple(row["demonstrations"]), row["score"])
         rows.setdefault(kept.question_id, []).append(kept)
     return rows
 
 
 def candidates(
     out: Path,
-    school: School,
+    school: TrainingContext,
     policy: Policy,
     beams_folder: Path,
     dataset: Dataset,
@@ -286,7 +286,7 @@ def candidates(
 
 def mine(
     out: Path,
-    table: SelectorTable,
+    table: SelectorFeatures,
     candidates_folder: Path,
     dataset: Dataset,
     scorer: Scorer,
@@ -304,9 +304,9 @@ def mine(
     mined = mining.mine(scorer, questions, groups, table.pool_ids, similarity, settings, seed, progress)
     union = by_question([c for group in groups.values() for c in group] + mined.candidates)
     write_groups(out / CANDIDATES, union)
-    facts = {"before": shape(groups), "after": shape(union), **mined.facts}
-    write_json(out / MINED, facts)
-    return facts
+    metadata = {"before": shape(groups), "after": shape(union), **mined.metadata}
+    write_json(out / MINED, metadata)
+    return metadata
 
 
 def balance(out: Path, candidates_folder: Path, balancer: Balancer, seed: int) -> dict[str, Any]:
@@ -314,11 +314,11 @@ def balance(out: Path, candidates_folder: Path, balancer: Balancer, seed: int) -
 
     Raises DataError as `balanced`.
     """
-    picked, facts, unmet = balanced(read_groups(candidates_folder / CANDIDATES), balancer, seed)
+    picked, metadata, shortfall = balanced(read_groups(candidates_folder / CANDIDATES), balancer, seed)
     write_groups(out / BALANCED, picked)
-    write_json(out / "balance.json", facts)
-    write_json(out / "unmet.json", unmet)
-    return facts
+    write_json(out / "balance.json", metadata)
+    write_json(out / "unmet.json", shortfall)
+    return metadata
 
 
 def balanced(groups: Groups, balancer: Balancer, seed: int) -> tuple[Groups, dict[str, Any], dict[str, str]]:
@@ -327,19 +327,19 @@ def balanced(groups: Groups, balancer: Balancer, seed: int) -> tuple[Groups, dic
     Raises DataError when it drops every question, or picks what it was not given.
     """
     picked: dict[str, list[Candidate]] = {}
-    unmet: dict[str, str] = {}
+    shortfall: dict[str, str] = {}
     for q, group in groups.items():
-        picked[q] = balancer.pick(group, rng(seed, "balance", q))
+        picked[q] = balancer.select(group, rng(seed, "balance", q))
         if Counter(picked[q]) - Counter(group):
             raise DataError(f"the balancer picked for question {q} what it was not given, or twice.", "Mend it.")
-        why = balancer.unmet(group, picked[q]) or ("" if picked[q] else "dropped")
+        why = balancer.shortfall(group, picked[q]) or ("" if picked[q] else "dropped")
         if why:
-            unmet[q] = why
-    facts = balance_facts(groups, picked, unmet)
-    if not facts["after"]["questions"]:
-        whys = "; ".join(f"{why}: {count}" for why, count in facts["unmet"].items())
+            shortfall[q] = why
+    metadata = balance_facts(groups, picked, shortfall)
+    if not metadata["after"]["questions"]:
+        whys = "; ".join(f"{why}: {count}" for why, count in metadata["unmet"].items())
         raise DataError(
             f"the balancer dropped all {len(groups)} questions ({whys}).",
             "Loosen its settings, score more questions, or use keep_all.",
         )
-    return picked, facts, unmet
+    return picked, metadata, shortfall

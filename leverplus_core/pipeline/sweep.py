@@ -17,7 +17,7 @@ from leverplus_core.errors import LeverplusError, RecipeError
 from leverplus_core.pipeline.run import Membership, compose, run
 from leverplus_core.pipeline.workspace import Workspace
 from leverplus_core.plugins.contracts import Part
-from leverplus_core.plugins.manager import Catalogue
+from leverplus_core.plugins.manager import Catalog
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.recipes.settings import PARTS
@@ -106,7 +106,7 @@ def run_sweep(
     sweep: Sweep,
     registry: Registry,
     work: Path,
-    catalogue: Catalogue | None = None,
+    catalog: Catalog | None = None,
     progress: Progress | None = None,
 ) -> list[str]:
     """Run what is not finished yet, and return the runs' ids, in order. The same call goes on after a kill.
@@ -114,7 +114,7 @@ def run_sweep(
     The parts of all combinations are built first. One that fails ends the sweep; what ran before stays.
     """
     shown = progress or Silent()
-    known = catalogue or Catalogue.load()
+    known = catalog or Catalog.load()
     built: dict[str, Part] = {}
     # A part that cannot be built is told before any other is asked anything.
     parts = [compose(combination.recipe, Workspace(work), known, built=built) for combination in sweep.runs]
@@ -136,7 +136,7 @@ def run_sweep(
                         combination.recipe,
                         registry,
                         work,
-                        catalogue=known,
+                        catalog=known,
                         progress=shown,
                         sweep=membership,
                         built=built,

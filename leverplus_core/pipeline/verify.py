@@ -19,12 +19,12 @@ from leverplus_core.io import fingerprint
 from leverplus_core.metrics import TASKS, Task
 from leverplus_core.pipeline.run import compose
 from leverplus_core.pipeline.workspace import Workspace
-from leverplus_core.plugins.manager import Catalogue
+from leverplus_core.plugins.manager import Catalog
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.records import Prediction, Question
 from leverplus_core.registry.registry import Registry
-from leverplus_core.scoring.cache import Asker, MeasurementStore
+from leverplus_core.scoring.cache import CachedModel, ResponseCache
 from leverplus_core.scoring.prompt import post_process
 from leverplus_core.scoring.scorer import Scorer
 from leverplus_core.seeding import rng
@@ -38,7 +38,7 @@ def verify(
     run: str,
     sample: int,
     work: Path,
-    catalogue: Catalogue | None = None,
+    catalog: Catalog | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """What was compared, and `differences`: kind, method, shots, question (or None), stored, found.
@@ -53,7 +53,7 @@ def verify(
     if not cells:
         raise RegistryError(f"run {row['name']} ({row['id']}) has evaluated nothing yet.", "Run it to the end.")
     recipe = Recipe.of(row["recipe"])
-    parts = compose(recipe, Workspace(work), catalogue, progress)
+    parts = compose(recipe, Workspace(work), catalog, progress)
     content = fingerprint(parts.identity("dataset"))
     if row["dataset_fingerprint"] not in (None, content):
         raise DataError(
@@ -72,13 +72,13 @@ def verify(
         chosen = [everything[i] for i in order]
         asked = len(chosen)
         with TemporaryDirectory() as fresh:
-            store = MeasurementStore(Path(fresh) / "measurements.sqlite")
-            asker = Asker(lambda: parts.vlm, lambda: parts.identity("model"), store, progress or Silent())
+            store = ResponseCache(Path(fresh) / "responses.sqlite")
+            model = CachedModel(lambda: parts.model, lambda: parts.identity("model"), store, progress or Silent())
             bank = {d.id: d for d in parts.dataset.demonstrations()}
             shown, prompt = ablated(
                 bank, recipe.prompt, recipe.evaluation.ablation, recipe.data_seed, work / "ablation"
             )
-            scorer = Scorer(asker, shown, prompt, recipe.decoding.decoding(), recipe.scoring.correct_at, task)
+            scorer = Scorer(model, shown, prompt, recipe.decoding.decoding(), recipe.scoring.correct_threshold, task)
             differences += _asked_again(chosen, questions, scorer)
             store.close()
     return {

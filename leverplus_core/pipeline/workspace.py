@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from leverplus_core.io import storage, write_json
+from leverplus_core.io import storage_errors, write_json
 
 PROVENANCE = "provenance.json"
 
@@ -37,6 +37,6 @@ class Workspace:
 
     def stage(self, name: str, stage_fingerprint: str) -> StageFolder:
         path = self.root / "stages" / f"{name}-{stage_fingerprint}"
-        with storage(path):
+        with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
         return StageFolder(path)

@@ -1,6 +1,6 @@
 """The contracts: what a plugin's part is, and the one or two methods of each kind.
 
-A part is a frozen pydantic model: its fields are its settings, so that YAML `sampler: {name: mix, k: 32}` is
+A part is a frozen pydantic model: its fields are its settings, so that YAML `sampler: {name: mixed, k: 32}` is
 `model_validate`, provenance is `model_dump` and the fingerprint follows from both. Weights go into a
 `functools.cached_property`. Unknown settings are refused. `leverplus_core.testing` has the contract tests.
 """
@@ -8,7 +8,7 @@ A part is a frozen pydantic model: its fields are its settings, so that YAML `sa
 from __future__ import annotations
 
 import re
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +28,7 @@ Floats = NDArray[np.float32]
 Split = Literal["train", "validation"]
 
 
-Measurement = Literal["logprob", "info_score", "nearness"]
+Measurement = Literal["logprob", "info_score", "text_similarity"]
 """What a `Candidate` may lack."""
 
 
@@ -78,7 +78,7 @@ class Dataset(Part):
         return None
 
 
-class Vlm(Part):
+class Model(Part):
     """A vision-language model that scores and generates answers.
 
     Obligations: results do not depend on how a batch is made up (float32: to 1e-4), on the order of prompts, or on
@@ -93,31 +93,48 @@ class Vlm(Part):
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
         """The raw text that follows each prompt, special tokens removed."""
 
-    def states(self, prompts: Sequence[Prompt]) -> Floats:
-        """(N, D) what the model's output layer reads where the answer to each prompt begins, for `Encoder.states`."""
-        raise PluginError(f"model {type(self).__name__} shows no states.", "Leave encoder.states out.")
 
-    def use_cache_folder(self, folder: Path) -> None:
-        """Called once, before the first prompt: where a model may keep what it computes, for this run and others."""
+class SupportsHiddenStates(ABC):
+    """Mixin of a `Model` that shows its hidden state, for `encoder.hidden_states`."""
 
+    @abstractmethod
+    def last_hidden_state(self, prompts: Sequence[Prompt]) -> Floats:
+        """(N, D) what the output layer reads at the position where the answer to each prompt begins."""
+
+
+class SupportsEmbeddings(ABC):
+    """Mixin of a `Model` with image and text features of its own, for the encoder `vlm`."""
+
+    @abstractmethod
     def embed_images(self, images: Sequence[Image]) -> Floats:
-        """(N, D) the model's own image features, for the `vlm` encoder."""
-        raise PluginError(f"model {type(self).__name__} has no image features.", "Choose another encoder.")
+        """(N, D) unit rows, one per image. Raises DataError with the path of an image that cannot be read."""
 
+    @abstractmethod
     def embed_texts(self, texts: Sequence[str]) -> Floats:
-        """(N, D) the model's own text features, for the `vlm` encoder."""
-        raise PluginError(f"model {type(self).__name__} has no text features.", "Choose another encoder.")
+        """(N, D) unit rows, one per text."""
 
+
+class SupportsPlanning(ABC):
+    """Mixin of a `Model` that can say what a run will cost before any weights are loaded."""
+
+    @abstractmethod
     def image_tokens(self, images: Sequence[Image]) -> int | None:
-        """The most tokens that one of `images` takes in a prompt (of any, when there are none); None: not known.
+        """The largest number of tokens that one of `images` takes in a prompt (of any image when there are none).
 
-        Loads no weights. Images that are absent or damaged are passed over.
+        None where it is not known. Images that are absent or damaged are passed over.
         """
-        return None
 
+    @abstractmethod
     def cached_image_bytes(self) -> int:
-        """The most disk that an image takes in the cache of encoded images; 0 without one. Loads no weights."""
-        return 0
+        """The largest number of bytes that one image takes in the cache of encoded images; 0 without a cache."""
+
+
+class SupportsCacheFolder(ABC):
+    """Mixin of a `Model` that keeps intermediate results on disk."""
+
+    @abstractmethod
+    def use_cache_folder(self, folder: Path) -> None:
+        """Called once, before the first prompt: a folder that other runs may share."""
 
 
 class Encoder(Part):
@@ -127,7 +144,7 @@ class Encoder(Part):
     `needs_vlm` says that `vlm` will be used; it is None otherwise.
     """
 
-    needs_vlm: ClassVar[bool] = False
+    needs_model: ClassVar[bool] = False
 
     states: int | None = Field(
         None,
@@ -136,11 +153,11 @@ class Encoder(Part):
     )
 
     @abstractmethod
-    def images(self, images: Sequence[Image], vlm: Vlm | None = None) -> Floats:
+    def images(self, images: Sequence[Image], model: Model | None = None) -> Floats:
         """(N, D_image)"""
 
     @abstractmethod
-    def texts(self, texts: Sequence[str], vlm: Vlm | None = None) -> Floats:
+    def texts(self, texts: Sequence[str], model: Model | None = None) -> Floats:
         """(N, D_text)"""
 
 
@@ -211,9 +228,9 @@ class Balancer(Part):
     """
 
     @abstractmethod
-    def pick(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]: ...
+    def select(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]: ...
 
-    def unmet(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
+    def shortfall(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
         """What of its settings could not be met for this question, in a few words that recur ('' for nothing).
 
         `group` is what it was given, `picked` what it picked. The balance stage counts and stores these; one that
@@ -231,9 +248,9 @@ class Reward(Part):
     """
 
     @abstractmethod
-    def of(self, group: Sequence[Candidate]) -> list[float]: ...
+    def compute(self, group: Sequence[Candidate]) -> list[float]: ...
 
-    def measured(self, candidate: Candidate, what: Measurement) -> float:
+    def require(self, candidate: Candidate, what: Measurement) -> float:
         """A measurement that a candidate may lack. Raises DataError that names it, the question and this reward."""
         value: float | None = getattr(candidate, what)
         if value is None:

@@ -31,7 +31,7 @@ def leverplus_samplers() -> dict[str, str]:  # type: ignore[empty-body]
 
 
 @hookspec
-def leverplus_vlms() -> dict[str, str]:  # type: ignore[empty-body]
+def leverplus_models() -> dict[str, str]:  # type: ignore[empty-body]
     """VLM backends: name -> "module:Class" of a `leverplus_core.Vlm` (`model:` in a recipe)."""
 
 

@@ -27,7 +27,7 @@ from leverplus_core.plugins import hookspecs
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-    from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Part, Reward, Sampler, Vlm
+    from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Model, Part, Reward, Sampler
 
 
 GROUP = "leverplus"
@@ -38,7 +38,7 @@ CONTRACTS = {
     "dataset": "plugins.contracts:Dataset",
     "encoder": "plugins.contracts:Encoder",
     "sampler": "plugins.contracts:Sampler",
-    "vlm": "plugins.contracts:Vlm",
+    "model": "plugins.contracts:Vlm",
     "selector": "selector.policy:Selector",
     "balancer": "plugins.contracts:Balancer",
     "reward": "plugins.contracts:Reward",
@@ -51,7 +51,7 @@ VERB = "verb"
 KINDS = (*CONTRACTS, VERB)
 
 
-NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # no ':', '=' or ',': the CLI's `mix:k=32,...` must stay readable
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # no ':', '=' or ',': the CLI's `mixed:k=32,...` must stay readable
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class _Source:
     version: str
 
 
-class Catalogue:
+class Catalog:
     """Names to parts. `warnings` has one line for each plugin that is broken and each name that is claimed twice."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
@@ -94,10 +94,10 @@ class Catalogue:
         for (kind, name), claimants in sorted(claims.items(), key=lambda item: (KINDS.index(item[0][0]), item[0][1])):
             self._parts[kind, name] = _with_status(claimants)
             if len(claimants) > 1:
-                self.warnings.append(f"{noun(kind)} '{name}' is in {_both(claimants)}: neither is used. {_MEND}")
+                self.warnings.append(f"{kind} '{name}' is in {_both(claimants)}: neither is used. {_MEND}")
 
     @classmethod
-    def load(cls, extra_files: Sequence[Path] = (), disabled: str | None = None) -> Catalogue:
+    def load(cls, extra_files: Sequence[Path] = (), disabled: str | None = None) -> Catalog:
         """All installed plugins, less the distributions in `disabled` (default: LEVERPLUS_DISABLE, comma separated).
 
         `extra_files` are Python files with hooks, tried without packaging (`--plugin file.py`). Raises PluginError
@@ -139,11 +139,11 @@ class Catalogue:
             raise PluginError(f"no kind of part is named '{kind}'.", did_you_mean(kind, KINDS))
         claimants = self._parts.get((kind, name), [])
         if len(claimants) > 1:
-            raise PluginError(f"{noun(kind)} '{name}'{_at(where)} is in {_both(claimants)}.", _MEND)
+            raise PluginError(f"{kind} '{name}'{_at(where)} is in {_both(claimants)}.", _MEND)
         if not claimants:
             broken = [f"{e.distribution} is {e.status}" for e in self._unread]
             raise PluginError(
-                f"no {noun(kind)} named '{name}'{_at(where)}.",
+                f"no {kind} named '{name}'{_at(where)}.",
                 did_you_mean(name, self.names(kind)) + (f" Not read: {'; '.join(broken)}." if broken else ""),
             )
         return claimants[0]
@@ -187,7 +187,7 @@ class Catalogue:
         self, kind: Literal["sampler"], name: str, settings: Mapping[str, object], where: str = ""
     ) -> Sampler: ...
     @overload
-    def build(self, kind: Literal["vlm"], name: str, settings: Mapping[str, object], where: str = "") -> Vlm: ...
+    def build(self, kind: Literal["model"], name: str, settings: Mapping[str, object], where: str = "") -> Model: ...
     @overload
     def build(
         self, kind: Literal["balancer"], name: str, settings: Mapping[str, object], where: str = ""
@@ -226,12 +226,7 @@ class Catalogue:
             what, hint = _explain(error, part)
             first = ".".join(str(step) for step in error.errors(include_url=False)[0]["loc"])
             at = _at((place(first) if place is not None else "") or where)
-            raise RecipeError(f"{noun(kind)} '{name}'{at}: {what}.", hint) from error
-
-
-def noun(kind: str) -> str:
-    """The word for a kind in recipes and messages: a `vlm` is a recipe's `model`."""
-    return "model" if kind == "vlm" else kind
+            raise RecipeError(f"{kind} '{name}'{at}: {what}.", hint) from error
 
 
 _MEND = "Remove one, or set LEVERPLUS_DISABLE to the distribution to leave out."
@@ -264,7 +259,7 @@ def _collect(manager: pluggy.PluginManager, source: _Source) -> Iterator[Entry]:
 
 def _import(entry: Entry) -> tuple[str, Any]:
     """How messages name what an entry registers, and the thing itself."""
-    title = f"{noun(entry.kind)} '{entry.name}' of {_label(entry)}"
+    title = f"{entry.kind} '{entry.name}' of {_label(entry)}"
     module, _, attribute = entry.target.partition(":")
     try:
         return title, getattr(importlib.import_module(module), attribute)

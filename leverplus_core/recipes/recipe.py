@@ -43,7 +43,7 @@ class Recipe(FrozenSettings):
     dataset: PartSpec = PartSpec(name="demo_world")
     model: PartSpec = PartSpec(name="qwen2_5_vl")
     encoder: PartSpec = PartSpec(name="vlm")
-    sampler: PartSpec = PartSpec(name="rand")
+    sampler: PartSpec = PartSpec(name="random")
     selector: PartSpec = PartSpec(name="pointer")
     balancer: PartSpec = PartSpec(name="top_pn")
     reward: PartSpec = PartSpec(name="separated")
@@ -109,7 +109,7 @@ class Recipe(FrozenSettings):
         """The stages that these settings have no use for."""
         on = set(self.training.policies)
         off: set[str] = {name for name in LEARNED if name not in on}
-        if not self.scoring.mining.enough:
+        if not self.scoring.mining.min_positives:
             off.add("mine")
         if not on & {"rce", "grpo", "online"}:
             off |= {"candidates", "mine", "balance"}

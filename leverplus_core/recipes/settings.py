@@ -18,7 +18,7 @@ from leverplus_core.records import (
     Decoding,
 )
 
-Order = Literal["left", "right"]
+Order = Literal["prepend", "append"]
 
 
 Method = Literal["zero_shot", "random", "text_knn", "image_knn", "sft", "rce", "grpo", "online", "adaptive", "oracle"]
@@ -91,18 +91,18 @@ class PartSpec(BaseModel):
 class PromptSettings(BaseModel):
     """How a prompt is laid out.
 
-    `one_turn`: all demonstrations and the question in one user turn (Lever-Plus). `turns`: each demonstration is a
+    `single_turn`: all demonstrations and the question in one user turn (Lever-Plus). `multi_turn`: each demonstration is a
     user turn with the assistant's answer. `order` says how a sequence chosen demonstration by demonstration is shown:
-    `left` puts each new one before the others, `right` after them, next to the question.
+    `prepend` puts each new one before the others, `append` after them, next to the question.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     system: str = "In conversations, people ask questions about images. Answer each question with one or a few words."
-    template: Literal["one_turn", "turns"] = "one_turn"
-    order: Order = "right"
+    template: Literal["single_turn", "multi_turn"] = "single_turn"
+    order: Order = "append"
     question: str = Field("Question:{question} Short answer:", description="must hold {question}")
-    separator: str = Field("", description="text after each demonstration of one_turn")
+    separator: str = Field("", description="text after each demonstration of single_turn")
     stop: tuple[str, ...] = Field(("Question", "Answer", "Short", ", "), description="an answer is cut at the first")
 
     @field_validator("question")
@@ -127,29 +127,29 @@ class DecodingSettings(FrozenSettings):
 class BeamSettings(BaseModel):
     """The InfoScore beam search over a question's pool.
 
-    `width` limits the extensions of a sequence to the demonstrations that were best alone (None: the whole pool);
-    it trades thoroughness for `width / k` of the prompts after the first shot.
+    `expand_top_k` limits the extensions of a sequence to the demonstrations that were best alone (None: the whole pool);
+    it trades thoroughness for `expand_top_k / k` of the prompts after the first shot.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    beam: int = Field(5, ge=1)
+    num_beams: int = Field(5, ge=1)
     shots: int = Field(2, ge=1)
-    width: int | None = Field(None, ge=1)
+    expand_top_k: int | None = Field(None, ge=1)
     form: Form = "probability"
 
 
 class OracleSettings(BaseModel):
     """The search with the true answers that bounds what any selector could choose from a pool.
 
-    A beam search by InfoScore keeps `beam` sequences a shot count; their answers are generated and the most accurate
+    A beam search by InfoScore keeps `num_beams` sequences a shot count; their answers are generated and the most accurate
     counts, so that `oracle` is a lower bound of the best that the pool holds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    beam: int = Field(3, ge=1)
-    width: int | None = Field(8, ge=1)
+    num_beams: int = Field(3, ge=1)
+    expand_top_k: int | None = Field(8, ge=1)
 
 
 class CandidateSettings(BaseModel):
@@ -158,7 +158,7 @@ class CandidateSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     shots: tuple[int, ...] = Field((2,), min_length=1, description="0 measures the question as it is")
-    beams: int = Field(5, ge=0)
+    num_beams: int = Field(5, ge=0)
     samples: Mapping[float, int] = Field({1.0: 1, 1.3: 1}, description="temperature -> how many")
     retrieval: int = Field(5, ge=0, description="runs of the most similar, from the nearest on")
     random: int = Field(1, ge=0)
@@ -169,9 +169,9 @@ class MiningSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    enough: int = Field(0, ge=0, description="positives at which a question has enough; 0 switches mining off")
+    min_positives: int = Field(0, ge=0, description="positives at which a question has enough; 0 switches mining off")
     rounds: int = Field(3, ge=1)
-    per_round: int = Field(4, ge=1, description="sequences a question a round")
+    candidates_per_round: int = Field(4, ge=1, description="sequences a question a round")
     shots: tuple[int, ...] | None = Field(
         None, min_length=1, description="lengths of the sequences; null for those that the question's group has"
     )
@@ -180,15 +180,15 @@ class MiningSettings(BaseModel):
     )
     swap: float = Field(0.5, ge=0, le=1, description="share of one-swap proposals; the others are stratified")
     strata: int = Field(4, ge=1, description="parts into which a pool sorted by similarity is cut")
-    starts: int = Field(4, ge=1, description="best candidates of a question whose one-swaps are proposed")
+    num_seeds: int = Field(4, ge=1, description="best candidates of a question whose one-swaps are proposed")
 
 
 class ScoringSettings(FrozenSettings):
     """Which train questions are measured, and how."""
 
     questions: int | None = Field(800, ge=1, description="train questions to measure, seeded; null for all")
-    correct_at: float = Field(0.5, gt=0, le=1, description="a candidate is correct from this accuracy on")
-    beams: BeamSettings = BeamSettings()
+    correct_threshold: float = Field(0.5, gt=0, le=1, description="a candidate is correct from this accuracy on")
+    beam_search: BeamSettings = BeamSettings()
     candidates: CandidateSettings = CandidateSettings()
     mining: MiningSettings = MiningSettings()
 
@@ -208,12 +208,14 @@ class FitSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(20, ge=0, description="passes over the train questions; 0 is off")
-    lr: float = Field(1e-3, gt=0, description="highest learning rate of AdamW")
+    learning_rate: float = Field(1e-3, gt=0, description="highest learning rate of AdamW")
     weight_decay: float = Field(1e-3, ge=0)
-    batch: int = Field(32, ge=1, description="questions a step")
-    warm_up: float = Field(0.05, ge=0, lt=1, description="share of the steps that raise the rate from zero")
-    grad_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    patience: int | None = Field(None, ge=1, description="stop after so many epochs with no better held-out score")
+    batch_size: int = Field(32, ge=1, description="questions a step")
+    warmup_ratio: float = Field(0.05, ge=0, lt=1, description="share of the steps that raise the rate from zero")
+    max_grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    early_stopping_patience: int | None = Field(
+        None, ge=1, description="stop after so many epochs with no better held-out score"
+    )
 
 
 class SftSettings(FitSettings):
@@ -244,12 +246,14 @@ class GrpoSettings(FitSettings):
     """Group-relative policy optimisation against the policy as it starts."""
 
     epochs: int = Field(0, ge=0, description="passes over the train questions; 0 is off")
-    lr: float = Field(1e-5, gt=0, description="highest learning rate of AdamW")
+    learning_rate: float = Field(1e-5, gt=0, description="highest learning rate of AdamW")
     beta: float = Field(0.1, ge=0, description="weight of the KL term")
-    clip: float = Field(0.2, gt=0, description="PPO clip of the probability ratio")
+    epsilon: float = Field(0.2, gt=0, description="PPO clip of the probability ratio")
     advantage_clip: float = Field(5.0, gt=0)
     stop: StopSettings = StopSettings()
-    patience: int | None = Field(3, ge=1, description="stop after so many epochs with no better held-out score")
+    early_stopping_patience: int | None = Field(
+        3, ge=1, description="stop after so many epochs with no better held-out score"
+    )
 
 
 class OnlineSettings(BaseModel):
@@ -262,14 +266,18 @@ class OnlineSettings(BaseModel):
     epochs: int = Field(3, ge=1, description="of each round")
     budget: int | None = Field(None, ge=1, description="VLM prompts over all rounds; null for no limit")
     replay: bool = Field(False, description="train on all that was measured, not on the round's own proposals alone")
-    candidates: CandidateSettings = CandidateSettings(shots=(1, 2), beams=2, samples={1.0: 4}, retrieval=0, random=0)
+    candidates: CandidateSettings = CandidateSettings(
+        shots=(1, 2), num_beams=2, samples={1.0: 4}, retrieval=0, random=0
+    )
 
 
 class TrainingSettings(FrozenSettings):
     """The selector's training: SFT on the beams, then RCE and GRPO on the candidates. `epochs: 0` switches one off;
     without any that learns from candidates, none are measured."""
 
-    held_out: float = Field(0.15, gt=0, lt=1, description="share of the train questions that choose the epoch")
+    validation_fraction: float = Field(
+        0.15, gt=0, lt=1, description="share of the train questions that choose the epoch"
+    )
     sft: SftSettings = SftSettings()
     rce: RceSettings = RceSettings()
     grpo: GrpoSettings = GrpoSettings()
@@ -291,6 +299,6 @@ class EvaluationSettings(BaseModel):
     sizes: tuple[int, ...] = Field((100, 200, 400, 800), min_length=1)
     methods: tuple[Method, ...] = METHODS
     order: Literal["seeded", "first"] = "seeded"
-    beams: int = Field(5, ge=1, description="beams of the learned selectors")
+    num_beams: int = Field(5, ge=1, description="beams of the learned selectors")
     oracle: OracleSettings = OracleSettings()
     ablation: Ablation = Field("none", description="what demonstrations are shown without, at evaluation only")

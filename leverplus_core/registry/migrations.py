@@ -58,7 +58,7 @@ _SECOND = (
         dataset_fingerprint VARCHAR(64) NOT NULL, id VARCHAR(190) NOT NULL, text TEXT NOT NULL,
         image_id VARCHAR(190) NOT NULL, image_path TEXT, caption TEXT, answer TEXT NOT NULL,
         PRIMARY KEY (dataset_fingerprint, id))""",
-    """CREATE TABLE chosen_on (
+    """CREATE TABLE validation_questions (
         run_id VARCHAR(64) NOT NULL, stage VARCHAR(64) NOT NULL, question_id VARCHAR(190) NOT NULL,
         PRIMARY KEY (run_id, stage, question_id), FOREIGN KEY (run_id) REFERENCES runs (id))""",
     # Holds all that a comparison reads, in the order in which it reads it.

@@ -159,7 +159,7 @@ class Registry:
         seconds: float,
         path: str,
         reused: bool,
-        facts: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """How a stage of the run stands, in place of what was recorded before.
 
@@ -168,7 +168,7 @@ class Registry:
         """
         row = {
             "run_id": run_id, "name": name, "fingerprint": fingerprint, "status": status,
-            "seconds": float(seconds), "path": path, "reused": reused, "facts": _plain(facts),
+            "seconds": float(seconds), "path": path, "reused": reused, "facts": _plain(metadata),
         }  # fmt: skip
         with self._write() as c:
             _replace(c, tables.stages, [row], run_id=run_id, name=name)
@@ -196,15 +196,15 @@ class Registry:
             _replace(c, tables.cells, [], run_id=run_id)
             _replace(c, tables.predictions, [], run_id=run_id)
 
-    def record_chosen_on(self, run_id: str, stage: str, question_ids: Iterable[str]) -> None:
+    def record_validation_questions(self, run_id: str, stage: str, question_ids: Iterable[str]) -> None:
         """The questions that chose the epoch of the policy of `stage`, in place of what was recorded before."""
         rows = [{"run_id": run_id, "stage": stage, "question_id": q} for q in sorted(set(question_ids))]
         with self._write() as c:
-            _replace(c, tables.chosen_on, rows, run_id=run_id, stage=stage)
+            _replace(c, tables.validation_questions, rows, run_id=run_id, stage=stage)
 
-    def chosen_on(self, run_id: str) -> set[str]:
+    def validation_questions(self, run_id: str) -> set[str]:
         """The questions that chose an epoch of any policy of the run."""
-        t = tables.chosen_on.c
+        t = tables.validation_questions.c
         with self._read() as c:
             return set(c.execute(select(t.question_id).where(t.run_id == run_id)).scalars())
 

@@ -65,8 +65,8 @@ curves = Table(
     Column("value", Float),  # NULL where the metric was not a number
 )
 
-chosen_on = Table(
-    "chosen_on",
+validation_questions = Table(
+    "validation_questions",
     metadata,
     _run(),
     Column("stage", String(64), primary_key=True),

@@ -11,19 +11,19 @@ from rich.table import Table
 from rich.text import Text
 
 
-def balance_table(facts: Mapping[str, Any]) -> RenderableType:
+def balance_table(metadata: Mapping[str, Any]) -> RenderableType:
     """`groups.balance_facts` as a table; shares in percent, their change in percentage points."""
     shapes = _table("", "before", "after", "change")
-    for name, before in facts["before"].items():
+    for name, before in metadata["before"].items():
         cell, unit = (_percent, " pp") if name.startswith("share") else (_number, "")
-        change = f"{cell(facts['change'][name], '+')}{unit}".replace("%", "")
-        shapes.add_row(name.replace("_", " "), cell(before), cell(facts["after"][name]), change)
-    if not facts["unmet"]:
+        change = f"{cell(metadata['change'][name], '+')}{unit}".replace("%", "")
+        shapes.add_row(name.replace("_", " "), cell(before), cell(metadata["after"][name]), change)
+    if not metadata["unmet"]:
         return shapes
-    unmet = _table("could not be met", "questions", "of all")
-    for why, count in facts["unmet"].items():
-        unmet.add_row(Text(why), f"{count:,}", _percent(count / facts["before"]["questions"]))
-    return Group(shapes, Text(""), unmet)
+    shortfall = _table("could not be met", "questions", "of all")
+    for why, count in metadata["unmet"].items():
+        shortfall.add_row(Text(why), f"{count:,}", _percent(count / metadata["before"]["questions"]))
+    return Group(shapes, Text(""), shortfall)
 
 
 def _table(first: str, *numbers: str) -> Table:

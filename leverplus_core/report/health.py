@@ -27,7 +27,7 @@ FINDINGS = {
     "question_itself": "shows the question itself",
     "outside_pool": "shows one outside the pool",
     "not_in_dataset": "is not of this dataset",
-    "question_s_image": "shows the question's image",
+    "shares_query_image": "shows the question's image",
 }
 
 
@@ -39,8 +39,8 @@ def shapes_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
             Text(row["file"]),
             f"{row['questions']:,}",
             f"{row['candidates']:,}",
-            f"{row['candidates_a_question']:.1f}",
-            _share(row["share_of_positives"]),
+            f"{row['candidates_per_question']:.1f}",
+            _share(row["positive_rate"]),
         )
     return table
 
@@ -74,7 +74,7 @@ def health_view(health: Mapping[str, Any]) -> RenderableType:
     for name in ("sources", "demonstrations"):
         table = _table(name.removesuffix("s") if name == "sources" else name, "candidates", "positive", "accuracy")
         for key, row in health[name].items():
-            values = _share(row["share_of_positives"]), percent(row["accuracy"])
+            values = _share(row["positive_rate"]), percent(row["accuracy"])
             table.add_row(Text(str(key)), f"{row['candidates']:,}", *values)
         parts += [table, Text("")]
 
@@ -89,21 +89,21 @@ def health_view(health: Mapping[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
-def mined_view(facts: Mapping[str, Any]) -> RenderableType:
+def mined_view(metadata: Mapping[str, Any]) -> RenderableType:
     """What mining brought and cost."""
     parts: list[RenderableType] = [
-        shapes_table([{"file": name, **facts[name]} for name in ("before", "after")]),
+        shapes_table([{"file": name, **metadata[name]} for name in ("before", "after")]),
         Text(""),
     ]
     table = _table("proposer", "candidates", "positives", "positives a prompt")
-    for name, row in facts["by_proposer"].items():
-        table.add_row(name, f"{row['candidates']:,}", f"{row['positives']:,}", f"{row['positives_a_prompt']:.3f}")
+    for name, row in metadata["by_proposer"].items():
+        table.add_row(name, f"{row['candidates']:,}", f"{row['positives']:,}", f"{row['positives_per_prompt']:.3f}")
     helped = (
-        f"{facts['questions']:,} questions had too few positives: {facts['helped']:,} gained some, "
-        f"{facts['first_positive']:,} of them their first; {facts['have_enough']:,} now have enough."
+        f"{metadata['questions']:,} questions had too few positives: {metadata['helped']:,} gained some, "
+        f"{metadata['first_positive']:,} of them their first; {metadata['have_enough']:,} now have enough."
     )
-    rounds = f"{facts['rounds']} round{'' if facts['rounds'] == 1 else 's'}"
-    cost = f"{facts['prompts']:,} prompts in {rounds}; ended by: {facts['stopped']}."
+    rounds = f"{metadata['rounds']} round{'' if metadata['rounds'] == 1 else 's'}"
+    cost = f"{metadata['prompts']:,} prompts in {rounds}; ended by: {metadata['stopped']}."
     return Group(*parts, table, Text(""), Text(helped), Text(cost))
 
 

@@ -35,40 +35,40 @@ def imported_view(summary: Mapping[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
-def _rl_data(facts: Mapping[str, Any]) -> Iterator[str]:
-    yield facts["file"]
-    empty = facts["questions_without_candidates"]
-    yield f"{facts['questions']:,} questions" + (f", {empty:,} of them without a candidate" if empty else "")
-    yield f"{facts['candidates']:,} candidates of {_listed(facts['shots'])} shots from {_counted(facts['sources'])}"
-    at, others = facts["correct_at"], facts["vqa_correct_says_otherwise"]
+def _rl_data(metadata: Mapping[str, Any]) -> Iterator[str]:
+    yield metadata["file"]
+    empty = metadata["questions_without_candidates"]
+    yield f"{metadata['questions']:,} questions" + (f", {empty:,} of them without a candidate" if empty else "")
+    yield f"{metadata['candidates']:,} candidates of {_listed(metadata['shots'])} shots from {_counted(metadata['sources'])}"
+    at, others = metadata["correct_threshold"], metadata["vqa_correct_says_otherwise"]
     says = f"; vqa_correct says otherwise of {others:,}" if others else ""
-    yield f"{percent(facts['share_of_positives'])}% are correct, from accuracy {at:g} on{says}"
-    if facts["without_probability"]:
-        yield f"{facts['without_probability']:,} without a probability of the true answers"
-    yield f"evaluated by {_counted(facts['eval_modes'])}"
-    made = facts["pools_from_candidates"]
-    pools = f"pools of {_listed(facts['pool_sizes'])}"
+    yield f"{percent(metadata['positive_rate'])}% are correct, from accuracy {at:g} on{says}"
+    if metadata["without_probability"]:
+        yield f"{metadata['without_probability']:,} without a probability of the true answers"
+    yield f"evaluated by {_counted(metadata['eval_modes'])}"
+    made = metadata["pools_from_candidates"]
+    pools = f"pools of {_listed(metadata['pool_sizes'])}"
     yield pools + (f"; made from the candidates, as the file has none: {made:,}" if made else "")
 
 
-def _beams(facts: Mapping[str, Any]) -> Iterator[str]:
-    yield facts["file"]
-    empty = facts["questions_without_sequences"]
-    yield f"{facts['questions']:,} questions" + (f", {empty:,} of them without a sequence" if empty else "")
-    yield f"{facts['sequences']:,} sequences of {_listed(facts['shots'])} shots"
-    if facts["pools_from_sequences"]:
-        yield f"pools made from the sequences, as no rl-data gives them: {facts['pools_from_sequences']:,}"
+def _beams(metadata: Mapping[str, Any]) -> Iterator[str]:
+    yield metadata["file"]
+    empty = metadata["questions_without_sequences"]
+    yield f"{metadata['questions']:,} questions" + (f", {empty:,} of them without a sequence" if empty else "")
+    yield f"{metadata['sequences']:,} sequences of {_listed(metadata['shots'])} shots"
+    if metadata["pools_from_sequences"]:
+        yield f"pools made from the sequences, as no rl-data gives them: {metadata['pools_from_sequences']:,}"
 
 
-def _embeddings(facts: Mapping[str, Any]) -> Iterator[str]:
-    yield facts["file"]
-    yield f"{facts['rows']:,} rows of {facts['width']} ({facts['dtype']})"
+def _embeddings(metadata: Mapping[str, Any]) -> Iterator[str]:
+    yield metadata["file"]
+    yield f"{metadata['rows']:,} rows of {metadata['width']} ({metadata['dtype']})"
 
 
-def _features(facts: Mapping[str, Any]) -> Iterator[str]:
-    bare = facts.get("rows_without_text", 0)
+def _features(metadata: Mapping[str, Any]) -> Iterator[str]:
+    bare = metadata.get("rows_without_text", 0)
     said = f", {bare:,} of them without a text: rows of zeros" if bare else ""
-    yield f"{facts['rows']:,} rows from the {facts['from']}{said}"
+    yield f"{metadata['rows']:,} rows from the {metadata['from']}{said}"
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -111,10 +111,10 @@ def _sorted(rows: list[Row], key: str, method_at: Callable[[Row], tuple[int, str
         raise RegistryError(f"the leaderboard cannot be sorted by '{column}'.", did_you_mean(column, SORTS))
     if column == "delta" and not has_delta:
         raise RegistryError("there is no delta to sort by.", "Name a baseline: --baseline METHOD or RUN:METHOD.")
-    best_first = column in ("accuracy", "delta")
+    rank_key = column in ("accuracy", "delta")
     some = [row for row in rows if row[column] is not None]
     value = method_at if column == "method" else lambda row: row[column]
-    some.sort(key=value, reverse=best_first != turned)
+    some.sort(key=value, reverse=rank_key != turned)
     return some + [row for row in rows if row[column] is None]
 
 

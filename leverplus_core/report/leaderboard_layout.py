@@ -203,8 +203,8 @@ def _about(rows: Sequence[Row], columns: Sequence[str]) -> list[str]:
     lines = []
     for name in dict.fromkeys(map(_name, rows)):
         known = {f: {row[f] for row in rows if _name(row) == name} for f in OF_RUN if f != "arm" and f not in columns}
-        facts = [f"{f} {values.pop()}" for f, values in known.items() if len(values) == 1 and values - {None, ""}]
-        lines += [f"{name}: {', '.join(facts)}"] if facts else []
+        metadata = [f"{f} {values.pop()}" for f, values in known.items() if len(values) == 1 and values - {None, ""}]
+        lines += [f"{name}: {', '.join(metadata)}"] if metadata else []
     return lines
 
 

@@ -74,13 +74,13 @@ def _known_questions(registry: Registry, run_id: str) -> str:
     return f"It answered {', '.join(some)} and others: `leverplus sql` on predictions_with_questions lists them."
 
 
-def question_view(facts: Mapping[str, Any]) -> RenderableType:
+def question_view(metadata: Mapping[str, Any]) -> RenderableType:
     """The question, then a row for each method and number of shots, at 80 columns."""
-    asked = facts["question"]
+    asked = metadata["question"]
     head = Table(box=None, padding=(0, 2, 0, 0), show_header=False, pad_edge=False)
     head.add_column(no_wrap=True, style="dim")
     head.add_column(overflow="fold")
-    head.add_row("run", Text(f"{facts['name']} ({facts['run']})"))
+    head.add_row("run", Text(f"{metadata['name']} ({metadata['run']})"))
     head.add_row("question", Text(f"{asked['id']}: {asked['text'] or NOT_RECORDED}"))
     for name, value in (("picture", asked["image_path"] or asked["image_id"]), ("caption", asked["caption"])):
         if value:
@@ -93,7 +93,7 @@ def question_view(facts: Mapping[str, Any]) -> RenderableType:
     table.add_column("accuracy", justify="right", no_wrap=True)
     table.add_column("answer", overflow="fold", max_width=18)
     table.add_column("demonstrations", overflow="fold")
-    for row in facts["methods"]:
+    for row in metadata["methods"]:
         # The raw text only where something else than spaces was cut from it.
         raw = row["raw_text"] if row["raw_text"].strip() != row["prediction"] else None
         answer = Text(row["prediction"]) if raw is None else Text(f"{row['prediction']}\nfrom {raw!r}")

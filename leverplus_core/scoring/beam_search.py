@@ -16,13 +16,13 @@ import numpy as np
 from leverplus_core.errors import DataError
 from leverplus_core.recipes.settings import BeamSettings, Form, OracleSettings
 from leverplus_core.records import Question
-from leverplus_core.records import Sequence as Kept
+from leverplus_core.records import Sequence as ScoredSequence
 from leverplus_core.scoring.scorer import Ids, Scorer
 
 
 def beam_search(
     scorer: Scorer, questions: Sequence[Question], pools: Mapping[str, Sequence[str]], settings: BeamSettings
-) -> dict[str, list[list[Kept]]]:
+) -> dict[str, list[list[ScoredSequence]]]:
     """For each question id, for each number of shots 1..shots, the kept sequences, best first.
 
     A sequence's score is the sum of its steps' InfoScores, which telescopes to P(y | S, x) - P(y | x). Ties go to
@@ -36,7 +36,7 @@ def beam_search(
             )
     bare = scorer.logprobs([(q, ()) for q in questions], "no demonstrations")
     base = {q.id: _value(lp.mean, settings.form) for q, lp in zip(questions, bare, strict=True)}
-    kept: dict[str, list[list[Kept]]] = {q.id: [] for q in questions}
+    kept: dict[str, list[list[ScoredSequence]]] = {q.id: [] for q in questions}
     extensions: dict[str, Sequence[str]] = {q.id: list(pools[q.id]) for q in questions}
     for shots in range(1, settings.shots + 1):
         rows = [
@@ -47,15 +47,15 @@ def beam_search(
             if new not in start
         ]
         found = scorer.logprobs(rows, f"beam search, {shots} shot{'s' if shots > 1 else ''}")
-        level: dict[str, list[Kept]] = {q.id: [] for q in questions}
+        level: dict[str, list[ScoredSequence]] = {q.id: [] for q in questions}
         for (q, ids), logprob in zip(rows, found, strict=True):
-            level[q.id].append(Kept(q.id, ids, _value(logprob.mean, settings.form) - base[q.id]))
+            level[q.id].append(ScoredSequence(q.id, ids, _value(logprob.mean, settings.form) - base[q.id]))
         for q in questions:
             ranked = sorted(level[q.id], key=lambda k: -k.score)
-            kept[q.id].append(ranked[: settings.beam])
-            if shots == 1 and settings.width is not None:
+            kept[q.id].append(ranked[: settings.num_beams])
+            if shots == 1 and settings.expand_top_k is not None:
                 # At least `shots` demonstrations, so that every sequence can be filled.
-                extensions[q.id] = [k.demonstrations[0] for k in ranked[: max(settings.width, settings.shots)]]
+                extensions[q.id] = [k.demonstrations[0] for k in ranked[: max(settings.expand_top_k, settings.shots)]]
     return kept
 
 
@@ -71,7 +71,7 @@ def oracle(
     settings: OracleSettings,
 ) -> dict[int, list[Ids]]:
     """For each number of shots 1..shots, the best measured sequence of each question, in order."""
-    search = BeamSettings(beam=settings.beam, shots=shots, width=settings.width)
+    search = BeamSettings(num_beams=settings.num_beams, shots=shots, expand_top_k=settings.expand_top_k)
     kept = beam_search(scorer, questions, pools, search)
     best: dict[int, list[Ids]] = {}
     for n in range(1, shots + 1):

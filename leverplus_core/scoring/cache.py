@@ -18,8 +18,8 @@ from functools import cached_property
 from pathlib import Path
 
 from leverplus_core.errors import DataError, StorageError
-from leverplus_core.io import canonical, fingerprint, storage
-from leverplus_core.plugins.contracts import Vlm
+from leverplus_core.io import canonical_json, fingerprint, storage_errors
+from leverplus_core.plugins.contracts import Model
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
 
@@ -30,12 +30,12 @@ A fixed number: batches decide the last bits of a result, and how fast the machi
 """
 
 
-class MeasurementStore:
+class ResponseCache:
     """Key -> JSON, in SQLite. Safe for several processes at once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with storage(path):
+        with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path, timeout=60)
@@ -71,22 +71,22 @@ class MeasurementStore:
         self._db.close()
 
 
-class Asker:
+class CachedModel:
     """Asks a Vlm, through the store. `asked` counts the prompts that the model really had to answer."""
 
     def __init__(
         self,
-        vlm: Callable[[], Vlm],
+        model: Callable[[], Model],
         identity: Callable[[], object],
-        store: MeasurementStore,
+        store: ResponseCache,
         progress: Progress | None = None,
     ) -> None:
-        self._vlm = vlm
+        self._ask_model = model
         self._identity = identity
         self._store = store
         self._progress = progress or Silent()
         self._images: dict[Image, str] = {}
-        self.asked = 0
+        self.calls = 0
 
     @cached_property
     def _model(self) -> str:
@@ -98,7 +98,7 @@ class Asker:
         """`Vlm.logprob` with memory. Raises DataError for a log-probability that is not finite."""
 
         def ask(rows: Sequence[int]) -> list[str]:
-            results = self._vlm().logprob([prompts[i] for i in rows], [answers[i] for i in rows])
+            results = self._ask_model().logprob([prompts[i] for i in rows], [answers[i] for i in rows])
             for i, result in zip(rows, results, strict=True):
                 if not math.isfinite(result.sum) or result.tokens < 1:
                     raise DataError(
@@ -115,7 +115,7 @@ class Asker:
         settings = asdict(decoding)
 
         def ask(rows: Sequence[int]) -> list[str]:
-            return [json.dumps(text) for text in self._vlm().generate([prompts[i] for i in rows], decoding)]
+            return [json.dumps(text) for text in self._ask_model().generate([prompts[i] for i in rows], decoding)]
 
         keys = [self._key("generate", prompt, settings) for prompt in prompts]
         return [str(json.loads(value)) for value in self._remembered(prompts, keys, ask, label)]
@@ -139,7 +139,7 @@ class Asker:
                     fresh = [(keys[i], value) for i, value in zip(rows, values, strict=True)]
                     self._store.put(fresh)
                     known.update(fresh)
-                    self.asked += len(rows)
+                    self.calls += len(rows)
                     task.advance(len(rows))
         return [known[key] for key in keys]
 
@@ -148,7 +148,7 @@ class Asker:
             (turn.role, [part if isinstance(part, str) else [self._image(part)] for part in turn.content])
             for turn in prompt.turns
         ]
-        return hashlib.sha256(canonical([kind, self._model, turns, rest]).encode()).digest()
+        return hashlib.sha256(canonical_json([kind, self._model, turns, rest]).encode()).digest()
 
     def _image(self, image: Image) -> str:
         """The content of an image: its bytes and its caption, wherever the file lies."""

@@ -13,13 +13,13 @@ from leverplus_core.records import Demonstration, Image, Prompt, Question, Turn
 
 def build_prompt(demonstrations: Sequence[Demonstration], question: Question, settings: PromptSettings) -> Prompt:
     """The prompt that asks `question` after `demonstrations`, given in the order in which they were chosen."""
-    shown = list(demonstrations) if settings.order == "right" else list(demonstrations)[::-1]
+    shown = list(demonstrations) if settings.order == "append" else list(demonstrations)[::-1]
     turns: list[Turn] = [Turn("system", (settings.system,))] if settings.system else []
 
     def ask(text: str) -> str:
         return settings.question.replace("{question}", text)
 
-    if settings.template == "turns":
+    if settings.template == "multi_turn":
         for d in shown:
             turns += [Turn("user", (d.image, ask(d.text))), Turn("assistant", (d.answer,))]
         turns.append(Turn("user", (question.image, ask(question.text))))

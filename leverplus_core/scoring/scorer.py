@@ -10,7 +10,7 @@ from leverplus_core.errors import DataError
 from leverplus_core.metrics import TASKS, Task
 from leverplus_core.recipes.settings import PromptSettings
 from leverplus_core.records import AnswerLogprob, Candidate, Decoding, Demonstration, Prompt, Question
-from leverplus_core.scoring.cache import Asker
+from leverplus_core.scoring.cache import CachedModel
 from leverplus_core.scoring.prompt import build_prompt, post_process
 
 Ids = tuple[str, ...]
@@ -20,21 +20,21 @@ Ids = tuple[str, ...]
 class Scorer:
     """Everything that turns (question, demonstration ids) into measurements."""
 
-    asker: Asker
+    model: CachedModel
     demonstrations: Mapping[str, Demonstration]
     prompt: PromptSettings
     decoding: Decoding
-    correct_at: float = 0.5
+    correct_threshold: float = 0.5
     task: Task = TASKS["vqa"]
 
     def logprobs(self, rows: Sequence[tuple[Question, Ids]], label: str = "log-probabilities") -> list[AnswerLogprob]:
         """Log-probability of each question's reference answer (VQA: the most frequent) after its demonstrations."""
         prompts = [self._prompt(question, ids) for question, ids in rows]
-        return self.asker.logprob(prompts, [self.task.reference(q.answers) for q, _ in rows], label)
+        return self.model.logprob(prompts, [self.task.reference(q.answers) for q, _ in rows], label)
 
     def answers(self, rows: Sequence[tuple[Question, Ids]], label: str = "answers") -> list[tuple[str, str, float]]:
         """(raw text, post-processed answer, accuracy) of each row."""
-        texts = self.asker.generate([self._prompt(q, ids) for q, ids in rows], self.decoding, label)
+        texts = self.model.generate([self._prompt(q, ids) for q, ids in rows], self.decoding, label)
         cut = [post_process(text, self.prompt) for text in texts]
         return [(t, p, self.task.score(p, q.answers)) for t, p, (q, _) in zip(texts, cut, rows, strict=True)]
 
@@ -58,10 +58,10 @@ class Scorer:
                 raw_text=raw,
                 prediction=prediction,
                 accuracy=accuracy,
-                correct=accuracy >= self.correct_at,
+                correct=accuracy >= self.correct_threshold,
                 logprob=logprob.mean,
                 info_score=math.exp(logprob.mean) - math.exp(bare[question.id].mean),
-                nearness=self.task.nearness(prediction, question.answers),
+                text_similarity=self.task.text_similarity(prediction, question.answers),
             )
             for (question, ids, source), logprob, (raw, prediction, accuracy) in zip(
                 rows, logprobs, answers, strict=True

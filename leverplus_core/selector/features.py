@@ -19,7 +19,7 @@ from leverplus_core.selector.policy import Batch
 
 
 @dataclass(frozen=True)
-class SelectorTable:
+class SelectorFeatures:
     """Feature rows by question id: query (Dq,) = [image; text; state], pool (K, Dc) = [image; text; state; answer].
 
     The model's states are there where the encoder's `states` asks for them.
@@ -42,7 +42,7 @@ class SelectorTable:
         bank: Features,
         questions: Mapping[str, Sequence[Floats]],
         pools: Mapping[str, Sequence[str]],
-    ) -> SelectorTable:
+    ) -> SelectorFeatures:
         """From the bank's rows, aligned with `bank_ids`, and each question's: image (Di,), text (Dt,) and, where the
         bank has states, state (Ds,).
 

@@ -21,7 +21,7 @@ from leverplus_core.plugins.contracts import Part
 SIMILARITIES = 2  # image, text
 
 
-LIKENESSES = 7
+COSINE_FEATURES = 7
 """Image with image, text with text, text with answer, image with answer, image with text, text with image, state with
 state: of the question with the demonstration's."""
 
@@ -93,7 +93,7 @@ class Policy(nn.Module):
         """(B, C, K) of the next step from states (B, C, ...); -inf where `chosen` (B, C, K) or the pool is padded."""
 
     @abstractmethod
-    def after(self, encoded: Encoded, state: Tensor, position: Tensor) -> Tensor:
+    def next_state(self, encoded: Encoded, state: Tensor, position: Tensor) -> Tensor:
         """(B, C, ...) the states once `position` (B, C) has been chosen."""
 
     def stop_logit(self, encoded: Encoded, state: Tensor, chosen: Tensor) -> Tensor:
@@ -101,13 +101,13 @@ class Policy(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} cannot stop")
 
     @torch.no_grad()
-    def fit_standardiser(self, queries: Tensor, candidates: Tensor) -> None:
+    def fit_standardizer(self, queries: Tensor, candidates: Tensor) -> None:
         """Set the inputs' mean and deviation from the rows of train questions (N, Dq) and demonstrations (M, Dc)."""
         for name, rows in (("query", queries), ("candidate", candidates)):
             getattr(self, f"{name}_mean").copy_(rows.mean(0))
             getattr(self, f"{name}_std").copy_(rows.std(0, correction=0).clamp_min(1e-4))
 
-    def standardised(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def standardized(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(B, Dq), (B, K, Dc) as the selector was fitted to see them. Raises DataError for another width."""
         self.check_widths(batch)
         query = (batch.query - self.query_mean) / self.query_std
@@ -141,7 +141,7 @@ class Policy(nn.Module):
             choices.append(torch.where(real, logp, torch.zeros_like(logp)))
             # A padded step marks nothing: else position 0 would be -inf later, and its gradient NaN.
             chosen = chosen | (F.one_hot(at, chosen.shape[-1]).bool() & real[..., None])
-            state = self.after(encoded, state, at)
+            state = self.next_state(encoded, state, at)
             alive = real
         stops.append(self._stop_step(encoded, state, chosen, torch.zeros_like(alive), alive))
         return torch.stack(choices, dim=-1), torch.stack(stops, dim=-1)
@@ -159,7 +159,7 @@ class Policy(nn.Module):
         return choices.sum(-1) + stops.sum(-1)
 
     @torch.no_grad()
-    def beam(self, batch: Batch, shots: int, beams: int) -> tuple[Tensor, Tensor]:
+    def beam_search(self, batch: Batch, shots: int, beams: int) -> tuple[Tensor, Tensor]:
         """The most probable sequences of `shots` choices: positions (B, beams, shots) and log-probabilities (B, beams)
         of the choices, best first.
 
@@ -177,9 +177,9 @@ class Policy(nn.Module):
             logp = self.scores(encoded, state, chosen).log_softmax(-1) + total[..., None]  # (B, C, K)
             total, flat = logp.flatten(1).topk(min(beams, possible), dim=1)  # (B, C')
             parent, position = flat // k, flat % k
-            positions = torch.cat([rows_at(positions, parent), position[..., None]], dim=-1)
-            chosen = rows_at(chosen, parent) | F.one_hot(position, k).bool()
-            state = self.after(encoded, rows_at(state, parent), position)
+            positions = torch.cat([gather_rows(positions, parent), position[..., None]], dim=-1)
+            chosen = gather_rows(chosen, parent) | F.one_hot(position, k).bool()
+            state = self.next_state(encoded, gather_rows(state, parent), position)
         return positions, total
 
     @torch.no_grad()
@@ -190,7 +190,7 @@ class Policy(nn.Module):
         """
         if not self.stops:
             raise DataError("this selector has no learned stop.", "Train one with `selector.stop=true`.")
-        positions = self.beam(batch, most, beams)[0][:, :1]  # (B, 1, T)
+        positions = self.beam_search(batch, most, beams)[0][:, :1]  # (B, 1, T)
         encoded = self.encode(batch)
         state = _spread(encoded.start, 1)
         chosen = torch.zeros(*positions.shape[:2], encoded.keys.shape[1], dtype=torch.bool)  # (B, 1, K)
@@ -198,7 +198,7 @@ class Policy(nn.Module):
         for position in positions.unbind(-1):
             logits.append(self.stop_logit(encoded, state, chosen)[:, 0])
             chosen = chosen | F.one_hot(position, chosen.shape[-1]).bool()
-            state = self.after(encoded, state, position)
+            state = self.next_state(encoded, state, position)
         stop = torch.stack([*logits, torch.ones(len(positions))], dim=-1) > 0  # (B, T + 1); at the end it stops
         lengths = stop.int().argmax(-1).tolist()
         return [row[0][:n] for row, n in zip(positions.tolist(), lengths, strict=True)]
@@ -221,7 +221,7 @@ class Policy(nn.Module):
             position = torch.multinomial(probability.flatten(0, 1), 1, generator=generator).view(b, count)
             drawn.append(position)
             chosen = chosen | F.one_hot(position, k).bool()
-            state = self.after(encoded, state, position)
+            state = self.next_state(encoded, state, position)
         return torch.stack(drawn, dim=-1)
 
     def _encode_for(self, batch: Batch, shots: int) -> tuple[Encoded, int]:
@@ -244,7 +244,7 @@ class Selector(Part):
         """A new policy for query rows (Dq,) and candidate rows (Dc,)."""
 
 
-class Enough(nn.Module):
+class StopHead(nn.Module):
     """Says whether what was chosen is enough: from the state, the question, and how well the chosen fit.
 
     The fit is the score that the policy gave each candidate before any choice: of the best chosen, of the best of all,
@@ -268,7 +268,7 @@ class Enough(nn.Module):
         return logit
 
 
-def similarity_within_pool(similarity: Tensor, mask: Tensor | None) -> Tensor:
+def normalize_per_pool(similarity: Tensor, mask: Tensor | None) -> Tensor:
     """(B, K, S) in deviations from each pool's mean: cosines of some encoders differ in the third digit only."""
     if mask is None:
         mask = torch.ones(similarity.shape[:2], dtype=torch.bool)
@@ -279,7 +279,7 @@ def similarity_within_pool(similarity: Tensor, mask: Tensor | None) -> Tensor:
     return centred / deviation.clamp_min(1e-4)
 
 
-def likenesses(batch: Batch) -> Tensor:
+def cosine_features(batch: Batch) -> Tensor:
     """(B, K, LIKENESSES) cosines; 0 of image and text with each other where they are not of one width, and so of no one
     encoder, and of states where there are none."""
     answers = batch.candidates.shape[-1] - batch.query.shape[-1]  # as wide as a text
@@ -296,7 +296,7 @@ def likenesses(batch: Batch) -> Tensor:
     return torch.stack([(a * b).sum(-1) if fits else nothing for a, b, fits in pairs], dim=-1)
 
 
-def rows_at(rows: Tensor, index: Tensor) -> Tensor:
+def gather_rows(rows: Tensor, index: Tensor) -> Tensor:
     """(B, C, ...) the rows of (B, K, ...) at `index` (B, C)."""
     shape = (*index.shape, *(1,) * (rows.dim() - 2))
     return rows.gather(1, index.view(shape).expand(*index.shape, *rows.shape[2:]))

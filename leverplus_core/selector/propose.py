@@ -25,7 +25,7 @@ def propose(
     question_ids: Sequence[str],
     settings: CandidateSettings,
     seed: int,
-    order: Order = "right",
+    order: Order = "append",
 ) -> list[list[tuple[Positions, str]]]:
     """For each question of the batch, (positions in its pool, source), without repeats, in a fixed order.
 
@@ -42,8 +42,8 @@ def propose(
         if shots == 0:
             _add(proposed, [[()]] * len(question_ids), "none")
             continue
-        if settings.beams:
-            positions, log_probs = policy.beam(batch, shots, settings.beams)
+        if settings.num_beams:
+            positions, log_probs = policy.beam_search(batch, shots, settings.num_beams)
             for row, possible in enumerate(log_probs.isfinite()):
                 _add(proposed[row : row + 1], [positions[row][possible].tolist()], "beam")
         for temperature, count in settings.samples.items():
@@ -69,11 +69,11 @@ def _add(proposed: list[dict[Positions, str]], positions: Sequence[Sequence[Sequ
             found.setdefault(tuple(int(p) for p in sequence), source)
 
 
-def nearest(similarity: np.ndarray, shots: int, order: Order = "right") -> Positions:
+def nearest(similarity: np.ndarray, shots: int, order: Order = "append") -> Positions:
     """The `shots` most similar of a pool (K,), in the order that puts the nearest next to the question."""
     return tuple(_beside_question([int(i) for i in np.argsort(-similarity, kind="stable")[:shots]], order))
 
 
 def _beside_question(ranked: list[int], order: Order) -> list[int]:
     """Positions, nearest first, in the order of choice: with `left`, the first choice stands next to the question."""
-    return ranked if order == "left" else ranked[::-1]
+    return ranked if order == "prepend" else ranked[::-1]

@@ -18,10 +18,10 @@ from leverplus_core.io import read_jsonl, write_jsonl
 from leverplus_core.plugins.contracts import Reward
 from leverplus_core.progress import Progress
 from leverplus_core.recipes.settings import GrpoSettings, Loss, RceSettings, SftSettings
-from leverplus_core.records import Sequence as Kept
+from leverplus_core.records import Sequence as ScoredSequence
 from leverplus_core.seeding import derive, rng
 from leverplus_core.selector.checkpoint import load_policy, save_policy
-from leverplus_core.selector.features import SelectorTable
+from leverplus_core.selector.features import SelectorFeatures
 from leverplus_core.selector.policy import Policy, Selector
 from leverplus_core.training import grpo, rce, sft
 from leverplus_core.training.trainer import CurveRow, FitResult, TrainingData
@@ -30,7 +30,7 @@ from leverplus_core.training.trainer import Groups as Tensors
 CURVE, STATE = "curve.jsonl", "fit-state.pt"
 
 
-CHOSEN_ON = "chosen_on"
+VALIDATION_QUESTIONS = "validation_questions"
 """In a checkpoint's meta: the ids of the questions that chose its epoch."""
 
 
@@ -39,32 +39,32 @@ Rows = Mapping[str, Sequence[tuple[Sequence[str], float]]]
 
 
 @dataclass(frozen=True)
-class School:
+class TrainingContext:
     """What all training stages share: what the selector sees, its architecture, and which questions are held out."""
 
-    table: SelectorTable
+    table: SelectorFeatures
     selector: Selector
-    held_out: float
+    validation: float
     seed: int
     progress: Progress
 
-    def apart(self, ids: Sequence[str]) -> set[str]:
+    def validation_ids(self, ids: Sequence[str]) -> set[str]:
         """The train questions that choose the epoch: the same for every stage, whatever a balancer drops."""
-        return {i for i in ids if rng(self.seed, "held out", i).random() < self.held_out}
+        return {i for i in ids if rng(self.seed, "held out", i).random() < self.validation}
 
-    def start(self, folder: Path | None, ids: Sequence[str]) -> Policy:
+    def init_policy(self, folder: Path | None, ids: Sequence[str]) -> Policy:
         """The policy in `folder`, or a new one whose standardiser has seen the questions `ids` that are not apart."""
         if folder is not None:
             return load_policy(folder, self.selector)
-        apart = self.apart(ids)
+        apart = self.validation_ids(ids)
         torch.manual_seed(derive(self.seed, "selector"))
         policy = self.selector.policy(self.table.query.shape[1], self.table.bank.shape[1])
-        policy.fit_standardiser(self.table.query[[self.table.row[q] for q in ids if q not in apart]], self.table.bank)
+        policy.fit_standardizer(self.table.query[[self.table.row[q] for q in ids if q not in apart]], self.table.bank)
         return policy.eval()
 
 
 def training_data(
-    table: SelectorTable, rows: Rows, correct: Mapping[str, Sequence[bool]] | None = None
+    table: SelectorFeatures, rows: Rows, correct: Mapping[str, Sequence[bool]] | None = None
 ) -> TrainingData:
     """Pad each question's (demonstration ids, reward) rows into tensors; labels are positions in the question's pool.
 
@@ -91,32 +91,34 @@ def training_data(
     return TrainingData(Tensors(sequences, mask, rewards, varies), lambda index: table.batch([ids[i] for i in index]))
 
 
-def from_beams(out: Path, school: School, beams: Mapping[str, Sequence[Kept]], settings: SftSettings) -> dict[str, Any]:
+def from_beams(
+    out: Path, school: TrainingContext, beams: Mapping[str, Sequence[ScoredSequence]], settings: SftSettings
+) -> dict[str, Any]:
     """SFT: a new policy learns the sequences that the beam search kept."""
     rows: Rows = {q: [(k.demonstrations, k.score) for k in kept] for q, kept in beams.items()}
-    policy = school.start(None, list(rows))
+    policy = school.init_policy(None, list(rows))
     data, judge = _split(school, rows)
     how = {"seed": school.seed, "checkpoint_path": out / STATE, "progress": school.progress}
-    return _save(out, policy, sft.train(policy, data, judge, settings, **how), school.apart(list(rows)))
+    return _save(out, policy, sft.train(policy, data, judge, settings, **how), school.validation_ids(list(rows)))
 
 
 def from_candidates(
     out: Path,
-    school: School,
+    school: TrainingContext,
     groups: Groups,
     start: Path | None,
     reward: Reward,
     settings: RceSettings | GrpoSettings,
 ) -> dict[str, Any]:
     """RCE or GRPO, as `settings` say: go on from the policy in `start`."""
-    policy = school.start(start, list(groups))
+    policy = school.init_policy(start, list(groups))
     result = fit_candidates(policy, school, groups, reward, settings, out / STATE)
-    return _save(out, policy, result, school.apart(list(groups)))
+    return _save(out, policy, result, school.validation_ids(list(groups)))
 
 
 def fit_candidates(
     policy: Policy,
-    school: School,
+    school: TrainingContext,
     groups: Groups,
     reward: Reward,
     settings: RceSettings | GrpoSettings,
@@ -129,7 +131,8 @@ def fit_candidates(
         groups = {q: [c for c in group if c.demonstrations] for q, group in groups.items()}
     groups = {q: group for q, group in groups.items() if group}
     rows: Rows = {
-        q: list(zip([c.demonstrations for c in group], reward.of(group), strict=True)) for q, group in groups.items()
+        q: list(zip([c.demonstrations for c in group], reward.compute(group), strict=True))
+        for q, group in groups.items()
     }
     data, judge = _split(school, rows, {q: [c.correct for c in group] for q, group in groups.items()})
     loss: Loss = "grpo" if isinstance(settings, GrpoSettings) else "rce"
@@ -144,9 +147,9 @@ def fit_candidates(
 
 
 def _split(
-    school: School, rows: Rows, correct: Mapping[str, Sequence[bool]] | None = None
+    school: TrainingContext, rows: Rows, correct: Mapping[str, Sequence[bool]] | None = None
 ) -> tuple[TrainingData, TrainingData | None]:
-    apart = school.apart(list(rows))
+    apart = school.validation_ids(list(rows))
     taught = {q: r for q, r in rows.items() if q not in apart}
     judging = {q: r for q, r in rows.items() if q in apart}
     data = training_data(school.table, taught, correct)
@@ -154,9 +157,9 @@ def _split(
 
 
 def _save(out: Path, policy: Policy, result: FitResult, apart: set[str]) -> dict[str, Any]:
-    facts = {"best_epoch": result.best_epoch}
-    save_trained(out, policy, result.curve, {**facts, CHOSEN_ON: sorted(apart)})
-    return facts
+    metadata = {"best_epoch": result.best_epoch}
+    save_trained(out, policy, result.curve, {**metadata, VALIDATION_QUESTIONS: sorted(apart)})
+    return metadata
 
 
 def save_trained(out: Path, policy: Policy, curve: Sequence[CurveRow], meta: Mapping[str, Any]) -> None:

@@ -45,14 +45,14 @@ def loss(
     live = mask & varies[:, None]  # (B, C)
     advantage = advantages(rewards, mask, settings.advantage_clip)
     ratio = (log_probs - start).exp()  # (B, C)
-    gain = torch.minimum(ratio * advantage, ratio.clamp(1 - settings.clip, 1 + settings.clip) * advantage)
+    gain = torch.minimum(ratio * advantage, ratio.clamp(1 - settings.epsilon, 1 + settings.epsilon) * advantage)
     cost = (settings.beta * kl(log_probs, start) - gain).masked_fill(~live, 0.0)
     each = cost.sum(-1) / mask.sum(-1)  # (B,) a question counts once, whatever its candidates
     return each.sum() / varies.sum().clamp_min(1)
 
 
 def train(
-    policy: Policy, data: TrainingData, held_out: TrainingData | None, settings: GrpoSettings, **how: Any
+    policy: Policy, data: TrainingData, validation: TrainingData | None, settings: GrpoSettings, **how: Any
 ) -> FitResult:
     """`fit` with this loss from the policy as it is; stops when the expected held-out reward no longer rises.
 
@@ -76,4 +76,4 @@ def train(
 
     how.setdefault("name", "grpo")
     judge = partial(expected_reward, cost=settings.stop.cost if policy.stops else 0.0)
-    return fit(policy, data, held_out, settings, of, judge, dropout=False, stop=settings.stop, **how)
+    return fit(policy, data, validation, settings, of, judge, dropout=False, stop=settings.stop, **how)

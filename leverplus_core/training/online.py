@@ -20,7 +20,7 @@ from leverplus_core.scoring.scorer import Scorer
 from leverplus_core.seeding import derive
 from leverplus_core.selector.policy import Policy
 from leverplus_core.selector.propose import Positions, propose
-from leverplus_core.training.data import CHOSEN_ON, School, fit_candidates, save_trained
+from leverplus_core.training.data import VALIDATION_QUESTIONS, TrainingContext, fit_candidates, save_trained
 from leverplus_core.training.trainer import CurveRow
 
 PROMPTS_A_CANDIDATE = 2  # one log-probability, one answer
@@ -28,7 +28,7 @@ PROMPTS_A_CANDIDATE = 2  # one log-probability, one answer
 
 def learn_online(
     out: Path,
-    school: School,
+    school: TrainingContext,
     questions: Mapping[str, Question],
     measured: Groups,
     start: Path | None,
@@ -43,7 +43,7 @@ def learn_online(
     ends as an unbroken one. Where the budget does not reach all, every question has its first new proposal measured
     before any has its second. Writes all candidates measured, the curve and the policy of the last round.
     """
-    policy = school.start(start, list(measured))
+    policy = school.init_policy(start, list(measured))
     known = {q: {c.demonstrations: c for c in group} for q, group in measured.items()}
     spent = 0
     curve: list[CurveRow] = []
@@ -64,14 +64,14 @@ def learn_online(
         if settings.budget is not None and spent >= settings.budget:
             break
     write_groups(out / CANDIDATES, {q: list(found.values()) for q, found in known.items()})
-    facts: dict[str, Any] = {"prompts": spent, "rounds": rounds}
-    write_json(out / "online.json", facts)
-    save_trained(out, policy, curve, {**facts, CHOSEN_ON: sorted(school.apart(list(measured)))})
-    return facts
+    metadata: dict[str, Any] = {"prompts": spent, "rounds": rounds}
+    write_json(out / "online.json", metadata)
+    save_trained(out, policy, curve, {**metadata, VALIDATION_QUESTIONS: sorted(school.validation_ids(list(measured)))})
+    return metadata
 
 
 def _proposals(
-    policy: Policy, school: School, ids: Sequence[str], settings: CandidateSettings, number: int, order: Order
+    policy: Policy, school: TrainingContext, ids: Sequence[str], settings: CandidateSettings, number: int, order: Order
 ) -> dict[str, list[tuple[tuple[str, ...], str]]]:
     found: dict[str, list[tuple[tuple[str, ...], str]]] = {}
     for start in range(0, len(ids), 256):

@@ -35,7 +35,7 @@ def tau_of(epoch: int, settings: RceSettings) -> float:
 
 
 def train(
-    policy: Policy, data: TrainingData, held_out: TrainingData | None, settings: RceSettings, **how: Any
+    policy: Policy, data: TrainingData, validation: TrainingData | None, settings: RceSettings, **how: Any
 ) -> FitResult:
     """`fit` with this loss; the epoch with the highest expected held-out reward wins."""
 
@@ -44,4 +44,4 @@ def train(
 
     how.setdefault("name", "rce")
     judge = partial(expected_reward, cost=settings.stop.cost if policy.stops else 0.0)
-    return fit(policy, data, held_out, settings, of, judge, stop=settings.stop, **how)
+    return fit(policy, data, validation, settings, of, judge, stop=settings.stop, **how)

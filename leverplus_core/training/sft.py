@@ -24,7 +24,7 @@ def loss(log_probs: Tensor, scores: Tensor, mask: Tensor, temperature: float | N
 
 
 def train(
-    policy: Policy, data: TrainingData, held_out: TrainingData | None, settings: SftSettings, **how: Any
+    policy: Policy, data: TrainingData, validation: TrainingData | None, settings: SftSettings, **how: Any
 ) -> FitResult:
     """`fit` with this loss; `groups.rewards` are InfoScores; the epoch with the lowest held-out loss wins."""
     temperature = settings.score_temperature if settings.weight_by_score else None
@@ -33,4 +33,4 @@ def train(
         return loss(log_probs, groups.rewards, groups.mask, temperature)
 
     how.setdefault("name", "sft")
-    return fit(policy, data, held_out, settings, lambda p, g, _: of(p, g).mean(), lambda p, _, g: -of(p, g), **how)
+    return fit(policy, data, validation, settings, lambda p, g, _: of(p, g).mean(), lambda p, _, g: -of(p, g), **how)

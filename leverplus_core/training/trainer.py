@@ -28,7 +28,7 @@ from leverplus_core.recipes.settings import FitSettings, StopSettings
 from leverplus_core.seeding import derive
 from leverplus_core.selector.policy import Batch, Policy
 
-HELD_OUT_ROWS = 256  # questions at once where nothing is learned
+VALIDATION_ROWS = 256  # questions at once where nothing is learned
 
 
 CurveRow = tuple[int, dict[str, float]]
@@ -125,7 +125,7 @@ class _State:
 def evaluate(policy: Policy, data: TrainingData) -> tuple[Tensor, Tensor]:
     """(N, C) log-probabilities of the choices of all candidates, and of when they stop, dropout off."""
     policy.eval()
-    parts = [data.log_probs(policy, rows) for rows in torch.split(torch.arange(len(data)), HELD_OUT_ROWS)]
+    parts = [data.log_probs(policy, rows) for rows in torch.split(torch.arange(len(data)), VALIDATION_ROWS)]
     choices, stops = zip(*parts, strict=True)
     return torch.cat(choices), torch.cat(stops)
 
@@ -149,7 +149,7 @@ def expected_reward(log_probs: Tensor, stops: Tensor, groups: Groups, cost: floa
 def fit(
     policy: Policy,
     data: TrainingData,
-    held_out: TrainingData | None,
+    validation: TrainingData | None,
     settings: FitSettings,
     loss: Loss,
     score: Score,
@@ -173,24 +173,24 @@ def fit(
     """
     if not len(data):
         raise DataError(f"{name}: no train question is left.", "Measure more questions, or loosen the balancer.")
-    optimiser = torch.optim.AdamW(policy.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-    steps = math.ceil(len(data) / settings.batch)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warm_up_then_cosine(settings, steps * settings.epochs))
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    steps = math.ceil(len(data) / settings.batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_then_cosine(settings, steps * settings.epochs))
     identity = _identity(policy, data, settings, seed, name, dropout)
     state = _State()
     if checkpoint_path is not None and checkpoint_path.exists():
-        state = _load(checkpoint_path, identity, policy, optimiser, schedule)
+        state = _load(checkpoint_path, identity, policy, optimizer, schedule)
     else:
-        _judge(state, policy, held_out, score, {})
+        _judge(state, policy, validation, score, {})
     for row in state.curve:
         _tell(on_curve, row)
     with _one_thread(), (progress or Silent()).task(name, settings.epochs * steps) as task, torch.random.fork_rng([]):
         task.advance(state.epoch * steps)
-        while state.epoch < settings.epochs and not _out_of_patience(state, settings, held_out):
+        while state.epoch < settings.epochs and not _out_of_patience(state, settings, validation):
             torch.manual_seed(derive(seed, name, state.epoch))
             policy.train(dropout)
             total = 0.0
-            for rows in torch.split(torch.randperm(len(data)), settings.batch):
+            for rows in torch.split(torch.randperm(len(data)), settings.batch_size):
                 groups = data.groups.rows(rows)
                 choices, stops = data.log_probs(policy, rows)
                 value = loss(choices, groups, state.epoch)
@@ -199,19 +199,19 @@ def fit(
                 if not torch.isfinite(value):
                     raise DataError(
                         f"{name}: the loss is {value.item()} in epoch {state.epoch + 1}.",
-                        "Lower lr, look at the features.",
+                        "Lower learning_rate, look at the features.",
                     )
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 value.backward()
-                torch.nn.utils.clip_grad_norm_(policy.parameters(), settings.grad_clip)
-                optimiser.step()
+                torch.nn.utils.clip_grad_norm_(policy.parameters(), settings.max_grad_norm)
+                optimizer.step()
                 schedule.step()
                 total += value.item() * len(rows)
                 task.advance()
             state.epoch += 1
-            _judge(state, policy, held_out, score, {"loss": total / len(data)})
+            _judge(state, policy, validation, score, {"loss": total / len(data)})
             if checkpoint_path is not None:
-                _save(checkpoint_path, identity, state, policy, optimiser, schedule)
+                _save(checkpoint_path, identity, state, policy, optimizer, schedule)
             _tell(on_curve, state.curve[-1])
     policy.load_state_dict(state.best)
     policy.eval()
@@ -230,24 +230,28 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _judge(state: _State, policy: Policy, held_out: TrainingData | None, score: Score, row: dict[str, float]) -> None:
+def _judge(state: _State, policy: Policy, validation: TrainingData | None, score: Score, row: dict[str, float]) -> None:
     """Add the epoch's curve row and keep its weights when they are the best so far."""
     value = float(state.epoch)
-    if held_out is not None and len(held_out):
-        value = score(*evaluate(policy, held_out), held_out.groups).mean().item()
-        row["held_out"] = value
+    if validation is not None and len(validation):
+        value = score(*evaluate(policy, validation), validation.groups).mean().item()
+        row["validation"] = value
     state.curve.append((state.epoch, row))
     if value > state.best_score:
         state.best_epoch, state.best_score = state.epoch, value
         state.best = copy.deepcopy(policy.state_dict())
 
 
-def _out_of_patience(state: _State, settings: FitSettings, held_out: TrainingData | None) -> bool:
-    return bool(held_out) and settings.patience is not None and state.epoch - state.best_epoch >= settings.patience
+def _out_of_patience(state: _State, settings: FitSettings, validation: TrainingData | None) -> bool:
+    return (
+        bool(validation)
+        and settings.early_stopping_patience is not None
+        and state.epoch - state.best_epoch >= settings.early_stopping_patience
+    )
 
 
-def _warm_up_then_cosine(settings: FitSettings, steps: int) -> Callable[[int], float]:
-    warm = math.ceil(settings.warm_up * steps)
+def _warmup_then_cosine(settings: FitSettings, steps: int) -> Callable[[int], float]:
+    warm = math.ceil(settings.warmup_ratio * steps)
 
     def factor(step: int) -> float:
         if step < warm:
@@ -272,15 +276,15 @@ def _identity(policy: Policy, data: TrainingData, settings: FitSettings, seed: i
 
 
 def _save(
-    path: Path, identity: str, state: _State, policy: Policy, optimiser: torch.optim.Optimizer, schedule: Any
+    path: Path, identity: str, state: _State, policy: Policy, optimizer: torch.optim.Optimizer, schedule: Any
 ) -> None:
     buffer = io.BytesIO()
     content = {"identity": identity, "state": vars(state), "policy": policy.state_dict()}
-    torch.save(content | {"optimiser": optimiser.state_dict(), "schedule": schedule.last_epoch}, buffer)
+    torch.save(content | {"optimiser": optimizer.state_dict(), "schedule": schedule.last_epoch}, buffer)
     write_bytes(path, buffer.getvalue())
 
 
-def _load(path: Path, identity: str, policy: Policy, optimiser: torch.optim.Optimizer, schedule: Any) -> _State:
+def _load(path: Path, identity: str, policy: Policy, optimizer: torch.optim.Optimizer, schedule: Any) -> _State:
     try:
         content = torch.load(path, weights_only=True)
         known = content["identity"]
@@ -289,6 +293,6 @@ def _load(path: Path, identity: str, policy: Policy, optimiser: torch.optim.Opti
     if known != identity:
         raise CheckpointError(f"{path} is from a fit with other data or settings.", "Delete it and run again.")
     policy.load_state_dict(content["policy"])
-    optimiser.load_state_dict(content["optimiser"])
+    optimizer.load_state_dict(content["optimiser"])
     schedule.last_epoch = content["schedule"]  # the optimiser's state holds the rate itself
     return _State(**content["state"])

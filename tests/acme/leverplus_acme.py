@@ -12,7 +12,7 @@ class GapReward(Reward):
 
     gap: float = 2.0
 
-    def of(self, group: Sequence[Candidate]) -> list[float]:
+    def compute(self, group: Sequence[Candidate]) -> list[float]:
         return [c.accuracy + self.gap * c.correct for c in group]
 
 

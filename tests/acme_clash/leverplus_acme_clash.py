@@ -10,7 +10,7 @@ from leverplus_core import Candidate, Reward, hookimpl
 class OtherSeparatedReward(Reward):
     """Not the built-in of this name."""
 
-    def of(self, group: Sequence[Candidate]) -> list[float]:
+    def compute(self, group: Sequence[Candidate]) -> list[float]:
         return [float(c.correct) for c in group]
 
 

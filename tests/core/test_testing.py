@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leverplus_core import Balancer, Bank, Candidate, Encoder, Image, Part, Query, Reward, Sampler, Vlm, allowed
+from leverplus_core import Balancer, Bank, Candidate, Encoder, Image, Model, Part, Query, Reward, Sampler, allowed
 from leverplus_core.plugins.contracts import Floats
 from leverplus_core.testing import check_balancer, check_encoder, check_part, check_reward, check_sampler
 
@@ -76,7 +76,7 @@ def _known(candidate: Candidate, field: str) -> float:
         (lambda group: [float(i) for i in range(len(group))], "order must not matter"),
         (lambda group: [-c.accuracy for c in group], "higher is better"),
         (lambda group: [c.logprob + 0.0 for c in group], "TypeError.* rather than a DataError"),
-        (lambda group: [c.accuracy + (c.nearness or 0.0) for c in group], "nearness is read"),
+        (lambda group: [c.accuracy + (c.text_similarity or 0.0) for c in group], "text_similarity is read"),
         (lambda group: [_known(c, "logprob") for c in group], "must name the question and logprob"),
     ],
 )
@@ -84,7 +84,7 @@ def test_a_bad_reward_fails(rule: Callable[[Sequence[Candidate]], list[float]], 
     class Tried(Reward):
         """Rewards by the rule on trial."""
 
-        def of(self, group: Sequence[Candidate]) -> list[float]:
+        def compute(self, group: Sequence[Candidate]) -> list[float]:
             return rule(group)
 
     with pytest.raises(AssertionError, match=says):
@@ -104,7 +104,7 @@ def test_a_bad_balancer_fails(rule: Callable[..., list[Candidate]], says: str) -
     class Tried(Balancer):
         """Picks by the rule on trial."""
 
-        def pick(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
+        def select(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
             return rule(group, rng)
 
     with pytest.raises(AssertionError, match=says):
@@ -116,10 +116,10 @@ def test_what_could_not_be_met_is_one_line(said: Any, says: str) -> None:
     class Tried(Balancer):
         """Says what is on trial."""
 
-        def pick(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
+        def select(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
             return list(group)
 
-        def unmet(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
+        def shortfall(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
             answer: str = said
             return answer
 
@@ -131,7 +131,7 @@ def test_a_balancer_that_needs_a_measurement_fails() -> None:
     class Ranks(Balancer):
         """Sorts by what may be None."""
 
-        def pick(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
+        def select(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
             return sorted(group, key=lambda c: -c.logprob)  # type: ignore[operator]
 
     with pytest.raises(TypeError):
@@ -151,10 +151,10 @@ def test_a_bad_encoder_fails(rule: Callable[[int], Any], says: str) -> None:
     class Tried(Encoder):
         """Encodes by the rule on trial."""
 
-        def images(self, images: Sequence[Image], vlm: Vlm | None = None) -> Floats:
+        def images(self, images: Sequence[Image], model: Model | None = None) -> Floats:
             return np.asarray(rule(len(images)))
 
-        def texts(self, texts: Sequence[str], vlm: Vlm | None = None) -> Floats:
+        def texts(self, texts: Sequence[str], model: Model | None = None) -> Floats:
             return np.asarray(rule(len(texts)))
 
     with pytest.raises(AssertionError, match=says):
@@ -163,7 +163,7 @@ def test_a_bad_encoder_fails(rule: Callable[[int], Any], says: str) -> None:
 
 def test_a_part_without_a_docstring_fails() -> None:
     class Silent(Reward):
-        def of(self, group: Sequence[Candidate]) -> list[float]:
+        def compute(self, group: Sequence[Candidate]) -> list[float]:
             return [0.0 for _ in group]
 
     with pytest.raises(AssertionError, match="docstring"):

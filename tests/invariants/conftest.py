@@ -12,9 +12,9 @@ from leverplus_core.recipes.recipe import Recipe
 
 SMALL = [
     "dataset.train=60", "dataset.validation=24", "sampler.k=6", "scoring.questions=30",
-    "scoring.beams.beam=2", "scoring.beams.width=3", "scoring.candidates.beams=2", "scoring.candidates.retrieval=2",
+    "scoring.beam_search.num_beams=2", "scoring.beam_search.expand_top_k=3", "scoring.candidates.num_beams=2", "scoring.candidates.retrieval=2",
     "training.sft.epochs=2", "training.rce.epochs=2", "training.grpo.epochs=1", "selector.width=32",
-    "evaluation.shots=[1, 2]", "evaluation.sizes=[10, 20]", "evaluation.oracle.beam=2", "evaluation.oracle.width=3",
+    "evaluation.shots=[1, 2]", "evaluation.sizes=[10, 20]", "evaluation.oracle.num_beams=2", "evaluation.oracle.expand_top_k=3",
     "balancer={name: keep_all}", "threads=1",
 ]  # fmt: skip
 
@@ -35,5 +35,5 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Its folder and its run's id."""
     folder = tmp_path_factory.mktemp("run")
     result = run(Recipe.load("demo", SMALL), f"sqlite:///{folder}/r.db", folder / "work")
-    assert result.asked > 0 and set(result.stages.values()) == {"done", "off"}
+    assert result.calls > 0 and set(result.stages.values()) == {"done", "off"}
     return folder, result.run_id

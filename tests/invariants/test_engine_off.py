@@ -17,7 +17,7 @@ def test_with_every_piece_off_all_answers_are_the_same(
 ) -> None:
     slow = small(*(f"model.engine.{piece}=false" for piece in pieces()), "model.engine.tokens_per_batch=300")
     found = run(slow, f"sqlite:///{tmp_path}/r.db", tmp_path / "work")
-    assert found.asked > 0 and found.run_id != finished[1]
+    assert found.calls > 0 and found.run_id != finished[1]
 
     def answers(folder: Path, run_id: str) -> list[Any]:
         registry = Registry(f"sqlite:///{folder}/r.db")

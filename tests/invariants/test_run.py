@@ -85,7 +85,7 @@ def test_the_same_command_again_asks_nothing_and_changes_nothing(small: Small, f
     registry = Registry(f"sqlite:///{folder}/r.db")
     before = _predictions(registry, run_id)
     again = run(small("name=renamed"), registry, folder / "work")
-    assert again.run_id == run_id and again.asked == 0
+    assert again.run_id == run_id and again.calls == 0
     assert _predictions(registry, run_id) == before
 
 
@@ -208,9 +208,9 @@ def test_a_balancer_prints_its_table_or_says_why_it_dropped_everything(
     done = balance("{name: limit}")
     assert done.returncode == 0 and "share of positives" in done.stdout and " pp" in done.stdout, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80
-    facts = json.loads(balance("{name: limit}", "--json").stdout)
-    assert facts["before"]["questions"] == facts["after"]["questions"] == 30
-    assert facts["change"]["candidates"] == facts["after"]["candidates"] - facts["before"]["candidates"] < 0
+    metadata = json.loads(balance("{name: limit}", "--json").stdout)
+    assert metadata["before"]["questions"] == metadata["after"]["questions"] == 30
+    assert metadata["change"]["candidates"] == metadata["after"]["candidates"] - metadata["before"]["candidates"] < 0
     done = balance("{name: keep_all, min_pos: 99}")
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
     [mistake] = [line for line in done.stderr.splitlines() if line.startswith("leverplus: ")]
@@ -219,17 +219,17 @@ def test_a_balancer_prints_its_table_or_says_why_it_dropped_everything(
 
 def test_what_stages_say_and_cost_is_in_the_registry(small: Small, finished: tuple[Path, str]) -> None:
     folder, run_id = finished
-    facts = {row["name"]: row["facts"] for row in Registry(f"sqlite:///{folder}/r.db").stages(run_id)}
+    metadata = {row["name"]: row["facts"] for row in Registry(f"sqlite:///{folder}/r.db").stages(run_id)}
     told = read_json(_stage(folder, "balance") / "balance.json")
-    assert {k: facts["balance"][k] for k in told} == told
-    assert facts["beams"]["cost"]["prompts"] > 0 and facts["evaluate"]["cost"]["prompts"] > 0
-    assert facts["balance"]["cost"]["prompts"] == 0 < facts["balance"]["cost"]["seconds"]
+    assert {k: metadata["balance"][k] for k in told} == told
+    assert metadata["beams"]["cost"]["prompts"] > 0 and metadata["evaluate"]["cost"]["prompts"] > 0
+    assert metadata["balance"]["cost"]["prompts"] == 0 < metadata["balance"]["cost"]["seconds"]
     # Of a stage that is reused, what making it cost; of an evaluation that had nothing left to do, what it had done.
     again = f"sqlite:///{folder}/again.db"
     with sqlite3.connect(folder / "r.db") as c:
         c.execute("VACUUM INTO ?", (str(folder / "again.db"),))
     result = run(small(), again, folder / "work")
     later = {row["name"]: row["facts"] for row in Registry(again).stages(run_id)}
-    spent, more = facts.pop("evaluate")["cost"], later.pop("evaluate")["cost"]
-    assert result.asked == 0 and later == facts
+    spent, more = metadata.pop("evaluate")["cost"], later.pop("evaluate")["cost"]
+    assert result.calls == 0 and later == metadata
     assert more["prompts"] == spent["prompts"] and more["seconds"] > spent["seconds"]

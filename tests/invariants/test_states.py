@@ -13,7 +13,7 @@ from leverplus_core.errors import PluginError
 from leverplus_core.pipeline.run import compose, run
 from leverplus_core.pipeline.stages import EncodedData
 from leverplus_core.pipeline.workspace import Workspace
-from leverplus_core.plugins.manager import Catalogue
+from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.scoring.prompt import build_prompt
 from leverplus_core.seeding import rng
@@ -33,7 +33,7 @@ def test_states_follow_the_same_demonstrations(small: Callable[..., Recipe], tmp
     def state_of(question: int) -> np.ndarray:
         asked = questions[question]
         shown = list(islice((d for d in order if d.image != asked.image), SHOTS))  # its own picture is never shown
-        return np.asarray(parts.vlm.states([build_prompt(shown, asked, recipe.prompt)])[0])
+        return np.asarray(parts.model.states([build_prompt(shown, asked, recipe.prompt)])[0])
 
     raw = np.stack([state_of(i) for i in range(len(questions))])  # each demonstration is one of these questions
     at = {q.id: i for i, q in enumerate(questions)}
@@ -50,13 +50,13 @@ def test_states_follow_the_same_demonstrations(small: Callable[..., Recipe], tmp
 
 
 def test_a_run_with_states_and_prepended_demonstrations(small: Callable[..., Recipe], tmp_path: Path) -> None:
-    recipe = small("encoder.states=1", "selector={name: pairwise}", "prompt.order=left", "training.grpo.epochs=0")
+    recipe = small("encoder.states=1", "selector={name: pairwise}", "prompt.order=prepend", "training.grpo.epochs=0")
     found = run(recipe, f"sqlite:///{tmp_path}/r.db", tmp_path / "work")
     assert found.stages["evaluate"] == "done"
 
 
-def test_a_model_without_states_is_named(catalogue: Catalogue) -> None:
-    from leverplus_core.plugins.contracts import Vlm
+def test_a_model_without_states_is_named(catalog: Catalog) -> None:
+    from leverplus_core.plugins.contracts import Model
 
     with pytest.raises(PluginError, match="shows no states"):
-        Vlm.states(catalogue.build("vlm", "qwen2_5_vl", {"path": "demo"}), [])
+        Model.states(catalog.build("model", "qwen2_5_vl", {"path": "demo"}), [])

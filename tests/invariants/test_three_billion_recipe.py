@@ -19,10 +19,10 @@ import pytest
 import leverplus_datasets
 from leverplus_core.io import read_jsonl
 from leverplus_core.metrics import most_frequent
-from leverplus_core.pipeline.context import Composition
+from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.plan import facts_of, plan
 from leverplus_core.pipeline.run import run
-from leverplus_core.plugins.manager import Catalogue
+from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.registry.registry import Registry
 from leverplus_core.scoring.prompt import build_prompt
@@ -258,20 +258,20 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     )
 
 
-def test_prompts_have_their_true_length(recipe: Recipe, catalogue: Catalogue) -> None:
-    parts = Composition(recipe, catalogue)
-    vlm: Any = parts.vlm
+def test_prompts_have_their_true_length(recipe: Recipe, catalog: Catalog) -> None:
+    parts = RunContext(recipe, catalog)
+    model: Any = parts.model
     demonstrations, question = parts.dataset.demonstrations(), parts.dataset.questions("validation")[0]
-    assert vlm.image_tokens([d.image for d in demonstrations]) == VISUAL_TOKENS
+    assert model.image_tokens([d.image for d in demonstrations]) == VISUAL_TOKENS
     lengths: list[int] = []
-    vlm._model.register_forward_pre_hook(
+    model._model.register_forward_pre_hook(
         lambda module, arguments, given: lengths.append(given["inputs_embeds"].shape[1]), with_kwargs=True
     )
-    tokenizer = vlm._tokenizer
+    tokenizer = model._tokenizer
     assert len(tokenizer) == BASE_VOCABULARY + len(ADDED)
     for shots in (0, 1, 2, 3, 4):
         lengths.clear()
-        [found] = vlm.logprob([build_prompt(demonstrations[:shots], question, recipe.prompt)], ["surf board"])
+        [found] = model.logprob([build_prompt(demonstrations[:shots], question, recipe.prompt)], ["surf board"])
         assert np.isfinite(found.sum) and found.tokens >= 2
         asked = "".join(f"Question:{d.text} Short answer:{d.answer}" for d in demonstrations[:shots])
         turns = f"system\n{recipe.prompt.system}\nuser\n{asked}Question:{question.text} Short answer:\nassistant\n"
@@ -300,16 +300,16 @@ def _agree_with_the_model(recipe: Recipe, candidates: Path) -> None:
     path.write_text(json.dumps(document))
 
 
-def test_the_recipe_runs_end_to_end(recipe: Recipe, catalogue: Catalogue, tmp_path: Path) -> None:
-    parts = Composition(recipe, catalogue)
+def test_the_recipe_runs_end_to_end(recipe: Recipe, catalog: Catalog, tmp_path: Path) -> None:
+    parts = RunContext(recipe, catalog)
     planned = plan(recipe, facts_of(parts))
-    assert planned.facts.note == "" and planned.facts.image_tokens == VISUAL_TOKENS
+    assert planned.metadata.note == "" and planned.metadata.image_tokens == VISUAL_TOKENS
     url, work = f"sqlite:///{tmp_path}/r.db", tmp_path / "work"
     began = time.perf_counter()
-    first = run(recipe, url, work, until="candidates", catalogue=catalogue)
+    first = run(recipe, url, work, until="candidates", catalog=catalog)
     _agree_with_the_model(recipe, next((work / "stages").glob("candidates-*")) / "candidates.jsonl")
-    result = run(recipe, url, work, catalogue=catalogue)
-    asked = first.asked + result.asked
+    result = run(recipe, url, work, catalog=catalog)
+    asked = first.calls + result.calls
     print(f"{asked} prompts (at most {planned.prompts} planned) in {time.perf_counter() - began:.0f} s")
     on = {stage: state for stage, state in result.stages.items() if state != "off"}
     assert set(on.values()) == {"done"} and {"encode", "beams", "sft", "rce", "grpo", "evaluate"} <= set(on)
@@ -323,4 +323,4 @@ def test_the_recipe_runs_end_to_end(recipe: Recipe, catalogue: Catalogue, tmp_pa
     assert answers > 3  # random weights answer nonsense, but not the same to all
     curves = registry.sql("SELECT stage, count(*) FROM curves GROUP BY stage")[1]
     assert {stage for stage, rows in curves if rows > 1} == {"sft", "rce", "grpo"}
-    assert run(recipe, url, work, catalogue=catalogue).asked == 0
+    assert run(recipe, url, work, catalog=catalog).calls == 0

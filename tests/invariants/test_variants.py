@@ -40,7 +40,7 @@ def test_the_trainings_are_one_override_apart_and_start_alike(finished: tuple[Pa
     before = len(_weights(work, "sft"))
     for override, on in (("training.grpo.epochs=0", ["sft", "rce"]), ("training.rce.epochs=0", ["sft", "grpo"])):
         result = run(small(override), url, work, until="online")
-        assert result.asked == 0
+        assert result.calls == 0
         assert [s for s in ("sft", "rce", "grpo", "online") if result.stages[s] != "off"] == on
     alone = run(small("training.rce.epochs=0", "training.grpo.epochs=0"), url, work, until="online").stages
     assert {alone[s] for s in ("candidates", "mine", "balance", "rce", "grpo")} == {"off"}  # nothing would read them
@@ -55,9 +55,9 @@ def test_rounds_on_policy_measure_what_the_policy_proposes_within_their_budget(
     online = "training.online={rounds: 2, budget: 60, candidates: {shots: [1, 2], beams: 1, samples: {1.0: 3}}}"
     run(small(online), url, work, until="online")
     made = next((work / "stages").glob("online-*"))
-    facts = read_json(made / "online.json")
-    assert 0 < facts["prompts"] <= 60 and len(facts["rounds"]) >= 1
-    assert 2 * sum(r["new_candidates"] for r in facts["rounds"]) == facts["prompts"]
+    metadata = read_json(made / "online.json")
+    assert 0 < metadata["prompts"] <= 60 and len(metadata["rounds"]) >= 1
+    assert 2 * sum(r["new_candidates"] for r in metadata["rounds"]) == metadata["prompts"]
     balanced = read_groups(_stage(folder, "balance") / "balanced.jsonl")
     after = read_groups(made / "candidates.jsonl")
     sources = {c.source.partition(":")[0] for q, group in after.items() for c in group if c not in balanced[q]}
@@ -197,7 +197,7 @@ def test_an_ablation_is_one_override_and_touches_the_evaluation_alone(
         assert [p.demonstrations for p in before] == [p.demonstrations for p in after]
         if method == "zero_shot":
             assert before == after
-    assert result.asked > 0
+    assert result.calls > 0
 
 
 def test_evaluation_questions_among_those_trained_on_are_refused_by_name(
@@ -208,15 +208,15 @@ def test_evaluation_questions_among_those_trained_on_are_refused_by_name(
     registry = Registry(url)
     run_id = run(small(), registry, work).run_id
     asked = registry.predictions(run_id, "rce", 1)[0][1].question_id
-    assert registry.chosen_on(run_id) and asked not in registry.chosen_on(run_id)
+    assert registry.validation_questions(run_id) and asked not in registry.validation_questions(run_id)
     # As if the epoch had been picked on a question that is then asked.
     policies = (work / "stages").glob("rce-*/selector.json")
-    changed = [p for p in policies if (content := json.loads(p.read_text()))["meta"]["chosen_on"]]
+    changed = [p for p in policies if (content := json.loads(p.read_text()))["meta"]["validation_questions"]]
     originals = {p: p.read_text() for p in changed}
     try:
         for p, text in originals.items():
             content = json.loads(text)
-            content["meta"]["chosen_on"].append(asked)
+            content["meta"]["validation_questions"].append(asked)
             p.write_text(json.dumps(content))
         with pytest.raises(DataError, match=f"leak: 1 evaluation questions .* trained on: {asked}"):
             run(small("evaluation.sizes=[10, 20, 21]"), registry, work)
@@ -235,8 +235,10 @@ def test_verify_finds_what_was_changed_behind_the_registry_s_back(finished: tupl
     options = ("--registry", f"sqlite:///{tmp_path}/r.db", "--work", str(folder / "work"), "--json")
     sound = _cli("verify", "latest", "--sample", "12", *options, cwd=tmp_path)
     assert sound.returncode == 0, sound.stderr
-    facts = json.loads(sound.stdout)
-    assert (facts["cells"], facts["predictions"], facts["asked_again"]) == (30, 300, 12) and not facts["differences"]
+    metadata = json.loads(sound.stdout)
+    assert (metadata["cells"], metadata["predictions"], metadata["asked_again"]) == (30, 300, 12) and not metadata[
+        "differences"
+    ]
     with sqlite3.connect(tmp_path / "r.db") as db:
         change = f"run_id = '{run_id}' AND method = 'rce' AND shots = 1 AND position = 3"
         db.execute(f"UPDATE predictions SET accuracy = 1 - accuracy, raw_text = 'other ' || raw_text WHERE {change}")

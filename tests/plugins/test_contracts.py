@@ -6,29 +6,29 @@ from collections.abc import Callable
 
 import pytest
 
-from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Part, Reward, Sampler, Vlm
-from leverplus_core.plugins.manager import KINDS, VERB, Catalogue, Entry
+from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Model, Part, Reward, Sampler
+from leverplus_core.plugins.manager import KINDS, VERB, Catalog, Entry
 from leverplus_core.records import Image
 from leverplus_core.selector.policy import Selector
 from leverplus_core.testing import (
     check_balancer,
     check_dataset,
     check_encoder,
+    check_model,
     check_reward,
     check_sampler,
     check_selector,
-    check_vlm,
     tiny_pictures,
 )
 
-ENTRIES = [entry for entry in Catalogue.load(disabled="").entries() if entry.distribution == "leverplus"]
+ENTRIES = [entry for entry in Catalog.load(disabled="").entries() if entry.distribution == "leverplus"]
 PARTS = [entry for entry in ENTRIES if entry.kind != VERB]
 BUILT_IN = {
     "dataset": {"demo_world", "jsonl", "vqa_json"},
     "encoder": {"clip", "sentence", "vlm"},
     "selector": {"pointer", "lever_lm"},
-    "sampler": {"rand", "text_sim", "img_sim", "mix"},
-    "vlm": {"qwen2_5_vl", "caption_lm"},
+    "sampler": {"random", "text_knn", "image_knn", "mixed"},
+    "model": {"qwen2_5_vl", "caption_lm"},
     "balancer": {"top_pn", "keep_all", "limit", "ratio", "query_ratio"},
     "reward": {
         "separated",
@@ -59,11 +59,11 @@ def test_the_built_ins_are_registered(kind: str) -> None:
 
 @pytest.mark.parametrize("entry", PARTS, ids=lambda entry: f"{entry.kind}-{entry.name}")
 def test_part_keeps_its_contract(
-    entry: Entry, build_part: Callable[[str, str], Part], images: list[Image], catalogue: Catalogue
+    entry: Entry, build_part: Callable[[str, str], Part], images: list[Image], catalog: Catalog
 ) -> None:
     assert entry.status == "ok", entry.status
     part = build_part(entry.kind, entry.name)
-    assert catalogue.first_line(entry.kind, entry.name).endswith(".")
+    assert catalog.first_line(entry.kind, entry.name).endswith(".")
     match part:
         case Sampler():
             check_sampler(part)
@@ -72,11 +72,11 @@ def test_part_keeps_its_contract(
         case Reward():
             check_reward(part)
         case Encoder():
-            vlm = build_part("vlm", "qwen2_5_vl")
-            assert isinstance(vlm, Vlm)
-            check_encoder(part, images, vlm)
-        case Vlm():
-            check_vlm(part, images)
+            model = build_part("model", "qwen2_5_vl")
+            assert isinstance(model, Model)
+            check_encoder(part, images, model)
+        case Model():
+            check_model(part, images)
         case Selector():
             check_selector(part)
         case Dataset():

@@ -8,7 +8,7 @@ from itertools import groupby
 from statistics import mean
 from typing import Any
 
-from leverplus_core.io import canonical
+from leverplus_core.io import canonical_json
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.document.lineup import Configuration, Side, line_up
 from leverplus_core.report.grid import grid_rows
@@ -103,8 +103,8 @@ def _configuration(c: Configuration) -> Row:
         for run in c.runs
     ]
     first = c.runs[0]
-    facts = {"dataset": first["dataset"], "model": first["model"], "methods": list(c.methods), "runs": runs}
-    return {"label": c.label, "published": c.published, **facts}
+    metadata = {"dataset": first["dataset"], "model": first["model"], "methods": list(c.methods), "runs": runs}
+    return {"label": c.label, "published": c.published, **metadata}
 
 
 def _settings(configurations: Sequence[Configuration]) -> tuple[list[Row], list[Row]]:
@@ -113,7 +113,7 @@ def _settings(configurations: Sequence[Configuration]) -> tuple[list[Row], list[
     common: list[Row] = []
     for key in dict.fromkeys(key for one in every for key in one):
         values = [one.get(key) for one in every]
-        if len({canonical([key in one, value]) for one, value in zip(every, values, strict=True)}) > 1:
+        if len({canonical_json([key in one, value]) for one, value in zip(every, values, strict=True)}) > 1:
             differing.append({"setting": key, "values": values})
         else:
             common.append({"setting": key, "value": values[0]})
@@ -130,17 +130,17 @@ def _data(configurations: Sequence[Configuration], stages: Stages) -> list[Row]:
     for c in configurations:
         rows = [row for run in c.runs if (row := stages[run["id"]].get("balance")) and "before" in (row["facts"] or {})]
         if rows:
-            key = canonical(sorted(row["fingerprint"] for row in rows))
+            key = canonical_json(sorted(row["fingerprint"] for row in rows))
             found.setdefault(key, ([], [row["facts"] for row in rows]))[0].append(c.label)
     return [
         {
             "labels": labels,
-            "runs": len(facts),
-            "before": _mean([f["before"] for f in facts]),
-            "after": _mean([f["after"] for f in facts]),
-            "unmet": _mean([f["unmet"] for f in facts]),
+            "runs": len(metadata),
+            "before": _mean([f["before"] for f in metadata]),
+            "after": _mean([f["after"] for f in metadata]),
+            "unmet": _mean([f["unmet"] for f in metadata]),
         }
-        for labels, facts in found.values()
+        for labels, metadata in found.values()
     ]
 
 
@@ -245,7 +245,7 @@ def _curves(registry: Registry, configurations: Sequence[Configuration], stages:
                 "metric": metric,
                 "points": [(s, mean(v)) for s, v in steps.items()],
             }
-            found.setdefault(canonical([stage, metric, made]), line)["labels"].append(c.label)
+            found.setdefault(canonical_json([stage, metric, made]), line)["labels"].append(c.label)
     return sorted(found.values(), key=lambda line: (*_place(line["stage"]), line["metric"]))
 
 

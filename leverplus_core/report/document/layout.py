@@ -150,7 +150,7 @@ def _setting(value: Any) -> str:
     return ABSENT if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-BALANCED = ("questions", "candidates", "candidates_a_question", "share_of_positives")
+BALANCED = ("questions", "candidates", "candidates_per_question", "positive_rate")
 
 
 def _data(content: Content, words: Words) -> Section:
@@ -168,22 +168,22 @@ def _data(content: Content, words: Words) -> Section:
     blocks: list[Table | Picture | Fold] = [
         Table("balancing", words("balancing"), heads, rows, remarks=(words("before_after"),))
     ]
-    unmet = tuple(
+    shortfall = tuple(
         _plain(words.names(row["labels"]), why, count(number), f"{100 * number / row['before']['questions']:.1f}%")
         for row in content.data
         for why, number in row["unmet"].items()
     )
-    if unmet:
+    if shortfall:
         unmet_heads = (words("arm"), words("why"), words("questions"), "%")
-        blocks.append(Fold(words("unmet"), Table("unmet", words("unmet"), unmet_heads, unmet, stubs=2)))
+        blocks.append(Fold(words("unmet"), Table("unmet", words("unmet"), unmet_heads, shortfall, stubs=2)))
     return Section("data", title, blocks=tuple(blocks))
 
 
-def _fact(name: str, facts: dict[str, float]) -> str:
-    value = facts[name]
-    if name == "share_of_positives":
+def _fact(name: str, metadata: dict[str, float]) -> str:
+    value = metadata[name]
+    if name == "positive_rate":
         return f"{100 * value:.2f}%"
-    return f"{value:,.2f}" if name == "candidates_a_question" else count(value)
+    return f"{value:,.2f}" if name == "candidates_per_question" else count(value)
 
 
 # The grid.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leverplus_core.errors import RegistryError, did_you_mean
-from leverplus_core.io import canonical
+from leverplus_core.io import canonical_json
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.grid import Arm
 from leverplus_core.report.headroom import CEILING, FLOOR, chosen
@@ -163,8 +163,8 @@ def _key(run: Row) -> str:
     if run["source"] == "published":
         return str(run["id"])
     if run["sweep"] and run["arm"] is not None:
-        return canonical([run["sweep"], run["arm"]])
-    return canonical({k: v for k, v in run["recipe"].items() if k not in APART} or run["id"])
+        return canonical_json([run["sweep"], run["arm"]])
+    return canonical_json({k: v for k, v in run["recipe"].items() if k not in APART} or run["id"])
 
 
 def _shared_methods(registry: Registry, group: Sequence[Row]) -> tuple[str, ...]:
@@ -223,7 +223,9 @@ def _labels(groups: Sequence[Sequence[Row]]) -> list[str]:
         return names
     flat = [_flat({k: v for k, v in run["recipe"].items() if k not in APART}) for run in firsts]
     apart = [
-        key for key in dict.fromkeys(k for one in flat for k in one) if len({canonical(f.get(key)) for f in flat}) > 1
+        key
+        for key in dict.fromkeys(k for one in flat for k in one)
+        if len({canonical_json(f.get(key)) for f in flat}) > 1
     ]
     labels = [_settings({key: one[key] for key in apart if key in one}) for one in flat]
     if len(apart) <= NAMED_BY and all(labels) and len(set(labels)) == len(labels):

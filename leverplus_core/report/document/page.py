@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leverplus_core.errors import StorageError
-from leverplus_core.io import replacing, storage, write_bytes
+from leverplus_core.io import atomic_write, storage_errors, write_bytes
 from leverplus_core.report.document.content import Content
 from leverplus_core.report.document.language import Words
 from leverplus_core.report.document.layout import Document, Fold, Table, lay_out
@@ -35,7 +35,7 @@ def write_report(content: Content, words: Words, out: Path) -> list[Path]:
         return [out]
     folder = out.with_name(f"{out.name}.files")
     text = _markdown(document, folder.name)
-    with replacing(out) as f:
+    with atomic_write(out) as f:
         f.write(text.encode())
         _replace_folder(folder, {f"{picture.id}.svg": _file(picture) for picture in document.pictures})
     return [out, *(folder / f"{picture.id}.svg" for picture in document.pictures)]
@@ -107,7 +107,7 @@ def _replace_folder(folder: Path, files: dict[str, bytes]) -> None:
     if folder.is_dir() and (strange := sorted(p.name for p in folder.iterdir() if p.suffix != ".svg")):
         raise StorageError(f"{folder} holds {strange[0]}, no picture of a report.", "Move it, or name another output.")
     made, old = (folder.with_name(f".{folder.name}.{kind}{os.getpid()}") for kind in ("", "old-"))
-    with storage(folder):
+    with storage_errors(folder):
         try:
             made.mkdir()
             for name, data in files.items():

@@ -215,19 +215,19 @@ def _headroom(content: Content, words: Words) -> Drawn:
 
 
 def _curves(content: Content, words: Words) -> Drawn:
-    lines = [line for line in content.curves if line["metric"] in ("held_out", "loss")]
+    lines = [line for line in content.curves if line["metric"] in ("validation", "loss")]
     if not lines:
         return
     stages = list(dict.fromkeys(line["stage"] for line in lines))
     names = list(dict.fromkeys(words.names(line["labels"]) for line in lines))
     figure, axes = _figure([1.5] * len(stages), len(names), columns=2)
     for line in lines:
-        ax = axes[stages.index(line["stage"])][0 if line["metric"] == "held_out" else 1]
+        ax = axes[stages.index(line["stage"])][0 if line["metric"] == "validation" else 1]
         label = words.names(line["labels"])
         x, y = zip(*line["points"], strict=True)
         ax.plot(x, y, label=label, markevery=max(1, len(x) // 6), **_style(names.index(label)))
     for stage, row in zip(stages, axes, strict=True):
-        for ax, metric in zip(row, ("held_out", "loss"), strict=True):
+        for ax, metric in zip(row, ("validation", "loss"), strict=True):
             ax.set_title(f"{stage}: {words(metric)}", loc="left")
     for ax in axes[-1]:
         ax.set_xlabel(words("axis_epoch"))

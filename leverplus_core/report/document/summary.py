@@ -208,8 +208,8 @@ def _balanced(content: Content, words: Words) -> Iterator[str]:
             labels=words.names(row["labels"]),
             before=count(row["before"]["questions"]),
             after=count(row["after"]["questions"]),
-            candidates=f"{row['after']['candidates_a_question']:.2f}",
-            share=f"{100 * row['after']['share_of_positives']:.2f}",
+            candidates=f"{row['after']['candidates_per_question']:.2f}",
+            share=f"{100 * row['after']['positive_rate']:.2f}",
         )
 
 

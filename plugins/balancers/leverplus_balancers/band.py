@@ -39,14 +39,14 @@ class RatioBalancer(_BandBalancer):
     high: float = Field(0.4, ge=0, le=1, description="largest share of correct candidates")
     otherwise: Literal["keep", "drop"] = Field("keep", description="what is done with a question that cannot reach it")
 
-    def pick(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
+    def select(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
         right, wrong = sides(group)
         sizes = self._sizes(len(right), len(wrong))
         if sizes is None:
             return list(group) if self.otherwise == "keep" else []
         return draw(right, sizes[0], rng) + draw(wrong, sizes[1], rng)
 
-    def unmet(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
+    def shortfall(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
         positives, negatives = counts(group)
         if not group or self._sizes(positives, negatives) is not None:
             return ""
@@ -72,10 +72,10 @@ class QueryRatioBalancer(_BandBalancer):
     low: float = Field(0.05, ge=0, le=1, description="smallest share of correct candidates")
     high: float = Field(0.95, ge=0, le=1, description="largest share of correct candidates")
 
-    def pick(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
+    def select(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
         return list(group) if self._holds(counts(group)[0], len(group)) else []
 
-    def unmet(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
+    def shortfall(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
         if picked or not group:
             return ""
         positives, negatives = counts(group)

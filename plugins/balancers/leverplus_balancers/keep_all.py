@@ -16,9 +16,9 @@ class KeepAllBalancer(Balancer):
 
     min_pos: int = Field(0, ge=0, description="questions with fewer correct candidates are dropped")
 
-    def pick(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
+    def select(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
         return list(group) if counts(group)[0] >= self.min_pos else []
 
-    def unmet(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
+    def shortfall(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
         short = shortage("positive", counts(group)[0], self.min_pos)
         return f"{short}, dropped" if short else ""

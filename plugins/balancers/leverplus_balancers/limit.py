@@ -19,12 +19,12 @@ class LimitBalancer(Balancer):
     max_neg: int | None = Field(6, ge=0, description="wrong candidates kept, at most; null for all")
     order: Literal["random", "best"] = Field("random", description="who stays: drawn by seed, or those that rank first")
 
-    def pick(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
+    def select(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
         kept: list[Candidate] = []
         for side, most in zip(sides(group), (self.max_pos, self.max_neg), strict=True):
             count = len(side) if most is None else most
             kept += draw(side, count, rng) if self.order == "random" else side[:count]
         return kept
 
-    def unmet(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
+    def shortfall(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
         return "" if picked else "none within the limits, dropped"

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from leverplus_core import Candidate
-from leverplus_core.candidates.store import best_first
+from leverplus_core.candidates.store import rank_key
 
 
 def sides(group: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
@@ -16,7 +16,7 @@ def sides(group: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate]]
 
     A negative that stands first is one that came close.
     """
-    ranked = sorted(group, key=best_first)
+    ranked = sorted(group, key=rank_key)
     return [c for c in ranked if c.correct], [c for c in ranked if not c.correct]
 
 

@@ -24,7 +24,7 @@ class TopPnBalancer(Balancer):
     fill: bool = Field(True, description="make up what one side lacks from the other, up to p + n")
     drop: bool = Field(True, description="false keeps the questions under min_pos too: balance without dropping")
 
-    def pick(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
+    def select(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
         right, wrong = sides(group)
         if self.drop and len(right) < self.min_pos:
             return []
@@ -33,7 +33,7 @@ class TopPnBalancer(Balancer):
             p, n = max(p, p + n - len(wrong)), max(n, p + n - len(right))
         return right[:p] + wrong[:n]
 
-    def unmet(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
+    def shortfall(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
         positives, negatives = counts(group)
         below = shortage("positive", positives, self.min_pos)
         if below:

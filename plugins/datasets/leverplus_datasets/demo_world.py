@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from leverplus_core.io import fingerprint, storage
+from leverplus_core.io import fingerprint, storage_errors
 from leverplus_core.plugins.contracts import Dataset, Split
 from leverplus_core.records import Demonstration, Image, Question
 from leverplus_core.seeding import rng
@@ -65,7 +65,7 @@ class DemoWorld(Dataset):
 
     def _draw(self, split: Split, count: int) -> tuple[Question, ...]:
         folder = self.picture_folder
-        with storage(folder):
+        with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         there = set(os.listdir(folder))
         names = list(world.TOPICS)
@@ -99,7 +99,7 @@ def _cache_folder(setting: str | None) -> Path:
 def _draw_file(file: Path, thing: world.Thing, pencil: np.random.Generator) -> None:
     """Draw beside the target and rename, so that a killed run leaves no half picture. No fsync: it can be redrawn."""
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
-    with storage(file):
+    with storage_errors(file):
         try:
             world.draw_picture(thing, pencil).save(scratch, format="PNG")
             scratch.replace(file)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
 from leverplus_core.errors import CheckpointError, DataError
-from leverplus_core.plugins.contracts import Encoder, Floats, Vlm
+from leverplus_core.plugins.contracts import Encoder, Floats, Model
 from leverplus_core.records import Image
 from leverplus_encoders.checkpoints import fixed_content, open_checkpoint, pick_device
 
@@ -37,11 +37,11 @@ class ClipEncoder(Encoder):
             "image_processor": CLIPImageProcessorPil.__name__,
         }
 
-    def images(self, images: Sequence[Image], vlm: Vlm | None = None) -> Floats:
+    def images(self, images: Sequence[Image], model: Model | None = None) -> Floats:
         rows = [self._encode_images(images[i : i + self.batch_size]) for i in range(0, len(images), self.batch_size)]
         return np.concatenate([self._none, *rows])
 
-    def texts(self, texts: Sequence[str], vlm: Vlm | None = None) -> Floats:
+    def texts(self, texts: Sequence[str], model: Model | None = None) -> Floats:
         rows = [self._encode_texts(texts[i : i + self.batch_size]) for i in range(0, len(texts), self.batch_size)]
         return np.concatenate([self._none, *rows])
 

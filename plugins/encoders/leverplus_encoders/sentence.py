@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
 
 from leverplus_core.errors import DataError, PluginError
-from leverplus_core.plugins.contracts import Encoder, Floats, Vlm
+from leverplus_core.plugins.contracts import Encoder, Floats, Model
 from leverplus_core.records import Image
 from leverplus_encoders.checkpoints import fixed_content, open_checkpoint, pick_device
 
@@ -37,7 +37,7 @@ class SentenceEncoder(Encoder):
     def identity(self) -> dict[str, object]:
         return {"max_tokens": self.max_tokens, "checkpoint": self._content}
 
-    def images(self, images: Sequence[Image], vlm: Vlm | None = None) -> Floats:
+    def images(self, images: Sequence[Image], model: Model | None = None) -> Floats:
         captions = []
         for image in images:
             if not (image.caption and image.caption.strip()):
@@ -45,7 +45,7 @@ class SentenceEncoder(Encoder):
             captions.append(image.caption)
         return self.texts(captions)
 
-    def texts(self, texts: Sequence[str], vlm: Vlm | None = None) -> Floats:
+    def texts(self, texts: Sequence[str], model: Model | None = None) -> Floats:
         # Of like length together, so that little is padding.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         rows = np.zeros((len(texts), self._model.config.hidden_size), dtype=np.float32)

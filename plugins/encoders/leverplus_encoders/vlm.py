@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from leverplus_core.errors import PluginError
-from leverplus_core.plugins.contracts import Encoder, Floats, Vlm
+from leverplus_core.plugins.contracts import Encoder, Floats, Model
 from leverplus_core.records import Image
 
 
 class VlmEncoder(Encoder):
     """The VLM's own image and text features: works offline, with whatever model the recipe names."""
 
-    needs_vlm: ClassVar[bool] = True
+    needs_model: ClassVar[bool] = True
 
-    def images(self, images: Sequence[Image], vlm: Vlm | None = None) -> Floats:
-        return _given(vlm).embed_images(images)
+    def images(self, images: Sequence[Image], model: Model | None = None) -> Floats:
+        return _given(model).embed_images(images)
 
-    def texts(self, texts: Sequence[str], vlm: Vlm | None = None) -> Floats:
-        return _given(vlm).embed_texts(texts)
+    def texts(self, texts: Sequence[str], model: Model | None = None) -> Floats:
+        return _given(model).embed_texts(texts)
 
 
-def _given(vlm: Vlm | None) -> Vlm:
-    if vlm is None:
+def _given(model: Model | None) -> Model:
+    if model is None:
         raise PluginError("encoder vlm was called without a model.", "Pass vlm=, or choose encoder clip or sentence.")
-    return vlm
+    return model

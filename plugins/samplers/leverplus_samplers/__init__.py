@@ -8,8 +8,8 @@ from leverplus_core import hookimpl
 @hookimpl
 def leverplus_samplers() -> dict[str, str]:
     return {
-        "rand": "leverplus_samplers.rand:RandSampler",
-        "text_sim": "leverplus_samplers.similarity:TextSimSampler",
-        "img_sim": "leverplus_samplers.similarity:ImgSimSampler",
-        "mix": "leverplus_samplers.mix:MixSampler",
+        "random": "leverplus_samplers.uniform:RandSampler",
+        "text_knn": "leverplus_samplers.similarity:TextSimSampler",
+        "image_knn": "leverplus_samplers.similarity:ImgSimSampler",
+        "mixed": "leverplus_samplers.mixed:MixSampler",
     }

@@ -9,7 +9,7 @@ from leverplus_core import Bank, Query, Sampler
 from leverplus_samplers.choice import nearest, rows_for
 
 
-class TextSimSampler(Sampler):
+class TextKnnSampler(Sampler):
     """The k demonstrations whose question is nearest to this one, by cosine; ties by row number."""
 
     k: int = Field(64, ge=1, description="demonstrations in a pool")
@@ -19,7 +19,7 @@ class TextSimSampler(Sampler):
         return [int(row) for row in rows]
 
 
-class ImgSimSampler(Sampler):
+class ImageKnnSampler(Sampler):
     """The k demonstrations whose image is nearest to this one, by cosine; ties by row number."""
 
     k: int = Field(64, ge=1, description="demonstrations in a pool")

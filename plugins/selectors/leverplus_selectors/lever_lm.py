@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
-from leverplus_core.selector.policy import Batch, Encoded, Enough, Policy, Selector, rows_at
+from leverplus_core.selector.policy import Batch, Encoded, Policy, Selector, StopHead, gather_rows
 
 MOST_WORDS = 33  # the question and up to 32 demonstrations
 
@@ -55,10 +55,10 @@ class LeverLmPolicy(Policy):
         self.gpt2 = GPT2Model(config)
         self.gpt2.wte.weight.requires_grad_(False)  # words come as features
         if selector.stop:
-            self.enough = Enough(w, selector.dropout)
+            self.enough = StopHead(w, selector.dropout)
 
     def encode(self, batch: Batch) -> Encoded:
-        query, rows = self.standardised(batch)
+        query, rows = self.standardized(batch)
         words = self.show(rows)  # (B, K, W)
         prior = words.new_zeros(words.shape[:2])
         if batch.pool_mask is not None:
@@ -70,8 +70,8 @@ class LeverLmPolicy(Policy):
         logits: Tensor = said @ encoded.keys.transpose(1, 2) / math.sqrt(said.shape[-1])  # (B, C, K)
         return (logits + encoded.prior[:, None]).masked_fill(chosen, -torch.inf)
 
-    def after(self, encoded: Encoded, state: Tensor, position: Tensor) -> Tensor:
-        return torch.cat([state, rows_at(encoded.inputs, position)[:, :, None]], dim=2)  # (B, C, T + 1, W)
+    def next_state(self, encoded: Encoded, state: Tensor, position: Tensor) -> Tensor:
+        return torch.cat([state, gather_rows(encoded.inputs, position)[:, :, None]], dim=2)  # (B, C, T + 1, W)
 
     def stop_logit(self, encoded: Encoded, state: Tensor, chosen: Tensor) -> Tensor:
         start = encoded.start[:, None]  # (B, 1, 1, W)

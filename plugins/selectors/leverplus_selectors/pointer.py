@@ -19,11 +19,11 @@ from leverplus_core.selector.policy import (
     SIMILARITIES,
     Batch,
     Encoded,
-    Enough,
     Policy,
     Selector,
-    rows_at,
-    similarity_within_pool,
+    StopHead,
+    gather_rows,
+    normalize_per_pool,
 )
 
 
@@ -126,18 +126,18 @@ class PointerPolicy(Policy):
             # From zero: a start as nearest-neighbour search is soon good, and keeps the towers from learning the rule.
             nn.init.zeros_(self.weigh.weight)
         if selector.stop:
-            self.enough = Enough(w, dropout)
+            self.enough = StopHead(w, dropout)
 
     def encode(self, batch: Batch) -> Encoded:
         mask = batch.pool_mask
-        query_rows, rows = self.standardised(batch)
+        query_rows, rows = self.standardized(batch)
         query = self.situation(query_rows[:, None]).squeeze(1)  # (B, W)
         candidates = self.situation(rows[..., : self.query_width]) + self.answered(rows)  # (B, K, W)
         for layer in self.cross:
             query, candidates = layer(query, candidates, mask)
         prior = candidates.new_zeros(candidates.shape[:2])
         if self.weigh is not None:
-            similarity = similarity_within_pool(batch.similarity, mask)
+            similarity = normalize_per_pool(batch.similarity, mask)
             prior = self.weigh(similarity).squeeze(-1) / self.settings.temperature  # (B, K)
         if mask is not None:
             prior = prior.masked_fill(~mask, -torch.inf)
@@ -159,10 +159,10 @@ class PointerPolicy(Policy):
         total: Tensor = likeness + encoded.prior[:, None]
         return total.masked_fill(chosen, -torch.inf)
 
-    def after(self, encoded: Encoded, state: Tensor, position: Tensor) -> Tensor:
+    def next_state(self, encoded: Encoded, state: Tensor, position: Tensor) -> Tensor:
         if self.step is None:
             return state
-        picked = rows_at(encoded.inputs, position)  # (B, C, W)
+        picked = gather_rows(encoded.inputs, position)  # (B, C, W)
         if isinstance(self.step, nn.GRUCell):
             new: Tensor = self.step(picked.flatten(0, 1), state.flatten(0, 1))
             return new.view_as(state)

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 
 from leverplus_core.errors import DataError, LeverplusError
-from leverplus_core.plugins.contracts import Vlm
+from leverplus_core.plugins.contracts import Model
 from leverplus_core.recipes.settings import BeamSettings
 from leverplus_core.scoring.prompt import build_prompt
 from leverplus_models.bench import flops, stage
@@ -99,7 +99,7 @@ class Arm:
 
     def warm(self) -> None:
         """Load everything, and run one prompt, so that no first call is timed."""
-        self._stage.ask(self._vlm(self._loaded), "right", [(0, ())])
+        self._stage.ask(self._vlm(self._loaded), "append", [(0, ())])
 
     def scores(self, order: Order, rows: Rows, dtype: Dtype) -> list[float]:
         """Log-probabilities of the answers after the given prompts, computed in `dtype`."""
@@ -155,14 +155,14 @@ class Arm:
     @cached_property
     def _stage(self) -> Stage:
         task = self.task
-        beams = BeamSettings(beam=task.beam, shots=task.shots)
+        beams = BeamSettings(num_beams=task.beam, shots=task.shots)
         if task.distinct:
             return stage.distinct_stage(task.questions, task.pool, beams, task.cache)
         if task.geometry == "demo":
             return stage.demo_stage(task.questions, task.pool, beams, task.seed)
         return stage.okvqa_stage(task.questions, task.pool, beams, task.seed, task.cache)
 
-    def _vlm(self, loaded: Loaded) -> Vlm:
+    def _vlm(self, loaded: Loaded) -> Model:
         if self.name == NAIVE:
             return self._stock(loaded, None)
         if self.name == HF_BATCHED:

@@ -17,7 +17,7 @@ from leverplus_models.bench.arm import FULL, HF_BATCHED, NAIVE, WITHOUT, Arithme
 from leverplus_models.bench.stage import Order
 from leverplus_models.engine import EngineSettings
 
-ORDERS: tuple[Order, ...] = ("right", "left")
+ORDERS: tuple[Order, ...] = ("append", "prepend")
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
 """How far an arm's log-probability may lie from naive's. bfloat16 keeps 8 bits, and batch make-up moves the last."""
 

@@ -28,7 +28,7 @@ from transformers import (
 )
 from transformers.initialization import no_init_weights
 
-from leverplus_core.io import fingerprint, storage
+from leverplus_core.io import fingerprint, storage_errors
 from leverplus_models.demo.geometry import SPECIAL
 from leverplus_models.qwen2_5_vl import Qwen25Vl
 from leverplus_models.weights import Dtype
@@ -127,7 +127,7 @@ def random_model(config: Qwen2_5_VLConfig, dtype: torch.dtype) -> Any:
 
 def _write(place: Path, sizes: dict[str, Any], texts: Sequence[str]) -> None:
     """A checkpoint folder without weights, whole or absent."""
-    with storage(place):
+    with storage_errors(place):
         place.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
     try:
@@ -135,7 +135,7 @@ def _write(place: Path, sizes: dict[str, Any], texts: Sequence[str]) -> None:
         tokenizer.save_pretrained(scratch)
         Qwen2VLImageProcessorPil(size={"shortest_edge": 56 * 56, "longest_edge": 640 * 480}).save_pretrained(scratch)
         _config(sizes, tokenizer).save_pretrained(scratch)
-        with storage(place):
+        with storage_errors(place):
             os.replace(scratch, place)
     except OSError:
         if not place.is_dir():  # another process of this bench was first
@@ -158,7 +158,7 @@ def _tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<|endoftext|>", eos_token="<|im_end|>", unk_token="<unk>",
-        extra_special_tokens=list(SPECIAL[1:7]), padding_side="left",
+        extra_special_tokens=list(SPECIAL[1:7]), padding_side="prepend",
     )  # fmt: skip
 
 

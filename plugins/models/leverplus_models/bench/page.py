@@ -19,7 +19,7 @@ from leverplus_models.bench.comparison import TOLERANCE, Row
 from leverplus_models.bench.scaling import Curve
 
 COLUMNS = ("arm", "prompts/s", "+-%", "x naive", "x hf", "ceiling", "img/p", "tok/p", "MB", "diff")
-ORDER = {"right": "appended (right)", "left": "prepended (left)"}
+ORDER = {"append": "appended (right)", "prepend": "prepended (left)"}
 LEGEND = (
     "prompts/s: median over the rounds; +-%: half the range over the median. x naive, x hf: prompts/s over those of "
     "naive and of hf-batched. ceiling: the share of this machine's measured matmul rate that the necessary arithmetic "
@@ -37,7 +37,7 @@ def json_rows(rows: Sequence[Row], curves: Sequence[Curve]) -> list[dict[str, An
     empty = dict.fromkeys(field.name for field in fields(Row))
     points = [
         {
-            **empty, "geometry": "demo", "arm": "full", "order": "right", "curve": curve.name, "size": point.size,
+            **empty, "geometry": "demo", "arm": "full", "order": "append", "curve": curve.name, "size": point.size,
             "seconds": point.seconds, "prompts": point.prompts, "prompts_per_s": point.prompts / point.seconds,
             "image_encodings": point.images, "tokens_computed": point.tokens, "peak_mb": point.peak_mb,
         }
@@ -162,8 +162,8 @@ def markdown(tables: Sequence[Sequence[Row]], curves: Sequence[Curve], picture: 
     for rows in tables:
         for order in ORDER:
             own = [row for row in rows if row.order == order]
-            title, *facts = _title(own)
-            lines += [f"## {title}", "", *facts, "", *_pipes(COLUMNS, [_cells(row) for row in own]), ""]
+            title, *metadata = _title(own)
+            lines += [f"## {title}", "", *metadata, "", *_pipes(COLUMNS, [_cells(row) for row in own]), ""]
     if curves:
         lines += ["## How cost grows", "", "Demo geometry, `full`, appended, medians of three runs.", ""]
         lines += [f"![cost against size]({picture})", ""]
@@ -194,9 +194,9 @@ def _processor() -> str:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return platform.processor() or "unknown"
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
-    fast = [name for name in ("amx_bf16", "avx512_bf16") if name in facts.get("flags", "").split()]
-    return ", ".join([facts.get("model name", "unknown"), *fast])
+    metadata = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
+    fast = [name for name in ("amx_bf16", "avx512_bf16") if name in metadata.get("flags", "").split()]
+    return ", ".join([metadata.get("model name", "unknown"), *fast])
 
 
 def _plot(curves: Sequence[Curve]) -> bytes:

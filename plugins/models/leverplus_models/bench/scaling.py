@@ -100,7 +100,7 @@ def _growing_images(base: Task, images: Sequence[int], progress: Progress) -> Cu
 
 def _point(curve: str, size: int, remote: Remote, rounds: int) -> Point:
     remote.call("warm")
-    runs: list[Timed] = [remote.call("time", "right", None) for _ in range(rounds)]
+    runs: list[Timed] = [remote.call("time", "append", None) for _ in range(rounds)]
     first = runs[0]
     return Point(
         curve, size, first.prompts, statistics.median(run.seconds for run in runs), first.images, first.tokens,

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Literal
 
 from leverplus_core import metrics as vqa
-from leverplus_core.io import storage
-from leverplus_core.plugins.contracts import Vlm
-from leverplus_core.plugins.manager import Catalogue
+from leverplus_core.io import storage_errors
+from leverplus_core.plugins.contracts import Model
+from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.settings import BeamSettings, PromptSettings
 from leverplus_core.records import AnswerLogprob, Decoding, Demonstration, Image, Question
 from leverplus_core.scoring.beam_search import beam_search
-from leverplus_core.scoring.cache import Asker, MeasurementStore
+from leverplus_core.scoring.cache import CachedModel, ResponseCache
 from leverplus_core.scoring.scorer import Ids, Scorer
 from leverplus_core.seeding import rng
 from leverplus_models.bench.geometry import draw_photo
 
-Order = Literal["right", "left"]
+Order = Literal["append", "prepend"]
 Rows = list[tuple[int, Ids]]
 """(number of the question, demonstration ids) of prompts."""
 
@@ -40,13 +40,13 @@ class Stage:
     def settings(self, order: Order) -> PromptSettings:
         return PromptSettings(system=self.system, order=order)
 
-    def search(self, vlm: Vlm, order: Order) -> Rows:
+    def search(self, vlm: Model, order: Order) -> Rows:
         """The beam search with a store that holds nothing yet; the prompts that were asked."""
         with self._scorer(vlm, order) as scorer:
             beam_search(scorer, self.questions, self.pools, self.beams)
             return scorer.asked
 
-    def ask(self, vlm: Vlm, order: Order, rows: Rows) -> list[AnswerLogprob]:
+    def ask(self, vlm: Model, order: Order, rows: Rows) -> list[AnswerLogprob]:
         """The given prompts alone, with a store that holds nothing yet."""
         with self._scorer(vlm, order) as scorer:
             return scorer.logprobs([(self.questions[i], ids) for i, ids in rows])
@@ -68,15 +68,15 @@ class Stage:
     def _prompts(self, shots: int) -> int:
         """Prompts a question of one level of the search."""
         pool = len(next(iter(self.pools.values())))
-        starts = 1 if shots == 1 else min(self.beams.beam, pool)
+        starts = 1 if shots == 1 else min(self.beams.num_beams, pool)
         return starts * (pool - shots + 1)
 
     @contextmanager
-    def _scorer(self, vlm: Vlm, order: Order) -> Iterator[_Recorded]:
+    def _scorer(self, vlm: Model, order: Order) -> Iterator[_Recorded]:
         with tempfile.TemporaryDirectory(prefix="leverplus-bench-") as folder:
-            store = MeasurementStore(Path(folder) / "measurements.sqlite")
+            store = ResponseCache(Path(folder) / "responses.sqlite")
             try:
-                asker = Asker(lambda: vlm, lambda: "bench", store)
+                asker = CachedModel(lambda: vlm, lambda: "bench", store)
                 yield _Recorded(
                     asker, self.demonstrations, self.settings(order), Decoding(),
                     numbers={q.id: i for i, q in enumerate(self.questions)},
@@ -104,14 +104,14 @@ def answer_of(question: Question) -> str:
 
 def demo_stage(questions: int, pool: int, beams: BeamSettings, seed: int) -> Stage:
     """Questions of the demo world, each with a pool drawn from 1,000 demonstrations."""
-    dataset = Catalogue.load(disabled="").build("dataset", "demo_world", {"validation": questions})
+    dataset = Catalog.load(disabled="").build("dataset", "demo_world", {"validation": questions})
     return _stage(dataset.questions("validation"), dataset.demonstrations(), pool, beams, seed, "Answer with one word.")
 
 
 def okvqa_stage(questions: int, pool: int, beams: BeamSettings, seed: int, folder: Path) -> Stage:
     """Questions of the packaged OK-VQA slice; a drawn photo of 640 x 480 stands for each COCO photo."""
-    catalogue = Catalogue.load(disabled="")
-    dataset = catalogue.build("dataset", "vqa_json", {"folder": "okvqa-slice", "validation_limit": questions})
+    catalog = Catalog.load(disabled="")
+    dataset = catalog.build("dataset", "vqa_json", {"folder": "okvqa-slice", "validation_limit": questions})
     system = PromptSettings().system
     stage = _stage(dataset.questions("validation"), dataset.demonstrations(), pool, beams, seed, system)
     known = stage.demonstrations.items()
@@ -131,7 +131,7 @@ def okvqa_stage(questions: int, pool: int, beams: BeamSettings, seed: int, folde
 
 def okvqa_texts() -> list[str]:
     """What the tokenizer of a random model is trained on."""
-    dataset = Catalogue.load(disabled="").build("dataset", "vqa_json", {"folder": "okvqa-slice"})
+    dataset = Catalog.load(disabled="").build("dataset", "vqa_json", {"folder": "okvqa-slice"})
     prompt = PromptSettings()
     asked = [*dataset.questions("train"), *dataset.questions("validation")]
     return [prompt.system, *(prompt.question.replace("{question}", q.text) + answer_of(q) for q in asked)]
@@ -172,7 +172,7 @@ def _drawn(folder: Path, name: str, width: int, height: int) -> Image:
     """A drawn picture, kept in `folder`; no fsync, since it can be drawn again."""
     file = folder / f"{name.replace('/', '-')}.jpg"
     if not file.exists():
-        with storage(file):
+        with storage_errors(file):
             folder.mkdir(parents=True, exist_ok=True)
             scratch = file.with_name(f".{file.name}.{os.getpid()}")
             draw_photo(rng(0, "bench", "photo", name), width, height).save(scratch, format="JPEG", quality=90)

@@ -15,7 +15,7 @@ import torch
 from PIL import Image as Pil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from leverplus_core.plugins.contracts import Vlm
+from leverplus_core.plugins.contracts import Model
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
 from leverplus_models.batching import by_length
 
@@ -27,7 +27,7 @@ CHAT = (  # Qwen2.5-VL's own chat template, less its default system turn and its
 )
 
 
-class Stock(Vlm):
+class Stock(Model):
     """Every prompt from pixels: `batch` at a time with all logits, or under `tokens_per_batch` with the answer's."""
 
     model: Any
@@ -60,7 +60,7 @@ class Stock(Vlm):
         pixels = self.processor(images=images, return_tensors="pt")
         inputs = self.tokenizer(
             [text + answer for text, answer in zip(texts, answers, strict=True)],
-            add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt",
+            add_special_tokens=False, padding=True, padding_side="prepend", return_tensors="pt",
         )  # fmt: skip
         ids = inputs["input_ids"]
         counts = [len(self.tokenizer(answer, add_special_tokens=False)["input_ids"]) for answer in answers]

@@ -74,12 +74,12 @@ def visual_tokens(model: Qwen2_5_VLForConditionalGeneration, patches: Tensor) ->
 
 
 def train_vision(
-    model: Qwen2_5_VLForConditionalGeneration, train: Pictures, held_out: Pictures, steps: int, log: Log
+    model: Qwen2_5_VLForConditionalGeneration, train: Pictures, validation: Pictures, steps: int, log: Log
 ) -> None:
     """Fit the tower to shape, colour and background; ends with visual tokens of standard deviation 0.2."""
     tower = model.model.visual
     heads = nn.ModuleList(nn.Linear(160, n) for n in (len(world.SHAPES), len(world.COLOURS), len(world.BACKGROUNDS)))
-    labels, held_out_labels = train.labels(), held_out.labels()
+    labels, held_out_labels = train.labels(), validation.labels()
     optimizers = [
         *make_optimizers(tower, 2e-3),
         torch.optim.AdamW(heads.parameters(), 2e-3, betas=(0.9, 0.98), weight_decay=0.0),
@@ -96,7 +96,7 @@ def train_vision(
             optimizer.zero_grad()
         if (step + 1) % 100 == 0 or step + 1 == steps:
             with torch.no_grad():
-                mean = torch.cat([visual_tokens(model, p).mean(1) for p in held_out.patches.split(256)])
+                mean = torch.cat([visual_tokens(model, p).mean(1) for p in validation.patches.split(256)])
                 right = [
                     (head(mean).argmax(-1) == held_out_labels[:, i]).float().mean() for i, head in enumerate(heads)
                 ]
@@ -108,7 +108,7 @@ def train_vision(
                 **{n: float(r) for n, r in zip(names, right, strict=True)},
             )
     with torch.no_grad():
-        size = visual_tokens(model, held_out.patches[:256]).std()
+        size = visual_tokens(model, validation.patches[:256]).std()
         tower.merger.mlp[2].weight.mul_(0.2 / size)
         tower.merger.mlp[2].bias.mul_(0.2 / size)
 
@@ -256,13 +256,13 @@ def train(
     for name, p in model.model.language_model.named_parameters():
         if name.endswith(("o_proj.weight", "down_proj.weight")):
             p.data.mul_((2 * 4) ** -0.5)
-    held_out = Pictures.draw(2000, seed + 1)
+    validation = Pictures.draw(2000, seed + 1)
     train_pictures = Pictures.draw(pictures, seed)
     tower_file = out / "tower.pt"
     if tower_file.exists():
         model.model.visual.load_state_dict(torch.load(tower_file, weights_only=True))
     else:
-        train_vision(model, train_pictures, held_out, vision_steps, log)
+        train_vision(model, train_pictures, validation, vision_steps, log)
         torch.save(model.model.visual.state_dict(), tower_file)
     with torch.no_grad():
         visual = torch.cat([visual_tokens(model, p) for p in train_pictures.patches.split(256)])
@@ -270,11 +270,11 @@ def train(
     del train_pictures
     train_language(model, tokenizer, visual, things, steps, lr, seed, out, log)
     with torch.no_grad():
-        visual = torch.cat([visual_tokens(model, p) for p in held_out.patches.split(256)])
+        visual = torch.cat([visual_tokens(model, p) for p in validation.patches.split(256)])
     log(
         "held-out pictures",
         steps,
-        **measure(Forward(model, model.config.image_token_id), tokenizer, visual, held_out.things),
+        **measure(Forward(model, model.config.image_token_id), tokenizer, visual, validation.things),
     )
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id

@@ -1,0 +1,54 @@
+"""Sweeps: what an axis may say, which recipes it makes, and that runs share what is equal."""
+
+from __future__ import annotations
+
+import pytest
+
+from leverplus_core.errors import RecipeError
+from leverplus_core.pipeline.sweep import Axis, Sweep
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("reward=separated,mixed", ("separated", "mixed")),
+        ("balancer=top_pn:p=6,n=4,keep_all", ("top_pn:p=6,n=4", "keep_all")),
+        ("balancer=keep_all,top_pn:p=6,n=4,limit:max_pos=2", ("keep_all", "top_pn:p=6,n=4", "limit:max_pos=2")),
+        ("scoring.candidates.shots=[1, 2],[1]", ("[1, 2]", "[1]")),
+        ("training.rce.epochs=0,5", ("0", "5")),
+        ("recipe=demo-baseline, demo-merged", ("demo-baseline", "demo-merged")),
+    ],
+)
+def test_an_axis_is_a_key_and_its_values(text: str, values: tuple[str, ...]) -> None:
+    assert Axis.parse(text) == Axis(text.partition("=")[0], values)
+
+
+@pytest.mark.parametrize("text", ["reward", "reward=", "=a,b", "reward=a,,b", "reward=a,a"])
+def test_an_axis_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(RecipeError, match="--over"):
+        Axis.parse(text)
+
+
+def test_a_sweep_is_the_cross_product_with_seeds_outermost() -> None:
+    axes = [Axis.parse("recipe=demo-baseline,demo-balanced"), Axis.parse("reward=separated,mixed")]
+    sweep = Sweep.of("demo", axes, 2, ["training.rce.epochs=3"])
+    assert sweep.name == "demo-sweep" and len(sweep.runs) == 8
+    assert [r.recipe.seed for r in sweep.runs] == [0] * 4 + [1] * 4
+    assert [tuple(r.arm.values()) for r in sweep.runs[:4]] == [
+        ("demo-baseline", "separated"), ("demo-baseline", "mixed"),
+        ("demo-balanced", "separated"), ("demo-balanced", "mixed"),
+    ]  # fmt: skip
+    assert {r.recipe.balancer.name for r in sweep.runs} == {"keep_all", "top_pn"}
+    assert {r.recipe.training.rce.epochs for r in sweep.runs} == {3}
+    assert len({r.recipe.fingerprint() for r in sweep.runs}) == len({r.recipe.name for r in sweep.runs}) == 8
+
+
+def test_mistakes_are_told_before_anything_runs() -> None:
+    with pytest.raises(RecipeError, match="names reward twice"):
+        Sweep.of("demo", [Axis.parse("reward=separated,mixed"), Axis.parse("reward=info_score,mixed")], 1)
+    with pytest.raises(RecipeError, match="Use --seeds"):
+        Sweep.of("demo", [Axis.parse("seed=1,2")], 1)
+    with pytest.raises(RecipeError, match="same experiment"):
+        Sweep.of("demo", [Axis.parse("training.rce.learning_rate=0.001,0.0010")], 1)
+    with pytest.raises(RecipeError, match="epochz"):
+        Sweep.of("demo", [Axis.parse("training.rce.epochz=1,2")], 1)

@@ -1,0 +1,54 @@
+"""What docs/registry.md and `leverplus sql --help` say of the views is true."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from leverplus_core.cli.app import app
+from leverplus_core.records import Image, Prediction, Question
+from leverplus_core.registry.registry import Registry, RunRecord, tables
+
+PAGE = (Path(__file__).parents[3] / "docs" / "registry.md").read_text(encoding="utf-8")
+
+
+def section(view: str) -> str:
+    """The page's table of a view's columns."""
+    return PAGE.split(f"**`{view}`**", 1)[1].split("\n\n", 2)[1]
+
+
+@pytest.mark.parametrize("view", list(tables.views.tables))
+def test_every_column_is_documented_and_no_other(view: str) -> None:
+    firsts = [line.split("|")[1] for line in section(view).splitlines()[2:]]
+    named = [name for cell in firsts for name in re.findall(r"`(\w+)`", cell)]
+    assert sorted(named) == sorted(tables.views.tables[view].columns.keys())
+
+
+def test_the_help_of_sql_names_every_table_and_column() -> None:
+    command = typer.main.get_command(app).commands["sql"]  # type: ignore[attr-defined]
+    words = set(re.findall(r"\w+", command.help))
+    for table in (*tables.views.tables.values(), *tables.metadata.tables.values()):
+        assert table.name in words or table.name == "schema_version"
+        assert table.metadata is not tables.views or set(table.columns.keys()) <= words
+
+
+def test_the_queries_of_the_page_answer(tmp_path: Path) -> None:
+    registry = Registry(f"sqlite:///{tmp_path / 'r.db'}")
+    for seed in (0, 1):
+        run = RunRecord(
+            str(seed), "demo", "f", "d", "m", seed, dataset_fingerprint="w", sweep="rewards", arm={"seed": seed}
+        )
+        registry.begin_run(run)
+        registry.record_questions(run.id, [Question("q1", "what?", Image("i1"), ("a", "a"))])
+        for method, right in (("random", 0.0), ("rce", float(seed))):
+            rows = [(i, Prediction(method, 1, f"q{i}", f"i{i}", (), "", "", right * i)) for i in range(2)]
+            registry.record_cell_predictions(run.id, method, 1, rows, [2])
+    queries = [q for q in re.search(r"```sql\n(.*?)```", PAGE, re.DOTALL)[1].split(";") if q.strip()]  # type: ignore[index]
+    best, samples, wrong, seeds = (registry.sql(q)[1] for q in queries)
+    assert sorted(best)[1] == ("demo", "rce", 1, 0.5) and len(best) == 2
+    assert [row[1:] for row in samples] == [(2, 4, "demo")]
+    assert ("q0", None, None) in wrong and set(wrong) <= {("q0", None, None), ("q1", "what?", '["a", "a"]')}
+    assert seeds == [(0, "random", 1, 0.0), (1, "random", 1, 0.0), (0, "rce", 1, 0.0), (1, "rce", 1, 0.5)]

@@ -1,0 +1,209 @@
+"""InfoScore and the beam search against a brute force that shares no code with them, on the demo VLM."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from leverplus_core import metrics as vqa
+from leverplus_core.errors import DataError
+from leverplus_core.plugins.contracts import Dataset, Model
+from leverplus_core.plugins.manager import Catalog
+from leverplus_core.recipes.settings import BeamSettings, OracleSettings, PromptSettings
+from leverplus_core.records import Decoding, Image, Prompt
+from leverplus_core.scoring.beam_search import beam_search, oracle
+from leverplus_core.scoring.cache import CachedModel, ResponseCache
+from leverplus_core.scoring.prompt import build_prompt
+from leverplus_core.scoring.scorer import Scorer
+
+PROMPT = PromptSettings(system="Answer with one word.")
+
+
+@pytest.fixture(scope="module")
+def world(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    cache = str(tmp_path_factory.mktemp("world"))
+    return catalog.build("dataset", "demo_world", {"train": 40, "validation": 10, "cache": cache})
+
+
+@pytest.fixture(scope="module")
+def model(catalog: Catalog) -> Model:
+    return catalog.build("model", "qwen2_5_vl", {"path": "demo"})
+
+
+@pytest.fixture
+def scorer(world: Dataset, model: Model, tmp_path: Path) -> Scorer:
+    model = CachedModel(lambda: model, model.identity, ResponseCache(tmp_path / "m.sqlite"))
+    return Scorer(model, {d.id: d for d in world.demonstrations()}, PROMPT, Decoding(2, 1, 0.0))
+
+
+def _brute_probability(model: Model, prompt: Prompt, answer: str) -> float:
+    """Geometric-mean probability of the answer's tokens, token by token through transformers' plain forward pass."""
+    import torch
+    from PIL import Image as Pil
+    from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+
+    from leverplus_models.demo.geometry import image_processor
+
+    folder = Path(__import__("leverplus_models").__file__).parent / "demo" / "checkpoint"
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    text, pictures = "", []
+    for turn in prompt.turns:
+        text += f"<|im_start|>{turn.role}\n"
+        for part in turn.content:
+            if isinstance(part, Image):
+                pictures.append(Pil.open(part.path))
+                text += "<|vision_start|>" + "<|image_pad|>" * 4 + "<|vision_end|>"
+            else:
+                text += part
+        text += "<|im_end|>\n"
+    text += "<|im_start|>assistant\n"
+    pixels = image_processor()(images=pictures, return_tensors="pt")
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    logprobs = []
+    for token in tokenizer(answer, add_special_tokens=False)["input_ids"]:
+        now = torch.tensor([ids])
+        kinds = (now == model.config.image_token_id).int()
+        model.model.rope_deltas = None
+        with torch.no_grad():
+            logits = model(
+                input_ids=now, attention_mask=torch.ones_like(now), mm_token_type_ids=kinds,
+                pixel_values=pixels["pixel_values"], image_grid_thw=pixels["image_grid_thw"],
+            ).logits  # fmt: skip
+        logprobs.append(float(logits[0, -1].log_softmax(-1)[token]))
+        ids = [*ids, token]
+    return math.exp(sum(logprobs) / len(logprobs))
+
+
+@pytest.mark.parametrize("order", ["prepend", "append"])
+def test_info_scores_equal_brute_force(world: Dataset, model: Model, scorer: Scorer, order: str) -> None:
+    settings = PROMPT.model_copy(update={"order": order})
+    scorer = Scorer(scorer.model, scorer.demonstrations, settings, scorer.decoding)
+    question = world.questions("validation")[0]
+    pool = [d.id for d in world.demonstrations()[:3]]
+    kept = beam_search(scorer, [question], {question.id: pool}, BeamSettings(num_beams=6, shots=2))[question.id]
+    answer = vqa.most_frequent(question.answers)
+
+    def probability(ids: tuple[str, ...]) -> float:
+        shown = [scorer.demonstrations[i] for i in ids]
+        prompt = build_prompt(shown, question, settings)
+        pictures = [part.id for part in prompt.turns[-1].content if isinstance(part, Image)]
+        expected = [d.image.id for d in (shown if order == "append" else shown[::-1])] + [question.image.id]
+        assert pictures == expected
+        return _brute_probability(model, prompt, answer)
+
+    bare = probability(())
+    brute = {ids: probability(ids) - bare for ids in itertools.permutations(pool, 2)}
+    assert {k.demonstrations for k in kept[1]} == set(brute)
+    for k in kept[1]:
+        assert k.score == pytest.approx(brute[k.demonstrations], abs=1e-4)
+    assert [k.score for k in kept[1]] == sorted((k.score for k in kept[1]), reverse=True)
+
+
+def test_a_beam_as_wide_as_the_pool_finds_the_best_sequence(world: Dataset, scorer: Scorer) -> None:
+    questions = world.questions("validation")[:4]
+    pools = {q.id: [d.id for d in world.demonstrations()[i : i + 5]] for i, q in enumerate(questions)}
+    exhaustive = beam_search(scorer, questions, pools, BeamSettings(num_beams=20, shots=2))
+    for question in questions:
+        answer = scorer.logprobs([(question, ids) for ids in itertools.permutations(pools[question.id], 2)])
+        base = math.exp(scorer.logprobs([(question, ())])[0].mean)
+        assert exhaustive[question.id][1][0].score == pytest.approx(max(math.exp(a.mean) for a in answer) - base)
+
+
+def test_a_pool_smaller_than_the_shots_is_an_error(world: Dataset, scorer: Scorer) -> None:
+    question = world.questions("validation")[0]
+    with pytest.raises(DataError, match="pool of 0"):
+        beam_search(scorer, [question], {question.id: []}, BeamSettings())
+
+
+def test_the_oracle_is_at_least_as_good_as_its_best_beam(world: Dataset, scorer: Scorer) -> None:
+    questions = world.questions("validation")[:6]
+    pools = {q.id: [d.id for d in world.demonstrations()[:8]] for q in questions}
+    best = oracle(scorer, questions, pools, 1, OracleSettings(num_beams=8, expand_top_k=None))[1]
+    accuracy = [a for _, _, a in scorer.answers(list(zip(questions, best, strict=True)))]
+    for question, found in zip(questions, accuracy, strict=True):
+        every = scorer.answers([(question, (i,)) for i in pools[question.id]])
+        assert found == max(a for _, _, a in every)
+
+
+def test_nothing_is_asked_twice_and_chunks_change_nothing(
+    world: Dataset, scorer: Scorer, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demonstrations = [d.id for d in world.demonstrations()[:6]]
+    rows = [(q, (d,)) for q in world.questions("validation")[:3] for d in demonstrations] * 2
+    first = scorer.logprobs(rows)
+    assert scorer.model.calls == len(rows) // 2
+    again = scorer.logprobs(rows)
+    assert again == first and scorer.model.calls == len(rows) // 2
+    monkeypatch.setattr("leverplus_core.scoring.cache.CHUNK", 5)
+    model = CachedModel(lambda: model, model.identity, ResponseCache(tmp_path / "other.sqlite"))
+    other = Scorer(model, scorer.demonstrations, PROMPT, scorer.decoding).logprobs(rows)
+    assert [o.sum for o in other] == pytest.approx([f.sum for f in first], abs=1e-4)
+
+
+def test_prompts_that_begin_alike_are_asked_together(
+    world: Dataset, scorer: Scorer, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever order a stage asks in: questions by demonstrations, or the other way round."""
+    from leverplus_core.records import AnswerLogprob
+
+    chunks: list[list[str]] = []
+
+    def record(self: Model, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[AnswerLogprob]:
+        chunks.append([next(p.id for p in prompt.turns[1].content if not isinstance(p, str)) for prompt in prompts])
+        return [AnswerLogprob(-1.0, 1)] * len(prompts)
+
+    monkeypatch.setattr(type(model), "logprob", record)
+    monkeypatch.setattr("leverplus_core.scoring.cache.CHUNK", 6)
+    shown = world.demonstrations()[10:14]
+    scorer.logprobs([(q, (d.id,)) for q in world.questions("validation")[:6] for d in shown])
+    assert [len(set(chunk)) for chunk in chunks] == [1] * len({d.image.id for d in shown})
+
+
+def test_a_log_probability_that_is_not_finite_is_refused(
+    world: Dataset, scorer: Scorer, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from leverplus_core.records import AnswerLogprob
+
+    monkeypatch.setattr(
+        type(model), "logprob", lambda self, prompts, answers: [AnswerLogprob(math.nan, 1)] * len(prompts)
+    )
+    with pytest.raises(DataError, match="log-probability nan"):
+        scorer.logprobs([(world.questions("validation")[0], ())])
+
+
+def test_the_demo_model_copies_from_a_matching_demonstration_and_sees_shapes(
+    model: Model, catalog: Catalog, tmp_path: Path
+) -> None:
+    """On a world and pictures that its training never drew: the bars of the demo VLM."""
+    from leverplus_datasets import world as w
+
+    settings = {"seed": 4242, "train": 400, "validation": 400, "keep": 0.0, "agreement": 1.0, "cache": str(tmp_path)}
+    dataset = catalog.build("dataset", "demo_world", settings)
+    topic_of = {text: name for name, topic in w.TOPICS.items() for text in topic.phrasings}
+
+    def cell(text: str, caption: str | None) -> tuple[str, str]:
+        topic = topic_of[text]
+        values = w.key_values(w.TOPICS[topic].key)
+        assert caption is not None
+        return topic, next(v for v in values if v in caption.split())
+
+    bank = {cell(d.text, d.image.caption): d for d in dataset.demonstrations()}
+    defaults = w.default_table()
+    copied, seen = [], []
+    for question in dataset.questions("validation"):
+        key = cell(question.text, question.image.caption)
+        truth = vqa.most_frequent(question.answers)
+        if key[0] == "shape":
+            seen.append((build_prompt([], question, PROMPT), question))
+        elif key in bank and defaults.get(key, truth) != truth:
+            copied.append((build_prompt([bank[key]], question, PROMPT), question))
+    for rows, bar in ((copied, 0.95), (seen, 0.97)):
+        assert len(rows) >= 30
+        texts = model.generate([prompt for prompt, _ in rows], Decoding(2, 1, 0.0))
+        right = [vqa.accuracy(text, q.answers) for text, (_, q) in zip(texts, rows, strict=True)]
+        assert sum(right) / len(right) >= bar

@@ -1,0 +1,413 @@
+"""The built-in datasets: the same rows every time, nothing leaks between splits, mistakes are one line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from leverplus_core.errors import DataError
+from leverplus_core.metrics import accuracy
+from leverplus_core.testing import check_dataset
+from leverplus_datasets import world
+from leverplus_datasets.demo_world import DemoWorld
+from leverplus_datasets.jsonl import Jsonl
+from leverplus_datasets.vqa_json import SplitByImage, VqaJson
+
+Write = Callable[..., Path]
+
+
+def one_line(error: pytest.ExceptionInfo[DataError]) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# --- demo_world -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> DemoWorld:
+    return DemoWorld(train=40, validation=20, cache=str(tmp_path / "cache"))
+
+
+def test_demo_world_keeps_the_contract(demo: DemoWorld) -> None:
+    check_dataset(demo)
+    assert len(demo.questions("train")) == len(demo.demonstrations()) == 40
+    assert [q.id for q in demo.questions("train")] == [d.id for d in demo.demonstrations()]
+    assert len({q.image.id for split in ("train", "validation") for q in demo.questions(split)}) == 60
+
+
+def test_demo_world_answers_follow_one_table(demo: DemoWorld) -> None:
+    topics = {text: name for name, topic in world.TOPICS.items() for text in topic.phrasings}
+    for question in (*demo.questions("train"), *demo.questions("validation")):
+        assert question.image.caption is not None
+        _, colour, shape, _, background = question.image.caption.split()
+        truth = world.answer(topics[question.text], world.Thing(shape, colour, background), demo.table)
+        assert len(question.answers) == 10
+        assert accuracy(truth, question.answers) == 1.0
+    shown = {d.id: d.answer for d in demo.demonstrations()}
+    assert all(accuracy(shown[q.id], q.answers) == 1.0 for q in demo.questions("train"))
+
+
+def test_demo_world_draws_its_pictures_once(demo: DemoWorld) -> None:
+    path = Path(demo.questions("train")[3].image.path or "")
+    with PIL.Image.open(path) as picture:
+        assert picture.size == (world.SIDE, world.SIDE) and picture.mode == "RGB"
+    first, drawn = path.read_bytes(), path.stat().st_mtime_ns
+    again = DemoWorld(**demo.model_dump())
+    assert again.questions("train") == demo.questions("train")
+    assert path.stat().st_mtime_ns == drawn, "a picture that is there is not drawn again"
+    path.unlink()
+    DemoWorld(**demo.model_dump()).questions("train")
+    assert path.read_bytes() == first, "a lost picture comes back the same"
+    assert not list(path.parent.glob(".*")), "no scratch files are left"
+
+
+def test_demo_world_picture_shows_what_the_caption_says(demo: DemoWorld) -> None:
+    for question in demo.questions("validation"):
+        assert question.image.path and question.image.caption
+        background = question.image.caption.split()[-1]
+        with PIL.Image.open(question.image.path) as picture:
+            corner = np.asarray(picture, dtype=float)[:3, :3].mean(axis=(0, 1))
+        nearest = min(world.BACKGROUNDS, key=lambda name: float(np.abs(corner - world.BACKGROUNDS[name]).sum()))
+        assert nearest == background
+
+
+def test_demo_world_grows_without_changing_its_rows(demo: DemoWorld) -> None:
+    larger = DemoWorld(train=60, validation=20, cache=demo.cache)
+    assert larger.questions("train")[:40] == demo.questions("train")
+    assert larger.identity() != demo.identity()
+
+
+def test_demo_world_identity_is_free_of_the_cache_and_follows_the_seed(demo: DemoWorld, tmp_path: Path) -> None:
+    moved = DemoWorld(train=40, validation=20, cache=str(tmp_path / "other"))
+    assert moved.identity() == demo.identity()
+    assert str(tmp_path) not in json.dumps(demo.identity())
+    other = DemoWorld(seed=8, train=40, validation=20, cache=demo.cache)
+    assert other.identity() != demo.identity() and other.picture_folder != demo.picture_folder
+    assert other.table != demo.table
+
+
+def test_demo_world_keep_is_the_share_of_default_facts() -> None:
+    default = world.default_table()
+    assert DemoWorld(keep=1).table == default
+    changed = DemoWorld(keep=0).table
+    assert sum(changed[cell] == default[cell] for cell in default) < len(default) / 4
+
+
+def test_demo_world_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.delenv("LEVERPLUS_CACHE", raising=False)
+    assert DemoWorld().picture_folder.is_relative_to(tmp_path / "xdg" / "leverplus" / "demo_world")
+    monkeypatch.setenv("LEVERPLUS_CACHE", str(tmp_path / "own"))
+    assert DemoWorld().picture_folder.is_relative_to(tmp_path / "own" / "demo_world")
+
+
+# --- vqa_json ---------------------------------------------------------------------------------------------------
+
+
+def official(folder: Path, split: str, rows: list[tuple[int, int]], name: str = "OK-VQA") -> dict[str, Any]:
+    """Write a split's official files for (question_id, image_id) rows; the documents, to be spoilt by a test."""
+    subtype = f"{split}2014"
+    questions = [{"question_id": q, "image_id": i, "question": f"What is {q}?"} for q, i in rows]
+    answers = [{"answer_id": n, "answer": f"answer {n // 4}", "answer_confidence": "yes"} for n in range(10)]
+    annotations = [{"question_id": q, "image_id": i, "answers": answers} for q, i in rows]
+    info = {"description": f"This is v1.0 of the {name} dataset."}
+    documents = {
+        f"OpenEnded_mscoco_{subtype}_questions.json": {"info": info, "data_subtype": subtype, "questions": questions},
+        f"mscoco_{subtype}_annotations.json": {"info": info, "data_subtype": subtype, "annotations": annotations},
+    }
+    folder.mkdir(exist_ok=True)
+    for file, document in documents.items():
+        (folder / file).write_text(json.dumps(document))
+    return documents
+
+
+@pytest.fixture
+def vqa(tmp_path: Path) -> Path:
+    """OK-VQA in small: 6 train and 12 validation questions, two an image, given in disorder; captions for all."""
+    folder = tmp_path / "okvqa"
+    official(folder, "train", [(q, q // 10) for q in (305, 105, 215, 101, 301, 211)])
+    official(folder, "val", [(q, q // 10) for q in (1205, 999, 991, 1201, *range(500, 580, 10))])
+    images = {q // 10 for q in (305, 105, 215, 1205, 999, *range(500, 580, 10))}
+    (folder / "captions.json").write_text(json.dumps({str(i): f"a thing on table {i}" for i in images}))
+    return folder
+
+
+def test_vqa_json_keeps_the_contract(vqa: Path) -> None:
+    dataset = VqaJson(folder=str(vqa))
+    check_dataset(dataset)
+    assert [q.id for q in dataset.questions("train")] == ["101", "105", "211", "215", "301", "305"]
+    assert dataset.questions("train")[0].image == dataset.questions("train")[1].image
+    assert dataset.questions("validation")[-1].text == "What is 1205?"
+    assert dataset.questions("validation")[0].answers.count("answer 0") == 4
+    assert dataset.demonstrations()[0].answer == "answer 0"
+    assert dataset.note() == "captions stand in for the photos."
+
+
+def test_vqa_json_reads_gzip_and_single_file_settings(vqa: Path, tmp_path: Path) -> None:
+    whole = VqaJson(folder=str(vqa))
+    settings = {"captions": str(vqa / "captions.json")}
+    for split, short in (("train", "train"), ("validation", "val")):
+        for kind, prefix in (("questions", "OpenEnded_"), ("annotations", "")):
+            plain = vqa / f"{prefix}mscoco_{short}2014_{kind}.json"
+            packed = tmp_path / f"{split}_{kind}.json.gz"
+            packed.write_bytes(gzip.compress(plain.read_bytes()))
+            settings[f"{split}_{kind}"] = str(packed)
+    assert VqaJson.model_validate(settings).questions("train") == whole.questions("train")
+
+
+def test_vqa_json_finds_photos_by_split_and_names_the_missing_one(vqa: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for split, document in (("train", "train2014"), ("validation", "val2014")):
+        (photos / document).mkdir(parents=True)
+        for question in VqaJson(folder=str(vqa)).questions(split):  # type: ignore[arg-type]
+            # Validation photos lie in a folder of their own, train photos side by side.
+            place = photos / document if split == "validation" else photos
+            (place / f"COCO_{document}_{int(question.image.id):012d}.jpg").write_bytes(b"jpg")
+    dataset = VqaJson(folder=str(vqa), images=str(photos))
+    check_dataset(dataset)
+    assert dataset.questions("train")[0].image.path == str(photos / "COCO_train2014_000000000010.jpg")
+    assert dataset.questions("validation")[0].image.caption == "a thing on table 50"
+    assert dataset.note() == ""
+    before = dataset.identity()
+    (photos / "COCO_train2014_000000000010.jpg").write_bytes(b"another jpg")
+    assert VqaJson(folder=str(vqa), images=str(photos)).identity() != before
+    (photos / "COCO_train2014_000000000010.jpg").unlink()
+    with pytest.raises(DataError, match=r"question 101: there is no image file .*COCO_train2014_000000000010.jpg") as e:
+        VqaJson(folder=str(vqa), images=str(photos)).questions("train")
+    one_line(e)
+
+
+def test_vqa_json_limits_are_seeded_and_nested(vqa: Path) -> None:
+    def ids(limit: int, seed: int = 0) -> list[str]:
+        return [q.id for q in VqaJson(folder=str(vqa), validation_limit=limit, seed=seed).questions("validation")]
+
+    every = ids(99)
+    assert set(ids(3)) < set(ids(6)) < set(every) and len(ids(6)) == 6
+    assert ids(6) == [i for i in every if i in ids(6)], "in the order of ids"
+    assert len({tuple(ids(6, seed)) for seed in range(5)}) > 1
+    assert any(ids(3, seed) != every[:3] for seed in range(3)), "not the first rows"
+
+
+def test_vqa_json_split_by_image_shares_no_picture_and_says_so(vqa: Path) -> None:
+    for name in ("OpenEnded_mscoco_train2014_questions.json", "mscoco_train2014_annotations.json"):
+        (vqa / name).unlink()  # not needed inside one split
+    for seed in range(10):
+        dataset = VqaJson(folder=str(vqa), split_by_image=SplitByImage(train=7, validation=3, seed=seed))
+        check_dataset(dataset)
+        train, validation = dataset.questions("train"), dataset.questions("validation")
+        assert (len(train), len(validation)) == (7, 3)
+        assert not {q.image.id for q in train} & {q.image.id for q in validation}
+        assert dataset.note().startswith("not the standard OK-VQA protocol: ")
+        assert "val2014, split by image, none on both sides" in dataset.note()
+    with pytest.raises(DataError, match="12 questions, too few for split_by_image") as e:
+        VqaJson(folder=str(vqa), split_by_image=SplitByImage(train=11, validation=3)).questions("train")
+    one_line(e)
+
+
+def test_vqa_json_identity_is_content_not_place(vqa: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(vqa, moved)
+    first, second = (VqaJson(folder=str(folder), train_limit=4) for folder in (vqa, moved))
+    assert first.identity() == second.identity()
+    assert str(tmp_path) not in json.dumps(first.identity())
+    assert VqaJson(folder=str(vqa), train_limit=5).identity() != first.identity()
+    captions = moved / "captions.json"
+    captions.write_text(captions.read_text().replace("table 10", "chair 10"))
+    assert VqaJson(folder=str(moved), train_limit=4).identity() != first.identity()
+
+
+def test_vqa_json_needs_images_or_captions(vqa: Path) -> None:
+    (vqa / "captions.json").unlink()
+    with pytest.raises(DataError, match=r"neither images nor captions. Set dataset.images") as e:
+        VqaJson(folder=str(vqa)).questions("train")
+    one_line(e)
+    (vqa / "captions.json").write_text('{"10": "a thing"}')
+    with pytest.raises(DataError, match="question 211: image 21 has neither a file nor a caption") as e:
+        VqaJson(folder=str(vqa)).questions("train")
+    one_line(e)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda a, q: q[0].pop("question"), r"questions\[0\] \(question 305\) is not complete"),
+        (lambda a, q: a[2].pop("answers"), r"annotations\[2\] \(question 215\) is not complete"),
+        (lambda a, q: a[1].update(answers=[]), "question 105 has no answers"),
+        (lambda a, q: a[1].update(answers=[{"answer": " "}]), "question 105 has no answers"),
+        (lambda a, q: a.pop(3), "no answers to question 101 of OpenEnded_mscoco_train2014_questions.json"),
+        (lambda a, q: q.append(q[0]), "question id 305 is there twice"),
+        (lambda a, q: q.clear(), "no train questions"),
+        (lambda a, q: (q[0].update(question_id=500), a[0].update(question_id=500)), "question id 500 is there and in"),
+    ],
+)
+def test_vqa_json_refuses_bad_rows(vqa: Path, spoil: Callable[[Any, Any], object], message: str) -> None:
+    documents = official(vqa, "train", [(q, q // 10) for q in (305, 105, 215, 101, 301, 211)])
+    asked, told = documents
+    spoil(documents[told]["annotations"], documents[asked]["questions"])
+    for name, document in documents.items():
+        (vqa / name).write_text(json.dumps(document))
+    with pytest.raises(DataError, match=message) as e:
+        VqaJson(folder=str(vqa)).questions("train")
+    assert str(vqa) in one_line(e)
+
+
+def test_vqa_json_says_where_the_json_breaks(vqa: Path) -> None:
+    (vqa / "captions.json").write_text('{"10": "a thing",\n "21" "no colon"}')
+    with pytest.raises(DataError, match=r"captions.json is not JSON: .* at line 2, column 7"):
+        VqaJson(folder=str(vqa)).questions("train")
+
+
+def test_vqa_json_refuses_bad_files(vqa: Path) -> None:
+    told = vqa / "mscoco_train2014_annotations.json"
+    told.write_text(told.read_text()[:-40])
+    with pytest.raises(DataError, match=r"mscoco_train2014_annotations.json is not JSON: .* at column") as e:
+        VqaJson(folder=str(vqa)).questions("train")
+    one_line(e)
+    told.write_text("[]")
+    with pytest.raises(DataError, match="has no list 'annotations'"):
+        VqaJson(folder=str(vqa)).questions("train")
+    told.unlink()
+    with pytest.raises(DataError, match=r"train_annotations is to be one file .*, not none"):
+        VqaJson(folder=str(vqa)).questions("train")
+    with pytest.raises(DataError, match="there is no folder"):
+        VqaJson(folder=str(vqa / "nowhere")).questions("train")
+    with pytest.raises(DataError, match="there is no file"):
+        VqaJson(folder=str(vqa), train_annotations=str(vqa / "lost.json")).questions("train")
+    with pytest.raises(DataError, match="vqa_json has no train_questions"):
+        VqaJson(captions=str(vqa / "captions.json")).questions("train")
+    packed = vqa / "cut.json.gz"
+    packed.write_bytes(gzip.compress(b"{}" * 99)[:-9])
+    with pytest.raises(DataError, match=r"cut.json.gz cannot be read"):
+        VqaJson(folder=str(vqa), train_annotations=str(packed)).questions("train")
+
+
+def test_vqa_json_warns_when_given_files_of_one_split_share_images(vqa: Path) -> None:
+    for kind, prefix in (("questions", "OpenEnded_mscoco_train2014"), ("annotations", "mscoco_train2014")):
+        path = vqa / f"{prefix}_{kind}.json"
+        path.write_text(path.read_text().replace("train2014", "val2014").replace('"image_id": 10', '"image_id": 99'))
+    assert "with 1 images on both sides" in VqaJson(folder=str(vqa)).note()
+
+
+def test_the_shipped_slice_of_okvqa() -> None:
+    dataset = VqaJson(folder="okvqa-slice")
+    check_dataset(dataset)
+    train, validation = dataset.questions("train"), dataset.questions("validation")
+    assert (len(train), len(validation), len(dataset.demonstrations())) == (4000, 1000, 4000)
+    assert not {q.image.id for q in train} & {q.image.id for q in validation}
+    assert all(q.image.caption and len(q.answers) == 10 for q in (*train, *validation))
+    # Five people's answers, doubled.
+    assert all(q.answers.count(a) % 2 == 0 for q in train for a in q.answers)
+    assert "not the standard OK-VQA protocol" in dataset.note() and "none on both sides" in dataset.note()
+    folder = Path(__file__).parents[3] / "plugins" / "datasets" / "leverplus_datasets" / "okvqa_slice"
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 1_000_000
+    assert "CC BY 4.0" in (folder / "README.md").read_text()
+
+
+# --- jsonl ------------------------------------------------------------------------------------------------------
+
+ROW = {"id": "1", "question": "What is it?", "caption": "a red kite", "answers": ["kite"] * 6 + ["toy"] * 4}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(name: str, *rows: object) -> Path:
+        lines = (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows)
+        path = tmp_path / name
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_jsonl_keeps_the_contract(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"png")
+    chinese = {"id": 3, "question": "这是什么", "image": "a.png", "caption": "风筝", "answers": ["风筝"] * 9 + ["鸟"]}
+    train = write("train.jsonl", ROW, "", {**ROW, "id": "2", "caption": "a red kite"}, chinese)
+    validation = write("validation.jsonl", {**ROW, "id": "v", "caption": "a blue kite", "image_id": 7})
+    dataset = Jsonl(train=str(train), validation=str(validation))
+    check_dataset(dataset)
+    first, second, third = dataset.questions("train")
+    assert first.image.id == second.image.id, "the same caption counts as the same picture"
+    assert (third.id, third.text, third.answers[-1]) == ("3", "这是什么", "鸟")
+    assert third.image.id == "a.png" and third.image.path == str((tmp_path / "a.png").resolve())
+    assert dataset.demonstrations()[2].answer == "风筝"
+    assert dataset.questions("validation")[0].image.id == "7"
+    assert dataset.note() == ""
+
+
+def test_jsonl_both_splits_in_one_file(write: Write) -> None:
+    path = write("all.jsonl", {**ROW, "split": "train"}, {**ROW, "id": "2", "caption": "b", "split": "validation"})
+    dataset = Jsonl(path=str(path))
+    check_dataset(dataset)
+    assert [q.id for q in dataset.questions("validation")] == ["2"]
+
+
+def test_jsonl_few_answers_can_score_and_are_noted(write: Write) -> None:
+    bare = {k: v for k, v in ROW.items() if k != "answers"}
+    train = write("train.jsonl", {**bare, "answer": "kite"}, {**bare, "id": "2", "answers": ["kite", "toy", 2]})
+    dataset = Jsonl(train=str(train), validation=str(write("v.jsonl", {**ROW, "id": "v"})))
+    one, three = dataset.questions("train")
+    assert len(one.answers) == 10 and accuracy("a kite", one.answers) == 1.0
+    assert len(three.answers) == 12 and accuracy("two", three.answers) == 1.0
+    assert dataset.note().startswith("2 questions had 5 answers or fewer")
+
+
+def test_jsonl_identity_is_content_not_place(write: Write, tmp_path: Path) -> None:
+    write("train.jsonl", ROW), write("v.jsonl", {**ROW, "id": "v"})
+    shutil.copytree(tmp_path, tmp_path / "moved")
+    here, there = (
+        Jsonl(train=str(d / "train.jsonl"), validation=str(d / "v.jsonl")) for d in (tmp_path, tmp_path / "moved")
+    )
+    assert here.identity() == there.identity()
+    write("moved/v.jsonl", {**ROW, "id": "w"})
+    assert Jsonl(**there.model_dump()).identity() != here.identity()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"id": "2", ', r"train.jsonl:2 is not JSON: .* at column"),
+        ("[1]", "train.jsonl:2 is not a JSON object"),
+        ({**ROW}, "train.jsonl:2: id 1 is already at .*train.jsonl:1"),
+        ({**ROW, "id": None}, "train.jsonl:2: no id"),
+        ({**ROW, "id": "2", "question": ""}, r"train.jsonl:2 \(id 2\): no question"),
+        ({**ROW, "id": "2", "answers": []}, r"train.jsonl:2 \(id 2\): no answers"),
+        ({**ROW, "id": "2", "answers": ["", " "]}, r"train.jsonl:2 \(id 2\): no answers"),
+        ({"id": "2", "question": "x", "caption": "y"}, r"train.jsonl:2 \(id 2\): no answers"),
+        ({**ROW, "id": "2", "answers": "kite"}, r"train.jsonl:2 \(id 2\): answers must be a list"),
+        ({**ROW, "id": "2", "answers": [{}]}, r"train.jsonl:2 \(id 2\): answers must be a list"),
+        ({**ROW, "id": "2", "caption": ""}, "neither image nor caption"),
+        ({**ROW, "id": "2", "caption": 4}, "caption must be a text"),
+        ({**ROW, "id": "2", "image": "no.png"}, r"train.jsonl:2 \(id 2\): there is no image file .*no.png"),
+        ({**ROW, "id": "2", "split": "validation"}, "split is 'validation'. It must be train in this file"),
+    ],
+)
+def test_jsonl_refuses_bad_rows(write: Write, row: object, message: str) -> None:
+    dataset = Jsonl(train=str(write("train.jsonl", ROW, row)), validation=str(write("v.jsonl", {**ROW, "id": "v"})))
+    with pytest.raises(DataError, match=message) as e:
+        dataset.questions("train")
+    one_line(e)
+
+
+def test_jsonl_refuses_bad_files(write: Write, tmp_path: Path) -> None:
+    train = str(write("train.jsonl", ROW))
+    with pytest.raises(DataError, match=r"was given train. Set dataset.train and dataset.validation"):
+        Jsonl(train=train).questions("train")
+    with pytest.raises(DataError, match=r"there is no file .*lost.jsonl"):
+        Jsonl(train=train, validation=str(tmp_path / "lost.jsonl")).questions("train")
+    with pytest.raises(DataError, match=r"v.jsonl has no validation questions"):
+        Jsonl(train=train, validation=str(write("v.jsonl"))).questions("train")
+    with pytest.raises(DataError, match=r"id 1 is already at .*train.jsonl:1"):
+        Jsonl(train=train, validation=str(write("v.jsonl", ROW))).questions("train")
+    (tmp_path / "latin.jsonl").write_bytes('{"id": "é"}'.encode("latin-1"))
+    with pytest.raises(DataError, match=r"latin.jsonl is not UTF-8 text: byte 8"):
+        Jsonl(train=train, validation=str(tmp_path / "latin.jsonl")).questions("train")

@@ -1,0 +1,293 @@
+"""The bench: its arithmetic against numbers worked by hand, its counts against the model, and its arms against each
+other."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from leverplus_core.cli import output
+from leverplus_core.cli.app import app
+from leverplus_core.errors import LeverplusError, RecipeError
+from leverplus_core.progress import Silent
+from leverplus_models.bench import page
+from leverplus_models.bench.arm import Arm, Remote, Task
+from leverplus_models.bench.comparison import Row, Table, arm_names, compare, compare_all, pieces, plan
+from leverplus_models.bench.flops import (
+    Dimensions,
+    Read,
+    causal,
+    image_flops,
+    necessary,
+    prompt_by_prompt,
+    text_flops,
+)
+from leverplus_models.bench.geometry import MID, THREE_B, load_random
+from leverplus_models.bench.measure import counted, forget_peak, peak_mb
+from leverplus_models.bench.scaling import Curve, Point, slope
+
+# A model small enough to count on paper.
+TINY = Dimensions(
+    hidden=4, layers=2, heads=2, kv_heads=1, head=2, mlp=6, vocabulary=10,
+    vision_hidden=2, vision_layers=3, vision_full_layers=1, vision_mlp=4, patch=12, merge=2, window=4,
+)  # fmt: skip
+
+
+def test_flops_of_a_text_by_hand() -> None:
+    # A token and layer: q 4x4, k and v 4x2 each, out 4x4 = 48; gate, up, down 3 x 4x6 = 72; 120 multiply-adds.
+    # Three causal tokens attend to 1 + 2 + 3 = 6 keys, each 2 heads of 2 for the product and as much for the sum.
+    assert causal(3) == 6
+    assert text_flops(TINY, tokens=3, attended=6, logits=0) == 2 * (2 * 3 * 120 + 4 * 6 * 4)
+    assert text_flops(TINY, tokens=0, attended=0, logits=5) == 2 * 5 * 4 * 10
+
+
+def test_flops_of_an_image_by_hand() -> None:
+    # 6 x 4 patches: windows of 4 x 4 and 2 x 4. Embedding 24 x 12x2. A block: qkv and out 4 x 2x2, MLP 3 x 2x4 = 40.
+    # Attention, 2 + 2 FLOPs a pair and channel: one full block of 24^2 pairs, two of 16^2 + 8^2. Merger: 6 tokens of
+    # four patches, 8x8 then 8x4.
+    embedding, blocks = 2 * 24 * 12 * 2, 3 * 2 * 24 * 40
+    attention = 4 * 2 * (24**2 + 2 * (16**2 + 8**2))
+    merger = 2 * 6 * (8 * 8 + 8 * 4)
+    assert image_flops(TINY, (6, 4)) == embedding + blocks + attention + merger
+
+
+def test_flops_agree_with_what_torch_counts(tmp_path: Path) -> None:
+    """An independent count, of what the modules of a real forward pass multiply."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    loaded = load_random(SMALL, ["what is it?"], "float32", tmp_path)
+    sizes = Dimensions.of(loaded.model.config)
+    ids = torch.arange(20, 37)[None]
+    loaded.model.set_attn_implementation("eager")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        loaded.model(input_ids=ids, logits_to_keep=3, use_cache=False)
+    # Eager attention multiplies the masked half, too: 17^2 pairs.
+    assert counter.get_total_flops() == pytest.approx(text_flops(sizes, 17, 17 * 17, 3), rel=0.002)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        loaded.model.get_image_features(torch.randn(96, 1176), torch.tensor([[1, 8, 12]]))
+    assert counter.get_total_flops() == pytest.approx(image_flops(sizes, (8, 12)), rel=0.002)
+
+
+def test_mid_keeps_the_ratio_of_vision_to_language() -> None:
+    ratios = []
+    for sizes in (MID, THREE_B):
+        text: dict[str, Any] = sizes["text_config"]
+        vision: dict[str, Any] = sizes["vision_config"]
+        d = Dimensions(
+            text["hidden_size"], text["num_hidden_layers"], text["num_attention_heads"], text["num_key_value_heads"],
+            128, text["intermediate_size"], text["vocab_size"], vision["hidden_size"], vision["depth"],
+            len(vision["fullatt_block_indexes"]), vision["intermediate_size"], 1176, 2, 8,
+        )  # fmt: skip
+        ratios.append(image_flops(d, (34, 46)) / text_flops(d, 391, 0, 0))
+    assert ratios[0] == pytest.approx(ratios[1], rel=0.03)
+    assert ratios[1] == pytest.approx(0.953, abs=0.001)
+
+
+def test_necessary_is_each_image_and_each_trie_node_once() -> None:
+    # Answers of one token, not read: 1 2 3 and 1 2 4 share 1 2; 5 stands alone. Nodes 1, 12, 123, 124, 5.
+    reads = [Read((1, 2, 3, 9), ("a", "b"), 1), Read((1, 2, 4, 9), ("a",), 1), Read((5, 8), ("c",), 1)]
+    grids = {"a": (2, 2), "b": (2, 2), "c": (4, 4)}
+    least = necessary(TINY, reads, grids)
+    assert (least.images, least.tokens) == (3, 5)
+    keys = 1 + 2 + 3 + 3 + 1
+    vision = 2 * image_flops(TINY, (2, 2)) + image_flops(TINY, (4, 4))
+    assert least.flops == vision + text_flops(TINY, 5, keys, 3)
+    whole = prompt_by_prompt(TINY, reads, grids)
+    assert (whole.images, whole.tokens) == (4, 10)
+    assert whole.flops == vision + image_flops(TINY, (2, 2)) + text_flops(TINY, 10, 10 + 10 + 3, 3)
+
+
+@given(st.lists(st.lists(st.integers(-3, 3), min_size=1, max_size=8), min_size=1, max_size=12))
+def test_necessary_counts_the_distinct_prefixes(sequences: list[list[int]]) -> None:
+    reads = [Read((*sequence, 99), (), 1) for sequence in sequences]
+    prefixes = {tuple(s[:n]) for s in sequences for n in range(1, len(s) + 1)}
+    least = necessary(TINY, reads, {})
+    assert least.tokens == len(prefixes)
+    assert least.flops == text_flops(TINY, len(prefixes), sum(map(len, prefixes)), len(reads))
+
+
+SMALL: dict[str, Any] = {
+    "text_config": {
+        "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "intermediate_size": 96, "vocab_size": 4096,
+    },
+    "vision_config": {
+        "hidden_size": 32, "depth": 3, "num_heads": 2, "intermediate_size": 48, "fullatt_block_indexes": [2],
+    },
+}  # fmt: skip
+
+
+def test_hooks_count_what_the_model_computes(tmp_path: Path) -> None:
+    loaded = load_random(SMALL, ["what is it?"], "float32", tmp_path)
+    with torch.no_grad(), counted(loaded.model) as counts:
+        loaded.model(input_ids=torch.arange(20, 50).view(3, 10))
+        loaded.model.get_image_features(torch.randn(32, 1176), torch.tensor([[1, 4, 4], [1, 4, 4]]))
+    assert (counts.images, counts.tokens) == (2, 30)
+    with torch.no_grad():
+        loaded.model(input_ids=torch.arange(20, 30)[None])
+    assert counts.tokens == 30  # the hooks are gone
+
+
+def test_random_weights_are_the_same_each_time_and_no_two_rows_are_equal(tmp_path: Path) -> None:
+    first, second = (load_random(SMALL, ["what is it?"], "float32", tmp_path) for _ in range(2))
+    weight = first.model.model.language_model.layers[0].mlp.gate_proj.weight
+    assert torch.equal(weight, second.model.model.language_model.layers[0].mlp.gate_proj.weight)
+    assert len(torch.unique(weight, dim=0)) == len(weight)
+    assert float(weight.detach().std()) == pytest.approx(0.02, rel=0.05)
+    assert first.model.lm_head.weight is first.model.get_input_embeddings().weight
+
+
+def test_peak_memory_is_seen() -> None:
+    forget_peak()
+    before = peak_mb()
+    held = torch.ones(64 * 2**20, dtype=torch.uint8)
+    assert int(held.sum()) and peak_mb() - before > 40
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    cache = tmp_path_factory.mktemp("bench")
+    return Task("demo", "float32", questions=2, pool=3, beam=2, shots=2, cache=cache, threads=1)
+
+
+@pytest.fixture(scope="module")
+def arms(task: Task) -> dict[str, Arm]:
+    return {name: Arm(task, name, {}) for name in arm_names()}
+
+
+@pytest.mark.parametrize("order", ["append", "prepend"])
+def test_all_arms_agree_in_float32(arms: dict[str, Arm], order: Any) -> None:
+    rows = [(0, ()), (1, ()), *arms["naive"].sample(8)]
+    expected = torch.tensor(arms["naive"].scores(order, rows, "float32"))
+    assert float(expected.std()) > 0.1  # prompts differ, so that agreeing means something
+    for name, arm in arms.items():
+        found = torch.tensor(arm.scores(order, rows, "float32"))
+        assert float((found - expected).abs().max()) <= 1e-4, name
+
+
+def test_a_timed_search_asks_what_beam_search_asks(arms: dict[str, Arm]) -> None:
+    """2 questions: 1 with none, 3 with one, 2 beams x 2 others with two."""
+    naive, batched = arms["naive"].time("append", None), arms["hf-batched"].time("append", None)
+    assert naive.prompts == batched.prompts == 2 * (1 + 3 + 4)
+    assert naive.images == batched.images == 2 * (1 + 3 * 2 + 4 * 3)
+    assert naive.rows == batched.rows
+    full = arms["full"].time("append", None)
+    assert full.rows == naive.rows and full.images <= 8
+    work = arms["full"].arithmetic("append", full.rows)
+    assert work.prompt_by_prompt.images == naive.images
+    assert work.necessary.images == full.images
+    assert work.necessary.tokens < full.tokens + 1 and work.prompt_by_prompt.tokens <= batched.tokens
+
+
+def test_a_sample_has_each_number_of_shots_in_its_share(task: Task) -> None:
+    rows = Arm(replace(task, pool=64, beam=5), "naive", {}).sample(76)
+    assert [sum(len(ids) == shots for _, ids in rows) for shots in range(3)] == [0, 13, 63]
+    assert len(set(rows)) == len(rows)
+
+
+def test_a_bench_has_every_figure_and_reads_well_at_80_columns(task: Task, capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table(task, ("naive", "hf-batched", "full"), rounds=2, samples={"naive": 4}, compared=4)
+    rows = compare(table, Silent())
+    assert [(row.order, row.arm) for row in rows] == [(o, a) for o in ("append", "prepend") for a in table.arms]
+    for row in rows:
+        assert row.agrees and row.max_abs_diff is not None and row.max_abs_diff <= 1e-4
+        assert row.bound is not None and row.bound > 1.2
+        assert row.prompts_per_s > 0 and row.peak_mb > 100 and row.rounds == 2
+        assert row.seconds_min <= row.seconds_median <= row.seconds_max
+        assert row.ceiling_share is not None and 0 < row.ceiling_share < 1
+    by = {(row.order, row.arm): row for row in rows}
+    full, batched = by["prepend", "full"], by["prepend", "hf-batched"]
+    assert full.over_hf_batched == pytest.approx(full.prompts_per_s / batched.prompts_per_s)
+    assert by["prepend", "naive"].over_naive == 1.0 and by["prepend", "naive"].sampled
+    output.table(page.json_rows(rows, []), lambda _: page.console([rows], []), json=False)
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "naive*" in shown and "demo, prepended (left): 2 questions" in shown
+
+
+def test_a_stopped_bench_goes_on_with_the_next_table(task: Task, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    class Heard(Silent):
+        def say(self, message: str) -> None:
+            said.append(message)
+
+    first = Table(task, ("full",), rounds=1, compared=2)
+    rows = compare_all([first], tmp_path, Heard())
+    assert said == ["demo, pools of 3: round 1 of full"]
+    second = replace(first, task=replace(task, pool=4))
+    both = compare_all([first, second], tmp_path, Heard())
+    assert both[0] == rows[0]
+    assert said[1:] == ["demo, pools of 3: kept from before this was stopped", "demo, pools of 4: round 1 of full"]
+    assert [row.pool for row in both[1]] == [4, 4] and both[1][0].over_naive is None
+
+
+def test_arms_that_do_not_agree_are_told() -> None:
+    row = Row(**{**dict.fromkeys(Row.__dataclass_fields__), "max_abs_diff": 2e-4})  # type: ignore[arg-type]
+    assert not row.agrees
+    assert replace(row, max_abs_diff=9e-5).agrees
+    assert not replace(row, max_abs_diff=0.0, max_abs_diff_bfloat16=0.2).agrees
+
+
+def test_a_process_that_dies_is_one_line(task: Task) -> None:
+    with Remote(task, "full") as remote:
+        remote._process.kill()
+        with pytest.raises(LeverplusError, match="process for full ended with exit code -9"):
+            remote.call("warm")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--geometry", "dmo"], "no geometry named 'dmo'. Did you mean 'demo'? Known: 3b, demo, mid."),
+        (["--arms", "naive,fulll"], "no arm named 'fulll'. Did you mean 'full'?"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: list[str], told: str) -> None:
+    result = CliRunner().invoke(app, ["bench", *arguments])
+    assert isinstance(result.exception, RecipeError)
+    assert told in str(result.exception) and result.exception.exit_code == 2
+
+
+def test_pieces_come_from_the_settings(tmp_path: Path) -> None:
+    assert "prefix_sharing" in pieces() and "tokens_per_batch" not in pieces()
+    (demo,) = plan(["demo"], [], tmp_path)
+    assert demo.arms == ("naive", "hf-batched", "full", *(f"no-{piece}" for piece in pieces()))
+    assert len(plan(["mid"], ["full"], tmp_path, pool=4)) == 1  # equal tables are run once
+
+
+def test_quick_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEVERPLUS_CACHE", str(tmp_path))
+    written = tmp_path / "performance.md"
+    small = ["--questions", "1", "--pool", "3", "--rounds", "1", "--threads", "1"]
+    arguments = ["bench", "--quick", "--geometry", "demo", "--arms", "naive,hf-batched,full", *small]
+    result = CliRunner().invoke(app, [*arguments, "--json", "--output", str(written)])
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)
+    wanted = {
+        "geometry", "arm", "order", "prompts_per_s", "over_naive", "over_hf_batched", "bound", "ceiling_share",
+        "peak_mb", "max_abs_diff", "image_encodings", "tokens_computed", "seconds_min", "seconds_median", "seconds_max",
+    }  # fmt: skip
+    assert len(rows) == 6 and all(wanted <= set(row) for row in rows)
+    text = written.read_text(encoding="utf-8")
+    assert "## demo, appended (right): 1 question, pools of 3" in text and "| full |" in text
+
+
+def test_curves_are_drawn_with_their_exponent(tmp_path: Path) -> None:
+    assert slope([1, 10, 100], [2, 20, 200]) == pytest.approx(1.0)
+    points = tuple(Point("questions", n, 10 * n, 0.1 * n * n, n, n, 100.0) for n in (1, 2, 4))
+    curve = Curve("questions", "questions", points)
+    assert curve.exponent == pytest.approx(2.0)
+    page.write(tmp_path / "p.md", [], [curve])
+    assert "questions: seconds grow as size to the 2.00" in (tmp_path / "p.md").read_text(encoding="utf-8")
+    assert (tmp_path / "p.svg").read_text(encoding="utf-8").lstrip().startswith("<?xml")
+    (first, *_) = page.json_rows([], [curve])
+    assert first["curve"] == "questions" and first["geometry"] == "demo" and first["bound"] is None
