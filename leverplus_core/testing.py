@@ -37,6 +37,7 @@ from leverplus_core.plugins.contracts import (
     Query,
     Reward,
     Sampler,
+    SupportsHiddenStates,
     allowed,
 )
 from leverplus_core.recipes.settings import PromptSettings
@@ -269,8 +270,8 @@ def check_model(part: Model, images: Sequence[Image]) -> None:
         assert texts == [part.generate([p], decoding)[0] for p in prompts], "generate depends on the batch"
         assert texts == part.generate(prompts[::-1], decoding)[::-1], "generate depends on the order of prompts"
     assert part.logprob([], []) == [] and part.generate([], Decoding()) == [], "no prompts, no results"
-    if type(part).states is not Model.states:
-        _check_rows("states", lambda rows: part.states([prompts[i] for i in rows]), len(prompts), unit=False)
+    if isinstance(part, SupportsHiddenStates):
+        _check_rows("states", lambda rows: part.last_hidden_state([prompts[i] for i in rows]), len(prompts), unit=False)
     lost = Image("lost", path="no/such/picture.png")
     unreadable: list[Prompt] = [build_prompt([], replace(questions[0], image=lost), settings)]
     assert _raises(DataError, lambda: part.logprob(unreadable, ["red"])), "an unreadable image must raise DataError"

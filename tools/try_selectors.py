@@ -2,7 +2,7 @@
 
     python tools/try_selectors.py RECIPE [--work FOLDER] [--held-out 1000]
 
-The recipe must have run up to its beams, which must hold each demonstration of a pool alone (`scoring.beam_search: {beam: K,
+The recipe must have run up to its beams, which must hold each demonstration of a pool alone (`scoring.beam_search: {num_beams: K,
 shots: 1}`). Selectors learn from the other train questions by the recipe's SFT; what each chooses for those held out is
 asked of the VLM, and compared with the demonstration whose question is the likest.
 """

@@ -133,7 +133,7 @@ class RunContext:
         else:
             needs_model = self.identity("model") if self.encoder.needs_model else None
             states: list[object] = []
-            if (shots := self.encoder.states) is not None:
+            if (shots := self.encoder.hidden_states) is not None:
                 states = [shots, self.identity("model"), r.task, plain(r.prompt), r.data_seed]
             stage("encode", self.identity("dataset"), self.identity("encoder"), needs_model, *states)
             features = of["encode"] if self.sampler.needs_features() else None

@@ -17,7 +17,7 @@ from rich.table import Table
 from leverplus_core.candidates.mine import PROMPTS_A_CANDIDATE
 from leverplus_core.errors import DataError
 from leverplus_core.pipeline.context import STAGES, RunContext
-from leverplus_core.plugins.contracts import Size
+from leverplus_core.plugins.contracts import Size, SupportsPlanning
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.recipes.settings import (
     ADAPTIVE,
@@ -86,7 +86,7 @@ class Facts:
 class StagePlan:
     """One stage: prompts by shots, and images that no earlier stage has encoded.
 
-    A state of `encoder.states` costs what a log-probability does, and is counted as one.
+    A state of `encoder.hidden_states` costs what a log-probability does, and is counted as one.
     """
 
     stage: str
@@ -180,11 +180,11 @@ def facts_of(parts: RunContext) -> Facts:
         size,
         parts.sampler.k,
         parts.encoder.needs_model,
-        parts.model.image_tokens(list(images.values())),
-        parts.model.cached_image_bytes(),
+        parts.model.image_tokens(list(images.values())) if isinstance(parts.model, SupportsPlanning) else None,
+        parts.model.cached_image_bytes() if isinstance(parts.model, SupportsPlanning) else 0,
         frozenset(stage for stage in STAGES if parts.is_imported(stage)),
         note,
-        parts.encoder.states,
+        parts.encoder.hidden_states,
     )
 
 

@@ -27,7 +27,7 @@ from leverplus_core.metrics import TASKS
 from leverplus_core.pipeline import stages
 from leverplus_core.pipeline.context import STAGES, RunContext
 from leverplus_core.pipeline.workspace import PROVENANCE, StageFolder, Workspace
-from leverplus_core.plugins.contracts import Part
+from leverplus_core.plugins.contracts import Part, SupportsCacheFolder
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.provenance import describe_environment, describe_git
@@ -93,7 +93,8 @@ def run(
     store = registry if isinstance(registry, Registry) else Registry(registry)
     measurements = ResponseCache(workspace.root / "responses.sqlite")
     if not parts.closed:
-        parts.model.use_cache_folder(workspace.root / "cache")
+        if isinstance(parts.model, SupportsCacheFolder):
+            parts.model.use_cache_folder(workspace.root / "cache")
     model = CachedModel(lambda: parts.model, lambda: parts.identity("model"), measurements, shown)
     run_id = recipe.fingerprint()[:12]
     store.begin_run(_record(run_id, recipe, parts, sweep))

@@ -20,7 +20,7 @@ import numpy as np
 from leverplus_core.candidates import mine as mining
 from leverplus_core.candidates.stats import balance_facts, shape
 from leverplus_core.candidates.store import BALANCED, CANDIDATES, MINED, Groups, by_question, read_groups, write_groups
-from leverplus_core.errors import DataError
+from leverplus_core.errors import DataError, PluginError
 from leverplus_core.io import read_json, read_jsonl, write_bytes, write_json, write_jsonl
 from leverplus_core.plugins.contracts import (
     Balancer,
@@ -33,6 +33,7 @@ from leverplus_core.plugins.contracts import (
     Query,
     Sampler,
     Split,
+    SupportsHiddenStates,
 )
 from leverplus_core.progress import Progress
 from leverplus_core.recipes.settings import BeamSettings, CandidateSettings, MiningSettings, PromptSettings
@@ -135,12 +136,12 @@ def encode(
         arrays[f"{split}_image"] = image_rows[[image_at[q.image] for q in questions]]
         arrays[f"{split}_text"] = text_rows[[text_at[q.text] for q in questions]]
     metadata = {}
-    if encoder.states is not None:
+    if encoder.hidden_states is not None:
         asked = {(row.image, row.text): row for row in everything}
         state_at = {key: i for i, key in enumerate(asked)}
         own = {"bank": [state_at[d.image, d.text] for d in bank]}
         own |= {split: [state_at[q.image, q.text] for q in questions] for split, questions in splits.items()}
-        state_rows = _states(list(asked.values()), bank, encoder.states, model, progress, prompt, seed)
+        state_rows = _states(list(asked.values()), bank, encoder.hidden_states, model, progress, prompt, seed)
         state_rows = standardize(state_rows, own["bank"])
         arrays |= {f"{name}_state": state_rows[rows] for name, rows in own.items()}
         metadata = {"states": len(asked), "state_width": state_rows.shape[1]}
@@ -173,7 +174,11 @@ def _states(
         shown = list(islice((d for d in order if d.image.id != row.image.id), shots))
         return build_prompt(shown, Question(row.id, row.text, row.image, ()), prompt)
 
-    return _encoded([asks(row) for row in rows], model.states, "state", progress)
+    if not isinstance(model, SupportsHiddenStates):
+        raise PluginError(
+            f"model {type(model).__name__} does not show its hidden state.", "Leave encoder.hidden_states out."
+        )
+    return _encoded([asks(row) for row in rows], model.last_hidden_state, "state", progress)
 
 
 def standardize(rows: Floats, bank: Sequence[int]) -> Floats:

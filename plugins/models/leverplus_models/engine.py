@@ -99,7 +99,7 @@ class Engine:
         return [found[first[key]] for key in keys]
 
     @torch.inference_mode()
-    def states(self, rows: Sequence[Row]) -> Floats:
+    def last_hidden_state(self, rows: Sequence[Row]) -> Floats:
         """(N, D) what the output layer reads at the last token of each row."""
         found: list[Any] = [None] * len(rows)
 

@@ -21,7 +21,14 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from leverplus_core.errors import CheckpointError, DataError
-from leverplus_core.plugins.contracts import Floats, Model
+from leverplus_core.plugins.contracts import (
+    Floats,
+    Model,
+    SupportsCacheFolder,
+    SupportsEmbeddings,
+    SupportsHiddenStates,
+    SupportsPlanning,
+)
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
 from leverplus_models.batching import Ints, Row, Span
 from leverplus_models.engine import Engine, EngineSettings
@@ -43,7 +50,7 @@ Piece = str | Image | tuple[str]
 """A text, an image, or one of Qwen's control tokens in a tuple, so that no text can pass for a control token."""
 
 
-class Qwen25Vl(Model):
+class Qwen25Vl(SupportsEmbeddings, SupportsHiddenStates, SupportsPlanning, SupportsCacheFolder, Model):
     """Qwen2.5-VL: the packaged demo checkpoint, a local folder or a hub id."""
 
     path: str = Field("demo", description="demo = the packaged checkpoint; else a local folder or a hub id")
@@ -85,9 +92,9 @@ class Qwen25Vl(Model):
         new = self._engine.generate([self._row(prompt) for prompt in prompts], decoding)
         return [str(self._tokenizer.decode(ids, skip_special_tokens=True)) for ids in new]
 
-    def states(self, prompts: Sequence[Prompt]) -> Floats:
+    def last_hidden_state(self, prompts: Sequence[Prompt]) -> Floats:
         """(N, D) what the output layer reads after each prompt."""
-        return self._engine.states([self._row(prompt) for prompt in prompts])
+        return self._engine.last_hidden_state([self._row(prompt) for prompt in prompts])
 
     def embed_images(self, images: Sequence[Image]) -> Floats:
         """(N, D) the mean visual token of each image, at length 1."""

@@ -8,8 +8,8 @@ from leverplus_core import hookimpl
 @hookimpl
 def leverplus_samplers() -> dict[str, str]:
     return {
-        "random": "leverplus_samplers.uniform:RandSampler",
-        "text_knn": "leverplus_samplers.similarity:TextSimSampler",
-        "image_knn": "leverplus_samplers.similarity:ImgSimSampler",
-        "mixed": "leverplus_samplers.mixed:MixSampler",
+        "random": "leverplus_samplers.uniform:RandomSampler",
+        "text_knn": "leverplus_samplers.similarity:TextKnnSampler",
+        "image_knn": "leverplus_samplers.similarity:ImageKnnSampler",
+        "mixed": "leverplus_samplers.mixed:MixedSampler",
     }

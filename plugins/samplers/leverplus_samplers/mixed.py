@@ -22,7 +22,7 @@ class MixedSampler(Sampler):
     k: int = Field(64, ge=1, description="demonstrations in a pool")
     text: float = Field(0.25, ge=0, le=1, description="share nearest by the question's text")
     image: float = Field(0.25, ge=0, le=1, description="share nearest by the image")
-    state: float = Field(0.0, ge=0, le=1, description="share nearest by `encoder.states`; the rest is uniform")
+    state: float = Field(0.0, ge=0, le=1, description="share nearest by `encoder.hidden_states`; the rest is uniform")
 
     @model_validator(mode="after")
     def _shares_fit(self) -> MixedSampler:
@@ -43,7 +43,9 @@ class MixedSampler(Sampler):
             count = math.floor(share * self.k)
             if count:
                 if features is None or vector is None:
-                    raise DataError("sampler mix: state is above 0, and there are no states.", "Set encoder.states.")
+                    raise DataError(
+                        "sampler mix: state is above 0, and there are no states.", "Set encoder.hidden_states."
+                    )
                 # A row that is in already is passed over for the next nearest, so that each share is filled.
                 near = nearest(rows, features, vector, count + len(chosen))
                 fresh = (int(row) for row in near if int(row) not in chosen)

@@ -77,7 +77,7 @@ def test_balance_takes_a_file_made_by_hand(cli: Cli, tmp_path: Path) -> None:
 
 SMALL = [
     "dataset.train=60", "dataset.validation=20", "sampler.k=8", "scoring.questions=16", "scoring.beam_search.num_beams=1",
-    "scoring.beam_search.expand_top_k=2", "scoring.candidates={shots: [1], beams: 0, samples: {}, retrieval: 0, random: 1}",
+    "scoring.beam_search.expand_top_k=2", "scoring.candidates={shots: [1], num_beams: 0, samples: {}, retrieval: 0, random: 1}",
     "training.sft.epochs=1", "selector.width=32", "threads=1",
 ]  # fmt: skip
 

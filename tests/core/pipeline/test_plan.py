@@ -39,9 +39,9 @@ from leverplus_core.scoring.scorer import Scorer
 
 SMALL = [
     "dataset.train=60", "dataset.validation=24", "sampler.k=6", "scoring.questions=20",
-    "scoring.beam_search={beam: 2, shots: 2}", "scoring.candidates.num_beams=2", "scoring.candidates.retrieval=2",
+    "scoring.beam_search={num_beams: 2, shots: 2}", "scoring.candidates.num_beams=2", "scoring.candidates.retrieval=2",
     "training.sft.epochs=1", "training.rce.epochs=1", "training.grpo.epochs=1", "selector.width=32",
-    "evaluation.shots=[1, 2]", "evaluation.sizes=[10, 20]", "evaluation.oracle={beam: 2, width: 3}",
+    "evaluation.shots=[1, 2]", "evaluation.sizes=[10, 20]", "evaluation.oracle={num_beams: 2, expand_top_k: 3}",
     "balancer={name: keep_all}", "threads=1",
 ]  # fmt: skip
 
@@ -67,7 +67,9 @@ def test_candidates_that_nothing_would_learn_from_are_not_measured(catalog: Cata
     assert [stage.stage for stage in planned.stages] == ["encode", "pool", "beams", "sft", "evaluate"]
 
 
-@pytest.mark.parametrize("beams", ["{beam: 2, shots: 2}", "{beam: 2, shots: 2, width: 3}", "{beam: 3, shots: 3}"])
+@pytest.mark.parametrize(
+    "beams", ["{num_beams: 2, shots: 2}", "{num_beams: 2, shots: 2, expand_top_k: 3}", "{num_beams: 3, shots: 3}"]
+)
 def test_a_beam_search_asks_exactly_what_is_planned(catalog: Catalog, tmp_path: Path, beams: str) -> None:
     recipe = Recipe.load("demo", [*SMALL, f"scoring.beam_search={beams}"])
     planned = _stage(_planned(recipe, catalog), "beams")
@@ -76,7 +78,7 @@ def test_a_beam_search_asks_exactly_what_is_planned(catalog: Catalog, tmp_path: 
 
 
 def test_a_whole_run_asks_no_more_than_planned_and_not_much_less(catalog: Catalog, tmp_path: Path) -> None:
-    loop = "training.online={rounds: 2, candidates: {shots: [0, 1, 2], beams: 1, samples: {1.0: 2}}}"
+    loop = "training.online={rounds: 2, candidates: {shots: [0, 1, 2], num_beams: 1, samples: {1.0: 2}}}"
     mining = "scoring.mining={min_positives: 99, rounds: 2, candidates_per_round: 2}"
     recipe = Recipe.load("demo", [*SMALL, loop, mining, "selector.stop=true"])
     found = _planned(recipe, catalog)
@@ -84,7 +86,7 @@ def test_a_whole_run_asks_no_more_than_planned_and_not_much_less(catalog: Catalo
     url = f"sqlite:///{tmp_path}/r.db"
     before, stored = 0, 0
     # The on-policy loop and the learned methods choose many sequences that are known already.
-    for until, least in {"beams": 1.0, "candidates": 0.6, "mine": 0.7, "online": 0.05, "evaluate": 0.5}.items():
+    for until, least in {"num_beams": 1.0, "candidates": 0.6, "mine": 0.7, "online": 0.05, "evaluate": 0.5}.items():
         result = run(recipe, url, tmp_path, until=until, catalog=catalog)
         planned = _stage(found, until).prompts
         assert least * planned <= result.calls <= planned, (until, result.calls, planned)
@@ -145,7 +147,7 @@ def test_the_formula_bounds_the_real_search(
 
 
 def test_candidates_by_hand() -> None:
-    settings = CandidateSettings(shots=(1, 2), beams=5, samples={1.0: 1, 1.3: 1}, retrieval=5, random=1)
+    settings = CandidateSettings(shots=(1, 2), num_beams=5, samples={1.0: 1, 1.3: 1}, retrieval=5, random=1)
     assert candidate_prompts(64, settings) == {1: 13, 2: 13}
     assert candidate_prompts(3, settings) == {1: 3, 2: 6}  # no more sequences than the pool has
 
@@ -154,8 +156,8 @@ def test_the_3b_recipe_by_hand() -> None:
     """domain.md's 385 prompts a question are 380 when a sequence never repeats a demonstration."""
     recipe = Recipe.of(
         {
-            "scoring": {"questions": 800, "beams": {"beam": 5, "shots": 2}},
-            "evaluation": {"oracle": {"beam": 3, "width": 8}},
+            "scoring": {"questions": 800, "beam_search": {"num_beams": 5, "shots": 2}},
+            "evaluation": {"oracle": {"num_beams": 3, "expand_top_k": 8}},
         }
     )
     found = plan(recipe, Facts(Size(9009, 5046, 8998, 5033), 64, image_tokens=391))

@@ -49,7 +49,7 @@ REWARD = """
         \"\"\"All the same.\"\"\"
         value: float = 1.0
 
-        def of(self, group):
+        def compute(self, group):
             return [self.value for _ in group]
 
     @hookimpl
@@ -159,7 +159,7 @@ def test_two_third_parties_may_share_an_entry_point_name(site: Path) -> None:
 def test_unknown_name_says_where_what_exists_and_what_was_meant() -> None:
     with pytest.raises(PluginError) as error:
         Catalog.load(disabled="").build("sampler", "mixd", {}, where="okvqa.yaml:7")
-    expected = "no sampler named 'mixd' in okvqa.yaml:7. Did you mean 'mix'? Known: img_sim, mix, rand, text_sim."
+    expected = "no sampler named 'mixd' in okvqa.yaml:7. Did you mean 'mix'? Known: image_knn, mix, rand, text_knn."
     assert str(error.value) == expected
 
 
@@ -171,8 +171,8 @@ def test_a_vlm_is_a_model_in_messages() -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "says"),
     [
-        ("random", {"kk": 3}, "sampler 'rand' in a.yaml:2: unknown setting 'kk'. Did you mean 'k'? Known: k."),
-        ("random", {"k": "many"}, "sampler 'rand' in a.yaml:2: k='many': Input should be a valid integer"),
+        ("random", {"kk": 3}, "sampler 'random' in a.yaml:2: unknown setting 'kk'. Did you mean 'k'? Known: k."),
+        ("random", {"k": "many"}, "sampler 'random' in a.yaml:2: k='many': Input should be a valid integer"),
         ("random", {"k": 0}, "k=0: Input should be greater than or equal to 1. Settings: k."),
         ("mixed", {"text": 0.8, "image": 0.7}, "must not add up to more than 1. Settings: k, text, image, state."),
         ("mixed", {"k": -1, "txt": 1}, "k=-1: Input should be greater than or equal to 1; unknown setting 'txt'."),
@@ -190,7 +190,7 @@ def test_a_wrong_setting_is_one_line(name: str, settings: dict[str, object], say
         ('":Flat"', '":Missing"', "cannot be imported from acme_bad:Missing: AttributeError"),
         ('__name__ + ":Flat"', '"acme_nowhere:Flat"', "cannot be imported from acme_nowhere:Flat: ModuleNotFoundError"),
         ("(Reward)", "", "acme_bad:Flat is not a leverplus_core.Reward"),
-        ("def of", "def off", "acme_bad:Flat lacks the method of of Reward"),
+        ("def of", "def off", "acme_bad:Flat lacks the method compute of Reward"),
     ],
 )
 def test_a_part_that_is_not_what_it_says(site: Path, old: str, new: str, says: str) -> None:
@@ -241,7 +241,7 @@ def test_all_is_what_a_plugin_author_imports() -> None:
     for name in leverplus_core.__all__:
         assert getattr(leverplus_core, name) is not None
     needed = {"hookimpl", "Candidate", "Question", "LeverplusError", "Recipe", "run", "Registry"}
-    contracts = {"Dataset", "Encoder", "Sampler", "Vlm", "Balancer", "Reward"}
+    contracts = {"Dataset", "Encoder", "Sampler", "Model", "Balancer", "Reward"}
     assert needed | contracts <= set(leverplus_core.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = leverplus_core.no_such_name
@@ -250,8 +250,8 @@ def test_all_is_what_a_plugin_author_imports() -> None:
 
 def test_listing_imports_neither_torch_nor_a_part() -> None:
     code = (
-        "import sys; from leverplus_core import Catalogue; c = Catalogue.load(disabled='');"
-        "assert c.names('vlm'); heavy = {'torch', 'transformers', 'scipy', 'leverplus_models.qwen2_5_vl'};"
+        "import sys; from leverplus_core import Catalog; c = Catalog.load(disabled='');"
+        "assert c.names('model'); heavy = {'torch', 'transformers', 'scipy', 'leverplus_models.qwen2_5_vl'};"
         "sys.exit(' '.join(heavy & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -74,7 +74,7 @@ def test_the_fingerprint_follows_what_decides_the_result() -> None:
         ("extends: [demo, other]\n", r"'extends' in mine.yaml:1 is no recipe: \['demo', 'other'\]"),
         ("&a\nname: *a\n", "anchor that holds itself"),
         ("scoring:\n  mining: {enuf: 1}\n", r"unknown key 'scoring.mining.enuf' in mine.yaml:2. Did you mean 'enough'"),
-        ("training:\n  online:\n    candidates: {beam: 1}\n", r"'training.online.candidates.beam' in mine.yaml:3"),
+        ("training:\n  online:\n    candidates: {num_beams: 1}\n", r"'training.online.candidates.beam' in mine.yaml:3"),
         ("training: {sft: 5}\n", r"'training.sft' in mine.yaml:1 is no mapping of settings \(given: 5\). Its .*epochs"),
         ("scoring: null\n", r"'scoring' in mine.yaml:1 is no mapping of settings. Its settings: questions"),
         ("sampler: [mix]\n", r"'sampler' in mine.yaml:1 is no part. Write sampler: NAME"),

@@ -458,7 +458,7 @@ Registry({url(old)!r})
 
 
 def test_two_that_open_an_old_registry_at_once(old: Path) -> None:
-    program = f"from leverplus_core.registry import Registry; print(len(Registry({url(old)!r}).cells()))"
+    program = f"from leverplus_core.registry.registry import Registry; print(len(Registry({url(old)!r}).cells()))"
     both = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [p.communicate(timeout=60)[0].strip() for p in both] == ["1", "1"]
 

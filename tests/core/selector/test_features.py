@@ -65,7 +65,7 @@ def test_states_stand_between_text_and_answer() -> None:
 def test_retrieval_puts_the_nearest_next_to_the_question(order: Order, catalog: Catalog) -> None:
     table = _table(POOLS)
     policy = catalog.build("selector", "pointer", {}).policy(7, 10)
-    settings = CandidateSettings(shots=(2,), beams=0, samples={}, retrieval=1, random=0)
+    settings = CandidateSettings(shots=(2,), num_beams=0, samples={}, retrieval=1, random=0)
     (((shown, _),),) = propose(policy, table.batch(["q1"]), ["q1"], settings, 0, order)
     first, second = np.argsort(-table.similarity_of("q1").sum(1))[:2]
     assert shown == ((first, second) if order == "left" else (second, first))
@@ -74,7 +74,7 @@ def test_retrieval_puts_the_nearest_next_to_the_question(order: Order, catalog: 
 def test_what_is_proposed_is_in_the_pool(catalog: Catalog) -> None:
     table, ids = _table(POOLS), ["q0", "q1", "q2"]
     policy = catalog.build("selector", "pointer", {}).policy(7, 10)
-    settings = CandidateSettings(shots=(1, 2), beams=5, samples={1.0: 4}, retrieval=5, random=4)
+    settings = CandidateSettings(shots=(1, 2), num_beams=5, samples={1.0: 4}, retrieval=5, random=4)
     for question, found in zip(ids, propose(policy, table.batch(ids), ids, settings, seed=0), strict=True):
         assert all(position < len(POOLS[question]) for positions, _ in found for position in positions)
         alone = propose(policy, _table({question: POOLS[question]}).batch([question]), [question], settings, seed=0)[0]

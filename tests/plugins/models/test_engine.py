@@ -101,15 +101,15 @@ def test_rows_that_fill_up_change_nothing(model: Any, rows: list[Row], budget: i
     expected = [found.sum for found in plain.logprob(rows, _answers(rows))]
     assert [found.sum for found in filling.logprob(rows, _answers(rows))] == pytest.approx(expected, abs=1e-4)
     assert filling.generate(rows, GREEDY) == plain.generate(rows, GREEDY)
-    np.testing.assert_allclose(filling.states(rows), plain.states(rows), atol=1e-4)
+    np.testing.assert_allclose(filling.last_hidden_state(rows), plain.last_hidden_state(rows), atol=1e-4)
 
 
 @pytest.mark.parametrize("off", [None, *PIECES])
 @pytest.mark.parametrize("budget", [1, 60, 5000])
 def test_states_are_what_the_output_layer_reads(model: Any, rows: list[Row], off: str | None, budget: int) -> None:
     engine = Engine(model, [1], 0, EngineSettings(tokens_per_batch=budget, **({off: False} if off else {})))
-    np.testing.assert_allclose(engine.states(rows), _plain_states(model, rows), atol=1e-4)
-    assert engine.states([]).shape == (0, 32)
+    np.testing.assert_allclose(engine.last_hidden_state(rows), _plain_states(model, rows), atol=1e-4)
+    assert engine.last_hidden_state([]).shape == (0, 32)
     assert [g.sum for g in engine.logprob(rows[:1], [(5,)])] == pytest.approx([_plain(model, rows[0], (5,))], abs=1e-4)
 
 
@@ -182,7 +182,7 @@ def test_a_sliding_window_is_padded(rows: list[Row]) -> None:
     expected = [_plain(model, row, answer) for row, answer in zip(rows, _answers(rows), strict=True)]
     assert [g.sum for g in got] == pytest.approx(expected, abs=1e-4)
     assert [len(text) for text in engine.generate(rows, GREEDY)] == [4] * len(rows)
-    np.testing.assert_allclose(engine.states(rows), _plain_states(model, rows), atol=1e-4)
+    np.testing.assert_allclose(engine.last_hidden_state(rows), _plain_states(model, rows), atol=1e-4)
 
 
 def test_settings_refuse_what_they_do_not_know(tmp_path: Path) -> None:

@@ -82,17 +82,17 @@ def test_every_built_in_has_a_golden_value_and_a_range() -> None:
 
 @every
 def test_golden_values(name: str) -> None:
-    values = reward(name).of(GROUP)
+    values = reward(name).compute(GROUP)
     assert values == pytest.approx(GOLDEN[name], rel=1e-12)
     assert all(type(value) is float for value in values)
-    assert reward(name).of([]) == []
+    assert reward(name).compute([]) == []
 
 
 @every
 @given(group=groups)
 def test_range_of_the_defaults(name: str, group: list[Candidate]) -> None:
     right, wrong = RANGES[name]
-    for value, c in zip(reward(name).of(group), group, strict=True):
+    for value, c in zip(reward(name).compute(group), group, strict=True):
         low, high = right if c.correct else wrong
         assert low - 1e-9 <= value <= high + 1e-9
 
@@ -100,7 +100,7 @@ def test_range_of_the_defaults(name: str, group: list[Candidate]) -> None:
 @pytest.mark.parametrize("name", SEPARATES)
 @given(group=groups)
 def test_no_wrong_answer_is_above_a_correct_one(name: str, group: list[Candidate]) -> None:
-    values = reward(name).of(group)
+    values = reward(name).compute(group)
     right = [value for value, c in zip(values, group, strict=True) if c.correct]
     wrong = [value for value, c in zip(values, group, strict=True) if not c.correct]
     assert not right or not wrong or min(right) >= max(wrong) - 1e-9
@@ -120,7 +120,7 @@ def test_more_of_anything_measured_is_never_less(
         info_score=low.info_score + more[2] * (1 - low.info_score),
         text_similarity=low.text_similarity + more[3] * (1 - low.text_similarity),
     )
-    values = reward(name).of([*group, low, high])
+    values = reward(name).compute([*group, low, high])
     assert values[-1] >= values[-2] - 1e-12
 
 
@@ -129,8 +129,8 @@ def test_more_of_anything_measured_is_never_less(
 def test_the_order_of_the_group_does_not_matter(name: str, group: list[Candidate], seed: Any) -> None:
     order = list(range(len(group)))
     seed.shuffle(order)
-    values = reward(name).of(group)
-    assert reward(name).of([group[i] for i in order]) == [values[i] for i in order]
+    values = reward(name).compute(group)
+    assert reward(name).compute([group[i] for i in order]) == [values[i] for i in order]
 
 
 @pytest.mark.parametrize(
@@ -149,21 +149,21 @@ def test_the_order_of_the_group_does_not_matter(name: str, group: list[Candidate
     ],
 )
 def test_weights_and_thresholds_are_settings(name: str, settings: dict[str, object], expected: list[float]) -> None:
-    assert reward(name, **settings).of(GROUP) == pytest.approx(expected, rel=1e-12)
+    assert reward(name, **settings).compute(GROUP) == pytest.approx(expected, rel=1e-12)
 
 
 @given(right=st.integers(0, 9), wrong=st.integers(0, 9), many=st.integers(1, 9))
 def test_mixed_goes_by_the_number_of_correct_candidates(right: int, wrong: int, many: int) -> None:
     group = [candidate(1.0)] * right + [candidate(0.0)] * wrong
     other = reward("separated" if right >= many else "hard_plus_soft")
-    assert reward("mixed", many=many).of(group) == other.of(group)
+    assert reward("mixed", many=many).compute(group) == other.compute(group)
 
 
 def test_correct_is_the_recipes_word_not_the_accuracy() -> None:
     """`correct_threshold` decides; a reward never looks at the accuracy to tell."""
     strict = [replace(c, correct=c.accuracy >= 1.0) for c in GROUP]
-    assert reward("separated").of(strict) == [3.0, 0.6, 0.3, 0.0]
-    assert reward("hard_only").of(strict) == [1.0, 0.0, 0.0, 0.0]
+    assert reward("separated").compute(strict) == [3.0, 0.6, 0.3, 0.0]
+    assert reward("hard_only").compute(strict) == [1.0, 0.0, 0.0, 0.0]
 
 
 READS = {
@@ -178,10 +178,10 @@ READS = {
 def test_a_reward_needs_only_what_it_reads(name: str) -> None:
     bare = [replace(c, logprob=None, info_score=None, text_similarity=None) for c in GROUP]
     if name not in READS:
-        assert reward(name).of(bare) == pytest.approx(GOLDEN[name])
+        assert reward(name).compute(bare) == pytest.approx(GOLDEN[name])
         return
     with pytest.raises(DataError) as caught:
-        reward(name).of(bare)
+        reward(name).compute(bare)
     message = str(caught.value)
     assert f"reward '{name}' needs each candidate's {READS[name]}; one of question q7 has none." in message
     assert "Measure these candidates" in message and "\n" not in message
@@ -189,14 +189,14 @@ def test_a_reward_needs_only_what_it_reads(name: str) -> None:
 
 def test_nearness_is_read_of_wrong_answers_only() -> None:
     far = [replace(c, text_similarity=None) if c.correct else c for c in GROUP]
-    assert reward("hard_gt_prob_rel").of(far) == reward("hard_gt_prob_rel").of(GROUP)
+    assert reward("hard_gt_prob_rel").compute(far) == reward("hard_gt_prob_rel").compute(GROUP)
     with pytest.raises(DataError, match="text_similarity; one of question q7"):
-        reward("hard_gt_prob_rel").of([replace(c, text_similarity=None) for c in GROUP])
+        reward("hard_gt_prob_rel").compute([replace(c, text_similarity=None) for c in GROUP])
 
 
 def test_a_weight_of_nothing_reads_nothing() -> None:
     bare = [replace(c, logprob=None) for c in GROUP]
-    assert reward("hard_plus_gt_prob", prob=0).of(bare) == [1.0, 1.0, 0.0, 0.0]
+    assert reward("hard_plus_gt_prob", prob=0).compute(bare) == [1.0, 1.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "wide"])
@@ -210,9 +210,9 @@ def test_an_error_names_a_third_partys_reward_too() -> None:
     class NearEnoughReward(Reward):
         """Nearness."""
 
-        def of(self, group: Any) -> list[float]:
+        def compute(self, group: Any) -> list[float]:
             return [self.require(c, "text_similarity") for c in group]
 
-    assert NearEnoughReward().of(GROUP) == [1.0, 1.0, 0.5, 0.25]
+    assert NearEnoughReward().compute(GROUP) == [1.0, 1.0, 0.5, 0.25]
     with pytest.raises(DataError, match="reward 'near_enough' needs each candidate's text_similarity"):
-        NearEnoughReward().of([replace(GROUP[0], text_similarity=None)])
+        NearEnoughReward().compute([replace(GROUP[0], text_similarity=None)])

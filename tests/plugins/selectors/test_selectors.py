@@ -134,7 +134,7 @@ def test_shuffling_the_pool_shuffles_the_answer(seed: int, layers: int, state: S
 def test_a_wide_beam_is_exact_search(state: State) -> None:
     selector, b, sequences = small(state), batch(), all_sequences(3, 5, 2)
     logp, best = selector.log_probs(b, sequences).sort(dim=1, descending=True)
-    positions, found = selector.beam(b, 2, 100)
+    positions, found = selector.beam_search(b, 2, 100)
     assert positions.shape == (3, 20, 2)
     torch.testing.assert_close(found, logp)
     assert positions[:, 0].tolist() == sequences[0][best[:, 0]].tolist()
@@ -174,7 +174,7 @@ def test_a_padded_pool_is_the_shorter_pool() -> None:
     )
     sequences = all_sequences(3, 3, 2)
     torch.testing.assert_close(selector.log_probs(long, sequences), selector.log_probs(short, sequences))
-    positions, logp = selector.beam(long, 2, 8)
+    positions, logp = selector.beam_search(long, 2, 8)
     assert torch.isinf(logp[:, 6:]).all() and positions[:, :6].max() < 3
     assert selector.sample(long, 3, 20, 5.0, torch.Generator().manual_seed(0)).max() < 3
 
@@ -208,7 +208,7 @@ def test_inputs_are_standardised_by_the_train_rows() -> None:
 def test_mistakes_are_one_line() -> None:
     selector, b = small(), batch()
     with pytest.raises(DataError, match="6 shots were asked of a pool of 5"):
-        selector.beam(b, 6, 2)
+        selector.beam_search(b, 6, 2)
     with pytest.raises(DataError, match="features have 5 and 9 columns"):
         selector.encode(Batch(b.query[:, :5], b.candidates, b.similarity))
     with pytest.raises(ValueError, match="multiple of heads"):
@@ -299,7 +299,7 @@ def test_it_learns_the_matching_rule_from_few_questions() -> None:
     selector.fit_standardizer(task.query[:500], task.bank)
     sft.train(selector, task.data(0, 430), task.data(430, 500), SftSettings(epochs=20, learning_rate=2e-3), seed=0)
     unseen = task.inputs(list(range(500, 1000)))
-    positions, _ = selector.beam(unseen, 1, 1)
+    positions, _ = selector.beam_search(unseen, 1, 1)
     learned = task.right[500:].gather(1, positions[:, 0]).float().mean()
     nearest = task.right[500:].gather(1, unseen.similarity.sum(-1).argmax(1, keepdim=True)).float().mean()
     assert nearest < 0.6 and learned > 0.85, (nearest, learned)

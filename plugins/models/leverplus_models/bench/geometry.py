@@ -158,7 +158,7 @@ def _tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<|endoftext|>", eos_token="<|im_end|>", unk_token="<unk>",
-        extra_special_tokens=list(SPECIAL[1:7]), padding_side="prepend",
+        extra_special_tokens=list(SPECIAL[1:7]), padding_side="left",
     )  # fmt: skip
 
 

@@ -60,7 +60,7 @@ class Stock(Model):
         pixels = self.processor(images=images, return_tensors="pt")
         inputs = self.tokenizer(
             [text + answer for text, answer in zip(texts, answers, strict=True)],
-            add_special_tokens=False, padding=True, padding_side="prepend", return_tensors="pt",
+            add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt",
         )  # fmt: skip
         ids = inputs["input_ids"]
         counts = [len(self.tokenizer(answer, add_special_tokens=False)["input_ids"]) for answer in answers]
