@@ -92,9 +92,8 @@ def run(
     parts.fingerprints  # noqa: B018  a part that cannot say what it depends on is told before anything is written
     store = registry if isinstance(registry, Registry) else Registry(registry)
     measurements = ResponseCache(workspace.root / "responses.sqlite")
-    if not parts.closed:
-        if isinstance(parts.model, SupportsCacheFolder):
-            parts.model.use_cache_folder(workspace.root / "cache")
+    if not parts.closed and isinstance(parts.model, SupportsCacheFolder):
+        parts.model.use_cache_folder(workspace.root / "cache")
     model = CachedModel(lambda: parts.model, lambda: parts.identity("model"), measurements, shown)
     run_id = recipe.fingerprint()[:12]
     store.begin_run(_record(run_id, recipe, parts, sweep))

@@ -102,7 +102,7 @@ def test_the_table_reads_well_at_80_columns(folder: Path) -> None:
         ["before", "after", "change"],
         ["questions", "4", "2", "-2"],
         ["candidates", "48", "20", "-28"],
-        ["candidates a question", "12.00", "10.00", "-2.00"],
+        ["candidates per question", "12.00", "10.00", "-2.00"],
         ["share of positives", "18.75%", "40.00%", "+21.25 pp"],
         ["could not be met", "questions", "of all"],
         ["no positive, dropped", "2", "50.00%"],

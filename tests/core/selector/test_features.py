@@ -61,14 +61,14 @@ def test_states_stand_between_text_and_answer() -> None:
     assert batch.candidates[0, 0].tolist() == [1, 0, 1, 0, 0, 1, 0, 1, 0]
 
 
-@pytest.mark.parametrize("order", ["left", "right"])
+@pytest.mark.parametrize("order", ["prepend", "append"])
 def test_retrieval_puts_the_nearest_next_to_the_question(order: Order, catalog: Catalog) -> None:
     table = _table(POOLS)
     policy = catalog.build("selector", "pointer", {}).policy(7, 10)
     settings = CandidateSettings(shots=(2,), num_beams=0, samples={}, retrieval=1, random=0)
     (((shown, _),),) = propose(policy, table.batch(["q1"]), ["q1"], settings, 0, order)
     first, second = np.argsort(-table.similarity_of("q1").sum(1))[:2]
-    assert shown == ((first, second) if order == "left" else (second, first))
+    assert shown == ((first, second) if order == "prepend" else (second, first))
 
 
 def test_what_is_proposed_is_in_the_pool(catalog: Catalog) -> None:
