@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +13,9 @@ from leverplus_core.cli import output
 from leverplus_core.errors import RecipeError
 
 if TYPE_CHECKING:
-    from leverplus_core.interchange.rows import Rows
     from leverplus_core.plugins.manager import Catalog
     from leverplus_core.recipes.recipe import Recipe
+    from leverplus_core.records import Question
     from leverplus_core.registry.registry import Registry
 
 RecipeArg = Annotated[str, typer.Argument(metavar="[RECIPE]", help="A recipe file, or a bundled recipe by name.")]
@@ -84,16 +85,14 @@ def load_catalog(files: list[Path] | None) -> Catalog:
     return catalog
 
 
-def load_rows(recipe: str | None, plugin: list[Path] | None) -> Rows:
-    """What row numbers of Lever-Plus files mean: rows of the recipe's train questions, or nothing but numbers."""
-    from leverplus_core.interchange.rows import Rows
-
+def load_train_questions(recipe: str | None, plugin: list[Path] | None) -> Sequence[Question] | None:
+    """The train questions of a recipe's dataset, which number the rows of imported files; None without a recipe."""
     if recipe is None:
-        return Rows()
+        return None
     loaded = load_recipe(recipe, None, {}, None)
     spec = loaded.dataset
     where = loaded.where("dataset.name") or loaded.where("dataset")
-    return Rows.of(load_catalog(plugin).build("dataset", spec.name, spec.settings, where=where))
+    return load_catalog(plugin).build("dataset", spec.name, spec.settings, where=where).questions("train")
 
 
 def open_registry(url: str) -> Registry:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
-from leverplus_core.interchange.folder import Content, ImportedFolder
 from leverplus_core.io import canonical_json, fingerprint
+from leverplus_core.pipeline.imported import Content, ImportedFolder
 from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Model, Part, Reward, Sampler
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.recipe import Recipe

@@ -21,11 +21,11 @@ from leverplus_core.candidates.store import BALANCED, Groups, read_groups
 from leverplus_core.errors import DataError, LeverplusError
 from leverplus_core.evaluation.ablation import ablated
 from leverplus_core.evaluation.grid import Answers, evaluate
-from leverplus_core.interchange.folder import ImportedFolder, ensure_imported
 from leverplus_core.io import fingerprint, read_json
 from leverplus_core.metrics import TASKS
 from leverplus_core.pipeline import stages
 from leverplus_core.pipeline.context import STAGES, RunContext
+from leverplus_core.pipeline.imported import ImportedFolder, ensure_imported
 from leverplus_core.pipeline.workspace import PROVENANCE, StageFolder, Workspace
 from leverplus_core.plugins.contracts import Part, SupportsCacheFolder
 from leverplus_core.plugins.manager import Catalog
@@ -119,15 +119,17 @@ def compose(
     built: dict[str, Part] | None = None,
 ) -> RunContext:
     """The recipe's parts and the imported folder that it names, an rl-data file being imported first."""
+    catalog = catalog or Catalog.load()
     imported: ImportedFolder | None = None
     if recipe.imported.folder is not None:
         imported = ensure_imported(
             Path(recipe.imported.folder),
             workspace.root,
+            catalog,
             correct_threshold=recipe.scoring.correct_threshold,
             progress=progress,
         )
-    return RunContext(recipe, catalog or Catalog.load(), imported, built)
+    return RunContext(recipe, catalog, imported, built)
 
 
 def _record(run_id: str, recipe: Recipe, parts: RunContext, sweep: Membership | None) -> RunRecord:

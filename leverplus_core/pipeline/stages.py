@@ -37,8 +37,7 @@ from leverplus_core.plugins.contracts import (
 )
 from leverplus_core.progress import Progress
 from leverplus_core.recipes.settings import BeamSettings, CandidateSettings, MiningSettings, PromptSettings
-from leverplus_core.records import Candidate, Demonstration, Prompt, Question
-from leverplus_core.records import Sequence as ScoredSequence
+from leverplus_core.records import Candidate, Demonstration, Prompt, Question, ScoredSequence
 from leverplus_core.scoring.beam_search import beam_search
 from leverplus_core.scoring.prompt import build_prompt
 from leverplus_core.scoring.scorer import Scorer

@@ -51,5 +51,15 @@ def leverplus_rewards() -> dict[str, str]:  # type: ignore[empty-body]
 
 
 @hookspec
+def leverplus_importers() -> dict[str, str]:  # type: ignore[empty-body]
+    """Importers of files that others wrote: name -> "module:Class" of a `leverplus_core.Importer`."""
+
+
+@hookspec
+def leverplus_exporters() -> dict[str, str]:  # type: ignore[empty-body]
+    """Exporters to files that others read: name -> "module:Class" of a `leverplus_core.Exporter`."""
+
+
+@hookspec
 def leverplus_verbs() -> dict[str, str]:  # type: ignore[empty-body]
     """Verbs of the command line: name -> "module:function", a typer command whose module imports nothing heavy."""

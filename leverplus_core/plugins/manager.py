@@ -42,6 +42,8 @@ CONTRACTS = {
     "selector": "selector.policy:Selector",
     "balancer": "plugins.contracts:Balancer",
     "reward": "plugins.contracts:Reward",
+    "importer": "plugins.contracts:Importer",
+    "exporter": "plugins.contracts:Exporter",
 }
 
 

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, insert, or_, select
 
 from leverplus_core.errors import RegistryError
-from leverplus_core.published import PublishedTable, published_interval
+from leverplus_core.records import PublishedTable
 from leverplus_core.registry import tables
+from leverplus_core.statistics import published_interval
 
 PROTOCOL = "published table, no predictions; intervals are what n implies (Wilson), conservative for graded accuracies"
 

@@ -17,8 +17,7 @@ from typing import Any, Self
 from sqlalchemy import Connection, Table, delete, insert, select, update
 
 from leverplus_core.errors import DataError, RegistryError, did_you_mean
-from leverplus_core.published import PublishedTable
-from leverplus_core.records import Demonstration, Prediction, Question
+from leverplus_core.records import Demonstration, Prediction, PublishedTable, Question
 from leverplus_core.registry import tables
 from leverplus_core.registry.asked import answer_rows, demonstration_rows, insert_asked, question_row
 from leverplus_core.registry.database import MAKE_ONE, connect, failures, shown, sqlite_file

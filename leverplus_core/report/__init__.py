@@ -7,7 +7,6 @@ from leverplus_core.report.balance import balance_table
 from leverplus_core.report.comparison import compare_rows, compare_table
 from leverplus_core.report.grid import Arm, grid_rows
 from leverplus_core.report.health import health_view, mined_view, shapes_table
-from leverplus_core.report.imported import imported_view
 from leverplus_core.report.leaderboard import leaderboard_rows
 from leverplus_core.report.leaderboard_layout import leaderboard_markdown, leaderboard_table
 from leverplus_core.report.published import published_arithmetic, published_rows
@@ -20,7 +19,6 @@ __all__ = [
     "compare_table",
     "grid_rows",
     "health_view",
-    "imported_view",
     "leaderboard_markdown",
     "leaderboard_rows",
     "leaderboard_table",

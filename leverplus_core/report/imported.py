@@ -13,62 +13,73 @@ from leverplus_core.report.leaderboard import percent
 
 
 def imported_view(summary: Mapping[str, Any]) -> RenderableType:
-    """`interchange.import_*`'s summary: what each file gave, then what was not kept and why."""
+    """Draw the summary of `import_data` with its `folder`: what each file gave, then what was not kept and why."""
     given = Table(box=None, pad_edge=False, show_header=False)
     given.add_column(style="dim")
     given.add_column(overflow="fold")
-    for name, lines in (("rl-data", _rl_data), ("beams", _beams), ("embeddings", _embeddings), ("features", _features)):
-        if name in summary:
-            for i, line in enumerate(lines(summary[name])):
-                given.add_row("" if i else name, Text(line))
-    parts: list[RenderableType] = [Text(summary["folder"], style="bold"), given]
-    left = {name: summary[name]["not_kept"] for name in ("rl-data", "beams") if name in summary}
-    if any(left.values()):
+    parts = {name: (_file, found) for name, found in summary["imports"].items()}
+    parts |= {
+        name: (drawn, summary[name]) for name, drawn in (("beams", _beams), ("features", _features)) if name in summary
+    }
+    for name, (lines, found) in parts.items():
+        for i, line in enumerate(lines(found)):
+            given.add_row("" if i else name, Text(line))
+    drawn: list[RenderableType] = [Text(summary["folder"], style="bold"), given]
+    left_out = [row for found in (*summary["imports"].values(), summary.get("beams", {})) for row in _left_out(found)]
+    if left_out:
         table = Table(box=None, pad_edge=False)
         table.add_column("not kept")
         table.add_column("", justify="right")
         table.add_column("such as", overflow="fold")
-        for reasons in left.values():
-            for reason, found in reasons.items():
-                table.add_row(Text(reason), f"{found['count']:,}", Text(found["examples"][0]))
-        parts += [Text(""), table]
-    return Group(*parts)
+        for row in left_out:
+            table.add_row(*row)
+        drawn += [Text(""), table]
+    return Group(*drawn)
 
 
-def _rl_data(metadata: Mapping[str, Any]) -> Iterator[str]:
-    yield metadata["file"]
-    empty = metadata["questions_without_candidates"]
-    yield f"{metadata['questions']:,} questions" + (f", {empty:,} of them without a candidate" if empty else "")
-    yield f"{metadata['candidates']:,} candidates of {_listed(metadata['shots'])} shots from {_counted(metadata['sources'])}"
-    at, others = metadata["correct_threshold"], metadata["vqa_correct_says_otherwise"]
-    says = f"; vqa_correct says otherwise of {others:,}" if others else ""
-    yield f"{percent(metadata['positive_rate'])}% are correct, from accuracy {at:g} on{says}"
-    if metadata["without_probability"]:
-        yield f"{metadata['without_probability']:,} without a probability of the true answers"
-    yield f"evaluated by {_counted(metadata['eval_modes'])}"
-    made = metadata["pools_from_candidates"]
-    pools = f"pools of {_listed(metadata['pool_sizes'])}"
-    yield pools + (f"; made from the candidates, as the file has none: {made:,}" if made else "")
+def _left_out(found: Mapping[str, Any]) -> Iterator[tuple[Text, str, Text]]:
+    for reason, one in found.get("not_kept", {}).items():
+        yield Text(reason), f"{one['count']:,}", Text(one["examples"][0])
 
 
-def _beams(metadata: Mapping[str, Any]) -> Iterator[str]:
-    yield metadata["file"]
-    empty = metadata["questions_without_sequences"]
-    yield f"{metadata['questions']:,} questions" + (f", {empty:,} of them without a sequence" if empty else "")
-    yield f"{metadata['sequences']:,} sequences of {_listed(metadata['shots'])} shots"
-    if metadata["pools_from_sequences"]:
-        yield f"pools made from the sequences, as no rl-data gives them: {metadata['pools_from_sequences']:,}"
+def _file(found: Mapping[str, Any]) -> Iterator[str]:
+    yield found["file"]
+    if "questions" in found:
+        empty = found["questions_without_any"]
+        what = "candidate" if "candidates" in found else "sequence"
+        yield f"{found['questions']:,} questions" + (f", {empty:,} of them without a {what}" if empty else "")
+    if "candidates" in found:
+        shots, sources = _listed(found["shots"]), _counted(found["sources"])
+        threshold = found["settings"].get("correct_threshold")
+        yield f"{found['candidates']:,} candidates of {shots} shots from {sources}"
+        correct = f"{percent(found['positive_rate'])}% are correct"
+        yield correct if threshold is None else f"{correct}, from accuracy {threshold:g} on"
+        if found["without_probability"]:
+            yield f"{found['without_probability']:,} without a probability of the true answers"
+    if "sequences" in found:
+        yield f"{found['sequences']:,} sequences of {_listed(found['shots'])} shots"
+    if "pool_sizes" in found:
+        yield f"pools of {_listed(found['pool_sizes'])}"
+    if "rows" in found:
+        yield f"{found['rows']:,} rows of {found['width']} ({found['dtype']})"
+    for remark, count in found["notes"].items():
+        yield f"{count:,} {remark}"
 
 
-def _embeddings(metadata: Mapping[str, Any]) -> Iterator[str]:
-    yield metadata["file"]
-    yield f"{metadata['rows']:,} rows of {metadata['width']} ({metadata['dtype']})"
+def _beams(found: Mapping[str, Any]) -> Iterator[str]:
+    empty = found["questions_without_sequences"]
+    yield f"{found['sequences']:,} sequences" + (f"; {empty:,} questions without one" if empty else "")
+    if found["pools_from_sequences"]:
+        yield f"pools made from the sequences, as no other file gives them: {found['pools_from_sequences']:,}"
 
 
-def _features(metadata: Mapping[str, Any]) -> Iterator[str]:
-    bare = metadata.get("rows_without_text", 0)
-    said = f", {bare:,} of them without a text: rows of zeros" if bare else ""
-    yield f"{metadata['rows']:,} rows from the {metadata['from']}{said}"
+def _features(found: Mapping[str, Any]) -> Iterator[str]:
+    line = f"{found['rows']:,} rows from the {found['from']}"
+    if found.get("rows_without_text"):
+        line += f", {found['rows_without_text']:,} of them without a text: rows of zeros"
+    if found.get("rows_of_zeros"):
+        line += f", {found['rows_of_zeros']:,} of them zeros"
+    yield line
 
 
 def _listed(counts: Mapping[str, int]) -> str:

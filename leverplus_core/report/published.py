@@ -18,9 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from leverplus_core.errors import RegistryError, did_you_mean
-from leverplus_core.published import unpaired_interval
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.pairing import Member, Row, shot_pairs
+from leverplus_core.statistics import unpaired_interval
 
 ALPHA = 0.05
 

@@ -15,8 +15,7 @@ import numpy as np
 
 from leverplus_core.errors import DataError
 from leverplus_core.recipes.settings import BeamSettings, Form, OracleSettings
-from leverplus_core.records import Question
-from leverplus_core.records import Sequence as ScoredSequence
+from leverplus_core.records import Question, ScoredSequence
 from leverplus_core.scoring.scorer import Ids, Scorer
 
 

@@ -18,7 +18,7 @@ from leverplus_core.io import read_jsonl, write_jsonl
 from leverplus_core.plugins.contracts import Reward
 from leverplus_core.progress import Progress
 from leverplus_core.recipes.settings import GrpoSettings, Loss, RceSettings, SftSettings
-from leverplus_core.records import Sequence as ScoredSequence
+from leverplus_core.records import ScoredSequence
 from leverplus_core.seeding import derive, rng
 from leverplus_core.selector.checkpoint import load_policy, save_policy
 from leverplus_core.selector.features import SelectorFeatures

@@ -1,0 +1,126 @@
+"""Imported data as training reads it: candidates, pools, beams and features that take the place of stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from leverplus_core.candidates.store import CANDIDATES, iter_groups
+from leverplus_core.errors import DataError
+from leverplus_core.io import fingerprint
+from leverplus_core.pipeline.import_folder import BEAMS, FEATURES, MANIFEST, POOLS, Manifest, hash_of
+from leverplus_core.pipeline.importing import import_data
+from leverplus_core.pipeline.text_features import read_features
+from leverplus_core.plugins.contracts import DataImporter, Features, ImportReport
+from leverplus_core.plugins.manager import Catalog
+from leverplus_core.progress import Progress
+from leverplus_core.records import Question, QuestionData
+
+Content = Literal["candidates", "pools", "beams", "features"]
+FILES: dict[Content, str] = {"candidates": CANDIDATES, "pools": POOLS, "beams": BEAMS, "features": FEATURES}
+
+
+@dataclass(frozen=True)
+class ImportedFolder:
+    """A folder that `leverplus import` made, whole and unchanged. The files are in the formats that stages write."""
+
+    root: Path
+    manifest: Manifest
+
+    @classmethod
+    def load(cls, root: Path) -> ImportedFolder:
+        """Raises DataError when there is none, or a file of it is cut, edited or missing."""
+        return cls(root, Manifest.read(root))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Fingerprint of the content that training reads: equal wherever and whenever the same file is imported."""
+        return fingerprint({name: self.manifest.files[FILES[name]] for name in FILES if self.has(name)})
+
+    def has(self, content: Content) -> bool:
+        """Whether the folder holds this content."""
+        return FILES[content] in self.manifest.files
+
+    def path(self, content: Content) -> Path:
+        """The file of this content. Raises DataError when the folder has none."""
+        if not self.has(content):
+            there = ", ".join(name for name in FILES if self.has(name))
+            raise DataError(f"{self.root} has no {content}, only {there}.", "Import a file that has them into it.")
+        return self.root / FILES[content]
+
+    def features(self) -> tuple[list[str], Features]:
+        """The ids (N) of all questions and demonstrations, and their rows; image or text may be of width 0."""
+        return read_features(self.path("features"))
+
+
+def ensure_imported(
+    source: Path,
+    work: Path,
+    catalog: Catalog,
+    *,
+    correct_threshold: float = 0.5,
+    mixed_shots: bool = False,
+    progress: Progress | None = None,
+) -> ImportedFolder:
+    """The imported folder `source`, or what the file `source` becomes below `work`/imported, once.
+
+    A file is read by the importer of `catalog` that recognizes it, or is a candidates file (.jsonl) of leverplus.
+    Raises DataError as `ImportedFolder.load` and `import_data` do, and for a file that no importer recognizes, or two do.
+    """
+    if source.is_dir():
+        return ImportedFolder.load(source)
+    content = hash_of(source)
+    kind, importer, code = _importer_of(source, catalog, correct_threshold)
+    settings = importer.model_dump(mode="json")
+    root = work / "imported" / fingerprint([content, kind, code, settings, mixed_shots])
+    if not (root / MANIFEST).is_file():
+        try:
+            import_data(importer, kind, source, root, mixed_shots=mixed_shots, progress=progress)
+        except DataError:
+            if not (root / MANIFEST).is_file():  # else another run has just made it
+                raise
+    return ImportedFolder.load(root)
+
+
+def _importer_of(source: Path, catalog: Catalog, correct_threshold: float) -> tuple[str, DataImporter, str]:
+    """The importer of a file with its name and code."""
+    if source.suffix == ".jsonl":
+        return "candidates", _CandidatesImporter(), ""
+    found: list[tuple[str, DataImporter]] = []
+    known = []
+    for name in catalog.names("importer"):
+        part = catalog.part_class("importer", name)
+        if issubclass(part, DataImporter):
+            known.append(name)
+            threshold = {"correct_threshold": correct_threshold} if "correct_threshold" in part.model_fields else {}
+            importer = part.model_validate(threshold)
+            if importer.recognizes(source):
+                found.append((name, importer))
+    if len(found) != 1:
+        names = " and ".join(name for name, _ in found)
+        what = f"is recognized by {names}" if found else f"is recognized by no importer ({', '.join(known)})"
+        raise DataError(
+            f"{source} {what}.", "Import it with `leverplus import NAME FILE -o FOLDER` and name the folder."
+        )
+    ((name, importer),) = found
+    return name, importer, catalog.entry("importer", name).version
+
+
+class _CandidatesImporter(DataImporter):
+    """A candidates file of leverplus alone: the recipe has the dataset and the pools."""
+
+    def recognizes(self, source: Path) -> bool:
+        return source.suffix == ".jsonl"
+
+    def read(
+        self,
+        source: Path,
+        report: ImportReport,
+        questions: Sequence[Question] | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[QuestionData]:
+        for question_id, (group,) in iter_groups([source]):
+            yield QuestionData(question_id, candidates=tuple(group))

@@ -1,0 +1,315 @@
+"""Importing: what a `DataImporter` reads becomes a folder of leverplus's own formats, a question at a time.
+
+Files of several kinds may be imported into one folder, in any order, with the same result: what each importer gave is
+kept (`import_folder.given_path`), and pools, beams and features are derived from all of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leverplus_core.candidates.store import CANDIDATES
+from leverplus_core.errors import DataError
+from leverplus_core.io import atomic_write, canonical_json, fingerprint, iter_jsonl, read_json, write_json
+from leverplus_core.pipeline.import_folder import (
+    BEAMS,
+    EMBEDDINGS,
+    FEATURES,
+    MANIFEST,
+    POOLS,
+    SUMMARY,
+    Manifest,
+    building,
+    given_path,
+    hash_of,
+    seal,
+)
+from leverplus_core.pipeline.text_features import write_embedding_features, write_text_features
+from leverplus_core.plugins.contracts import DataImporter, ImportReport
+from leverplus_core.progress import Progress
+from leverplus_core.records import Candidate, EmbeddingData, Question, QuestionData, ScoredSequence
+
+Summary = dict[str, Any]
+_FIELDS = [f.name for f in fields(Candidate)]
+
+
+def dataset_identity(questions: Sequence[Question] | None) -> str | None:
+    """Fingerprint of the question ids that number the rows of a file; None where rows are ids."""
+    return None if questions is None else fingerprint([q.id for q in questions])
+
+
+def import_data(
+    importer: DataImporter,
+    kind: str,
+    source: Path,
+    folder: Path,
+    questions: Sequence[Question] | None = None,
+    *,
+    mixed_shots: bool = False,
+    replace: bool = False,
+    progress: Progress | None = None,
+) -> Summary:
+    """Import the file `source` into `folder` and return the folder's summary; `kind` is the name of the importer.
+
+    Raises DataError, and leaves `folder` as it was, for everything that the importer refuses, a question that comes
+    twice, sequences of several lengths unless `mixed_shots`, and where `folder` holds this kind already unless
+    `replace`, holds the same content from another kind, or numbers its rows by another dataset.
+    """
+    folder, dataset = Path(os.path.realpath(folder)), dataset_identity(questions)
+    before = Manifest.read(folder) if (folder / MANIFEST).is_file() else Manifest()
+    if kind in before.imports and not replace:
+        raise DataError(
+            f"{folder} holds {kind} already, from {before.imports[kind]['file']}.",
+            "Give --replace, or name another folder with -o.",
+        )
+    for other, known in before.imports.items():
+        if other != kind and known["dataset"] != dataset:
+            raise DataError(
+                f"the {other} in {folder} are numbered by another dataset than this import's.",
+                "Give the same --recipe, or none, to every import into a folder.",
+            )
+    with building(folder) as scratch:
+        summary: Summary = read_json(scratch / SUMMARY) if (scratch / SUMMARY).is_file() else {"imports": {}}
+        imports, report = summary["imports"], ImportReport()
+        _remove(scratch, kind, imports.pop(kind, {}))
+        try:
+            found = _write(scratch, kind, importer.read(source, report, questions, progress), mixed_shots, report)
+            for content in ("candidates", "rows"):
+                givers = [other for other in imports if content in found and content in imports[other]]
+                if givers:
+                    what = "embeddings" if content == "rows" else content
+                    raise DataError(f"{folder} holds {what} already, from {givers[0]}.", "Name another folder with -o.")
+            settings = importer.model_dump(mode="json")
+            remarks = {"notes": report.notes, "not_kept": report.not_kept()}
+            imports[kind] = {"file": source.name, "settings": settings, **found, **remarks}
+            _derive(scratch, questions, summary)
+            made_from = {"file": source.name, "sha256": hash_of(source), "settings": settings}
+        except DataError as e:
+            raise e if str(source) in e.what else DataError(f"{source}: {e.what}", e.hint) from e
+        write_json(scratch / SUMMARY, summary)
+        seal(scratch, {**before.imports, kind: {**made_from, "dataset": dataset}})
+    return summary
+
+
+def _remove(folder: Path, kind: str, earlier: Summary) -> None:
+    """Delete what an earlier import of this kind gave."""
+    names = {"candidates": CANDIDATES, "rows": EMBEDDINGS}
+    for path in (given_path(folder, kind), *(folder / name for content, name in names.items() if content in earlier)):
+        path.unlink(missing_ok=True)
+
+
+def _write(
+    folder: Path, kind: str, data: Iterable[QuestionData | EmbeddingData], mixed_shots: bool, report: ImportReport
+) -> Summary:
+    """Write what an importer gives; returns its summary."""
+    counts, embeddings = _Counts(mixed_shots), {}
+    with ExitStack() as stack:
+        given = candidates = None
+        for one in data:
+            if isinstance(one, EmbeddingData):
+                with atomic_write(folder / EMBEDDINGS) as f:
+                    np.savez(f, ids=np.array(one.ids, dtype=np.str_), rows=one.rows)
+                embeddings = {"rows": len(one.rows), "width": one.rows.shape[1], "dtype": str(one.rows.dtype)}
+                continue
+            counts.add(one)
+            given = given or stack.enter_context(atomic_write(given_path(folder, kind)))
+            kept = {
+                "text": one.text,
+                "pool": one.pool,
+                "sequences": [(s.demonstrations, s.score) for s in one.sequences],
+            }
+            row = {"question_id": one.question_id, **{name: value for name, value in kept.items() if value}}
+            given.write((canonical_json(row) + "\n").encode())
+            for candidate in one.candidates:
+                candidates = candidates or stack.enter_context(atomic_write(folder / CANDIDATES))
+                values = {name: getattr(candidate, name) for name in _FIELDS}
+                candidates.write((canonical_json(values) + "\n").encode())
+    if not (counts.candidates or counts.sequences or embeddings):
+        hint = f"Not kept: {report}." if report.counts else ""
+        raise DataError("there is no candidate, sequence or embedding in it.", hint)
+    return (counts.summary() if counts.ids else {}) | embeddings
+
+
+@dataclass
+class _Counts:
+    """Counts what a file holds, and holds it to the rules that all files share."""
+
+    mixed_shots: bool
+    ids: set[str] = field(default_factory=set)
+    first: tuple[int, str] | None = None  # shots of the first sequence, and its question
+    candidates: int = 0
+    sequences: int = 0
+    positives: int = 0
+    without_probability: int = 0
+    without_any: int = 0
+    shots: Counter[int] = field(default_factory=Counter)
+    pool_sizes: Counter[int] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+
+    def add(self, data: QuestionData) -> None:
+        if data.question_id in self.ids:
+            raise DataError(f"question {data.question_id} comes twice.", "Make one entry of the two.")
+        self.ids.add(data.question_id)
+        shown: list[Candidate | ScoredSequence] = [*data.candidates, *data.sequences]
+        for shots in (len(one.demonstrations) for one in shown):
+            self.shots[shots] += 1
+            self.first = self.first or (shots, data.question_id)
+            if shots != self.first[0] and not self.mixed_shots:
+                raise DataError(
+                    f"question {data.question_id} has a sequence of {shots} shots, "
+                    f"question {self.first[1]} one of {self.first[0]}.",
+                    "One run has one number of shots; give --mixed-shots to take them all.",
+                )
+        self.candidates += len(data.candidates)
+        self.sequences += len(data.sequences)
+        self.positives += sum(c.correct for c in data.candidates)
+        self.without_probability += sum(c.logprob is None for c in data.candidates)
+        self.without_any += not (data.candidates or data.sequences)
+        self.sources.update(c.source for c in data.candidates)
+        if data.pool:
+            self.pool_sizes[len(data.pool)] += 1
+
+    def summary(self) -> Summary:
+        found: Summary = {"questions": len(self.ids), "questions_without_any": self.without_any}
+        if self.candidates:
+            found |= {
+                "candidates": self.candidates,
+                "positive_rate": self.positives / self.candidates,
+                "without_probability": self.without_probability,
+                "sources": dict(self.sources),
+            }
+        if self.sequences:
+            found["sequences"] = self.sequences
+        if self.pool_sizes:
+            found["pool_sizes"] = _sorted(self.pool_sizes)
+        return found | {"shots": _sorted(self.shots)}
+
+
+def _sorted(counts: Counter[int]) -> dict[str, int]:
+    return {str(n): count for n, count in sorted(counts.items())}
+
+
+# --- what is derived from all that a folder was given -----------------------------------------------------------------
+
+
+def _derive(folder: Path, questions: Sequence[Question] | None, summary: Summary) -> None:
+    """Write pools.json, beams.jsonl and features.npz from what was imported so far; adds to `summary`.
+
+    Raises DataError where no sequence can be kept, or embeddings lack a question or demonstration.
+    """
+    for name in (POOLS, BEAMS, FEATURES):
+        (folder / name).unlink(missing_ok=True)
+    summary.pop("beams", None)
+    summary.pop("features", None)
+    asked = {q for q, row in given(folder) if "sequences" in row}
+    pools: dict[str, set[str]] = {}  # of the questions in `asked`
+    ids: dict[str, None] = {}  # of all questions and demonstrations
+    with ExitStack() as stack:
+        writer = _PoolWriter(folder / POOLS, stack)
+        for question_id, row in given(folder):
+            if "pool" in row:
+                writer.add(question_id, row["pool"])
+                ids |= dict.fromkeys((question_id, *row["pool"]))
+                if question_id in asked:
+                    pools[question_id] = set(row["pool"])
+        if asked:
+            summary["beams"] = _write_beams(folder, pools, writer, ids)
+    if (folder / EMBEDDINGS).is_file():
+        summary["features"] = _features_of_embeddings(folder, ids)
+    elif ids:
+        summary["features"] = _features_of_texts(folder, ids, questions)
+
+
+def given(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(question id, what was given of it), by kind and in the order of the files."""
+    for path in sorted(folder.glob(given_path(folder, "*").name)):
+        for _, row in iter_jsonl(path):
+            yield row["question_id"], row
+
+
+class _PoolWriter:
+    """pools.json as stages write it, a question at a time."""
+
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        self._path, self._stack = path, stack
+        self._write: Callable[[bytes], object] | None = None
+        self._ids: set[str] = set()
+
+    def add(self, question_id: str, pool: Sequence[str]) -> None:
+        if question_id in self._ids:
+            raise DataError(f"question {question_id} has two pools.", "Import one of the two files.")
+        if self._write is None:
+            self._write = self._stack.enter_context(atomic_write(self._path)).write
+            self._write(b'{"train": {')
+            self._stack.callback(self._write, b'\n},\n"validation": {}}\n')
+        comma = "," if self._ids else ""
+        self._write(f"{comma}\n{canonical_json(question_id)}: {canonical_json(pool)}".encode())
+        self._ids.add(question_id)
+
+
+def _write_beams(folder: Path, pools: dict[str, set[str]], writer: _PoolWriter, ids: dict[str, None]) -> Summary:
+    """Write beams.jsonl, best first. Sequences must stay in the question's pool; without a pool they make one."""
+    report, kept, without, made = ImportReport(), 0, 0, 0
+    with atomic_write(folder / BEAMS) as f:
+        for question_id, row in given(folder):
+            sequences = [ScoredSequence(question_id, tuple(d), score) for d, score in row.get("sequences", ())]
+            before = kept
+            for sequence in sorted(sequences, key=lambda s: -s.score):
+                pool = pools.get(question_id)
+                if pool is not None and not pool.issuperset(sequence.demonstrations):
+                    example = f"question {question_id}: {', '.join(sequence.demonstrations)}"
+                    report.leave_out("a demonstration outside the question's pool", example)
+                    continue
+                f.write((canonical_json(asdict(sequence)) + "\n").encode())
+                kept += 1
+            without += bool(sequences) and kept == before
+            if sequences and question_id not in pools:
+                shown = dict.fromkeys(d for s in sequences for d in s.demonstrations)
+                writer.add(question_id, list(shown))
+                ids |= dict.fromkeys((question_id, *shown))
+                made += 1
+    if not kept:
+        raise DataError("no sequence of the beams can be kept.", f"Not kept: {report}.")
+    return {
+        "sequences": kept,
+        "questions_without_sequences": without,
+        "pools_from_sequences": made,
+        "not_kept": report.not_kept(),
+    }
+
+
+def _features_of_embeddings(folder: Path, ids: Iterable[str]) -> Summary:
+    with np.load(folder / EMBEDDINGS, allow_pickle=False) as arrays:
+        known, rows = arrays["ids"].tolist(), arrays["rows"]
+    there = set(known)
+    absent = next((i for i in ids if i not in there), None)
+    if absent is not None:
+        raise DataError(
+            f"the embeddings have {len(known):,} rows, none for {absent}, which a pool names.",
+            "Import the embeddings of all train questions.",
+        )
+    write_embedding_features(folder / FEATURES, known, rows)
+    zero = int((rows == 0).all(axis=1).sum())
+    return {"from": "embeddings", "rows": len(known), "width": rows.shape[1], "rows_of_zeros": zero}
+
+
+def _features_of_texts(folder: Path, ids: Iterable[str], questions: Sequence[Question] | None) -> Summary:
+    """Features of every id in `ids` and, where the dataset is known, of all its train questions."""
+
+    def texts() -> Iterator[tuple[str, str]]:
+        if questions is not None:
+            return ((q.id, q.text) for q in questions)
+        return ((question_id, row["text"]) for question_id, row in given(folder) if "text" in row)
+
+    with_text = list(dict.fromkeys(question_id for question_id, _ in texts()))
+    without = sorted(set(ids).difference(with_text), key=lambda i: (len(i), i))
+    write_text_features(folder / FEATURES, [*with_text, *without], (text for _, text in texts()))
+    return {"from": "question texts", "rows": len(with_text) + len(without), "rows_without_text": len(without)}
