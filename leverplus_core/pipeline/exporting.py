@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -27,8 +28,8 @@ def export_data(
     """Write what the exporter takes of `source` to `out`; returns counts: questions, and candidates, sequences or rows.
 
     `source` is an imported folder, a folder of a stage, or its candidates or beams file. `pools` is a pools.json or a
-    folder with one, by default the one beside the candidates. Raises DataError where `source` does not hold the content,
-    for an imported folder whose rows were numbered otherwise, and for everything that the exporter refuses.
+    folder with one, by default the one beside the candidates. Raises DataError where `source` lacks the content, for an
+    imported folder whose rows were numbered otherwise, and for everything that the exporter refuses.
     """
     if (source / MANIFEST).is_file():
         imports = Manifest.read(source).imports
@@ -38,26 +39,27 @@ def export_data(
                 "or with another.",
                 "Give the same --recipe, or none, as `leverplus import` was given.",
             )
-    read = {"candidates": lambda: _candidates(source, pools), "beams": lambda: _beams(source)}
-    counts = {"questions": 0}
+    counts: Counter[str] = Counter()
 
-    def counted() -> Iterator[QuestionData | EmbeddingData]:
-        for one in read.get(exporter.content, lambda: _embeddings(source))():
-            found = (
-                {"rows": len(one.rows)}
-                if isinstance(one, EmbeddingData)
-                else {"questions": 1, "candidates": len(one.candidates), "sequences": len(one.sequences)}
-            )
-            for name, count in found.items():
-                if count:
-                    counts[name] = counts.get(name, 0) + count
+    def counted(data: Iterator[QuestionData | EmbeddingData]) -> Iterator[QuestionData | EmbeddingData]:
+        for one in data:
+            if isinstance(one, EmbeddingData):
+                counts["rows"] += len(one.rows)
+            else:
+                sizes = {"candidates": len(one.candidates), "sequences": len(one.sequences)}
+                counts.update({"questions": 1, **{name: size for name, size in sizes.items() if size}})
             yield one
 
+    content: dict[str, Iterator[QuestionData | EmbeddingData]] = {
+        "candidates": _candidates(source, pools),
+        "beams": _beams(source),
+        "embeddings": _embeddings(source),
+    }
     with atomic_write(out) as f:
-        exporter.write(counted(), f, questions)
-        if not sum(counts.values()):
+        exporter.write(counted(content[exporter.content]), f, questions)
+        if not counts:
             raise DataError(f"there is nothing to write to {out}.", "The source holds no question.")
-    return {name: count for name, count in counts.items() if count}
+    return dict(counts)
 
 
 def _file(source: Path, name: str) -> Path:

@@ -68,7 +68,7 @@ def ensure_imported(
     """The imported folder `source`, or what the file `source` becomes below `work`/imported, once.
 
     A file is read by the importer of `catalog` that recognizes it, or is a candidates file (.jsonl) of leverplus.
-    Raises DataError as `ImportedFolder.load` and `import_data` do, and for a file that no importer recognizes, or two do.
+    Raises DataError as `ImportedFolder.load` and `import_data`, and for a file that no importer recognizes or several do.
     """
     if source.is_dir():
         return ImportedFolder.load(source)
@@ -116,11 +116,7 @@ class _CandidatesImporter(DataImporter):
         return source.suffix == ".jsonl"
 
     def read(
-        self,
-        source: Path,
-        report: ImportReport,
-        questions: Sequence[Question] | None = None,
-        progress: Progress | None = None,
+        self, source: Path, report: ImportReport, questions: Sequence[Question] | None, progress: Progress
     ) -> Iterator[QuestionData]:
         for question_id, (group,) in iter_groups([source]):
             yield QuestionData(question_id, candidates=tuple(group))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from leverplus_core.pipeline.import_folder import (
 )
 from leverplus_core.pipeline.text_features import write_embedding_features, write_text_features
 from leverplus_core.plugins.contracts import DataImporter, ImportReport
-from leverplus_core.progress import Progress
+from leverplus_core.progress import Progress, Silent
 from leverplus_core.records import Candidate, EmbeddingData, Question, QuestionData, ScoredSequence
 
 Summary = dict[str, Any]
@@ -81,14 +82,17 @@ def import_data(
         imports, report = summary["imports"], ImportReport()
         _remove(scratch, kind, imports.pop(kind, {}))
         try:
-            found = _write(scratch, kind, importer.read(source, report, questions, progress), mixed_shots, report)
-            for content in ("candidates", "rows"):
+            found = _write(
+                scratch, kind, importer.read(source, report, questions, progress or Silent()), mixed_shots, report
+            )
+            for content in ("candidates", "pool_sizes", "rows"):
                 givers = [other for other in imports if content in found and content in imports[other]]
                 if givers:
-                    what = "embeddings" if content == "rows" else content
-                    raise DataError(f"{folder} holds {what} already, from {givers[0]}.", "Name another folder with -o.")
+                    raise DataError(
+                        f"{folder} holds such data already, from {givers[0]}.", "Name another folder with -o."
+                    )
             settings = importer.model_dump(mode="json")
-            remarks = {"notes": report.notes, "not_kept": report.not_kept()}
+            remarks = {"notes": report.notes, "not_kept": _left_out(report)}
             imports[kind] = {"file": source.name, "settings": settings, **found, **remarks}
             _derive(scratch, questions, summary)
             made_from = {"file": source.name, "sha256": hash_of(source), "settings": settings}
@@ -97,6 +101,10 @@ def import_data(
         write_json(scratch / SUMMARY, summary)
         seal(scratch, {**before.imports, kind: {**made_from, "dataset": dataset}})
     return summary
+
+
+def _left_out(report: ImportReport) -> Summary:
+    return {reason: {"count": n, "examples": examples} for reason, (n, examples) in report.left_out.items()}
 
 
 def _remove(folder: Path, kind: str, earlier: Summary) -> None:
@@ -132,27 +140,23 @@ def _write(
                 candidates = candidates or stack.enter_context(atomic_write(folder / CANDIDATES))
                 values = {name: getattr(candidate, name) for name in _FIELDS}
                 candidates.write((canonical_json(values) + "\n").encode())
-    if not (counts.candidates or counts.sequences or embeddings):
-        hint = f"Not kept: {report}." if report.counts else ""
+    if not (counts.shots or embeddings):
+        hint = f"Not kept: {report}." if report.left_out else ""
         raise DataError("there is no candidate, sequence or embedding in it.", hint)
     return (counts.summary() if counts.ids else {}) | embeddings
 
 
-@dataclass
 class _Counts:
     """Counts what a file holds, and holds it to the rules that all files share."""
 
-    mixed_shots: bool
-    ids: set[str] = field(default_factory=set)
-    first: tuple[int, str] | None = None  # shots of the first sequence, and its question
-    candidates: int = 0
-    sequences: int = 0
-    positives: int = 0
-    without_probability: int = 0
-    without_any: int = 0
-    shots: Counter[int] = field(default_factory=Counter)
-    pool_sizes: Counter[int] = field(default_factory=Counter)
-    sources: Counter[str] = field(default_factory=Counter)
+    def __init__(self, mixed_shots: bool) -> None:
+        self.mixed_shots = mixed_shots
+        self.ids: set[str] = set()
+        self.first: tuple[int, str] | None = None  # shots of the first sequence, and its question
+        self.of: Counter[str] = Counter()
+        self.shots: Counter[int] = Counter()
+        self.pool_sizes: Counter[int] = Counter()
+        self.sources: Counter[str] = Counter()
 
     def add(self, data: QuestionData) -> None:
         if data.question_id in self.ids:
@@ -163,31 +167,25 @@ class _Counts:
             self.shots[shots] += 1
             self.first = self.first or (shots, data.question_id)
             if shots != self.first[0] and not self.mixed_shots:
-                raise DataError(
-                    f"question {data.question_id} has a sequence of {shots} shots, "
-                    f"question {self.first[1]} one of {self.first[0]}.",
-                    "One run has one number of shots; give --mixed-shots to take them all.",
-                )
-        self.candidates += len(data.candidates)
-        self.sequences += len(data.sequences)
-        self.positives += sum(c.correct for c in data.candidates)
-        self.without_probability += sum(c.logprob is None for c in data.candidates)
-        self.without_any += not (data.candidates or data.sequences)
+                there = f"question {self.first[1]} one of {self.first[0]}"
+                hint = "One run has one number of shots; give --mixed-shots to take them all."
+                raise DataError(f"question {data.question_id} has a sequence of {shots} shots, {there}.", hint)
+        self.of["candidates"] += len(data.candidates)
+        self.of["sequences"] += len(data.sequences)
+        self.of["positives"] += sum(c.correct for c in data.candidates)
+        self.of["without_probability"] += sum(c.logprob is None for c in data.candidates)
+        self.of["questions_without_any"] += not shown
         self.sources.update(c.source for c in data.candidates)
-        if data.pool:
-            self.pool_sizes[len(data.pool)] += 1
+        self.pool_sizes.update([len(data.pool)] if data.pool else ())
 
     def summary(self) -> Summary:
-        found: Summary = {"questions": len(self.ids), "questions_without_any": self.without_any}
-        if self.candidates:
-            found |= {
-                "candidates": self.candidates,
-                "positive_rate": self.positives / self.candidates,
-                "without_probability": self.without_probability,
-                "sources": dict(self.sources),
-            }
-        if self.sequences:
-            found["sequences"] = self.sequences
+        found: Summary = {"questions": len(self.ids), "questions_without_any": self.of["questions_without_any"]}
+        if count := self.of["candidates"]:
+            rate, without = self.of["positives"] / count, self.of["without_probability"]
+            found |= {"candidates": count, "positive_rate": rate, "without_probability": without}
+            found["sources"] = dict(self.sources)
+        if self.of["sequences"]:
+            found["sequences"] = self.of["sequences"]
         if self.pool_sizes:
             found["pool_sizes"] = _sorted(self.pool_sizes)
         return found | {"shots": _sorted(self.shots)}
@@ -207,21 +205,23 @@ def _derive(folder: Path, questions: Sequence[Question] | None, summary: Summary
     """
     for name in (POOLS, BEAMS, FEATURES):
         (folder / name).unlink(missing_ok=True)
-    summary.pop("beams", None)
-    summary.pop("features", None)
-    asked = {q for q, row in given(folder) if "sequences" in row}
-    pools: dict[str, set[str]] = {}  # of the questions in `asked`
-    ids: dict[str, None] = {}  # of all questions and demonstrations
-    with ExitStack() as stack:
-        writer = _PoolWriter(folder / POOLS, stack)
-        for question_id, row in given(folder):
-            if "pool" in row:
-                writer.add(question_id, row["pool"])
-                ids |= dict.fromkeys((question_id, *row["pool"]))
-                if question_id in asked:
-                    pools[question_id] = set(row["pool"])
-        if asked:
-            summary["beams"] = _write_beams(folder, pools, writer, ids)
+    for name in ("beams", "features"):
+        summary.pop(name, None)
+    with_sequences = {q for q, row in given(folder) if "sequences" in row}
+    pools = {q: set(row["pool"]) for q, row in given(folder) if "pool" in row and q in with_sequences}
+    own: dict[str, list[str]] = {}
+    if with_sequences:
+        summary["beams"] = _write_beams(folder, pools, own)
+    ids: dict[str, None] = {}  # of every question with a pool, and every demonstration
+    with atomic_write(folder / POOLS) as f:
+        f.write(b'{"train": {')
+        there = ((q, row["pool"]) for q, row in given(folder) if "pool" in row)
+        for question_id, pool in chain(there, own.items()):
+            f.write(f"{',' if ids else ''}\n{canonical_json(question_id)}: {canonical_json(pool)}".encode())
+            ids |= dict.fromkeys((question_id, *pool))
+        f.write(b'\n},\n"validation": {}}\n')
+    if not ids:
+        (folder / POOLS).unlink()
     if (folder / EMBEDDINGS).is_file():
         summary["features"] = _features_of_embeddings(folder, ids)
     elif ids:
@@ -229,61 +229,33 @@ def _derive(folder: Path, questions: Sequence[Question] | None, summary: Summary
 
 
 def given(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(question id, what was given of it), by kind and in the order of the files."""
+    """(question id, its text, pool and sequences as they were imported), by importer and in the order of the files."""
     for path in sorted(folder.glob(given_path(folder, "*").name)):
         for _, row in iter_jsonl(path):
             yield row["question_id"], row
 
 
-class _PoolWriter:
-    """pools.json as stages write it, a question at a time."""
-
-    def __init__(self, path: Path, stack: ExitStack) -> None:
-        self._path, self._stack = path, stack
-        self._write: Callable[[bytes], object] | None = None
-        self._ids: set[str] = set()
-
-    def add(self, question_id: str, pool: Sequence[str]) -> None:
-        if question_id in self._ids:
-            raise DataError(f"question {question_id} has two pools.", "Import one of the two files.")
-        if self._write is None:
-            self._write = self._stack.enter_context(atomic_write(self._path)).write
-            self._write(b'{"train": {')
-            self._stack.callback(self._write, b'\n},\n"validation": {}}\n')
-        comma = "," if self._ids else ""
-        self._write(f"{comma}\n{canonical_json(question_id)}: {canonical_json(pool)}".encode())
-        self._ids.add(question_id)
-
-
-def _write_beams(folder: Path, pools: dict[str, set[str]], writer: _PoolWriter, ids: dict[str, None]) -> Summary:
-    """Write beams.jsonl, best first. Sequences must stay in the question's pool; without a pool they make one."""
-    report, kept, without, made = ImportReport(), 0, 0, 0
+def _write_beams(folder: Path, pools: Mapping[str, set[str]], own: dict[str, list[str]]) -> Summary:
+    """Write beams.jsonl, best first. Sequences must stay in the question's pool; without one they make its `own`."""
+    report, kept, without = ImportReport(), 0, 0
     with atomic_write(folder / BEAMS) as f:
         for question_id, row in given(folder):
-            sequences = [ScoredSequence(question_id, tuple(d), score) for d, score in row.get("sequences", ())]
-            before = kept
-            for sequence in sorted(sequences, key=lambda s: -s.score):
-                pool = pools.get(question_id)
-                if pool is not None and not pool.issuperset(sequence.demonstrations):
-                    example = f"question {question_id}: {', '.join(sequence.demonstrations)}"
+            sequences, before, pool = row.get("sequences", ()), kept, pools.get(question_id)
+            if sequences and pool is None:
+                own[question_id] = list(dict.fromkeys(d for demonstrations, _ in sequences for d in demonstrations))
+            for demonstrations, score in sorted(sequences, key=lambda pair: -pair[1]):
+                if pool is not None and not pool.issuperset(demonstrations):
+                    example = f"question {question_id}: {', '.join(demonstrations)}"
                     report.leave_out("a demonstration outside the question's pool", example)
                     continue
-                f.write((canonical_json(asdict(sequence)) + "\n").encode())
+                sequence = {"question_id": question_id, "demonstrations": demonstrations, "score": score}
+                f.write((canonical_json(sequence) + "\n").encode())
                 kept += 1
             without += bool(sequences) and kept == before
-            if sequences and question_id not in pools:
-                shown = dict.fromkeys(d for s in sequences for d in s.demonstrations)
-                writer.add(question_id, list(shown))
-                ids |= dict.fromkeys((question_id, *shown))
-                made += 1
     if not kept:
         raise DataError("no sequence of the beams can be kept.", f"Not kept: {report}.")
-    return {
-        "sequences": kept,
-        "questions_without_sequences": without,
-        "pools_from_sequences": made,
-        "not_kept": report.not_kept(),
-    }
+    counts = {"sequences": kept, "questions_without_sequences": without, "pools_from_sequences": len(own)}
+    return {**counts, "not_kept": _left_out(report)}
 
 
 def _features_of_embeddings(folder: Path, ids: Iterable[str]) -> Summary:

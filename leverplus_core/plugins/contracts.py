@@ -280,30 +280,22 @@ class ImportReport:
     EXAMPLES = 3
 
     def __init__(self) -> None:
-        self.left_out: dict[str, list[str]] = {}
-        """reason -> the first examples"""
-        self.counts: dict[str, int] = {}
-        """reason -> how many were left out"""
+        self.left_out: dict[str, tuple[int, list[str]]] = {}
+        """reason -> how many, and the first examples"""
         self.notes: dict[str, int] = {}
         """remark -> how often it applies"""
 
     def leave_out(self, reason: str, example: str) -> None:
         """Count one thing that is not imported, such as a candidate that leaks; `example` says where it stands."""
-        self.counts[reason] = self.counts.get(reason, 0) + 1
-        shown = self.left_out.setdefault(reason, [])
-        if len(shown) < self.EXAMPLES:
-            shown.append(example)
+        count, shown = self.left_out.get(reason, (0, []))
+        self.left_out[reason] = count + 1, shown if count >= self.EXAMPLES else [*shown, example]
 
     def note(self, remark: str) -> None:
         """Count one case of something that is imported, but that a reader of the summary should know."""
         self.notes[remark] = self.notes.get(remark, 0) + 1
 
-    def not_kept(self) -> dict[str, dict[str, object]]:
-        """reason -> {count, examples}, JSON-able."""
-        return {reason: {"count": count, "examples": self.left_out[reason]} for reason, count in self.counts.items()}
-
     def __str__(self) -> str:
-        return "; ".join(f"{count:,} x {reason}" for reason, count in self.counts.items())
+        return "; ".join(f"{count:,} x {reason}" for reason, (count, _) in self.left_out.items())
 
 
 class Importer(Part):
@@ -328,11 +320,7 @@ class DataImporter(Importer):
 
     @abstractmethod
     def read(
-        self,
-        source: Path,
-        report: ImportReport,
-        questions: Sequence[Question] | None = None,
-        progress: Progress | None = None,
+        self, source: Path, report: ImportReport, questions: Sequence[Question] | None, progress: Progress
     ) -> Iterator[QuestionData | EmbeddingData]:
         """What `source` holds. `questions` are the train questions of the dataset it was made from, where known.
 
@@ -359,7 +347,7 @@ class Exporter(Part):
 
     @abstractmethod
     def write(
-        self, data: Iterable[QuestionData | EmbeddingData], out: BinaryIO, questions: Sequence[Question] | None = None
+        self, data: Iterable[QuestionData | EmbeddingData], out: BinaryIO, questions: Sequence[Question] | None
     ) -> None:
         """Write `data` to `out`, a question at a time. `questions` as in `DataImporter.read`.
 

@@ -9,7 +9,6 @@ from leverplus_core.report.grid import Arm, grid_rows
 from leverplus_core.report.health import health_view, mined_view, shapes_table
 from leverplus_core.report.leaderboard import leaderboard_rows
 from leverplus_core.report.leaderboard_layout import leaderboard_markdown, leaderboard_table
-from leverplus_core.report.published import published_arithmetic, published_rows
 from leverplus_core.report.sweep import sweep_rows, sweep_table
 
 __all__ = [
@@ -23,8 +22,6 @@ __all__ = [
     "leaderboard_rows",
     "leaderboard_table",
     "mined_view",
-    "published_arithmetic",
-    "published_rows",
     "shapes_table",
     "sweep_rows",
     "sweep_table",

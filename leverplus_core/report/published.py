@@ -6,8 +6,7 @@ interval is that of two independent samples of the sizes that the table names; i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from decimal import Decimal
 from itertools import groupby
 from statistics import mean
@@ -17,116 +16,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from leverplus_core.errors import RegistryError, did_you_mean
+from leverplus_core.errors import RegistryError
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.pairing import Member, Row, shot_pairs
 from leverplus_core.statistics import unpaired_interval
 
 ALPHA = 0.05
-
-
-@dataclass(frozen=True)
-class TableRow:
-    """One row of a published table. `values` are in percent and `differences` to the baseline in points, exactly;
-    `intervals` are the unpaired 95% intervals of the differences, in points. `best` shares ties."""
-
-    n: int
-    shots: int
-    values: Mapping[str, Decimal]
-    best: tuple[str, ...]
-    differences: Mapping[str, Decimal]
-    intervals: Mapping[str, tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class Tally:
-    """Means in percent over `rows` rows, differences of the means to the baseline, and on how many rows each method
-    is above, below or equal to it; `best` counts the rows whose best value it has, alone or with others."""
-
-    rows: int
-    means: Mapping[str, Decimal]
-    differences: Mapping[str, Decimal]
-    wins: Mapping[str, int]
-    losses: Mapping[str, int]
-    ties: Mapping[str, int]
-    best: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Arithmetic:
-    """All that follows from a published table and a choice of baseline, by sample size and shots."""
-
-    methods: tuple[str, ...]
-    baseline: str
-    rows: tuple[TableRow, ...]
-    overall: Tally
-    by_shots: Mapping[int, Tally]
-    by_size: Mapping[int, Tally]
-
-
-def published_rows(registry: Registry, run: str) -> list[Row]:
-    """The leaderboard's rows of a published table, methods in the order of its columns. Raises RegistryError for a run
-    that is not one."""
-    found = registry.resolve(run)
-    if found["source"] != "published":
-        raise RegistryError(
-            f"run {found['name']} ({found['id']}) is no published table.", "Compare it by its questions."
-        )
-    place = {m: i for i, m in enumerate(found["recipe"]["published"]["methods"])}
-    return sorted(registry.cells([found["id"]]), key=lambda r: (r["n"], r["shots"], place[r["method"]]))
-
-
-def published_arithmetic(rows: Sequence[Row], baseline: str) -> Arithmetic:
-    """What follows from the `rows` of one published table (`published_rows`) against its column `baseline`.
-
-    Exact: 50.15 equals 50.150 and nothing else. Raises RegistryError for a baseline that is no column of it.
-    """
-    methods = tuple(dict.fromkeys(row["method"] for row in rows))
-    if baseline not in methods:
-        raise RegistryError(f"no method '{baseline}' in {rows[0]['name']}.", did_you_mean(baseline, methods))
-    ordered = sorted(rows, key=lambda row: (row["n"], row["shots"]))
-    table = tuple(
-        _table_row(n, shots, {r["method"]: Decimal(r["accuracy_text"]) for r in cells}, baseline)
-        for (n, shots), cells in groupby(ordered, key=lambda row: (row["n"], row["shots"]))
-    )
-
-    def by(key: Callable[[TableRow], int]) -> dict[int, Tally]:
-        keys = sorted({key(row) for row in table})
-        return {k: _tally([row for row in table if key(row) == k], methods, baseline) for k in keys}
-
-    overall = _tally(table, methods, baseline)
-    return Arithmetic(methods, baseline, table, overall, by(lambda row: row.shots), by(lambda row: row.n))
-
-
-def _table_row(n: int, shots: int, values: Mapping[str, Decimal], baseline: str) -> TableRow:
-    base, most = values[baseline], max(values.values())
-    intervals = {}
-    for method, value in values.items():
-        low, high = unpaired_interval(float(value / 100), n, float(base / 100), n)
-        intervals[method] = (100 * low, 100 * high)
-    return TableRow(
-        n,
-        shots,
-        values,
-        tuple(m for m, value in values.items() if value == most),
-        {m: value - base for m, value in values.items() if m != baseline},
-        {m: ends for m, ends in intervals.items() if m != baseline},
-    )
-
-
-def _tally(rows: Sequence[TableRow], methods: Sequence[str], baseline: str) -> Tally:
-    others = [m for m in methods if m != baseline]
-    differences = {m: [row.differences[m] for row in rows] for m in others}
-    # `mean` sums without rounding; only a quotient without end is rounded, at the 28th digit.
-    return Tally(
-        rows=len(rows),
-        means={m: mean(row.values[m] for row in rows) for m in methods},
-        differences={m: mean(values) for m, values in differences.items()},
-        wins={m: sum(d > 0 for d in values) for m, values in differences.items()},
-        losses={m: sum(d < 0 for d in values) for m, values in differences.items()},
-        ties={m: sum(d == 0 for d in values) for m, values in differences.items()},
-        best={m: sum(m in row.best for row in rows) for m in methods},
-    )
 
 
 def unpaired_rows(registry: Registry, pairs: Sequence[tuple[Member, Member]], a: str, b: str) -> list[Row]:

@@ -2,21 +2,59 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from reprlib import repr
 from typing import Any
 
 from leverplus_core import DataError
 
-TWICE = "there twice, measured alike"
 ROUNDING = 1e-6
 """How far beyond [0, 1] a probability may be."""
+
+
+def entry_row(key: str, value: Any, needed: tuple[str, ...], other: str, hint: str) -> int:
+    """The row that the key of an entry names; the entry must have one of `needed`. `other` is a key that it has
+    instead where the file is of the other kind, which `hint` names."""
+    if not (key.isascii() and key.isdigit() and len(key) < 16):
+        raise DataError(f"entry '{key[:40]}' is no row number.", "Entries are rows of the train questions, and _meta.")
+    if not isinstance(value, Mapping):
+        raise DataError(f"question {key} is no object.", f"An entry has {' or '.join(needed)}.")
+    if not any(isinstance(value.get(name), list) for name in needed):
+        raise DataError(f"question {key} has no list {' or '.join(needed)}.", hint if other in value else "")
+    return int(key)
 
 
 def integers(value: Any, at: str) -> list[int]:
     """A list of row numbers or positions."""
     if not isinstance(value, list) or not all(type(v) is int and 0 <= v < 2**63 for v in value):
-        raise DataError(f"{at} is no list of row numbers or positions: {str(value)[:60]}.")
+        raise DataError(f"{at} is no list of row numbers or positions: {repr(value)}.")
+    return value
+
+
+def number(given: Mapping[str, Any], name: str, at: str) -> float | None:
+    """A finite number, or None where there is none."""
+    value = given.get(name)
+    if value is None:
+        return None
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+    if not number:
+        raise DataError(f"{at}: {name} {repr(value)} is no finite number.")
+    return float(value)
+
+
+def share(given: Mapping[str, Any], name: str, at: str) -> float | None:
+    """A number in [0, 1], or None where there is none."""
+    value = number(given, name, at)
+    if value is None or -ROUNDING <= value <= 1 + ROUNDING:
+        return None if value is None else min(max(value, 0.0), 1.0)
+    raise DataError(f"{at}: {name} {value:g} is not in [0, 1].", "Accuracies and probabilities are shares of 1.")
+
+
+def text(given: Mapping[str, Any], name: str, at: str) -> str | None:
+    """A text, or None where there is none."""
+    value = given.get(name)
+    if value is not None and not isinstance(value, str):
+        raise DataError(f"{at}: {name} {repr(value)} is no text.")
     return value
 
 
@@ -25,34 +63,3 @@ def without_repeats(numbers: list[int], at: str) -> list[int]:
     if len(set(numbers)) != len(numbers):
         raise DataError(f"{at}: {numbers} shows a demonstration twice.", "A sequence has no repeats.")
     return numbers
-
-
-def number(given: Mapping[str, Any], name: str, at: str) -> float | None:
-    """A finite number, or None where there is none."""
-    value = given.get(name)
-    if value is None:
-        return None
-    try:
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return float(value)
-    except OverflowError:
-        pass
-    raise DataError(f"{at}: {name} {str(value)[:40]!r} is no finite number.")
-
-
-def share(given: Mapping[str, Any], name: str, at: str) -> float | None:
-    """A number in [0, 1], or None where there is none."""
-    value = number(given, name, at)
-    if value is None:
-        return None
-    if not -ROUNDING <= value <= 1 + ROUNDING:
-        raise DataError(f"{at}: {name} {value:g} is not in [0, 1].", "Accuracies and probabilities are shares of 1.")
-    return min(max(value, 0.0), 1.0)
-
-
-def text(given: Mapping[str, Any], name: str, at: str) -> str | None:
-    """A text, or None where there is none."""
-    value = given.get(name)
-    if value is not None and not isinstance(value, str):
-        raise DataError(f"{at}: {name} {str(value)[:40]!r} is no text.")
-    return value

@@ -30,20 +30,18 @@ class EmbeddingsImporter(DataImporter):
     """query_embeddings.pt, as the image features of questions and demonstrations."""
 
     def recognizes(self, source: Path) -> bool:
+        """By its name, .pt or .pth."""
         return source.suffix in (".pt", ".pth") and source.is_file()
 
     def read(
-        self,
-        source: Path,
-        report: ImportReport,
-        questions: Sequence[Question] | None = None,
-        progress: Progress | None = None,
+        self, source: Path, report: ImportReport, questions: Sequence[Question] | None, progress: Progress
     ) -> Iterator[EmbeddingData]:
+        """The rows of the tensor. Raises DataError as `read_tensor`, and where the dataset has another number."""
         rows, tensor = Rows(questions), read_tensor(source)
         if rows.questions is not None and len(rows.questions) != len(tensor):
+            count = f"the recipe's dataset {len(rows.questions):,} train questions"
             raise DataError(
-                f"the embeddings have {len(tensor):,} rows, the recipe's dataset "
-                f"{len(rows.questions):,} train questions.",
+                f"the embeddings have {len(tensor):,} rows, {count}.",
                 "Each question needs its row: were they made from this dataset?",
             )
         yield EmbeddingData([rows.id_of(row) for row in range(len(tensor))], tensor)
@@ -55,8 +53,9 @@ class EmbeddingsExporter(Exporter):
     content: ClassVar[Literal["embeddings"]] = "embeddings"
 
     def write(
-        self, data: Iterable[QuestionData | EmbeddingData], out: BinaryIO, questions: Sequence[Question] | None = None
+        self, data: Iterable[QuestionData | EmbeddingData], out: BinaryIO, questions: Sequence[Question] | None
     ) -> None:
+        """In the order of the rows. Raises DataError for an id that has no row."""
         import numpy as np
         import torch
 

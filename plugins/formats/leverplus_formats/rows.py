@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from leverplus_core import DataError, Question
 
@@ -44,17 +44,13 @@ class Rows:
         """The question in the dataset; None without a dataset."""
         return None if self.questions is None else self.questions[self._row[question_id]]
 
-    def key(self, text: str) -> int:
-        """The row that the key of an entry names. Raises DataError for a key that is no number."""
-        if not (text.isascii() and text.isdigit() and len(text) < 16):
-            raise DataError(f"entry '{text[:40]}' is no row number.", "Entries are rows of the train questions.")
-        return int(text)
-
-    def leak(self, question_id: str, demonstration: str) -> str | None:
-        """Why a demonstration may not be shown with a question: it is the question, or shows its image."""
-        if demonstration == question_id:
-            return "the question among its own demonstrations"
-        own, shown = self.question(question_id), self.question(demonstration)
-        if own is not None and shown is not None and own.image.id == shown.image.id:
-            return "a demonstration shows the question's image"
+    def leak(self, question_id: str, demonstrations: Iterable[str]) -> str | None:
+        """Why one of these may not be shown with the question: it is the question, or shows its image."""
+        own = self.question(question_id)
+        for demonstration in demonstrations:
+            shown = self.question(demonstration)
+            if demonstration == question_id:
+                return "the question among its own demonstrations"
+            if own is not None and shown is not None and own.image.id == shown.image.id:
+                return "a demonstration shows the question's image"
         return None

@@ -43,6 +43,7 @@ class TableImporter(ResultsImporter):
     table: int | None = Field(None, ge=1, description="Which table of the file, from 1, where it has several.")
 
     def recognizes(self, source: Path) -> bool:
+        """By its name, .md."""
         return source.suffix == ".md" and source.is_file()
 
     def read(self, source: Path) -> PublishedTable:

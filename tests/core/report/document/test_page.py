@@ -21,11 +21,11 @@ from PIL import Image
 
 from leverplus_core.cli import main
 from leverplus_core.errors import StorageError
-from leverplus_core.published import read_published
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.document import LANGUAGES, Words, markdown_text, report_content, write_report
 from leverplus_core.report.document.layout import lay_out
 from leverplus_core.report.document.page import escape_markdown, html_text
+from leverplus_formats.table import TableImporter
 
 PICTURES = ["accuracy.svg", "cost.svg", "curves.svg", "differences.svg", "headroom.svg"]
 TABLE = """| n | shot | Merged | 平衡 |
@@ -186,7 +186,7 @@ def pages(swept_file: Path, tmp_path_factory: pytest.TempPathFactory, write) -> 
     fixed = {(m, s): chance.choice([0.0, 1.0], 60) for m in ("random", "oracle", "rce") for s in (1, 2)}
     write(registry, "odd", fixed, [30, 60], name="odd", reward=NASTY, note=NASTY, model="模型")
     (folder / "t.md").write_text(TABLE, encoding="utf-8")
-    registry.record_published("paper", read_published(folder / "t.md"))
+    registry.record_published("paper", TableImporter().read(folder / "t.md"))
     content = report_content(registry, ["sw", "odd", "paper"], "separated0:rce")
     return {language: html_text(lay_out(content, Words(language))) for language in LANGUAGES}
 
