@@ -68,7 +68,7 @@ def ensure_imported(
     """The imported folder `source`, or what the file `source` becomes below `work`/imported, once.
 
     A file is read by the importer of `catalog` that recognizes it, or is a candidates file (.jsonl) of leverplus.
-    Raises DataError as `ImportedFolder.load` and `import_data`, and for a file that no importer recognizes or several do.
+    Raises DataError as `ImportedFolder.load` and `import_data`, and for a file that none or several recognize.
     """
     if source.is_dir():
         return ImportedFolder.load(source)

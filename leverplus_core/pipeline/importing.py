@@ -120,7 +120,7 @@ def _write(
     """Write what an importer gives; returns its summary."""
     counts, embeddings = _Counts(mixed_shots), {}
     with ExitStack() as stack:
-        given = candidates = None
+        lines = candidates = None
         for one in data:
             if isinstance(one, EmbeddingData):
                 with atomic_write(folder / EMBEDDINGS) as f:
@@ -128,14 +128,11 @@ def _write(
                 embeddings = {"rows": len(one.rows), "width": one.rows.shape[1], "dtype": str(one.rows.dtype)}
                 continue
             counts.add(one)
-            given = given or stack.enter_context(atomic_write(given_path(folder, kind)))
-            kept = {
-                "text": one.text,
-                "pool": one.pool,
-                "sequences": [(s.demonstrations, s.score) for s in one.sequences],
-            }
-            row = {"question_id": one.question_id, **{name: value for name, value in kept.items() if value}}
-            given.write((canonical_json(row) + "\n").encode())
+            lines = lines or stack.enter_context(atomic_write(given_path(folder, kind)))
+            sequences = [(s.demonstrations, s.score) for s in one.sequences] or None
+            kept = {"text": one.text, "pool": one.pool, "sequences": sequences}
+            row = {"question_id": one.question_id, **{name: v for name, v in kept.items() if v is not None}}
+            lines.write((canonical_json(row) + "\n").encode())
             for candidate in one.candidates:
                 candidates = candidates or stack.enter_context(atomic_write(folder / CANDIDATES))
                 values = {name: getattr(candidate, name) for name in _FIELDS}
@@ -208,23 +205,23 @@ def _derive(folder: Path, questions: Sequence[Question] | None, summary: Summary
     for name in ("beams", "features"):
         summary.pop(name, None)
     with_sequences = {q for q, row in given(folder) if "sequences" in row}
-    pools = {q: set(row["pool"]) for q, row in given(folder) if "pool" in row and q in with_sequences}
+    pools = {q: set(row["pool"]) for q, row in given(folder) if row.get("pool") and q in with_sequences}
     own: dict[str, list[str]] = {}
     if with_sequences:
         summary["beams"] = _write_beams(folder, pools, own)
     ids: dict[str, None] = {}  # of every question with a pool, and every demonstration
     with atomic_write(folder / POOLS) as f:
         f.write(b'{"train": {')
-        there = ((q, row["pool"]) for q, row in given(folder) if "pool" in row)
+        there = ((q, row["pool"]) for q, row in given(folder) if row.get("pool"))
         for question_id, pool in chain(there, own.items()):
             f.write(f"{',' if ids else ''}\n{canonical_json(question_id)}: {canonical_json(pool)}".encode())
             ids |= dict.fromkeys((question_id, *pool))
         f.write(b'\n},\n"validation": {}}\n')
-    if not ids:
-        (folder / POOLS).unlink()
+    if not ids and not any("pool" in row for _, row in given(folder)):
+        (folder / POOLS).unlink()  # nothing of pools was imported
     if (folder / EMBEDDINGS).is_file():
         summary["features"] = _features_of_embeddings(folder, ids)
-    elif ids:
+    elif (folder / POOLS).is_file():
         summary["features"] = _features_of_texts(folder, ids, questions)
 
 

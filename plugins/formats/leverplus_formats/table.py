@@ -30,7 +30,7 @@ _NO_METHOD = re.compile(
     r"best(method|value)?|winner|diff(erence)?s?|delta|δ|gain|improvement|mark|verdict|notes?|remarks?"
     r"|(最佳|最优|最好).*|.*(差异|差值|差距|提升)|评价|结论|备注|说明"
 )
-_ARROWS = r"[↑↓▲▼△▽⬆⬇⇑⇓→←↗↘\s]*"
+_ARROWS = r"[↑↓▲▼△▽⬆⬇⇑⇓→←↗↘➡\uFE0F\s]*"
 _ACCURACY = re.compile(rf"{_ARROWS}(\d{{1,3}}(?:\.\d{{1,20}})?)\s*(%?){_ARROWS}")
 _COUNTS = {"n": re.compile(r"(\d{1,3}(?:,\d{3})+|\d{1,9})"), "shots": re.compile(r"(\d{1,4})(?:\s*-?\s*shots?)?", re.I)}
 LONGEST_METHOD = 64

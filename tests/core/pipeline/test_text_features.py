@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leverplus_core.errors import DataError
-from leverplus_core.interchange.features import read_features, text_row, write_text_features
+from leverplus_core.pipeline.text_features import read_features, text_row, write_text_features
 
 
 def test_a_row_is_the_signed_count_of_its_n_grams() -> None:
