@@ -5,8 +5,9 @@ Every score is such that higher is better; accuracies are in [0, 1]; log-probabi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
 
@@ -120,3 +121,14 @@ class Prediction:
     raw_text: str
     prediction: str
     accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What a listener is told of a run: its recipe's values, the registry's URL and the folder of artifacts."""
+
+    id: str
+    name: str
+    recipe: Mapping[str, Any]
+    registry: str
+    work: str
