@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from leverplus_core.cli import output
     from leverplus_core.errors import (
         CheckpointError,
         DataError,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         Prediction,
         Prompt,
         Question,
+        RunInfo,
         Turn,
     )
     from leverplus_core.registry.registry import Registry
@@ -82,16 +84,19 @@ __all__ = [
     "Registry",
     "RegistryError",
     "Reward",
+    "RunInfo",
     "Sampler",
     "Selector",
     "StorageError",
     "Turn",
     "allowed",
     "hookimpl",
+    "output",
     "run",
 ]
 
 _HOME = {
+    "leverplus_core.cli": ("output",),
     "leverplus_core.errors": (
         "CheckpointError",
         "DataError",
@@ -128,6 +133,7 @@ _HOME = {
         "Prediction",
         "Prompt",
         "Question",
+        "RunInfo",
         "Turn",
     ),
     "leverplus_core.registry.registry": ("Registry",),
