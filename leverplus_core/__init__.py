@@ -18,7 +18,9 @@ if TYPE_CHECKING:
         RecipeError,
         RegistryError,
         StorageError,
+        did_you_mean,
     )
+    from leverplus_core.io import atomic_write, fingerprint, storage_errors
     from leverplus_core.pipeline.run import run
     from leverplus_core.plugins.contracts import (
         Balancer,
@@ -31,10 +33,13 @@ if TYPE_CHECKING:
         Query,
         Reward,
         Sampler,
+        Size,
+        Split,
         allowed,
     )
     from leverplus_core.plugins.hookspecs import hookimpl
     from leverplus_core.plugins.manager import Catalog
+    from leverplus_core.progress import Progress, Silent
     from leverplus_core.recipes.recipe import Recipe
     from leverplus_core.records import (
         AnswerLogprob,
@@ -48,6 +53,7 @@ if TYPE_CHECKING:
         Turn,
     )
     from leverplus_core.registry.registry import Registry
+    from leverplus_core.seeding import rng
     from leverplus_core.selector.policy import Batch, Encoded, Policy, Selector
 
 __version__ = "0.1.0"
@@ -74,6 +80,7 @@ __all__ = [
     "PluginError",
     "Policy",
     "Prediction",
+    "Progress",
     "Prompt",
     "Query",
     "Question",
@@ -84,11 +91,19 @@ __all__ = [
     "Reward",
     "Sampler",
     "Selector",
+    "Silent",
+    "Size",
+    "Split",
     "StorageError",
     "Turn",
     "allowed",
+    "atomic_write",
+    "did_you_mean",
+    "fingerprint",
     "hookimpl",
+    "rng",
     "run",
+    "storage_errors",
 ]
 
 _HOME = {
@@ -100,7 +115,11 @@ _HOME = {
         "RecipeError",
         "RegistryError",
         "StorageError",
+        "did_you_mean",
     ),
+    "leverplus_core.io": ("atomic_write", "fingerprint", "storage_errors"),
+    "leverplus_core.progress": ("Progress", "Silent"),
+    "leverplus_core.seeding": ("rng",),
     "leverplus_core.plugins.hookspecs": ("hookimpl",),
     "leverplus_core.plugins.contracts": (
         "Balancer",
@@ -113,6 +132,8 @@ _HOME = {
         "Reward",
         "Sampler",
         "Model",
+        "Size",
+        "Split",
         "allowed",
     ),
     "leverplus_core.pipeline.run": ("run",),

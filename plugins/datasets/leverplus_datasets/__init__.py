@@ -8,7 +8,6 @@ from leverplus_core import hookimpl
 @hookimpl
 def leverplus_datasets() -> dict[str, str]:
     return {
-        "demo_world": "leverplus_datasets.demo_world:DemoWorld",
         "vqa_json": "leverplus_datasets.vqa_json:VqaJson",
         "jsonl": "leverplus_datasets.jsonl:Jsonl",
     }
