@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from leverplus_core.cli.output import Bars
     from leverplus_core.errors import (
         CheckpointError,
         DataError,
@@ -62,6 +63,7 @@ __all__ = [
     "AnswerLogprob",
     "Balancer",
     "Bank",
+    "Bars",
     "Batch",
     "Candidate",
     "Catalog",
@@ -107,6 +109,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "leverplus_core.cli.output": ("Bars",),
     "leverplus_core.errors": (
         "CheckpointError",
         "DataError",

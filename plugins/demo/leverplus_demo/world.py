@@ -59,43 +59,36 @@ class Topic:
         return not self.words
 
 
+def _knowledge(key: Key, words: str, *phrasings: str) -> Topic:
+    return Topic(key, phrasings, tuple(words.split()))
+
+
 TOPICS: dict[str, Topic] = {
     "shape": Topic("shape", ("What shape is it?", "Which shape is shown?", "What is this shape called?")),
     "colour": Topic("color", ("What colour is it?", "Which colour is shown?", "What is its colour?")),
-    "guild": Topic(
-        "shape",
-        ("Which guild makes it?", "What guild made this?", "It comes from which guild?"),
-        ("bakers", "weavers", "smiths", "potters", "masons", "tailors",
-         "brewers", "dyers", "coopers", "glaziers", "tanners", "carvers"),
+    "guild": _knowledge(
+        "shape", "bakers weavers smiths potters masons tailors brewers dyers coopers glaziers tanners carvers",
+        "Which guild makes it?", "What guild made this?", "It comes from which guild?",
     ),
-    "city": Topic(
-        "shape",
-        ("Which city sells it?", "In what city is it sold?", "What city trades this?"),
-        ("rome", "cairo", "lima", "oslo", "paris", "delhi",
-         "tokyo", "quito", "dublin", "athens", "berlin", "havana"),
+    "city": _knowledge(
+        "shape", "rome cairo lima oslo paris delhi tokyo quito dublin athens berlin havana",
+        "Which city sells it?", "In what city is it sold?", "What city trades this?",
     ),
-    "animal": Topic(
-        "shape",
-        ("Which animal guards it?", "What animal is its guard?", "It is guarded by which animal?"),
-        ("fox", "owl", "bear", "wolf", "hare", "crane", "otter", "lynx", "mole", "swan", "goat", "seal"),
+    "animal": _knowledge(
+        "shape", "fox owl bear wolf hare crane otter lynx mole swan goat seal",
+        "Which animal guards it?", "What animal is its guard?", "It is guarded by which animal?",
     ),
-    "flavour": Topic(
-        "color",
-        ("What does it taste of?", "Which flavour does it have?", "What is its flavour?"),
-        ("lemon", "mint", "honey", "pepper", "vanilla", "ginger",
-         "cherry", "salt", "cocoa", "plum", "anise", "maple"),
+    "flavour": _knowledge(
+        "color", "lemon mint honey pepper vanilla ginger cherry salt cocoa plum anise maple",
+        "What does it taste of?", "Which flavour does it have?", "What is its flavour?",
     ),
-    "month": Topic(
-        "color",
-        ("Which month is it for?", "In what month is it used?", "What month is it given?"),
-        ("january", "february", "march", "april", "may", "june",
-         "july", "august", "september", "october", "november", "december"),
+    "month": _knowledge(
+        "color", "january february march april may june july august september october november december",
+        "Which month is it for?", "In what month is it used?", "What month is it given?",
     ),
-    "stone": Topic(
-        "color",
-        ("Which stone goes with it?", "What stone is it set with?", "It is paired with which stone?"),
-        ("agate", "amber", "topaz", "jade", "opal", "onyx",
-         "pearl", "quartz", "garnet", "jasper", "beryl", "coral"),
+    "stone": _knowledge(
+        "color", "agate amber topaz jade opal onyx pearl quartz garnet jasper beryl coral",
+        "Which stone goes with it?", "What stone is it set with?", "It is paired with which stone?",
     ),
 }  # fmt: skip
 

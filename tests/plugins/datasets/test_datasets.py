@@ -158,6 +158,8 @@ def test_vqa_json_needs_images_or_captions(vqa: Path) -> None:
         (lambda a, q: a[2].pop("answers"), r"annotations\[2\] \(question 215\) is not complete"),
         (lambda a, q: a[1].update(answers=[]), "question 105 has no answers"),
         (lambda a, q: a[1].update(answers=[{"answer": " "}]), "question 105 has no answers"),
+        (lambda a, q: a[1].update(answers=[{"answer": None}]), "question 105.* needs answers that are texts"),
+        (lambda a, q: a.append(a[1]), r"annotations\[6\] is a second one of question 105"),
         (lambda a, q: a.pop(3), "no answers to question 101 of OpenEnded_mscoco_train2014_questions.json"),
         (lambda a, q: q.append(q[0]), "question id 305 is there twice"),
         (lambda a, q: q.clear(), "no train questions"),
@@ -287,6 +289,16 @@ def test_jsonl_identity_is_content_not_place(write: Write, tmp_path: Path) -> No
     assert Jsonl(**there.model_dump()).identity() != here.identity()
 
 
+def test_jsonl_null_is_as_absent_and_numbers_are_texts(write: Write) -> None:
+    rows = [
+        {**ROW, "image_id": None, "answers": None, "answer": 3.0},
+        {**ROW, "id": "2", "caption": "b", "image_id": None},
+    ]
+    dataset = Jsonl(train=str(write("t.jsonl", *rows)), validation=str(write("v.jsonl", {**ROW, "id": "v"})))
+    first, second = dataset.questions("train")
+    assert first.image.id != second.image.id and set(first.answers) == {"3"}
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -300,6 +312,8 @@ def test_jsonl_identity_is_content_not_place(write: Write, tmp_path: Path) -> No
         ({"id": "2", "question": "x", "caption": "y"}, r"train.jsonl:2 \(id 2\): no answers"),
         ({**ROW, "id": "2", "answers": "kite"}, r"train.jsonl:2 \(id 2\): answers must be a list"),
         ({**ROW, "id": "2", "answers": [{}]}, r"train.jsonl:2 \(id 2\): answers must be a list"),
+        ({**ROW, "id": "2", "answers": [float("nan")]}, r"train.jsonl:2 \(id 2\): answers must be a list"),
+        ({**ROW, "id": "2", "answers": ["kite", True]}, r"train.jsonl:2 \(id 2\): answers must be a list"),
         ({**ROW, "id": "2", "caption": ""}, "neither image nor caption"),
         ({**ROW, "id": "2", "caption": 4}, "caption must be a text"),
         ({**ROW, "id": "2", "image": "no.png"}, r"train.jsonl:2 \(id 2\): there is no image file .*no.png"),
