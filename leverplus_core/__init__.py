@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from leverplus_core.candidates.store import rank_key
     from leverplus_core.cli.output import Bars
     from leverplus_core.errors import (
         CheckpointError,
@@ -103,12 +104,14 @@ __all__ = [
     "did_you_mean",
     "fingerprint",
     "hookimpl",
+    "rank_key",
     "rng",
     "run",
     "storage_errors",
 ]
 
 _HOME = {
+    "leverplus_core.candidates.store": ("rank_key",),
     "leverplus_core.cli.output": ("Bars",),
     "leverplus_core.errors": (
         "CheckpointError",
