@@ -14,7 +14,7 @@ DATA = Path("data")
 
 def download(
     release: Annotated[str, typer.Argument(metavar="okvqa|vqav2", help="The official release.")],
-    folder: Annotated[Path | None, typer.Option(help="Folder of the JSON files.  [default: data/RELEASE]")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Folder of the JSON files; data/RELEASE by default.")] = None,
     images: Annotated[Path, typer.Option(help="Folder of the COCO photos.")] = DATA / "coco",
     photos: Annotated[bool, typer.Option("--photos", help="The photos, too (20 GB).")] = False,
     check: Annotated[bool, typer.Option("--check", help="Download nothing, only check what is there.")] = False,
