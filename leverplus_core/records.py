@@ -5,16 +5,18 @@ Every score is such that higher is better; accuracies are in [0, 1]; log-probabi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 Role = Literal["system", "user", "assistant"]
+Ids = tuple[str, ...]
+"""Ids of demonstrations, in the order in which they were chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,3 +190,14 @@ class PublishedTable:
         """The (n, shots) that no row gives although other rows give this n and these shots."""
         there = {(c.n, c.shots) for c in self.cells}
         return sorted({(n, s) for n, _ in there for _, s in there} - there)
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What a listener is told of a run: its recipe's values, the registry's URL and the folder of artifacts."""
+
+    id: str
+    name: str
+    recipe: Mapping[str, Any]
+    registry: str
+    work: str

@@ -32,10 +32,6 @@ exports = typer.Typer(
 )
 
 
-def register(app: typer.Typer) -> None:
-    app.add_typer(exports)
-
-
 def _export(
     part: Any,
     name: str,

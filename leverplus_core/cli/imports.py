@@ -45,10 +45,6 @@ imports = typer.Typer(
 )
 
 
-def register(app: typer.Typer) -> None:
-    app.add_typer(imports)
-
-
 def _import_results(
     part: Any,
     name: str,

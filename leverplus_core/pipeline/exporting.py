@@ -12,7 +12,7 @@ import numpy as np
 from leverplus_core.candidates.store import CANDIDATES, iter_groups
 from leverplus_core.errors import DataError
 from leverplus_core.io import atomic_write, iter_jsonl, read_json
-from leverplus_core.pipeline.import_folder import BEAMS, EMBEDDINGS, MANIFEST, POOLS, Manifest
+from leverplus_core.pipeline.import_folder import SEQUENCES, EMBEDDINGS, MANIFEST, POOLS, Manifest
 from leverplus_core.pipeline.importing import dataset_identity, given
 from leverplus_core.plugins.contracts import Exporter
 from leverplus_core.records import EmbeddingData, Question, QuestionData, ScoredSequence
@@ -52,7 +52,7 @@ def export_data(
 
     content: dict[str, Iterator[QuestionData | EmbeddingData]] = {
         "candidates": _candidates(source, pools),
-        "beams": _beams(source),
+        "sequences": _sequences(source),
         "embeddings": _embeddings(source),
     }
     with atomic_write(out) as f:
@@ -83,8 +83,8 @@ def _candidates(source: Path, pools: Path | None) -> Iterator[QuestionData]:
         yield QuestionData(question_id, texts.get(question_id), pool, tuple(group))
 
 
-def _beams(source: Path) -> Iterator[QuestionData]:
-    file = _file(source, BEAMS)
+def _sequences(source: Path) -> Iterator[QuestionData]:
+    file = _file(source, SEQUENCES)
 
     def sequences() -> Iterator[ScoredSequence]:
         for number, row in iter_jsonl(file):

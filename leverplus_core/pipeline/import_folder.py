@@ -22,8 +22,8 @@ from leverplus_core.io import read_json, storage_errors, write_json
 
 FORMAT = 2
 MANIFEST = "imported.json"
-POOLS, BEAMS, FEATURES = "pools.json", "beams.jsonl", "features.npz"
-"""What training reads, in the formats that stages write, beside `candidates.store.CANDIDATES`."""
+POOLS, SEQUENCES = "pools.json", "beams.jsonl"
+"""What training reads, beside `CANDIDATES` and `FEATURES`, in the formats that stages write."""
 SUMMARY = "summary.json"
 """What the import printed."""
 EMBEDDINGS = "embeddings.npz"

@@ -6,21 +6,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 from leverplus_core.candidates.store import CANDIDATES, iter_groups
 from leverplus_core.errors import DataError
 from leverplus_core.io import fingerprint
-from leverplus_core.pipeline.import_folder import BEAMS, FEATURES, MANIFEST, POOLS, Manifest, hash_of
+from leverplus_core.pipeline.import_folder import MANIFEST, POOLS, SEQUENCES, Manifest, hash_of
 from leverplus_core.pipeline.importing import import_data
-from leverplus_core.pipeline.text_features import read_features
-from leverplus_core.plugins.contracts import DataImporter, Features, ImportReport
+from leverplus_core.plugins.contracts import DataImporter, ImportReport
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.progress import Progress
 from leverplus_core.records import Question, QuestionData
+from leverplus_core.selector.feature_set import FEATURES
 
-Content = Literal["candidates", "pools", "beams", "features"]
-FILES: dict[Content, str] = {"candidates": CANDIDATES, "pools": POOLS, "beams": BEAMS, "features": FEATURES}
+FILES = {"candidates": CANDIDATES, "pools": POOLS, "sequences": SEQUENCES, "features": FEATURES}
+"""Content, as stages name what they provide -> its file in the folder."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +39,16 @@ class ImportedFolder:
         """Fingerprint of the content that training reads: equal wherever and whenever the same file is imported."""
         return fingerprint({name: self.manifest.files[FILES[name]] for name in FILES if self.has(name)})
 
-    def has(self, content: Content) -> bool:
+    def has(self, content: str) -> bool:
         """Whether the folder holds this content."""
         return FILES[content] in self.manifest.files
 
-    def path(self, content: Content) -> Path:
+    def path(self, content: str) -> Path:
         """The file of this content. Raises DataError when the folder has none."""
         if not self.has(content):
             there = ", ".join(name for name in FILES if self.has(name))
             raise DataError(f"{self.root} has no {content}, only {there}.", "Import a file that has them into it.")
         return self.root / FILES[content]
-
-    def features(self) -> tuple[list[str], Features]:
-        """The ids (N) of all questions and demonstrations, and their rows; image or text may be of width 0."""
-        return read_features(self.path("features"))
 
 
 def ensure_imported(
@@ -106,7 +101,7 @@ def _importer_of(source: Path, catalog: Catalog, correct_threshold: float) -> tu
             f"{source} {what}.", "Import it with `leverplus import NAME FILE -o FOLDER` and name the folder."
         )
     ((name, importer),) = found
-    return name, importer, catalog.entry("importer", name).version
+    return name, importer, catalog.identity("importer", name)["code"]
 
 
 class _CandidatesImporter(DataImporter):

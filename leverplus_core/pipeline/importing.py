@@ -21,11 +21,10 @@ from leverplus_core.candidates.store import CANDIDATES
 from leverplus_core.errors import DataError
 from leverplus_core.io import atomic_write, canonical_json, fingerprint, iter_jsonl, read_json, write_json
 from leverplus_core.pipeline.import_folder import (
-    BEAMS,
     EMBEDDINGS,
-    FEATURES,
     MANIFEST,
     POOLS,
+    SEQUENCES,
     SUMMARY,
     Manifest,
     building,
@@ -37,6 +36,7 @@ from leverplus_core.pipeline.text_features import write_embedding_features, writ
 from leverplus_core.plugins.contracts import DataImporter, ImportReport
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.records import Candidate, EmbeddingData, Question, QuestionData, ScoredSequence
+from leverplus_core.selector.feature_set import FEATURES
 
 Summary = dict[str, Any]
 _FIELDS = [f.name for f in fields(Candidate)]
@@ -196,19 +196,19 @@ def _sorted(counts: Counter[int]) -> dict[str, int]:
 
 
 def _derive(folder: Path, questions: Sequence[Question] | None, summary: Summary) -> None:
-    """Write pools.json, beams.jsonl and features.npz from what was imported so far; adds to `summary`.
+    """Write pools.json, the sequences and features.npz from what was imported so far; adds to `summary`.
 
     Raises DataError where no sequence can be kept, or embeddings lack a question or demonstration.
     """
-    for name in (POOLS, BEAMS, FEATURES):
+    for name in (POOLS, SEQUENCES, FEATURES):
         (folder / name).unlink(missing_ok=True)
-    for name in ("beams", "features"):
+    for name in ("sequences", "features"):
         summary.pop(name, None)
     with_sequences = {q for q, row in given(folder) if "sequences" in row}
     pools = {q: set(row["pool"]) for q, row in given(folder) if row.get("pool") and q in with_sequences}
     own: dict[str, list[str]] = {}
     if with_sequences:
-        summary["beams"] = _write_beams(folder, pools, own)
+        summary["sequences"] = _write_sequences(folder, pools, own)
     ids: dict[str, None] = {}  # of every question with a pool, and every demonstration
     with atomic_write(folder / POOLS) as f:
         f.write(b'{"train": {')
@@ -232,10 +232,10 @@ def given(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield row["question_id"], row
 
 
-def _write_beams(folder: Path, pools: Mapping[str, set[str]], own: dict[str, list[str]]) -> Summary:
-    """Write beams.jsonl, best first. Sequences must stay in the question's pool; without one they make its `own`."""
+def _write_sequences(folder: Path, pools: Mapping[str, set[str]], own: dict[str, list[str]]) -> Summary:
+    """Write the sequences, best first. Sequences must stay in the question's pool; without one they make its `own`."""
     report, kept, without = ImportReport(), 0, 0
-    with atomic_write(folder / BEAMS) as f:
+    with atomic_write(folder / SEQUENCES) as f:
         for question_id, row in given(folder):
             sequences, before, pool = row.get("sequences", ()), kept, pools.get(question_id)
             if sequences and pool is None:
@@ -250,7 +250,7 @@ def _write_beams(folder: Path, pools: Mapping[str, set[str]], own: dict[str, lis
                 kept += 1
             without += bool(sequences) and kept == before
     if not kept:
-        raise DataError("no sequence of the beams can be kept.", f"Not kept: {report}.")
+        raise DataError("no sequence can be kept.", f"Not kept: {report}.")
     counts = {"sequences": kept, "questions_without_sequences": without, "pools_from_sequences": len(own)}
     return {**counts, "not_kept": _left_out(report)}
 

@@ -20,9 +20,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from leverplus_core.errors import DataError
 from leverplus_core.io import atomic_write
-from leverplus_core.plugins.contracts import Features, Floats
+from leverplus_core.plugins.contracts import Floats
 
 WIDTH = 256
 SIZES = (3, 4)
@@ -79,16 +78,6 @@ def write_embedding_features(path: Path, ids: Sequence[str], embeddings: NDArray
     none = np.zeros((len(ids), 0), dtype=np.float32)
     with atomic_write(path) as f:
         np.savez(f, ids=np.array(ids, dtype=np.str_), bank_image=rows, bank_text=none, bank_answer=none)
-
-
-def read_features(path: Path) -> tuple[list[str], Features]:
-    """The ids (N) and their rows. Raises DataError when the file cannot be read."""
-    try:
-        with path.open("rb") as f, np.load(f, allow_pickle=False) as z:
-            arrays = {name: z[name] for name in ("ids", "bank_image", "bank_text", "bank_answer")}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
-        raise DataError(f"{path} cannot be read: {e}.", "Import again.") from e
-    return arrays["ids"].tolist(), Features(arrays["bank_image"], arrays["bank_text"], arrays["bank_answer"])
 
 
 def _write_array(archive: zipfile.ZipFile, name: str, array: NDArray[np.generic]) -> None:

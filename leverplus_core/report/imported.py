@@ -19,13 +19,17 @@ def imported_view(summary: Mapping[str, Any]) -> RenderableType:
     given.add_column(overflow="fold")
     parts = {name: (_file, found) for name, found in summary["imports"].items()}
     parts |= {
-        name: (drawn, summary[name]) for name, drawn in (("beams", _beams), ("features", _features)) if name in summary
+        name: (drawn, summary[name])
+        for name, drawn in (("sequences", _sequences), ("features", _features))
+        if name in summary
     }
     for name, (lines, found) in parts.items():
         for i, line in enumerate(lines(found)):
             given.add_row("" if i else name, Text(line))
     drawn: list[RenderableType] = [Text(summary["folder"], style="bold"), given]
-    left_out = [row for found in (*summary["imports"].values(), summary.get("beams", {})) for row in _left_out(found)]
+    left_out = [
+        row for found in (*summary["imports"].values(), summary.get("sequences", {})) for row in _left_out(found)
+    ]
     if left_out:
         table = Table(box=None, pad_edge=False)
         table.add_column("not kept")
@@ -66,7 +70,7 @@ def _file(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"{count:,} {remark}"
 
 
-def _beams(found: Mapping[str, Any]) -> Iterator[str]:
+def _sequences(found: Mapping[str, Any]) -> Iterator[str]:
     empty = found["questions_without_sequences"]
     yield f"{found['sequences']:,} sequences" + (f"; {empty:,} questions without one" if empty else "")
     if found["pools_from_sequences"]:

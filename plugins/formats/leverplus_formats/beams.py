@@ -49,7 +49,7 @@ class BeamsImporter(JsonImporter):
 class BeamsExporter(JsonExporter):
     """Sequences of a beam search as a Lever-Plus beam file, without the scores of single steps."""
 
-    content: ClassVar[Literal["beams"]] = "beams"
+    content: ClassVar[Literal["sequences"]] = "sequences"
 
     def entry(self, row: int, data: QuestionData, rows: Rows) -> dict[str, Any]:
         """The entry of one question. Raises DataError for a demonstration that has no row."""

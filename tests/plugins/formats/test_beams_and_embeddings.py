@@ -18,7 +18,8 @@ from leverplus_core.io import read_json, read_jsonl, write_jsonl
 from leverplus_core.pipeline.exporting import export_data
 from leverplus_core.pipeline.imported import ImportedFolder
 from leverplus_core.pipeline.importing import import_data
-from leverplus_core.pipeline.stages import Pools, read_beams
+from leverplus_core.pipeline.stages.beam_search import read_sequences
+from leverplus_core.pipeline.stages.pool import read_pools
 from leverplus_core.records import Image, Question, ScoredSequence
 from leverplus_formats.beams import BeamsExporter, BeamsImporter
 from leverplus_formats.embeddings import EmbeddingsImporter
@@ -64,13 +65,13 @@ def tensor(tmp_path: Path) -> Path:
 
 def test_beams_are_sequences_in_the_order_of_the_prompt(beams: dict[str, Any], put: Put, tmp_path: Path) -> None:
     summary = import_beams(put("b.json", beams), tmp_path / "in")
-    assert read_beams(tmp_path / "in") == {
+    assert read_sequences(tmp_path / "in") == {
         "7": [ScoredSequence("7", ("0", "3"), 0.5), ScoredSequence("7", ("5", "0"), 0.3)],  # best first
         "2": [ScoredSequence("2", ("0", "5"), -1e-7)],
     }
-    assert Pools.load(tmp_path / "in").of["train"] == {"7": ["5", "0", "3"], "2": ["0", "5"]}
+    assert read_pools(tmp_path / "in")["train"] == {"7": ["5", "0", "3"], "2": ["0", "5"]}
     assert summary["imports"]["beams"]["questions"] == 2
-    assert (summary["beams"]["sequences"], summary["beams"]["pools_from_sequences"]) == (3, 2)
+    assert (summary["sequences"]["sequences"], summary["sequences"]["pools_from_sequences"]) == (3, 2)
     assert export_data(BeamsExporter(), tmp_path / "in", tmp_path / "out.json") == {"questions": 2, "sequences": 3}
     assert read_json(tmp_path / "out.json") == lists(beams)
 
@@ -79,7 +80,7 @@ def test_beams_alone_are_read_from_their_steps(beams: dict[str, Any], put: Put, 
     del beams["7"]["id_list"], beams["7"]["score_list"]
     del beams["7"]["beams"][0]["full_sequence"]  # the last to be chosen stands first in the prompt
     import_beams(put("b.json", beams), tmp_path / "in")
-    assert read_beams(tmp_path / "in")["7"] == [
+    assert read_sequences(tmp_path / "in")["7"] == [
         ScoredSequence("7", ("0", "3"), 0.5),
         ScoredSequence("7", ("5", "0"), 0.3),
     ]
@@ -137,14 +138,14 @@ def test_beams_keep_to_the_pools_of_rl_data(
     rl_data["2"] = {"pointer_candidates": []}  # asked, but without a pool
     import_rl_data(put("x.json", rl_data), tmp_path / "in")
     summary = import_beams(put("b.json", beams), tmp_path / "in")
-    assert [k.demonstrations for k in read_beams(tmp_path / "in")["7"]] == [("0", "3"), ("5", "0")]
-    outside = summary["beams"]["not_kept"]["a demonstration outside the question's pool"]
+    assert [k.demonstrations for k in read_sequences(tmp_path / "in")["7"]] == [("0", "3"), ("5", "0")]
+    outside = summary["sequences"]["not_kept"]["a demonstration outside the question's pool"]
     assert outside == {"count": 1, "examples": ["question 7: 6, 0"]}
-    assert Pools.load(tmp_path / "in").of["train"] == {"7": ["0", "3", "5"], "3": ["5", "7", "0"], "2": ["0", "5"]}
+    assert read_pools(tmp_path / "in")["train"] == {"7": ["0", "3", "5"], "3": ["5", "7", "0"], "2": ["0", "5"]}
     # Other beams, other pools: what the ones before added is gone.
     del beams["2"]
     import_beams(put("b2.json", beams), tmp_path / "in", replace=True)
-    assert list(Pools.load(tmp_path / "in").of["train"]) == ["7", "3"]
+    assert list(read_pools(tmp_path / "in")["train"]) == ["7", "3"]
 
 
 def test_imports_add_up_to_the_same_files_in_any_order(
@@ -161,7 +162,7 @@ def test_imports_add_up_to_the_same_files_in_any_order(
         for one in order:
             one(tmp_path / f"in{i}")
         folder = ImportedFolder.load(tmp_path / f"in{i}")
-        assert all(folder.has(name) for name in ("candidates", "pools", "beams", "features"))
+        assert all(folder.has(name) for name in ("candidates", "pools", "sequences", "features"))
         contents.append({k: v for k, v in folder.manifest.files.items() if k != "summary.json"})
         contents[-1]["fingerprint"] = folder.fingerprint
         for exporter, name in ((RlDataExporter(), "x2.json"), (BeamsExporter(), "b2.json")):

@@ -322,8 +322,8 @@ def test_the_summary_reads_well_at_80_columns(rl_data: dict[str, Any], put: Put,
     assert "3 candidates of 2 shots from beam 2, random 1" in out and "pool: the question" in out
     code, out, _ = cli("import", "rl-data", "x.json", "-o", "in", "--replace", "--json")
     assert code == 0 and json.loads(out)["imports"]["rl-data"]["candidates"] == 3 and json.loads(out)["folder"] == "in"
-    code, out, _ = cli("inspect", "in", "--json")
-    assert code == 0 and json.loads(out)["shape"]["candidates"] == 3
+    code, out, _ = cli("candidates", "inspect", "in", "--json")
+    assert code == 0 and json.loads(out)["summary"]["candidates"] == 3
 
 
 def test_a_folder_that_was_edited_is_refused(rl_data: dict[str, Any], put: Put, tmp_path: Path) -> None:
@@ -351,8 +351,8 @@ def test_a_file_is_imported_once(rl_data: dict[str, Any], put: Put, tmp_path: Pa
     assert other.root != folder.root and other.fingerprint != folder.fingerprint
     import_rl_data(file, tmp_path / "elsewhere")
     assert ImportedFolder.load(tmp_path / "elsewhere").fingerprint == folder.fingerprint
-    with pytest.raises(DataError, match="has no beams, only candidates, pools, features"):
-        folder.path("beams")
+    with pytest.raises(DataError, match="has no sequences, only candidates, pools, features"):
+        folder.path("sequences")
 
 
 def test_a_file_that_no_importer_recognizes_is_one_line(put: Put, tmp_path: Path) -> None:
@@ -368,7 +368,7 @@ def test_a_candidates_file_of_our_own_gives_candidates_alone(tmp_path: Path) -> 
     write_groups(tmp_path / "c.jsonl", {"20": [made]})
     folder = ensure_imported(tmp_path / "c.jsonl", tmp_path / "work", Catalog.load())
     assert read_groups(folder.path("candidates")) == {"20": [made]}
-    assert not any(folder.has(content) for content in ("pools", "beams", "features"))
+    assert not any(folder.has(content) for content in ("pools", "sequences", "features"))
 
 
 def test_a_killed_import_leaves_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,51 @@
+"""`leverplus audit`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from leverplus_core.cli import output
+from leverplus_core.cli.options import (
+    DEFAULT_REGISTRY,
+    DEFAULT_WORK,
+    JsonOpt,
+    PluginOpt,
+    RegistryOpt,
+    WorkOpt,
+    load_catalog,
+    open_registry,
+)
+
+
+def audit(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id, prefix, name or 'latest'.")],
+    sample: Annotated[int, typer.Option(min=0, help="Predictions to compute again; 0 loads no model.")] = 40,
+    plugin: PluginOpt = None,
+    registry: RegistryOpt = DEFAULT_REGISTRY,
+    work: WorkOpt = DEFAULT_WORK,
+    json: JsonOpt = False,
+) -> None:
+    """Recompute a run's cells and a sample of its predictions, and report what differs.
+
+    The exit code is 1 when anything differs.
+    """
+    from leverplus_core.pipeline.audit import audit as audit_run
+
+    store = open_registry(registry)
+    with output.Bars() as bars:
+        found = audit_run(store, run, sample, work, load_catalog(plugin), bars)
+    differences = found["differences"]
+    if json:
+        output.metadata(found, json)
+    else:
+        output.say(
+            f"run {found['run']} ({found['name']}): {found['cells']} cells of {found['predictions']:,} predictions "
+            f"recomputed, {found['asked_again']} computed again"
+        )
+        if differences:
+            output.rows([{k: str(v) for k, v in row.items()} for row in differences[:50]], json)
+        output.say(f"{len(differences)} differences" if differences else "nothing differs")
+    if differences:
+        raise typer.Exit(1)

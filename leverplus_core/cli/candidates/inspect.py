@@ -1,0 +1,98 @@
+"""`leverplus candidates inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from leverplus_core.cli import output
+from leverplus_core.cli.options import (
+    DEFAULT_REGISTRY,
+    DEFAULT_WORK,
+    JsonOpt,
+    PluginOpt,
+    RegistryOpt,
+    WorkOpt,
+    load_catalog,
+    load_recipe,
+    open_registry,
+)
+from leverplus_core.errors import DataError
+
+if TYPE_CHECKING:
+    from leverplus_core.recipes.recipe import Recipe
+
+
+def inspect(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|FOLDER|RUN", help="A candidates file, a stage's folder, or a run's last candidates."
+        ),
+    ],
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="Check against this recipe's dataset, pools and reward; a run has its own."),
+    ] = None,
+    plugin: PluginOpt = None,
+    registry: RegistryOpt = DEFAULT_REGISTRY,
+    work: WorkOpt = DEFAULT_WORK,
+    json: JsonOpt = False,
+) -> None:
+    """Show the health of candidates: headroom, positives, flat questions, accuracies, sources, duplicates, leaks."""
+    from leverplus_core.candidates.stats import inspect as inspect_groups
+    from leverplus_core.candidates.store import iter_groups
+    from leverplus_core.report import health_view
+
+    file, pool, known = _locate(target, registry)
+    against = load_recipe(recipe) if recipe else known
+    dataset = reward = pools = None
+    if against:
+        from leverplus_core.pipeline.context import RunContext
+        from leverplus_core.pipeline.stages.pool import POOLS, all_pools
+
+        context = RunContext(against, load_catalog(plugin), work)
+        dataset, reward = None if context.offline else context.dataset, context.reward
+        if recipe or not pool:
+            pool = context.folder(context.stage("pool")).path
+        if (pool / POOLS).exists():
+            pools = all_pools(pool)
+        else:
+            output.warn(f"no pools in {pool}: whether demonstrations are in them is not checked")
+    groups = (group for _, (group,) in iter_groups([file]))
+    output.table({"file": str(file), **inspect_groups(groups, pools, dataset, reward)}, health_view, json)
+
+
+def _locate(target: str, registry: str) -> tuple[Path, Path | None, Recipe | None]:
+    """The candidates file of a target; for a run also the folder of its pools, and its recipe."""
+    from leverplus_core.candidates.store import BALANCED, CANDIDATES
+
+    path = Path(target)
+    names = (BALANCED, CANDIDATES)
+    if path.is_dir():
+        there = [path / name for name in names if (path / name).is_file()]
+        if not there:
+            raise DataError(f"{path} holds no candidates.", f"A stage's folder holds {' or '.join(names)}.")
+        return there[0], None, None
+    if path.is_file() or path.suffix or len(path.parts) > 1:
+        return path, None, None
+    from leverplus_core.recipes.recipe import Recipe
+
+    store = open_registry(registry)
+    run = store.resolve(target)
+    folders = {row["name"]: Path(row["path"]) for row in store.stages(run["id"]) if row["status"] == "done"}
+    made = [stage for stage in ("balance", "mine", "propose", "candidates") if stage in folders]
+    if not made:
+        raise DataError(
+            f"run {run['id']} ({run['name']}) has no candidates.", "Resume it: `leverplus run --until balance`."
+        )
+    folder = folders[made[0]]
+    there = [folder / name for name in names if (folder / name).is_file()]
+    if not there:
+        raise DataError(
+            f"run {run['id']}: {folder} no longer exists.",
+            "Run this in the folder where the run was made, or repeat the run.",
+        )
+    return there[0], folders.get("pool"), Recipe.of(run["recipe"])

@@ -1,0 +1,161 @@
+"""Does a run's registry still say what the data, the model and the code say?
+
+Four things are compared: each stored accuracy with the score of the stored answer against the dataset's true answers;
+each cell with the mean and interval of its predictions; for a seeded sample of predictions, the stored text with what
+the model answers now, asked without the response cache; and the code of each part with what is installed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from leverplus_core.errors import DataError, RegistryError
+from leverplus_core.evaluation.ablation import ablated
+from leverplus_core.metrics import TASKS, Task
+from leverplus_core.pipeline.context import RunContext
+from leverplus_core.plugins.manager import Catalog
+from leverplus_core.progress import Progress
+from leverplus_core.recipes.recipe import Recipe
+from leverplus_core.records import Prediction, Question
+from leverplus_core.registry.registry import Registry
+from leverplus_core.scoring.cache import CachedModel, ResponseCache
+from leverplus_core.scoring.prompt import post_process
+from leverplus_core.scoring.scorer import Scorer
+from leverplus_core.seeding import rng
+from leverplus_core.statistics import accuracy_interval
+
+TOLERANCE = 1e-9
+
+
+def audit(
+    registry: Registry,
+    run: str,
+    sample: int,
+    work: Path,
+    catalog: Catalog | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """What was compared; `differences`: kind, method, shots, question (or None), stored, found; and `changed_code`: the
+    parts (kind, name, then, now) whose code is no longer that of the run.
+
+    `sample` predictions are asked again (0 asks none, and loads no model). Raises RegistryError for a run that is not
+    there, was read from a table, or evaluated nothing; DataError where its dataset is another now.
+    """
+    row = registry.resolve(run)
+    cells = registry.cells([row["id"]])
+    if row["source"] != "run":
+        raise RegistryError(f"run {row['name']} was read from a published table.", "It has no predictions to verify.")
+    if not cells:
+        raise RegistryError(f"run {row['name']} ({row['id']}) has evaluated nothing yet.", "Run it to the end.")
+    recipe = Recipe.of(row["recipe"])
+    context = RunContext(recipe, catalog or Catalog.load(), work, progress=progress)
+    content = context.dataset_fingerprint
+    if row["dataset_fingerprint"] not in (None, content):
+        raise DataError(
+            f"the dataset of run {row['name']} is another now: {content}, not {row['dataset_fingerprint']}.",
+            "Put back the files that it was evaluated on.",
+        )
+    questions = {q.id: q for q in context.dataset.questions("validation")}
+    pairs = sorted({(cell["method"], cell["shots"]) for cell in cells})
+    stored = {pair: [p for _, p in registry.predictions(row["id"], *pair)] for pair in pairs}
+    task = TASKS[recipe.task]
+    differences = _rescored(stored, questions, recipe, task) + _recomputed(cells, stored)
+    asked = 0
+    if sample:
+        everything = [p for predictions in stored.values() for p in predictions]
+        order = rng(recipe.data_seed, "verify", row["id"]).permutation(len(everything))[:sample]
+        chosen = [everything[i] for i in order]
+        asked = len(chosen)
+        with TemporaryDirectory() as fresh:
+            cache = ResponseCache(Path(fresh) / "responses.sqlite")
+            model = CachedModel(lambda: context.model, lambda: context.identity("model"), cache, context.progress)
+            shown, prompt = ablated(
+                context.scorer.demonstrations,
+                recipe.prompt,
+                recipe.evaluation.ablation,
+                recipe.data_seed,
+                work / "ablation",
+            )
+            differences += _asked_again(
+                chosen, questions, replace(context.scorer, model=model, demonstrations=shown, prompt=prompt)
+            )
+            model.close()
+            context.close()
+    changed = [
+        {"kind": then["kind"], "name": then["name"], "then": then.get("code"), "now": now["code"]}
+        for then in row["parts"]
+        for now in context.provenance()
+        if (then["kind"], then["name"]) == (now["kind"], now["name"]) and then.get("code") != now["code"]
+    ]
+    return {
+        "run": row["id"],
+        "name": row["name"],
+        "cells": len(cells),
+        "predictions": sum(map(len, stored.values())),
+        "asked_again": asked,
+        "differences": differences,
+        "changed_code": changed,
+    }
+
+
+Stored = Mapping[tuple[str, int], Sequence[Prediction]]
+
+
+def _difference(kind: str, p: Prediction, stored: object, found: object) -> dict[str, Any]:
+    return {
+        "kind": kind, "method": p.method, "shots": p.shots, "question": p.question_id, "stored": stored, "found": found,
+    }  # fmt: skip
+
+
+def _rescored(stored: Stored, questions: Mapping[str, Question], recipe: Recipe, task: Task) -> list[dict[str, Any]]:
+    """Predictions whose question is gone, whose text is cut otherwise, or whose accuracy is another."""
+    found = []
+    for p in (p for predictions in stored.values() for p in predictions):
+        question = questions.get(p.question_id)
+        if question is None:
+            found.append(_difference("question", p, p.question_id, None))
+            continue
+        cut = post_process(p.raw_text, recipe.prompt)
+        if cut != p.prediction:
+            found.append(_difference("prediction", p, p.prediction, cut))
+        accuracy = task.score(p.prediction, question.answers)
+        if abs(accuracy - p.accuracy) > TOLERANCE:
+            found.append(_difference("accuracy", p, p.accuracy, accuracy))
+    return found
+
+
+def _recomputed(cells: Sequence[Mapping[str, Any]], stored: Stored) -> list[dict[str, Any]]:
+    """Cells whose mean or interval is not that of their predictions."""
+    found = []
+    for cell in cells:
+        answered = stored[cell["method"], cell["shots"]][: cell["n"]]
+        if len(answered) < cell["n"]:
+            now = (math.nan,) * 3
+        else:
+            interval = accuracy_interval([p.accuracy for p in answered], [p.image_id for p in answered])
+            now = (interval.mean, interval.low, interval.high)
+        before = (cell["accuracy"], cell["ci_low"], cell["ci_high"])
+        if not all(abs(a - b) <= TOLERANCE for a, b in zip(before, now, strict=True)):
+            found.append(
+                {"kind": f"cell n={cell['n']}", "method": cell["method"], "shots": cell["shots"], "question": None,
+                 "stored": list(before), "found": None if len(answered) < cell["n"] else list(now)}
+            )  # fmt: skip
+    return found
+
+
+def _asked_again(
+    chosen: Sequence[Prediction], questions: Mapping[str, Question], scorer: Scorer
+) -> list[dict[str, Any]]:
+    there = [p for p in chosen if p.question_id in questions]
+    rows = [(questions[p.question_id], p.demonstrations) for p in there]
+    texts = scorer.answers(rows, "ask again")
+    return [
+        _difference("answer", p, p.raw_text, raw)
+        for p, (raw, _, _) in zip(there, texts, strict=True)
+        if raw != p.raw_text
+    ]
