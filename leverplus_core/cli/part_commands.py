@@ -6,6 +6,7 @@ options of the command.
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Callable
 from functools import cached_property
@@ -15,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from leverplus_core.cli import output
-from leverplus_core.errors import PluginError
+from leverplus_core.errors import PluginError, did_you_mean
 
 if TYPE_CHECKING:
     from leverplus_core.plugins.contracts import Part
@@ -46,15 +47,17 @@ class PartCommands(TyperGroup):
         return self.catalog.names(self.kind)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """The first line of each part's docstring; a broken part shows what is wrong with it."""
+        """The first line of each part's docstring, read without importing it; a broken part shows its status."""
+        entries = [entry for entry in self.catalog.checked_entries() if entry.kind == self.kind]
         with formatter.section("Commands"):
-            formatter.write_dl([(name, self._line(name)) for name in self.list_commands(ctx)])
+            formatter.write_dl([(e.name, _line(e.target) if e.status == "ok" else e.status) for e in entries])
 
-    def _line(self, name: str) -> str:
-        try:
-            return self.catalog.first_line(self.kind, name)
-        except PluginError as error:
-            return f"broken: {error}"
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As typer's, but a part that does not exist is one line that names the others."""
+        names = self.list_commands(ctx)
+        if args[0] not in names and not args[0].startswith("-"):
+            raise PluginError(f"no {self.kind} named '{args[0]}'.", did_you_mean(args[0], names))
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of a part, imported; None for a name that no plugin has. Raises PluginError for a broken one."""
@@ -85,3 +88,11 @@ class PartCommands(TyperGroup):
         single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
         single.command(cmd_name)(call)
         return typer.main.get_command(single)
+
+
+def _line(target: str) -> str:
+    from leverplus_core.plugins.source import definition
+
+    found = definition(target)
+    text = ast.get_docstring(found) if isinstance(found, ast.ClassDef) else None
+    return (text or "").partition("\n")[0]
