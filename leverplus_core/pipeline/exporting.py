@@ -12,7 +12,7 @@ import numpy as np
 from leverplus_core.candidates.store import CANDIDATES, iter_groups
 from leverplus_core.errors import DataError
 from leverplus_core.io import atomic_write, iter_jsonl, read_json
-from leverplus_core.pipeline.import_folder import SEQUENCES, EMBEDDINGS, MANIFEST, POOLS, Manifest
+from leverplus_core.pipeline.import_folder import EMBEDDINGS, MANIFEST, POOLS, SEQUENCES, Manifest
 from leverplus_core.pipeline.importing import dataset_identity, given
 from leverplus_core.plugins.contracts import Exporter
 from leverplus_core.records import EmbeddingData, Question, QuestionData, ScoredSequence

@@ -82,15 +82,12 @@ def import_data(
         imports, report = summary["imports"], ImportReport()
         _remove(scratch, kind, imports.pop(kind, {}))
         try:
-            found = _write(
-                scratch, kind, importer.read(source, report, questions, progress or Silent()), mixed_shots, report
-            )
+            data = importer.read(source, report, questions, progress or Silent())
+            found = _write(scratch, kind, data, mixed_shots, report)
             for content in ("candidates", "pool_sizes", "rows"):
                 givers = [other for other in imports if content in found and content in imports[other]]
                 if givers:
-                    raise DataError(
-                        f"{folder} holds such data already, from {givers[0]}.", "Name another folder with -o."
-                    )
+                    raise DataError(f"{folder} holds such data, from {givers[0]}.", "Name another folder with -o.")
             settings = importer.model_dump(mode="json")
             remarks = {"notes": report.notes, "not_kept": _left_out(report)}
             imports[kind] = {"file": source.name, "settings": settings, **found, **remarks}

@@ -12,14 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from leverplus_core import DataError, PublishedCell, PublishedTable, ResultsImporter
-
-if TYPE_CHECKING:
-    from markdown_it.token import Token
 
 # Heads as `_key` leaves them: no spaces, no parentheses, small letters.
 _SIZE = re.compile(
@@ -79,33 +75,24 @@ class TableImporter(ResultsImporter):
 class _Row:
     line: int
     cells: list[str]
-    width: int  # cells that are written there, which Markdown cuts or fills up to the head's
 
 
 def _tables(text: str) -> Iterator[list[_Row]]:
     """The rows of each Markdown table, head first, as plain text."""
-    from markdown_it import MarkdownIt
-
-    lines = text.splitlines()
     rows: list[_Row] = []
-    for token in MarkdownIt("commonmark").enable("table").parse(text):
-        if token.type == "table_open":
-            rows = []
-        elif token.type == "tr_open":
-            line = token.map[0] if token.map else 0
-            bare = re.sub(r"^\s*(?:>\s*)*\|?|(?<!\\)\|\s*$", "", lines[line])
-            rows.append(_Row(line + 1, [], len(re.split(r"(?<!\\)\|", bare))))
-        elif token.type == "inline" and rows and token.map and token.map[0] + 1 == rows[-1].line:
-            rows[-1].cells.append(_plain(token))
-        elif token.type == "table_close":
-            yield rows
+    for number, line in enumerate([*text.splitlines(), ""], 1):
+        if "|" in line:
+            bare = re.sub(r"^[\s>]*\|?|(?<!\\)\|\s*$", "", line)
+            rows.append(_Row(number, [_plain(cell) for cell in re.split(r"(?<!\\)\|", bare)]))
+        else:
+            if len(rows) > 1 and all(re.fullmatch(r":?-+:?", cell) for cell in rows[1].cells):
+                yield [rows[0], *rows[2:]]
             rows = []
 
 
-def _plain(token: Token) -> str:
+def _plain(cell: str) -> str:
     """What a reader sees: no emphasis, one form of each digit and sign, single spaces."""
-    shown = "".join(child.content for child in token.children or () if child.type in ("text", "code_inline"))
-    return " ".join(unicodedata.normalize("NFKC", shown).replace("*", "").split())
+    return " ".join(re.sub(r"[*`]|__", "", unicodedata.normalize("NFKC", cell)).replace("\\|", "|").split())
 
 
 def _key(head: str) -> str:
@@ -139,8 +126,10 @@ def _table(path: Path, head: _Row, rows: Sequence[_Row]) -> PublishedTable:
     signed: dict[bool, list[str]] = {True: [], False: []}
     for row in rows:
         here = f"{path}:{row.line}"
-        if row.width > len(head.cells):
-            raise DataError(f"{here}: {row.width} cells under {head.width} columns.", "Remove the surplus cells.")
+        if len(row.cells) > len(head.cells):
+            what = f"{len(row.cells)} cells under {len(head.cells)} columns"
+            raise DataError(f"{here}: {what}.", "Remove the surplus cells.")
+        row.cells.extend([""] * (len(head.cells) - len(row.cells)))
         n, shots = (_count(here, axis, head.cells[axes[axis]], row.cells[axes[axis]]) for axis in ("n", "shots"))
         if (earlier := first_at.setdefault((n, shots), row.line)) != row.line:
             raise DataError(f"{here}: a second row for n = {n} at {shots} shots.", f"The first is on line {earlier}.")
