@@ -28,7 +28,9 @@ def imported_view(summary: Mapping[str, Any]) -> RenderableType:
         for reason, one in found.get("not_kept", {}).items():
             left_out.add_row(Text(reason), f"{one['count']:,}", Text(one["examples"][0]))
     drawn: list[RenderableType] = [Text(summary["folder"], style="bold"), given]
-    return Group(*drawn, *([Text(""), left_out] if left_out.rows else []))
+    if left_out.rows:
+        drawn += [Text(""), left_out]
+    return Group(*drawn)
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:
