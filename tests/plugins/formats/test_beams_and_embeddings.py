@@ -18,8 +18,8 @@ from leverplus_core.io import read_json, read_jsonl, write_jsonl
 from leverplus_core.pipeline.exporting import export_data
 from leverplus_core.pipeline.imported import ImportedFolder
 from leverplus_core.pipeline.importing import import_data
+from leverplus_core.pipeline.pools import read_pools
 from leverplus_core.pipeline.stages.beam_search import read_sequences
-from leverplus_core.pipeline.stages.pool import read_pools
 from leverplus_core.records import Image, Question, ScoredSequence
 from leverplus_formats.beams import BeamsExporter, BeamsImporter
 from leverplus_formats.embeddings import EmbeddingsImporter
