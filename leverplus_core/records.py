@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
+Ids = tuple[str, ...]
+"""Ids of demonstrations, in the order in which they were chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence:
+class ScoredSequence:
     """A demonstration sequence that the InfoScore beam search kept; `score` is the sum of its steps' InfoScores."""
 
     question_id: str
