@@ -14,7 +14,7 @@ from leverplus_core.cli.options import (
     RecipeArg,
     SetOpt,
     WorkOpt,
-    load_catalog,
+    composed,
     load_recipe,
 )
 
@@ -33,18 +33,14 @@ def plan(
     json: JsonOpt = False,
 ) -> None:
     """Estimate model calls, disk and time per stage; no weights are loaded and nothing is written."""
-    from leverplus_core.pipeline.plan import Throughput, facts_of, plan_table
+    from leverplus_core.pipeline.plan import Throughput, plan_table
     from leverplus_core.pipeline.plan import plan as plan_of
-    from leverplus_core.pipeline.run import compose
-    from leverplus_core.pipeline.workspace import Workspace
 
-    loaded = load_recipe(recipe, overrides)
-    parts = compose(loaded, Workspace(work), load_catalog(plugin))
-    found = plan_of(loaded, facts_of(parts))
+    with composed(load_recipe(recipe, overrides), plugin, work) as context:
+        found = plan_of(context)
     assumed = Throughput()
     device = Throughput(prompts_per_s or assumed.prompts_per_s, images_per_s or assumed.images_per_s)
-    rows = found.rows(device)
-    summary = found.summary(loaded, device)
+    rows, summary = found.rows(device), found.summary(device)
     if json:
         output.metadata({**summary, "stages": rows}, json)
     else:

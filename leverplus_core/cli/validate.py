@@ -10,7 +10,7 @@ from leverplus_core.cli.options import (
     RecipeArg,
     SetOpt,
     WorkOpt,
-    load_catalog,
+    composed,
     load_recipe,
 )
 
@@ -23,18 +23,21 @@ def validate(
     json: JsonOpt = False,
 ) -> None:
     """Validate a recipe and its parts, and read its dataset; no model is loaded and nothing is written."""
-    from leverplus_core.pipeline.run import compose
-    from leverplus_core.pipeline.workspace import Workspace
-
     loaded = load_recipe(recipe, overrides)
-    parts = compose(loaded, Workspace(work), load_catalog(plugin))
-    counts = {split: len(parts.dataset.questions(split)) for split in ("train", "validation")}
-    metadata = {
-        "recipe": loaded.name,
-        "run": loaded.fingerprint()[:12],
-        "parts": {row["kind"]: f"{row['name']} ({row['distribution']} {row['version']})" for row in parts.provenance()},
-        "questions": counts,
-        "demonstrations": len(parts.dataset.demonstrations()),
-        "note": " ".join(filter(None, (loaded.note, parts.dataset.note()))),
-    }
-    output.metadata(metadata, json)
+    with composed(loaded, plugin, work) as context:
+        metadata: dict[str, object] = {
+            "recipe": loaded.name,
+            "run": loaded.fingerprint()[:12],
+            "parts": {
+                row["kind"]: f"{row['name']} ({row['distribution']} {row['version']})".replace(" )", ")")
+                for row in context.provenance()
+            },
+            "stages": ", ".join(name for name, enabled in context.enabled.items() if enabled),
+        }
+        notes = [loaded.note]
+        if not context.offline:
+            dataset = context.dataset
+            metadata["questions"] = {split: len(dataset.questions(split)) for split in ("train", "validation")}
+            metadata["demonstrations"] = len(dataset.demonstrations())
+            notes.append(dataset.note())
+    output.metadata({**metadata, "note": " ".join(filter(None, notes))}, json)

@@ -15,7 +15,7 @@ from leverplus_core.cli.options import (
     PluginOpt,
     RegistryOpt,
     WorkOpt,
-    load_catalog,
+    composed,
     load_recipe,
     open_registry,
 )
@@ -50,19 +50,16 @@ def inspect(
     against = load_recipe(recipe) if recipe else known
     dataset = reward = pools = None
     if against:
-        from leverplus_core.pipeline.run import compose
-        from leverplus_core.pipeline.stages import Pools
-        from leverplus_core.pipeline.workspace import Workspace
+        from leverplus_core.pipeline.stages.pool import POOLS, all_pools
 
-        parts = compose(against, Workspace(work), load_catalog(plugin))
-        dataset, reward = None if parts.closed else parts.dataset, parts.reward
-        if recipe or not pool:
-            given = parts.imported.root if parts.imported and parts.is_imported("pool") else None
-            pool = given or work / "stages" / f"pool-{parts.fingerprints['pool']}"
-        if (pool / "pools.json").exists():
-            pools = Pools.load(pool).all
-        else:
-            output.warn(f"no pools in {pool}: whether demonstrations are in them is not checked")
+        with composed(against, plugin, work) as context:
+            dataset, reward = None if context.offline else context.dataset, context.reward
+            if recipe or not pool:
+                pool = context.folder(context.stage("pool")).path
+            if (pool / POOLS).exists():
+                pools = all_pools(pool)
+            else:
+                output.warn(f"no pools in {pool}: whether demonstrations are in them is not checked")
     groups = (group for _, (group,) in iter_groups([file]))
     output.table({"file": str(file), **inspect_groups(groups, pools, dataset, reward)}, health_view, json)
 
@@ -85,7 +82,7 @@ def _locate(target: str, registry: str) -> tuple[Path, Path | None, Recipe | Non
     store = open_registry(registry)
     run = store.resolve(target)
     folders = {row["name"]: Path(row["path"]) for row in store.stages(run["id"]) if row["status"] == "done"}
-    made = [stage for stage in ("balance", "mine", "propose", "candidates") if stage in folders]
+    made = [stage for stage in ("balance", "mine", "propose") if stage in folders]
     if not made:
         raise DataError(
             f"run {run['id']} ({run['name']}) has no candidates.", "Resume it: `leverplus run --until balance`."

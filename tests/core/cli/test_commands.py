@@ -120,8 +120,8 @@ def test_a_mistake_in_a_command_is_one_line_that_says_what_exists(cli: Cli) -> N
     assert "no command 'candidates inspct'. Did you mean 'inspect'?" in _one_line(cli("candidates", "inspct"))
     assert "No such option: --util" in (error := _one_line(cli("run", "--util"))) and "`leverplus run --help`" in error
     assert "Missing argument 'RUN'. See `leverplus show --help`" in _one_line(cli("show"))
-    assert "no stage 'scoer'. Stages, in order: encode, pool, beam_search" in _one_line(cli("run", "--until", "scoer"))
-    assert "no stage 'x'" in _one_line(cli("run", "--redo", "x"))
+    assert "no stage named 'balanse'. Did you mean 'balance'?" in _one_line(cli("run", "--until", "balanse"))
+    assert "no stage named 'x'" in _one_line(cli("run", "--redo", "x"))
 
 
 def test_a_tilde_is_the_home_folder(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
