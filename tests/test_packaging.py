@@ -213,9 +213,9 @@ def test_a_clash_is_one_warning_and_disabling_settles_it(site: Site) -> None:
             "leverplus": "clash with leverplus-acme-clash",
             "leverplus-acme-clash": "clash with leverplus",
         }
-        asked = site.run("leverplus", "validate", "--set", "dataset.train=20", "--set", "dataset.validation=10")
-        assert asked.returncode == 2
-        assert "leverplus-acme-clash" in asked.stderr and "Traceback" not in asked.stderr
+        refused = site.run("leverplus", "validate", "--set", "dataset.train=20", "--set", "dataset.validation=10")
+        assert refused.returncode == 2
+        assert "leverplus-acme-clash" in refused.stderr and "Traceback" not in refused.stderr
         assert site.run("leverplus", "recipes").returncode == 0
         rows, warnings = site.plugins(LEVERPLUS_DISABLE="leverplus-acme-clash")
         assert warnings == []

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from leverplus_core import Stage, StageReport, read_groups, write_json
+from leverplus_core import BALANCED, Stage, StageReport, read_groups, write_json
 
 if TYPE_CHECKING:
     from leverplus_core import RunContext
@@ -22,7 +22,7 @@ class Census(Stage):
         return ("groups",)
 
     def run(self, context: RunContext, inputs: Mapping[str, Path], out: Path, report: StageReport) -> dict[str, Any]:
-        groups = read_groups(inputs["groups"])
+        groups = read_groups(inputs["groups"] / BALANCED)
         counts = {"questions": len(groups), "candidates": sum(map(len, groups.values()))}
         write_json(out / "census.json", counts)
         return counts
