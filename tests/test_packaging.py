@@ -41,7 +41,6 @@ SMALL = [
         "training.grpo.epochs=0",
         "evaluation.shots=[1]",
         "evaluation.sizes=[8]",
-        "evaluation.oracle.expand_top_k=2",
     )
     for word in ("--set", setting)
 ]
@@ -57,7 +56,7 @@ ACME_SETTINGS = [
     for setting in (
         "training.acme_dpo={epochs: 1}",
         "stages=[acme_census]",
-        "evaluation.baselines=[random, acme_mmr, oracle]",
+        "evaluation.baselines=[random, acme_mmr, {name: oracle, num_beams: 2, expand_top_k: 2}]",
     )
     for word in ("--set", setting)
 ]
