@@ -105,6 +105,12 @@ def test_a_command_that_cannot_be_used_is_one_warning(
     assert cli("recipes")[2] == "", "a command of ours does not look for others"
 
 
+def test_a_command_with_annotations_that_cannot_be_read_names_its_distribution(cli: Cli, install: Install) -> None:
+    install("acme-greet", GREET.replace("name: str =", "name: 'nobody_knows' ="), GROUP, "greet")
+    assert cli("--help")[0] == 0
+    assert "command 'greet' of acme-greet 1.0: acme_greet:main is not a command" in _one_line(cli("greet"))
+
+
 def test_a_command_that_two_plugins_add_is_neither_s(
     cli: Cli, install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
