@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from leverplus_core.cli import output
 from leverplus_core.cli.options import (
     DEFAULT_WORK,
@@ -14,6 +16,9 @@ from leverplus_core.cli.options import (
     load_recipe,
 )
 
+if TYPE_CHECKING:
+    from leverplus_core.pipeline.context import RunContext
+
 
 def validate(
     recipe: RecipeArg = "demo",
@@ -23,21 +28,25 @@ def validate(
     json: JsonOpt = False,
 ) -> None:
     """Validate a recipe and its parts, and read its dataset; no model is loaded and nothing is written."""
-    loaded = load_recipe(recipe, overrides)
-    with composed(loaded, plugin, work) as context:
-        metadata: dict[str, object] = {
-            "recipe": loaded.name,
-            "run": loaded.fingerprint()[:12],
-            "parts": {
-                row["kind"]: f"{row['name']} ({row['distribution']} {row['version']})".replace(" )", ")")
-                for row in context.provenance()
-            },
-            "stages": ", ".join(name for name, enabled in context.enabled.items() if enabled),
-        }
-        notes = [loaded.note]
-        if not context.offline:
-            dataset = context.dataset
-            metadata["questions"] = {split: len(dataset.questions(split)) for split in ("train", "validation")}
-            metadata["demonstrations"] = len(dataset.demonstrations())
-            notes.append(dataset.note())
-    output.metadata({**metadata, "note": " ".join(filter(None, notes))}, json)
+    with composed(load_recipe(recipe, overrides), plugin, work) as context:
+        output.metadata(_described(context), json)
+
+
+def _described(context: RunContext) -> dict[str, Any]:
+    recipe = context.recipe
+    parts: dict[str, list[str]] = {}
+    for row in context.provenance():
+        origin = f"{row['distribution']} {row['version']}".strip()
+        parts.setdefault(row["kind"], []).append(f"{row['name']} ({origin})")
+    described: dict[str, Any] = {
+        "recipe": recipe.name,
+        "run": recipe.fingerprint()[:12],
+        "parts": {kind: ", ".join(names) for kind, names in parts.items()},
+        "stages": ", ".join(stage.name for stage in context.stages if context.enabled[stage.name]),
+    }
+    if context.offline:
+        return {**described, "imported": recipe.imported.folder, "note": recipe.note}
+    dataset = context.dataset
+    described["questions"] = {split: len(dataset.questions(split)) for split in ("train", "validation")}
+    described["demonstrations"] = len(dataset.demonstrations())
+    return {**described, "note": " ".join(filter(None, (recipe.note, dataset.note())))}

@@ -122,8 +122,8 @@ def test_the_events_are_the_hooks_that_name_no_parts() -> None:
 
 
 def test_an_event_has_exactly_its_arguments() -> None:
-    with pytest.raises(TypeError, match="no event 'stage_start'"):
-        Listeners().emit("stage_start", run=RUN)
+    with pytest.raises(TypeError, match="no event 'stage_began'"):
+        Listeners().emit("stage_began", run=RUN)
     with pytest.raises(TypeError, match="run_end has the arguments run, status, not run"):
         Listeners().emit("run_end", run=RUN)
 
