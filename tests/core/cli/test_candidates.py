@@ -83,7 +83,7 @@ def test_mine_prints_what_it_brought_inspect_finds_the_run_and_its_file_can_be_t
     code, out, _ = cli("run", "--until", "mine", *settings)
     assert code == 0 and "mine:stratified" in out and max(map(len, out.splitlines())) <= 80
     health = json.loads(cli("candidates", "inspect", "latest", "--json")[1])
-    assert "/mine-" in health["file"] and health["shape"] == metadata["after"]
+    assert "/mine-" in health["file"] and health["summary"] == metadata["after"]
     assert set(health["sources"]) == {"random", "mine:swap", "mine:stratified"}
     for name, found in health["findings"].items():
         assert found["candidates"] == 0 or name == "same_demonstrations"

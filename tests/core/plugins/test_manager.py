@@ -227,6 +227,13 @@ def test_listing_reads_a_part_s_source_and_does_not_run_it(install: Install, sit
     assert "SyntaxError" in next(e.status for e in catalog.checked_entries() if e.name == "lazy")
 
 
+def test_a_plugin_file_of_the_folder_that_is_imported_from_is_itself(site: Path) -> None:
+    """As in a notebook, whose folder is on the import path."""
+    file = site / "my_parts_here.py"
+    file.write_text(textwrap.dedent(REWARD.replace("NAME", "flat")), encoding="utf-8")
+    assert Catalog.load([file], disabled="").build("reward", "flat", {})
+
+
 def test_every_built_in_part_can_be_imported() -> None:
     catalog = Catalog.load(disabled="")
     entries = [e for e in catalog.checked_entries(by_import=True) if e.distribution == "leverplus"]
