@@ -36,8 +36,8 @@ def plan(
     from leverplus_core.pipeline.plan import Throughput, plan_table
     from leverplus_core.pipeline.plan import plan as plan_of
 
-    with composed(load_recipe(recipe, overrides), plugin, work) as context:
-        found = plan_of(context)
+    with composed(load_recipe(recipe, overrides), plugin, work) as pipeline:
+        found = plan_of(pipeline.context)
     assumed = Throughput()
     device = Throughput(prompts_per_s or assumed.prompts_per_s, images_per_s or assumed.images_per_s)
     rows, summary = found.rows(device), found.summary(device)

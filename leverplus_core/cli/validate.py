@@ -17,7 +17,7 @@ from leverplus_core.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from leverplus_core.pipeline.context import RunContext
+    from leverplus_core.pipeline.graph import Pipeline
 
 
 def validate(
@@ -28,11 +28,12 @@ def validate(
     json: JsonOpt = False,
 ) -> None:
     """Validate a recipe and its parts, and read its dataset; no model is loaded and nothing is written."""
-    with composed(load_recipe(recipe, overrides), plugin, work) as context:
-        output.metadata(_described(context), json)
+    with composed(load_recipe(recipe, overrides), plugin, work) as pipeline:
+        output.metadata(_described(pipeline), json)
 
 
-def _described(context: RunContext) -> dict[str, Any]:
+def _described(pipeline: Pipeline) -> dict[str, Any]:
+    context = pipeline.context
     recipe = context.recipe
     parts: dict[str, list[str]] = {}
     for row in context.provenance():
@@ -42,7 +43,7 @@ def _described(context: RunContext) -> dict[str, Any]:
         "recipe": recipe.name,
         "run": recipe.fingerprint()[:12],
         "parts": {kind: ", ".join(names) for kind, names in parts.items()},
-        "stages": ", ".join(stage.name for stage in context.stages if context.enabled[stage.name]),
+        "stages": ", ".join(stage.name for stage in pipeline.stages if pipeline.enabled[stage.name]),
     }
     if context.offline:
         return {**described, "imported": recipe.imported.folder, "note": recipe.note}

@@ -50,12 +50,13 @@ def inspect(
     against = load_recipe(recipe) if recipe else known
     dataset = reward = pools = None
     if against:
-        from leverplus_core.pipeline.stages.pool import POOLS, all_pools
+        from leverplus_core.pipeline.pools import POOLS, all_pools
 
-        with composed(against, plugin, work) as context:
+        with composed(against, plugin, work) as pipeline:
+            context = pipeline.context
             dataset, reward = None if context.offline else context.dataset, context.reward
             if recipe or not pool:
-                pool = context.folder(context.stage("pool")).path
+                pool = pipeline.folder(pipeline.stage("pool")).path
             if (pool / POOLS).exists():
                 pools = all_pools(pool)
             else:
