@@ -10,7 +10,9 @@ from leverplus_core import RunInfo, hookimpl
 
 
 def _write(run: RunInfo, **event: object) -> None:
-    with (Path(run.work) / "acme.jsonl").open("a", encoding="utf-8") as f:
+    folder = Path(run.work)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "acme.jsonl").open("a", encoding="utf-8") as f:
         f.write(json.dumps({"run": run.id, **event}) + "\n")
 
 

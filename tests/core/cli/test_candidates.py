@@ -65,10 +65,16 @@ def test_balance_takes_a_file_made_by_hand(cli: Cli, tmp_path: Path) -> None:
 
 
 SMALL = [
-    "dataset.train=60", "dataset.validation=20", "sampler.k=8", "scoring.questions=16", "scoring.beam_search.num_beams=1",
-    "scoring.beam_search.expand_top_k=2", "scoring.candidates={shots: [1], num_beams: 0, samples: {}, retrieval: 0, random: 1}",
-    "training.sft.epochs=1", "selector.width=32", "threads=1",
-]  # fmt: skip
+    "dataset.train=60",
+    "dataset.validation=20",
+    "sampler.k=8",
+    "scoring.questions=16",
+    "scoring.beam_search={num_beams: 1, expand_top_k: 2}",
+    "scoring.candidates={shots: [1], num_beams: 0, samples: {}, retrieval: 0, random: 1}",
+    "training.sft.epochs=1",
+    "selector.width=32",
+    "threads=1",
+]
 
 
 def test_mine_prints_what_it_brought_inspect_finds_the_run_and_its_file_can_be_trained_on(cli: Cli) -> None:
