@@ -76,6 +76,8 @@ class RunContext:
             for spec in recipe.evaluation.baselines
         }
         self._check_names()
+        if measured_here:
+            self._check_shots()
         self.stages: Sequence[Stage] = self._ordered()
 
     # --- parts ---
@@ -221,6 +223,27 @@ class RunContext:
                 did_you_mean(wanted, known),
             )
 
+    def _check_shots(self) -> None:
+        """Raises RecipeError for a number of shots that a pool cannot fill, where the sampler draws the pools."""
+        recipe, online = self.recipe, self.recipe.training.online
+        imported = recipe.imported.folder is not None
+        wanted: dict[str, Sequence[int]] = {"evaluation.shots": recipe.evaluation.shots}
+        if not imported:
+            wanted["scoring.beam_search.shots"] = [recipe.scoring.beam_search.shots]
+        if self.learns_from_candidates and not imported:
+            wanted["scoring.candidates.shots"] = recipe.scoring.candidates.shots
+        if recipe.scoring.mining.min_positives:
+            wanted["scoring.mining.shots"] = recipe.scoring.mining.shots or ()
+        if online.rounds:
+            wanted["training.online.candidates.shots"] = online.candidates.shots
+        for key, shots in wanted.items():
+            if (most := max(shots, default=0)) > self.sampler.k:
+                at = recipe.where(key)
+                raise RecipeError(
+                    f"{key}{f' in {at}' if at else ''}: {most} shots cannot be filled from a pool of {self.sampler.k}.",
+                    f"Set sampler.k to at least {most}, or lower the number of shots.",
+                )
+
     def stage(self, name: str) -> Stage:
         """The stage of this name. Raises RecipeError, with the names there are, for one that is not."""
         for stage in self.stages:
@@ -231,6 +254,8 @@ class RunContext:
     @cached_property
     def enabled(self) -> Mapping[str, bool]:
         """Stage -> whether the recipe has a use for it."""
+        if self.imported is not None and not self.offline:
+            self._check_shots()
         return {stage.name: stage.enabled(self) for stage in self.stages}
 
     @property
@@ -266,7 +291,10 @@ class RunContext:
                 of[stage.name] = fingerprint([FORMAT, stage.provides, self.imported.fingerprint])
                 continue
             read = {content: of[provider.name] for content, provider in self.providers(stage).items()}
-            of[stage.name] = fingerprint([FORMAT, stage.name, stage.depends(self), read])
+            depends = [stage.depends(self)]
+            if ("stage", stage.name) in self._used:  # a plugin's: its settings and code decide its result, too
+                depends.append(self.identity_of("stage", stage.name, stage))
+            of[stage.name] = fingerprint([FORMAT, stage.name, *depends, read])
         return of
 
     def folder(self, stage: Stage) -> StageFolder:

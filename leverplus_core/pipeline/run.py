@@ -106,15 +106,26 @@ def run(
 class _Job:
     def __init__(self, context: RunContext, info: RunInfo, listeners: Listeners, redo: frozenset[str]) -> None:
         self.context, self.info, self.listeners, self.redo = context, info, listeners, redo
-        self.again: set[str] = set()
 
     def run(self, until: str | None) -> dict[str, str]:
+        self._reopen()
         states: dict[str, str] = {}
         for stage in self.context.stages:
             states[stage.name] = self._stage(stage)
             if stage.name == until:
                 break
         return states
+
+    def _reopen(self) -> None:
+        """Remove the results to compute again, all of them first: a kill must leave none that was read from them."""
+        context, again = self.context, set[str]()
+        for stage in context.stages:
+            if not context.enabled[stage.name] or context.takes_over(stage):
+                continue
+            if stage.name in self.redo or again & {read.name for read in context.providers(stage).values()}:
+                again.add(stage.name)
+        for name in again:
+            context.folder(context.stage(name)).reopen()
 
     def _stage(self, stage: Stage) -> str:
         context = self.context
@@ -124,10 +135,6 @@ class _Job:
         if context.takes_over(stage):
             self._end(stage, folder, {}, 0.0, reused=True)
             return "imported"
-        read = {provider.name for provider in context.providers(stage).values()}
-        if stage.name in self.redo or read & self.again:
-            self.again.add(stage.name)
-            folder.reopen()
         if folder.done:
             provenance = folder.provenance()
             if provenance.get("core_code") != core_code():
