@@ -87,10 +87,10 @@ def audit(
             model.close()
             context.close()
     changed = [
-        {"kind": then["kind"], "name": then["name"], "then": then.get("code"), "now": now["code"]}
+        {"kind": then["kind"], "name": then["name"], "then": _code(then), "now": _code(now)}
         for then in row["parts"]
         for now in context.provenance()
-        if (then["kind"], then["name"]) == (now["kind"], now["name"]) and then.get("code") != now["code"]
+        if (then["kind"], then["name"]) == (now["kind"], now["name"]) and _code(then) != _code(now)
     ]
     return {
         "run": row["id"],
@@ -101,6 +101,11 @@ def audit(
         "differences": differences,
         "changed_code": changed,
     }
+
+
+def _code(part: Mapping[str, str]) -> str:
+    """Distribution, version and code of a part, as one text."""
+    return " ".join(filter(None, (part["distribution"], part["version"], part.get("code", ""))))
 
 
 Stored = Mapping[tuple[str, int], Sequence[Prediction]]

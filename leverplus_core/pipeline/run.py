@@ -83,7 +83,8 @@ def run(
     if not context.offline and isinstance(context.model, SupportsCacheFolder):
         context.model.use_cache_folder(context.workspace.root / "cache")
     info = RunInfo(recipe.fingerprint()[:12], recipe.name, recipe.values(), store.url, str(work))
-    recorder, listeners = Recorder(store, run_record(info.id, context, sweep)), context.catalog.listeners
+    recorder = Recorder(store, run_record(info.id, context, sweep), context.fingerprints.get("evaluate"))
+    listeners = context.catalog.listeners
     listeners.add(recorder, trusted=True)
     job = _Job(context, info, listeners, frozenset(redo))
     try:
