@@ -1,4 +1,4 @@
-"""A tiny world of `tiny_parts.py`, and one finished run of it for every test that compares with it or goes on from it."""
+"""A tiny world of `tiny_parts.py`, and one finished run of it for tests that compare with it or continue it."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_a_run_ends_after_the_stage_that_it_is_told(tiny: Tiny, finished: Finish
 
 def test_a_stage_that_is_not_there_is_told_before_anything_runs(tiny: Tiny, world: Any) -> None:
     for wrong in ({"until": "rcee"}, {"redo": ("rcee",)}):
-        with pytest.raises(RecipeError, match="no stage named 'rcee'.*rce"):
+        with pytest.raises(RecipeError, match=r"no stage named 'rcee'.*rce"):
             world.run(tiny(), **wrong)
     assert not list(world.folder.iterdir())
 

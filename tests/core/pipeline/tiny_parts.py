@@ -52,14 +52,19 @@ def _number(value: object) -> int:
 
 
 class TinyDataset(Dataset):
-    """Questions about captions, each with one color for an answer."""
+    """Questions about captions, each with one color for an answer; `per_image` train questions share an image."""
 
     train: int = 24
     validation: int = 12
+    per_image: int = 1
 
     def questions(self, split: Split) -> Sequence[Question]:
-        ids = [f"{split}{i}" for i in range(self.train if split == "train" else self.validation)]
-        return [Question(i, f"what is {i}?", Image(i, caption=i), (COLORS[_number(i) % 2],) * 10) for i in ids]
+        count, shared = (self.train, self.per_image) if split == "train" else (self.validation, 1)
+        ids, images = [f"{split}{i}" for i in range(count)], [f"{split}{i // shared}" for i in range(count)]
+        return [
+            Question(i, f"what is {i}?", Image(image, caption=image), (COLORS[_number(i) % 2],) * 10)
+            for i, image in zip(ids, images, strict=True)
+        ]
 
     def demonstrations(self) -> Sequence[Demonstration]:
         return [Demonstration(q.id, q.text, q.image, q.answers[0]) for q in self.questions("train")]
