@@ -18,6 +18,7 @@ from leverplus_core.errors import DataError, RegistryError
 from leverplus_core.evaluation.ablation import ablated
 from leverplus_core.metrics import TASKS, Task
 from leverplus_core.pipeline.context import RunContext
+from leverplus_core.pipeline.graph import Pipeline
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.progress import Progress
 from leverplus_core.recipes.recipe import Recipe
@@ -53,7 +54,7 @@ def audit(
     if not cells:
         raise RegistryError(f"run {row['name']} ({row['id']}) has evaluated nothing yet.", "Run it to the end.")
     recipe = Recipe.of(row["recipe"])
-    context = RunContext(recipe, catalog or Catalog.load(), work, progress=progress)
+    context = Pipeline(RunContext(recipe, catalog or Catalog.load(), work, progress=progress)).context
     content = context.dataset_fingerprint
     if row["dataset_fingerprint"] not in (None, content):
         raise DataError(

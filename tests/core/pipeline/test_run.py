@@ -15,6 +15,7 @@ import pytest
 from leverplus_core.errors import DataError, PluginError, RecipeError
 from leverplus_core.io import read_json, write_json
 from leverplus_core.pipeline.context import RunContext
+from leverplus_core.pipeline.graph import Pipeline
 from leverplus_core.pipeline.plan import plan
 from leverplus_core.pipeline.run import COST, RunResult
 from leverplus_core.pipeline.stages import STAGE_NAMES
@@ -38,25 +39,26 @@ WHOLE = (
 
 def test_order_fingerprints_plan_and_registry_follow_from_one_list(tiny: Tiny, world: Any) -> None:
     recipe = tiny(*WHOLE)
-    context = RunContext(recipe, world.catalog, world.work)
-    assert tuple(stage.name for stage in context.stages) == STAGE_NAMES
-    assert tuple(context.fingerprints) == STAGE_NAMES and len(set(context.fingerprints.values())) == len(STAGE_NAMES)
-    assert tuple(stage.stage for stage in plan(context).stages) == STAGE_NAMES
+    pipeline = Pipeline(RunContext(recipe, world.catalog, world.work))
+    assert tuple(stage.name for stage in pipeline.stages) == STAGE_NAMES
+    fingerprints = pipeline.fingerprints
+    assert tuple(fingerprints) == STAGE_NAMES and len(set(fingerprints.values())) == len(STAGE_NAMES)
+    assert tuple(stage.stage for stage in plan(pipeline.context).stages) == STAGE_NAMES
     assert not world.work.exists()
     result = world.run(recipe)
     assert result.stages == dict.fromkeys(STAGE_NAMES, "done") and tuple(result.stages) == STAGE_NAMES
     rows = Registry(world.url).stages(result.run_id)
-    assert {row["name"]: row["fingerprint"] for row in rows} == context.fingerprints
-    assert {Path(row["path"]).name for row in rows} == {f"{n}-{f}" for n, f in context.fingerprints.items()}
+    assert {row["name"]: row["fingerprint"] for row in rows} == fingerprints
+    assert {Path(row["path"]).name for row in rows} == {f"{n}-{f}" for n, f in fingerprints.items()}
     assert {path.name for path in (world.work / "stages").iterdir()} == {Path(row["path"]).name for row in rows}
 
 
 def test_a_stage_without_use_has_no_fingerprint_no_folder_and_no_row(tiny: Tiny, world: Any) -> None:
     recipe = tiny("training.rce.epochs=0", "training.grpo.epochs=0")
     off = {"propose", "mine", "balance", "rce", "grpo", "online"}  # nothing would read the candidates
-    context = RunContext(recipe, world.catalog, world.work)
+    pipeline = Pipeline(RunContext(recipe, world.catalog, world.work))
     on = [name for name in STAGE_NAMES if name not in off]
-    assert list(context.fingerprints) == [stage.stage for stage in plan(context).stages] == on
+    assert list(pipeline.fingerprints) == [stage.stage for stage in plan(pipeline.context).stages] == on
     result = world.run(recipe)
     assert {name for name, state in result.stages.items() if state == "off"} == off
     assert sorted(row["name"] for row in Registry(world.url).stages(result.run_id)) == sorted(on)
@@ -96,7 +98,7 @@ READ = {
 def test_provenance_names_the_stages_that_were_read_and_no_others(tiny: Tiny, world: Any) -> None:
     recipe = tiny(*WHOLE)
     world.run(recipe)
-    fingerprints = RunContext(recipe, world.catalog, world.work).fingerprints
+    fingerprints = Pipeline(RunContext(recipe, world.catalog, world.work)).fingerprints
     for stage, read in READ.items():
         assert world.provenance(stage)["inputs"] == {name: fingerprints[name] for name in read}, stage
 
@@ -106,7 +108,7 @@ def test_pools_that_need_no_features_do_not_read_them(tiny: Tiny, world: Any) ->
     world.run(recipe, until="pool")
     assert world.provenance("pool")["inputs"] == {}
     other = tiny("encoder.hidden_states=0", sampler="random:k=5")
-    pools = {RunContext(r, world.catalog, world.work).fingerprints["pool"] for r in (recipe, other)}
+    pools = {Pipeline(RunContext(r, world.catalog, world.work)).fingerprints["pool"] for r in (recipe, other)}
     assert len(pools) == 1
 
 
@@ -138,7 +140,7 @@ MEASURED = {"beam_search", "sft", "propose", "balance", "rce", "grpo", "evaluate
 def test_a_setting_changes_the_fingerprints_of_what_depends_on_it(
     tiny: Tiny, tiny_catalog: Catalog, override: str, parts: Mapping[str, str], changed: set[str]
 ) -> None:
-    before, after = (RunContext(r, tiny_catalog).fingerprints for r in (tiny(), tiny(override, **parts)))
+    before, after = (Pipeline(RunContext(r, tiny_catalog)).fingerprints for r in (tiny(), tiny(override, **parts)))
     assert {name for name in before if before[name] != after[name]} == changed
 
 
@@ -287,10 +289,10 @@ def test_composing_writes_nothing_and_reads_no_data(
     tiny: Tiny, tiny_catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    context = RunContext(tiny(override), tiny_catalog, tmp_path / "work")
-    assert [stage.name for stage in context.stages] == list(STAGE_NAMES) and context.provenance()
+    pipeline = Pipeline(RunContext(tiny(override), tiny_catalog, tmp_path / "work"))
+    assert [stage.name for stage in pipeline.stages] == list(STAGE_NAMES) and pipeline.context.provenance()
     with pytest.raises(DataError, match="absent"):
-        _ = context.fingerprints
+        _ = pipeline.fingerprints
     assert not list(tmp_path.iterdir())
 
 
@@ -361,7 +363,8 @@ def test_a_stage_of_a_third_party_runs_where_it_says_and_is_read_by_what_follows
     assert world.results(result.run_id)["curves"] != world.results(whole.run_id)["curves"]
     # Its settings decide its result.
     both, one = (
-        RunContext(tiny(f"stages=[{{name: shortest, most: {most}}}]"), world.catalog).fingerprints for most in (2, 1)
+        Pipeline(RunContext(tiny(f"stages=[{{name: shortest, most: {most}}}]"), world.catalog)).fingerprints
+        for most in (2, 1)
     )
     assert {name for name in one if one[name] != both[name]} == {"shortest", "rce", "grpo", "evaluate"}
     assert world.run(recipe, until="shortest", redo=("shortest",)).stages["shortest"] == "done"
@@ -397,4 +400,4 @@ def test_a_name_that_does_not_fit_is_told_when_the_recipe_is_composed(
     tiny: Tiny, tiny_catalog: Catalog, override: str, error: type[Exception], says: str
 ) -> None:
     with pytest.raises(error, match=says):
-        RunContext(tiny(override), tiny_catalog)
+        Pipeline(RunContext(tiny(override), tiny_catalog))
