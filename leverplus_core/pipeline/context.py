@@ -74,6 +74,8 @@ class RunContext:
             for spec in recipe.evaluation.baselines
         }
         self._check_names()
+        if measured_here:
+            self.check_shots()
 
     # --- parts ---
 
@@ -197,6 +199,27 @@ class RunContext:
             # Otherwise the dataset's other questions need features and pools, too.
             return self.offline and self.imported.has(IMPORTED_AS[content])  # type: ignore[arg-type]
         return self.imported.has(IMPORTED_AS[content])  # type: ignore[arg-type]
+
+    def check_shots(self) -> None:
+        """Raises RecipeError for a number of shots that a pool cannot fill, where the sampler draws the pools."""
+        recipe, online = self.recipe, self.recipe.training.online
+        imported = recipe.imported.folder is not None
+        wanted: dict[str, Sequence[int]] = {"evaluation.shots": recipe.evaluation.shots}
+        if not imported:
+            wanted["scoring.beam_search.shots"] = [recipe.scoring.beam_search.shots]
+        if self.learns_from_candidates and not imported:
+            wanted["scoring.candidates.shots"] = recipe.scoring.candidates.shots
+        if recipe.scoring.mining.min_positives:
+            wanted["scoring.mining.shots"] = recipe.scoring.mining.shots or ()
+        if online.rounds:
+            wanted["training.online.candidates.shots"] = online.candidates.shots
+        for key, shots in wanted.items():
+            if (most := max(shots, default=0)) > self.sampler.k:
+                at = recipe.where(key)
+                raise RecipeError(
+                    f"{key}{f' in {at}' if at else ''}: {most} shots cannot be filled from a pool of {self.sampler.k}.",
+                    f"Set sampler.k to at least {most}, or lower the number of shots.",
+                )
 
     @property
     def has_sequences(self) -> bool:
