@@ -28,9 +28,7 @@ class Likelihood(Trainer):
         def each(log_probs: Tensor, groups: TrainingGroups) -> Tensor:
             return log_probs.masked_fill(~groups.mask, 0.0).sum(-1)
 
-        return fit(
-            policy, data, validation, self, lambda p, g, _: -each(p, g).mean(), lambda p, _, g: each(p, g), run
-        )
+        return fit(policy, data, validation, self, lambda p, g, _: -each(p, g).mean(), lambda p, _, g: each(p, g), run)
 
 
 def test_expected_reward_counts_a_length_as_often_as_the_policy_stops_there() -> None:
