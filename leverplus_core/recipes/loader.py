@@ -82,7 +82,9 @@ def _plain(node: Any, file: str, prefix: str, lines: dict[str, str]) -> Any:
             values[str(key)] = _plain(value, file, dotted, lines)
         return values
     if isinstance(node, CommentedSeq):
-        return [_plain(value, file, prefix, lines) for value in node]
+        for i in range(len(node)):
+            lines[f"{prefix}.{i}"] = f"{file}:{node.lc.item(i)[0] + 1}"
+        return [_plain(value, file, f"{prefix}.{i}", lines) for i, value in enumerate(node)]
     if isinstance(node, str):
         return str(node)
     # ruamel keeps how a number was written in its own subclasses; plain ones make equal fingerprints.

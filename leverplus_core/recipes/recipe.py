@@ -147,6 +147,12 @@ def _explain(error: ValidationError, lines: Mapping[str, str]) -> RecipeError:
     if first["type"] == "model_type":
         known = _settings_at(first["loc"]).model_fields
         return RecipeError(f"'{key}'{at} is no mapping of settings{shown}.", f"Its settings: {', '.join(known)}.")
+    if first["type"] == "dict_type":  # what stands beside the settings of `training` names a trainer
+        return RecipeError(
+            f"'{key}'{at} is no mapping of settings{shown}.",
+            f"Write {first['loc'][-1]}: {{epochs: 5}} for a trainer of this name; the other settings here: "
+            f"{', '.join(_settings_at(first['loc'][:-1]).model_fields)}.",
+        )
     if first["type"] == "tuple_type":
         return RecipeError(f"'{key}'{at} is no list{shown}.", f"Write [{given}].")
     return RecipeError(f"'{key}'{at}: {first['msg'].removeprefix('Value error, ')}{shown}.")

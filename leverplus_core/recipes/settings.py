@@ -225,6 +225,7 @@ class TrainingSettings(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, dict[str, Any]]
 
     validation_fraction: float = Field(
         0.15, gt=0, lt=1, description="share of the train questions that choose the epoch"
@@ -234,14 +235,7 @@ class TrainingSettings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _built_in_first(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
-        own = {key: value for key, value in values.items() if key in cls.model_fields}
-        trainers = {**{name: {} for name in TRAINERS}, **{k: v for k, v in values.items() if k not in own}}
-        for name, settings in trainers.items():
-            if not isinstance(settings, Mapping):
-                raise ValueError(f"'{name}' is not a mapping of settings: write {name}: {{epochs: 5}}")
-        return {**own, **{name: dict(settings) for name, settings in trainers.items()}}
+        return {**{name: {} for name in TRAINERS}, **values} if isinstance(values, Mapping) else values
 
     @property
     def trainers(self) -> dict[str, dict[str, Any]]:

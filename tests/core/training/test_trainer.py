@@ -1,4 +1,4 @@
-"""The loop that every trainer uses: expected rewards by hand, the best epoch, and fits that refuse what is not theirs."""
+"""The loop of every trainer: expected rewards by hand, the best epoch, and fits that refuse what is not theirs."""
 
 from __future__ import annotations
 

@@ -227,7 +227,7 @@ def test_mistakes_are_one_line() -> None:
         selector.beam_search(b, 6, 2)
     other = FeatureWidths(image=2, text=3)
     with pytest.raises(
-        DataError, match="columns image 2, text 3, state 0, answer 3, .* for image 3, text 3, state 0, "
+        DataError, match=r"columns image 2, text 3, state 0, answer 3, .* for image 3, text 3, state 0, "
     ):
         selector.encode(batch_of(b.question.rows[:, :5], b.candidates.rows[..., :8], b.similarity, other))
     with pytest.raises(ValueError, match="multiple of heads"):
