@@ -18,8 +18,8 @@ from safetensors.torch import load, save
 
 from leverplus_core.errors import CheckpointError
 from leverplus_core.io import write_bytes, write_json
-from leverplus_core.selector.base import TrainableSelector
-from leverplus_core.selector.policy import FeatureWidths, Policy
+from leverplus_core.selector.base import FeatureWidths, TrainableSelector
+from leverplus_core.selector.policy import Policy
 
 FORMAT = 3
 WEIGHTS, DESCRIPTION = "selector.safetensors", "selector.json"
@@ -75,7 +75,7 @@ def load_policy(folder: Path, selector: TrainableSelector) -> Policy:
         )
     if hashlib.sha256(data).hexdigest() != description["sha256"]:
         raise CheckpointError(f"{folder / WEIGHTS} is cut or not the file that {DESCRIPTION} describes.", hint)
-    policy = selector.policy(FeatureWidths(**description["widths"]))
+    policy: Policy = selector.policy(FeatureWidths(**description["widths"]))
     try:
         policy.load_state_dict(load(data), strict=True)
     except (SafetensorError, RuntimeError) as e:
