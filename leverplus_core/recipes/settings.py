@@ -19,27 +19,19 @@ from leverplus_core.errors import RecipeError
 from leverplus_core.records import Decoding
 
 Order = Literal["prepend", "append"]
-
-
 ADAPTIVE = "adaptive"
 """The method of a policy with a learned stop: as many demonstrations as it considers enough, at most `shots`."""
 ORACLE = "oracle"
 """The baseline that knows the true answers; last in every table."""
-
-
 Form = Literal["probability", "log"]
-
-
 Ablation = Literal["none", "blank_images", "shuffled_images", "shuffled_answers", "reversed"]
-
-
 PROMPTS_PER_CANDIDATE = 2
 """Its answer and the log-probability of the true one."""
 PARTS = ("dataset", "model", "encoder", "sampler", "selector", "balancer", "reward")
 
 
 def parse_part(text: str) -> dict[str, Any]:
-    """`mix:k=32,text=0.5` -> {name: mix, k: 32, text: 0.5}; values are YAML."""
+    """`mixed:k=32,text=0.5` -> {name: mixed, k: 32, text: 0.5}; values are YAML."""
     name, _, rest = text.partition(":")
     part: dict[str, Any] = {"name": name.strip()}
     if not part["name"]:
