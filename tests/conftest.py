@@ -21,6 +21,9 @@ from leverplus_core.plugins.manager import Catalog
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from leverplus_core.selector.policy import Policy
+    from leverplus_core.training.trainer import TrainingData
+
 LAYERS = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
@@ -49,6 +52,52 @@ def build_part(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Ca
         return catalog.build(kind, name, settings, where="TEST_SETTINGS in tests/conftest.py")
 
     return build
+
+
+@pytest.fixture(scope="session")
+def new_policy() -> Callable[..., Policy]:
+    """`new_policy(seed=0)`: a small pointer network for images and texts of three columns."""
+    import torch
+
+    from leverplus_core.selector.policy import FeatureWidths
+    from leverplus_selectors.pointer import PointerSelector
+
+    def new(seed: int = 0) -> Policy:
+        torch.manual_seed(seed)
+        return PointerSelector(width=16, heads=2).policy(FeatureWidths(image=3, text=3))
+
+    return new
+
+
+@pytest.fixture(scope="session")
+def new_data() -> Callable[..., TrainingData]:
+    """`new_data(seed=0)`: candidates of one and two shots for 24 questions with pools of 6.
+
+    The reward is how far up a fixed direction the first demonstration lies; correctness varies in three of four groups.
+    """
+    import torch
+
+    from leverplus_core.selector.policy import Batch, Blocks, FeatureWidths
+    from leverplus_core.training.trainer import TrainingData, TrainingGroups
+
+    widths = FeatureWidths(image=3, text=3)
+
+    def new(seed: int = 0) -> TrainingData:
+        draw = torch.Generator().manual_seed(seed)
+        query, bank = torch.randn(24, 6, generator=draw), torch.randn(24, 6, 9, generator=draw)
+        sequences = torch.rand(24, 5, 6, generator=draw).argsort(-1)[..., :2]
+        sequences[:, ::2, 1] = -1
+        mask = torch.ones(24, 5, dtype=torch.bool)
+        mask[::3, -1] = False
+        rewards = bank[..., 0].gather(1, sequences[..., 0])
+
+        def inputs(rows: list[int]) -> Batch:
+            question, shown = Blocks(query[rows], widths.question), Blocks(bank[rows], widths.candidate)
+            return Batch(question, shown, bank[rows][..., :2])
+
+        return TrainingData(TrainingGroups(sequences, mask, rewards, torch.arange(24) % 4 != 0), inputs)
+
+    return new
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
