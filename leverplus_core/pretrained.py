@@ -92,12 +92,14 @@ def load_model(
     Raises CheckpointError when it cannot be read, when a weight is missing or of another shape, or, unless
     `allow_unused`, when the checkpoint has weights that `cls` does not use.
     """
+    from logging import CRITICAL
+
     import torch
     from transformers.utils import logging
 
     settings = {} if attention is None else {"attn_implementation": attention}
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)  # a loading report would repeat what is raised below
+    logging.set_verbosity(CRITICAL)  # a loading report would repeat what is raised below
     logging.disable_progress_bar()
     try:
         with checkpoint_errors(path):
