@@ -1,7 +1,7 @@
 """leverplus: choose the demonstrations a vision-language model sees, learn the choice, report honest intervals.
 
-This is what a plugin author and a notebook import. Every name loads on first use, so that `leverplus --help` pays for
-none of them, and `import leverplus_core` never imports torch.
+This is what a plugin author and a notebook import; rooms and third parties import nothing else. Every name loads on
+first use, so that `leverplus --help` pays for none of them, and `import leverplus_core` never imports torch.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from leverplus_core.cli import output
     from leverplus_core.errors import (
         CheckpointError,
         DataError,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         StorageError,
     )
     from leverplus_core.io import storage_errors
+    from leverplus_core.metrics import TASKS
     from leverplus_core.pipeline.run import run
     from leverplus_core.plugins.contracts import (
         Balancer,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
         pick_device,
     )
     from leverplus_core.recipes.recipe import Recipe
+    from leverplus_core.recipes.settings import BeamSettings, PromptSettings
     from leverplus_core.records import (
         AnswerLogprob,
         Candidate,
@@ -62,19 +65,100 @@ if TYPE_CHECKING:
         Prediction,
         Prompt,
         Question,
+        RunInfo,
         Turn,
     )
     from leverplus_core.registry.registry import Registry
+    from leverplus_core.scoring.beam_search import beam_search
+    from leverplus_core.scoring.prompt import build_prompt
+    from leverplus_core.seeding import rng
     from leverplus_core.selector.policy import Batch, Encoded, Policy, Selector
 
 __version__ = "0.1.0"
 
+_HOME = {
+    "leverplus_core.cli": ("output",),
+    "leverplus_core.errors": (
+        "CheckpointError",
+        "DataError",
+        "LeverplusError",
+        "LeverplusWarning",
+        "PluginError",
+        "RecipeError",
+        "RegistryError",
+        "StorageError",
+    ),
+    "leverplus_core.io": ("storage_errors",),
+    "leverplus_core.metrics": ("TASKS",),
+    "leverplus_core.pipeline.run": ("run",),
+    "leverplus_core.plugins.contracts": (
+        "Balancer",
+        "Bank",
+        "Dataset",
+        "Encoder",
+        "Features",
+        "Floats",
+        "Model",
+        "Part",
+        "Query",
+        "Reward",
+        "Sampler",
+        "SupportsCacheFolder",
+        "SupportsEmbeddings",
+        "SupportsHiddenStates",
+        "SupportsPlanning",
+        "allowed",
+    ),
+    "leverplus_core.plugins.hookspecs": ("hookimpl",),
+    "leverplus_core.plugins.manager": ("Catalog",),
+    "leverplus_core.pretrained": (
+        "Attention",
+        "Dtype",
+        "cache_folder",
+        "checkpoint_errors",
+        "checkpoint_identity",
+        "find_checkpoint",
+        "load_model",
+        "pick_device",
+    ),
+    "leverplus_core.recipes.recipe": ("Recipe",),
+    "leverplus_core.recipes.settings": (
+        "BeamSettings",
+        "PromptSettings",
+    ),
+    "leverplus_core.records": (
+        "AnswerLogprob",
+        "Candidate",
+        "Decoding",
+        "Demonstration",
+        "Image",
+        "Prediction",
+        "Prompt",
+        "Question",
+        "RunInfo",
+        "Turn",
+    ),
+    "leverplus_core.registry.registry": ("Registry",),
+    "leverplus_core.scoring.beam_search": ("beam_search",),
+    "leverplus_core.scoring.prompt": ("build_prompt",),
+    "leverplus_core.seeding": ("rng",),
+    "leverplus_core.selector.policy": (
+        "Batch",
+        "Encoded",
+        "Policy",
+        "Selector",
+    ),
+}
+_LAZY = {name: module for module, names in _HOME.items() for name in names}
+
 __all__ = [
+    "TASKS",
     "AnswerLogprob",
     "Attention",
     "Balancer",
     "Bank",
     "Batch",
+    "BeamSettings",
     "Candidate",
     "Catalog",
     "CheckpointError",
@@ -96,6 +180,7 @@ __all__ = [
     "Policy",
     "Prediction",
     "Prompt",
+    "PromptSettings",
     "Query",
     "Question",
     "Recipe",
@@ -103,6 +188,7 @@ __all__ = [
     "Registry",
     "RegistryError",
     "Reward",
+    "RunInfo",
     "Sampler",
     "Selector",
     "StorageError",
@@ -112,76 +198,20 @@ __all__ = [
     "SupportsPlanning",
     "Turn",
     "allowed",
+    "beam_search",
+    "build_prompt",
     "cache_folder",
     "checkpoint_errors",
     "checkpoint_identity",
     "find_checkpoint",
     "hookimpl",
     "load_model",
+    "output",
     "pick_device",
+    "rng",
     "run",
     "storage_errors",
 ]
-
-_HOME = {
-    "leverplus_core.errors": (
-        "CheckpointError",
-        "DataError",
-        "LeverplusError",
-        "LeverplusWarning",
-        "PluginError",
-        "RecipeError",
-        "RegistryError",
-        "StorageError",
-    ),
-    "leverplus_core.io": ("storage_errors",),
-    "leverplus_core.plugins.hookspecs": ("hookimpl",),
-    "leverplus_core.plugins.contracts": (
-        "Balancer",
-        "Bank",
-        "Dataset",
-        "Encoder",
-        "Features",
-        "Floats",
-        "Part",
-        "Query",
-        "Reward",
-        "Sampler",
-        "Model",
-        "SupportsCacheFolder",
-        "SupportsEmbeddings",
-        "SupportsHiddenStates",
-        "SupportsPlanning",
-        "allowed",
-    ),
-    "leverplus_core.pipeline.run": ("run",),
-    "leverplus_core.plugins.manager": ("Catalog",),
-    "leverplus_core.pretrained": (
-        "Attention",
-        "Dtype",
-        "cache_folder",
-        "checkpoint_errors",
-        "checkpoint_identity",
-        "find_checkpoint",
-        "load_model",
-        "pick_device",
-    ),
-    "leverplus_core.selector.policy": ("Batch", "Encoded", "Policy", "Selector"),
-    "leverplus_core.recipes.recipe": ("Recipe",),
-    "leverplus_core.records": (
-        "AnswerLogprob",
-        "Candidate",
-        "Decoding",
-        "Demonstration",
-        "Image",
-        "Prediction",
-        "Prompt",
-        "Question",
-        "Turn",
-    ),
-    "leverplus_core.registry.registry": ("Registry",),
-}
-_LAZY = {name: module for module, names in _HOME.items() for name in names}
 
 
 def __getattr__(name: str) -> object:

@@ -143,9 +143,9 @@ def check_sampler(part: Sampler) -> None:
     assert first == small.pool(query, bank, np.random.default_rng(1)), "a pool depends on rng alone"
     whole = part.model_copy(update={"k": len(fair)}).pool(query, bank, np.random.default_rng(2))
     assert set(whole) == fair, "with k equal to what is allowed, the pool is all that is allowed"
-    if not small.needs_features():
+    if not small.blocks():
         blind = Bank(bank.demonstrations, Features(*(np.zeros((0, 0), np.float32),) * 2))
-        assert first == small.pool(query, blind, np.random.default_rng(1)), "needs_features() is False, yet they count"
+        assert first == small.pool(query, blind, np.random.default_rng(1)), "blocks() is empty, yet features count"
     greedy = part.model_copy(update={"k": len(fair) + 1})
     empty = Bank([], Features(*(np.zeros((0, 8), np.float32),) * 4))
     for what, sampler, source in (("fewer than k rows", greedy, bank), ("an empty bank", small, empty)):

@@ -17,7 +17,8 @@ from leverplus_core.io import fingerprint
 from leverplus_core.metrics import TASKS, TaskName
 from leverplus_core.recipes.loader import apply_override, forget_lines, read_layers
 from leverplus_core.recipes.settings import (
-    LEARNED,
+    ADAPTIVE,
+    ORACLE,
     PARTS,
     DecodingSettings,
     EvaluationSettings,
@@ -53,6 +54,7 @@ class Recipe(FrozenSettings):
     scoring: ScoringSettings = ScoringSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    stages: tuple[PartSpec, ...] = Field((), description="stages of plugins, beside the built-in ones")
 
     _lines: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -103,17 +105,6 @@ class Recipe(FrozenSettings):
             raise _explain(e, lines or {}) from e
         recipe._lines.update(lines or {})
         return recipe
-
-    @property
-    def left_out(self) -> set[str]:
-        """The stages that these settings have no use for."""
-        on = set(self.training.policies)
-        off: set[str] = {name for name in LEARNED if name not in on}
-        if not self.scoring.mining.min_positives:
-            off.add("mine")
-        if not on & {"rce", "grpo", "online"}:
-            off |= {"candidates", "mine", "balance"}
-        return off
 
     def renamed(self, name: str) -> Recipe:
         """The same experiment under another name. Raises RecipeError for one that no run can have."""
@@ -170,3 +161,12 @@ def _settings_at(path: Sequence[int | str]) -> type[BaseModel]:
             break
         found = field.annotation
     return found
+
+
+def method_order(recipe: Mapping[str, Any]) -> list[str]:
+    """The methods of a recipe's values in the order of reports: baselines, trained policies as they follow one another
+    in the pipeline, `adaptive`, and the oracle last."""
+    baselines = [spec["name"] for spec in recipe.get("evaluation", {}).get("baselines", ())]
+    trained = [name for name in recipe.get("training", {}) if name not in TrainingSettings.model_fields]
+    rules = [name for name in baselines if name != ORACLE]
+    return [*rules, *trained, "online", ADAPTIVE, ORACLE]

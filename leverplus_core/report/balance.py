@@ -12,7 +12,7 @@ from rich.text import Text
 
 
 def balance_table(metadata: Mapping[str, Any]) -> RenderableType:
-    """`groups.balance_facts` as a table; shares in percent, their change in percentage points."""
+    """`groups.balance_metadata` as a table; shares in percent, their change in percentage points."""
     shapes = _table("", "before", "after", "change")
     for name, before in metadata["before"].items():
         cell, unit = (_percent, " pp") if name.startswith("share") else (_number, "")

@@ -47,7 +47,7 @@ def shapes_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
 
 def health_view(health: Mapping[str, Any]) -> RenderableType:
     """Tables one below the other."""
-    shape, headroom, chance = health["shape"], health["headroom"], health["headroom"]["random"]
+    shape, headroom, chance = health["summary"], health["headroom"], health["headroom"]["random"]
     parts: list[RenderableType] = [shapes_table([{"file": health["file"], **shape}]), Text("")]
 
     table = _table("questions", "", "share")

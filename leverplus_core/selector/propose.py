@@ -34,7 +34,7 @@ def propose(
     policy.eval()
     proposed: list[dict[Positions, str]] = [{} for _ in question_ids]
     similarity = batch.similarity.sum(-1)  # (B, K)
-    sizes = [batch.candidates.shape[1]] * len(question_ids)
+    sizes = [batch.pool_size] * len(question_ids)
     if batch.pool_mask is not None:
         similarity = similarity.masked_fill(~batch.pool_mask, -torch.inf)  # padding, at the end of a pool, ranks last
         sizes = batch.pool_mask.sum(1).tolist()

@@ -1,0 +1,52 @@
+"""`leverplus plan`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from leverplus_core.cli import output
+from leverplus_core.cli.options import (
+    DEFAULT_WORK,
+    JsonOpt,
+    PluginOpt,
+    RecipeArg,
+    SetOpt,
+    WorkOpt,
+    load_catalog,
+    load_recipe,
+)
+
+
+def plan(
+    recipe: RecipeArg = "demo",
+    overrides: SetOpt = None,
+    prompts_per_s: Annotated[
+        float | None, typer.Option("--prompts-per-s", min=0.001, help="Prompts of two demonstrations per second.")
+    ] = None,
+    images_per_s: Annotated[
+        float | None, typer.Option("--images-per-s", min=0.001, help="Images encoded per second.")
+    ] = None,
+    plugin: PluginOpt = None,
+    work: WorkOpt = DEFAULT_WORK,
+    json: JsonOpt = False,
+) -> None:
+    """Estimate model calls, disk and time per stage; no weights are loaded and nothing is written."""
+    from leverplus_core.pipeline.plan import Throughput, facts_of, plan_table
+    from leverplus_core.pipeline.plan import plan as plan_of
+    from leverplus_core.pipeline.run import compose
+    from leverplus_core.pipeline.workspace import Workspace
+
+    loaded = load_recipe(recipe, overrides)
+    parts = compose(loaded, Workspace(work), load_catalog(plugin))
+    found = plan_of(loaded, facts_of(parts))
+    assumed = Throughput()
+    device = Throughput(prompts_per_s or assumed.prompts_per_s, images_per_s or assumed.images_per_s)
+    rows = found.rows(device)
+    summary = found.summary(loaded, device)
+    if json:
+        output.metadata({**summary, "stages": rows}, json)
+    else:
+        output.table(rows, plan_table, json)
+        output.metadata({key: value for key, value in summary.items() if value}, json)
