@@ -10,7 +10,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from leverplus_core.candidates.store import rank_key
     from leverplus_core.cli import output
+    from leverplus_core.cli.output import Bars
     from leverplus_core.errors import (
         CheckpointError,
         DataError,
@@ -20,8 +22,9 @@ if TYPE_CHECKING:
         RecipeError,
         RegistryError,
         StorageError,
+        did_you_mean,
     )
-    from leverplus_core.io import storage_errors
+    from leverplus_core.io import atomic_write, fingerprint, storage_errors
     from leverplus_core.metrics import TASKS
     from leverplus_core.pipeline.run import run
     from leverplus_core.plugins.contracts import (
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
         Query,
         Reward,
         Sampler,
+        Size,
+        Split,
         SupportsCacheFolder,
         SupportsEmbeddings,
         SupportsHiddenStates,
@@ -54,6 +59,7 @@ if TYPE_CHECKING:
         load_model,
         pick_device,
     )
+    from leverplus_core.progress import Progress, Silent
     from leverplus_core.recipes.recipe import Recipe
     from leverplus_core.recipes.settings import BeamSettings, PromptSettings
     from leverplus_core.records import (
@@ -77,7 +83,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "leverplus_core.candidates.store": ("rank_key",),
     "leverplus_core.cli": ("output",),
+    "leverplus_core.cli.output": ("Bars",),
     "leverplus_core.errors": (
         "CheckpointError",
         "DataError",
@@ -87,8 +95,13 @@ _HOME = {
         "RecipeError",
         "RegistryError",
         "StorageError",
+        "did_you_mean",
     ),
-    "leverplus_core.io": ("storage_errors",),
+    "leverplus_core.io": (
+        "atomic_write",
+        "fingerprint",
+        "storage_errors",
+    ),
     "leverplus_core.metrics": ("TASKS",),
     "leverplus_core.pipeline.run": ("run",),
     "leverplus_core.plugins.contracts": (
@@ -103,6 +116,8 @@ _HOME = {
         "Query",
         "Reward",
         "Sampler",
+        "Size",
+        "Split",
         "SupportsCacheFolder",
         "SupportsEmbeddings",
         "SupportsHiddenStates",
@@ -120,6 +135,10 @@ _HOME = {
         "find_checkpoint",
         "load_model",
         "pick_device",
+    ),
+    "leverplus_core.progress": (
+        "Progress",
+        "Silent",
     ),
     "leverplus_core.recipes.recipe": ("Recipe",),
     "leverplus_core.recipes.settings": (
@@ -157,6 +176,7 @@ __all__ = [
     "Attention",
     "Balancer",
     "Bank",
+    "Bars",
     "Batch",
     "BeamSettings",
     "Candidate",
@@ -179,6 +199,7 @@ __all__ = [
     "PluginError",
     "Policy",
     "Prediction",
+    "Progress",
     "Prompt",
     "PromptSettings",
     "Query",
@@ -191,6 +212,9 @@ __all__ = [
     "RunInfo",
     "Sampler",
     "Selector",
+    "Silent",
+    "Size",
+    "Split",
     "StorageError",
     "SupportsCacheFolder",
     "SupportsEmbeddings",
@@ -198,16 +222,20 @@ __all__ = [
     "SupportsPlanning",
     "Turn",
     "allowed",
+    "atomic_write",
     "beam_search",
     "build_prompt",
     "cache_folder",
     "checkpoint_errors",
     "checkpoint_identity",
+    "did_you_mean",
     "find_checkpoint",
+    "fingerprint",
     "hookimpl",
     "load_model",
     "output",
     "pick_device",
+    "rank_key",
     "rng",
     "run",
     "storage_errors",

@@ -46,7 +46,7 @@ def _brute_probability(model: Model, prompt: Prompt, answer: str) -> float:
     from PIL import Image as Pil
     from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-    from leverplus_models.demo.geometry import image_processor
+    from tools.demo_vlm.geometry import image_processor
 
     folder = Path(__import__("leverplus_models").__file__).parent / "demo" / "checkpoint"
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
@@ -180,7 +180,7 @@ def test_the_demo_model_copies_from_a_matching_demonstration_and_sees_shapes(
     model: Model, catalog: Catalog, tmp_path: Path
 ) -> None:
     """On a world and pictures that its training never drew: the bars of the demo VLM."""
-    from leverplus_datasets import world as w
+    from leverplus_demo import world as w
 
     settings = {"seed": 4242, "train": 400, "validation": 400, "keep": 0.0, "agreement": 1.0, "cache": str(tmp_path)}
     dataset = catalog.build("dataset", "demo_world", settings)
