@@ -48,7 +48,7 @@ def _brute_probability(model: Model, prompt: Prompt, answer: str) -> float:
 
     from tools.demo_vlm.geometry import image_processor
 
-    folder = Path(__import__("leverplus_models").__file__).parent / "demo" / "checkpoint"
+    folder = find_checkpoint("demo")
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     text, pictures = "", []
