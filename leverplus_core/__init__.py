@@ -24,9 +24,10 @@ if TYPE_CHECKING:
         StorageError,
         did_you_mean,
     )
-    from leverplus_core.io import atomic_write, fingerprint, storage_errors
-    from leverplus_core.metrics import TASKS
-    from leverplus_core.pipeline.run import run
+    from leverplus_core.io import atomic_write, fingerprint, read_json, storage_errors, write_json
+    from leverplus_core.metrics import TASKS, most_frequent
+    from leverplus_core.pipeline.run import RunResult, run
+    from leverplus_core.pipeline.stage import Stage, StageCost, StageReport
     from leverplus_core.plugins.contracts import (
         Balancer,
         Bank,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
         Encoder,
         Features,
         Floats,
+        Measure,
+        Measurement,
         Model,
         Part,
         Query,
@@ -67,118 +70,103 @@ if TYPE_CHECKING:
         Candidate,
         Decoding,
         Demonstration,
+        Ids,
         Image,
         Prediction,
         Prompt,
         Question,
         RunInfo,
+        ScoredSequence,
         Turn,
     )
     from leverplus_core.registry.registry import Registry
-    from leverplus_core.scoring.beam_search import beam_search
+    from leverplus_core.scoring.beam_search import beam_search, beam_search_cost
     from leverplus_core.scoring.prompt import build_prompt
-    from leverplus_core.seeding import rng
-    from leverplus_core.selector.policy import Batch, Encoded, Policy, Selector
+    from leverplus_core.seeding import derive, rng
+    from leverplus_core.selector.base import BaselineSelector, EvalSet, SelectionCost, Selector, TrainableSelector
+    from leverplus_core.selector.policy import (
+        COSINES,
+        SIMILARITIES,
+        Batch,
+        Blocks,
+        Encoded,
+        FeatureWidths,
+        Policy,
+        StopHead,
+        cosine_features,
+        gather_rows,
+        normalize_per_pool,
+    )
+    from leverplus_core.selector.ranking import nearest
+    from leverplus_core.training.base import FitRun, StopSettings, Trainer
+    from leverplus_core.training.trainer import (
+        FitResult,
+        TrainingData,
+        TrainingGroups,
+        candidate_log_probs,
+        expected_reward,
+        fit,
+    )
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "leverplus_core.candidates.store": ("rank_key",),
-    "leverplus_core.cli": ("output",),
-    "leverplus_core.cli.output": ("Bars",),
-    "leverplus_core.errors": (
-        "CheckpointError",
-        "DataError",
-        "LeverplusError",
-        "LeverplusWarning",
-        "PluginError",
-        "RecipeError",
-        "RegistryError",
-        "StorageError",
-        "did_you_mean",
+    "candidates.store": "rank_key",
+    "cli": "output",
+    "cli.output": "Bars",
+    "errors": (
+        "CheckpointError DataError LeverplusError LeverplusWarning PluginError RecipeError RegistryError "
+        "StorageError did_you_mean"
     ),
-    "leverplus_core.io": (
-        "atomic_write",
-        "fingerprint",
-        "storage_errors",
+    "io": "atomic_write fingerprint read_json storage_errors write_json",
+    "metrics": "TASKS most_frequent",
+    "pipeline.run": "RunResult run",
+    "pipeline.stage": "Stage StageCost StageReport",
+    "plugins.contracts": (
+        "Balancer Bank Dataset Encoder Features Floats Measure Measurement Model Part Query Reward Sampler Size "
+        "Split SupportsCacheFolder SupportsEmbeddings SupportsHiddenStates SupportsPlanning allowed"
     ),
-    "leverplus_core.metrics": ("TASKS",),
-    "leverplus_core.pipeline.run": ("run",),
-    "leverplus_core.plugins.contracts": (
-        "Balancer",
-        "Bank",
-        "Dataset",
-        "Encoder",
-        "Features",
-        "Floats",
-        "Model",
-        "Part",
-        "Query",
-        "Reward",
-        "Sampler",
-        "Size",
-        "Split",
-        "SupportsCacheFolder",
-        "SupportsEmbeddings",
-        "SupportsHiddenStates",
-        "SupportsPlanning",
-        "allowed",
+    "plugins.hookspecs": "hookimpl",
+    "plugins.manager": "Catalog",
+    "pretrained": (
+        "Attention Dtype cache_folder checkpoint_errors checkpoint_identity find_checkpoint load_model pick_device"
     ),
-    "leverplus_core.plugins.hookspecs": ("hookimpl",),
-    "leverplus_core.plugins.manager": ("Catalog",),
-    "leverplus_core.pretrained": (
-        "Attention",
-        "Dtype",
-        "cache_folder",
-        "checkpoint_errors",
-        "checkpoint_identity",
-        "find_checkpoint",
-        "load_model",
-        "pick_device",
+    "progress": "Progress Silent",
+    "recipes.recipe": "Recipe",
+    "recipes.settings": "BeamSettings PromptSettings",
+    "records": (
+        "AnswerLogprob Candidate Decoding Demonstration Ids Image Prediction Prompt Question RunInfo "
+        "ScoredSequence Turn"
     ),
-    "leverplus_core.progress": (
-        "Progress",
-        "Silent",
+    "registry.registry": "Registry",
+    "scoring.beam_search": "beam_search beam_search_cost",
+    "scoring.prompt": "build_prompt",
+    "seeding": "derive rng",
+    "selector.base": "BaselineSelector EvalSet SelectionCost Selector TrainableSelector",
+    "selector.policy": (
+        "Batch Blocks COSINES Encoded FeatureWidths Policy SIMILARITIES StopHead cosine_features gather_rows "
+        "normalize_per_pool"
     ),
-    "leverplus_core.recipes.recipe": ("Recipe",),
-    "leverplus_core.recipes.settings": (
-        "BeamSettings",
-        "PromptSettings",
-    ),
-    "leverplus_core.records": (
-        "AnswerLogprob",
-        "Candidate",
-        "Decoding",
-        "Demonstration",
-        "Image",
-        "Prediction",
-        "Prompt",
-        "Question",
-        "RunInfo",
-        "Turn",
-    ),
-    "leverplus_core.registry.registry": ("Registry",),
-    "leverplus_core.scoring.beam_search": ("beam_search",),
-    "leverplus_core.scoring.prompt": ("build_prompt",),
-    "leverplus_core.seeding": ("rng",),
-    "leverplus_core.selector.policy": (
-        "Batch",
-        "Encoded",
-        "Policy",
-        "Selector",
-    ),
+    "selector.ranking": "nearest",
+    "training.base": "FitRun StopSettings Trainer",
+    "training.trainer": "FitResult TrainingData TrainingGroups candidate_log_probs expected_reward fit",
 }
-_LAZY = {name: module for module, names in _HOME.items() for name in names}
+"""Module of core -> the public names that live there."""
+_LAZY = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = [
+    "COSINES",
+    "SIMILARITIES",
     "TASKS",
     "AnswerLogprob",
     "Attention",
     "Balancer",
     "Bank",
     "Bars",
+    "BaselineSelector",
     "Batch",
     "BeamSettings",
+    "Blocks",
     "Candidate",
     "Catalog",
     "CheckpointError",
@@ -189,11 +177,18 @@ __all__ = [
     "Dtype",
     "Encoded",
     "Encoder",
+    "EvalSet",
+    "FeatureWidths",
     "Features",
+    "FitResult",
+    "FitRun",
     "Floats",
+    "Ids",
     "Image",
     "LeverplusError",
     "LeverplusWarning",
+    "Measure",
+    "Measurement",
     "Model",
     "Part",
     "PluginError",
@@ -210,42 +205,66 @@ __all__ = [
     "RegistryError",
     "Reward",
     "RunInfo",
+    "RunResult",
     "Sampler",
+    "ScoredSequence",
+    "SelectionCost",
     "Selector",
     "Silent",
     "Size",
     "Split",
+    "Stage",
+    "StageCost",
+    "StageReport",
+    "StopHead",
+    "StopSettings",
     "StorageError",
     "SupportsCacheFolder",
     "SupportsEmbeddings",
     "SupportsHiddenStates",
     "SupportsPlanning",
+    "TrainableSelector",
+    "Trainer",
+    "TrainingData",
+    "TrainingGroups",
     "Turn",
     "allowed",
     "atomic_write",
     "beam_search",
+    "beam_search_cost",
     "build_prompt",
     "cache_folder",
+    "candidate_log_probs",
     "checkpoint_errors",
     "checkpoint_identity",
+    "cosine_features",
+    "derive",
     "did_you_mean",
+    "expected_reward",
     "find_checkpoint",
     "fingerprint",
+    "fit",
+    "gather_rows",
     "hookimpl",
     "load_model",
+    "most_frequent",
+    "nearest",
+    "normalize_per_pool",
     "output",
     "pick_device",
     "rank_key",
+    "read_json",
     "rng",
     "run",
     "storage_errors",
+    "write_json",
 ]
 
 
 def __getattr__(name: str) -> object:
     if name not in _LAZY:
         raise AttributeError(f"module 'leverplus_core' has no attribute '{name}'")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    return getattr(importlib.import_module(f"leverplus_core.{_LAZY[name]}"), name)
 
 
 def __dir__() -> list[str]:

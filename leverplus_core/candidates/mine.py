@@ -26,8 +26,6 @@ from leverplus_core.seeding import rng
 STRATIFIED, SWAP = "mine:stratified", "mine:swap"
 
 
-
-
 _TRIES = 20
 """Draws for each sequence wanted, before the rest is taken in order of similarity."""
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from leverplus_core.cli import output
 from leverplus_core.cli.options import (
-    DEFAULT_WORK,
     JsonOpt,
     PluginOpt,
     RecipeArg,
     SetOpt,
-    WorkOpt,
     load_catalog,
     load_recipe,
 )
@@ -29,22 +28,21 @@ def plan(
         float | None, typer.Option("--images-per-s", min=0.001, help="Images encoded per second.")
     ] = None,
     plugin: PluginOpt = None,
-    work: WorkOpt = DEFAULT_WORK,
     json: JsonOpt = False,
 ) -> None:
     """Estimate model calls, disk and time per stage; no weights are loaded and nothing is written."""
-    from leverplus_core.pipeline.plan import Throughput, facts_of, plan_table
-    from leverplus_core.pipeline.plan import plan as plan_of
-    from leverplus_core.pipeline.run import compose
-    from leverplus_core.pipeline.workspace import Workspace
+    from tempfile import TemporaryDirectory
 
-    loaded = load_recipe(recipe, overrides)
-    parts = compose(loaded, Workspace(work), load_catalog(plugin))
-    found = plan_of(loaded, facts_of(parts))
+    from leverplus_core.pipeline.context import RunContext
+    from leverplus_core.pipeline.plan import Throughput, plan_table
+    from leverplus_core.pipeline.plan import plan as plan_of
+
+    with TemporaryDirectory() as scratch:  # an imported file is read into it
+        found = plan_of(RunContext(load_recipe(recipe, overrides), load_catalog(plugin), Path(scratch)))
     assumed = Throughput()
     device = Throughput(prompts_per_s or assumed.prompts_per_s, images_per_s or assumed.images_per_s)
     rows = found.rows(device)
-    summary = found.summary(loaded, device)
+    summary = found.summary(device)
     if json:
         output.metadata({**summary, "stages": rows}, json)
     else:

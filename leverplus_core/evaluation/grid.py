@@ -31,9 +31,7 @@ def sample_sizes(settings: EvaluationSettings, available: int) -> list[int]:
     return sorted({min(size, available) for size in settings.sizes})
 
 
-def predict(
-    method: str, shots: int, selected: Sequence[Ids], questions: Sequence[Question], scorer: Scorer
-) -> Answers:
+def predict(method: str, shots: int, selected: Sequence[Ids], questions: Sequence[Question], scorer: Scorer) -> Answers:
     """Ask the model each question with the demonstrations that `method` selected for it."""
     rows = list(zip(questions, selected, strict=True))
     answers = scorer.answers(rows, f"evaluate {method}, {shots} shot{'' if shots == 1 else 's'}")

@@ -19,7 +19,7 @@ from leverplus_core.evaluation.ablation import ablated
 from leverplus_core.metrics import TASKS, Task
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.plugins.manager import Catalog
-from leverplus_core.progress import Progress, Silent
+from leverplus_core.progress import Progress
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.records import Prediction, Question
 from leverplus_core.registry.registry import Registry
@@ -75,7 +75,11 @@ def audit(
             cache = ResponseCache(Path(fresh) / "responses.sqlite")
             model = CachedModel(lambda: context.model, lambda: context.identity("model"), cache, context.progress)
             shown, prompt = ablated(
-                context.scorer.demonstrations, recipe.prompt, recipe.evaluation.ablation, recipe.data_seed, work / "ablation"
+                context.scorer.demonstrations,
+                recipe.prompt,
+                recipe.evaluation.ablation,
+                recipe.data_seed,
+                work / "ablation",
             )
             differences += _asked_again(
                 chosen, questions, replace(context.scorer, model=model, demonstrations=shown, prompt=prompt)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from leverplus_core.errors import PluginError, RecipeError, did_you_mean
 from leverplus_core.io import canonical_json, fingerprint
@@ -24,8 +24,8 @@ from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.recipes.settings import PARTS, PartSpec
 from leverplus_core.scoring.cache import CachedModel, ResponseCache
 from leverplus_core.scoring.scorer import Scorer
-from leverplus_core.selector.feature_set import FEATURES, FeatureSet
 from leverplus_core.selector.base import BaselineSelector, TrainableSelector
+from leverplus_core.selector.feature_set import FEATURES, FeatureSet
 from leverplus_core.training.base import Trainer
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ FORMAT = 6
 """Raised when a change of core changes what a stage writes, so that old artifacts are not mistaken for new ones."""
 IMPORTED_AS = {"features": "features", "pools": "pools", "sequences": "beams", "candidates": "candidates"}
 """Contents that an imported folder can hold, and their names there."""
-
-P = TypeVar("P", bound=Part)
 
 
 class RunContext:
@@ -82,7 +80,7 @@ class RunContext:
 
     # --- parts ---
 
-    def _build(self, kind: str, name: str, settings: Mapping[str, Any], where: str, contract: type[P]) -> P:
+    def _build(self, kind: str, name: str, settings: Mapping[str, Any], where: str, contract: type[Part]) -> Any:
         content = canonical_json([kind, name, dict(settings)])
         if content not in self._shared:
             self._shared[content] = self.catalog.build(
@@ -108,7 +106,8 @@ class RunContext:
     def _part(self, key: str) -> Part:
         spec: PartSpec = getattr(self.recipe, key)
         contract: type[Part] = TrainableSelector if key == "selector" else Part
-        return self._build(key, spec.name, spec.settings, key, contract)
+        part: Part = self._build(key, spec.name, spec.settings, key, contract)
+        return part
 
     @property
     def dataset(self) -> Dataset:
@@ -196,7 +195,8 @@ class RunContext:
     # --- stages ---
 
     def _ordered(self) -> list[Stage]:
-        from leverplus_core.pipeline.stages import PIPELINE, Train
+        from leverplus_core.pipeline.stages import PIPELINE
+        from leverplus_core.pipeline.stages.train import Train
 
         stages: list[Stage] = list(PIPELINE)
         for name, trainer in self.trainers.items():
@@ -355,5 +355,7 @@ def _insert(stages: list[Stage], stage: Stage, beside: str, before: bool = False
     if stage.name in names:
         raise RecipeError(f"stage '{stage.name}' is there already.", "Give it another name.")
     if beside not in names:
-        raise PluginError(f"stage '{stage.name}' runs after '{beside}', which is not a stage.", did_you_mean(beside, names))
+        raise PluginError(
+            f"stage '{stage.name}' runs after '{beside}', which is not a stage.", did_you_mean(beside, names)
+        )
     stages.insert(names.index(beside) + (not before), stage)

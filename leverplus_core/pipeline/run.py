@@ -83,23 +83,24 @@ def run(
     if not context.offline and isinstance(context.model, SupportsCacheFolder):
         context.model.use_cache_folder(context.workspace.root / "cache")
     info = RunInfo(recipe.fingerprint()[:12], recipe.name, recipe.values(), store.url, str(work))
-    listeners = context.catalog.listeners.with_trusted(Recorder(store, run_record(info.id, context, sweep)))
+    recorder, listeners = Recorder(store, run_record(info.id, context, sweep)), context.catalog.listeners
+    listeners.add(recorder, trusted=True)
     job = _Job(context, info, listeners, frozenset(redo))
-    listeners.emit("leverplus_run_start", run=info)
     try:
-        states = job.run(until)
-    except BaseException as e:
-        # The registry may be what failed; the first error is the one to show.
-        with suppress(LeverplusError):
-            status = "stopped" if isinstance(e, KeyboardInterrupt) else "failed"
-            listeners.emit("leverplus_run_end", run=info, status=status)
-        raise
+        job.emit("run_start")
+        try:
+            states = job.run(until)
+        except BaseException as e:
+            # The registry may be what failed; the first error is the one to show.
+            with suppress(LeverplusError):
+                job.emit("run_end", status="stopped" if isinstance(e, KeyboardInterrupt) else "failed")
+            raise
+        complete = context.offline or list(states)[-1] == context.stages[-1].name
+        job.emit("run_end", status="done" if complete else "stopped")
+        return RunResult(info.id, states, job.calls())
     finally:
-        calls = job.calls()
+        listeners.remove(recorder)
         context.close()
-    complete = context.offline or list(states)[-1] == context.stages[-1].name
-    listeners.emit("leverplus_run_end", run=info, status="done" if complete else "stopped")
-    return RunResult(info.id, states, calls)
 
 
 class _Job:
@@ -187,14 +188,16 @@ class _Job:
 
     def _begin(self, stage: Stage, folder: StageFolder) -> None:
         fingerprint = self.context.fingerprints[stage.name]
-        self.emit("leverplus_stage_start", stage=stage.name, fingerprint=fingerprint, path=str(folder.path))
+        self.emit("stage_start", stage=stage.name, fingerprint=fingerprint, path=str(folder.path))
 
-    def _end(self, stage: Stage, folder: StageFolder, metadata: Mapping[str, Any], seconds: float, reused: bool) -> None:
+    def _end(
+        self, stage: Stage, folder: StageFolder, metadata: Mapping[str, Any], seconds: float, reused: bool
+    ) -> None:
         told = {
             **metadata, "fingerprint": self.context.fingerprints[stage.name], "path": str(folder.path),
             "seconds": seconds,
         }  # fmt: skip
-        self.emit("leverplus_stage_end", stage=stage.name, metadata=told, reused=reused)
+        self.emit("stage_end", stage=stage.name, metadata=told, reused=reused)
 
     def emit(self, event: str, **values: Any) -> None:
         self.listeners.emit(event, run=self.info, **values)
@@ -207,22 +210,22 @@ class _Report:
         self._job, self._stage = job, stage
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        self._job.emit("leverplus_epoch_end", stage=self._stage.name, epoch=epoch, metrics=dict(metrics))
+        self._job.emit("epoch_end", stage=self._stage.name, epoch=epoch, metrics=dict(metrics))
 
     def validation_questions(self, ids: Iterable[str]) -> None:
-        self._job.emit("leverplus_validation_questions", stage=self._stage.name, ids=sorted(ids))
+        self._job.emit("validation_questions", stage=self._stage.name, ids=sorted(ids))
 
     def questions(self, questions: Sequence[Question], demonstrations: Iterable[Demonstration]) -> None:
-        self._job.emit("leverplus_questions", questions=questions, demonstrations=list(demonstrations))
+        self._job.emit("questions", questions=questions, demonstrations=list(demonstrations))
 
     def predictions(
         self, method: str, shots: int, predictions: Sequence[tuple[int, Prediction]], sizes: Sequence[int]
     ) -> None:
-        self._job.emit("leverplus_predictions", method=method, shots=shots, predictions=predictions, sizes=sizes)
+        self._job.emit("predictions", method=method, shots=shots, predictions=predictions, sizes=sizes)
         for n in sizes:
             answered = [p for _, p in predictions[:n]]
             interval = accuracy_interval([p.accuracy for p in answered], [p.image_id for p in answered])
             self._job.emit(
-                "leverplus_cell_end", method=method, shots=shots, n=n, accuracy=interval.mean,
+                "cell_end", method=method, shots=shots, n=n, accuracy=interval.mean,
                 interval=(interval.low, interval.high),
             )  # fmt: skip

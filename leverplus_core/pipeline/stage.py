@@ -78,9 +78,7 @@ class Stage(Part):
         return None
 
     @abstractmethod
-    def run(
-        self, context: RunContext, inputs: Mapping[str, Path], out: Path, report: StageReport
-    ) -> dict[str, Any]:
+    def run(self, context: RunContext, inputs: Mapping[str, Path], out: Path, report: StageReport) -> dict[str, Any]:
         """Write the result into the folder `out` and return metadata about it, JSON-able.
 
         `inputs` holds the folder of each content that `reads` names. What was written before a kill may be found in

@@ -7,13 +7,13 @@ does not read. Hooks grow by keyword arguments only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 if TYPE_CHECKING:
-    from leverplus_core.records import RunInfo
+    from leverplus_core.records import Demonstration, Prediction, Question, RunInfo
 
 PROJECT = "leverplus"
 
@@ -75,8 +75,18 @@ def leverplus_exporters() -> dict[str, str]:  # type: ignore[empty-body]
 
 
 @hookspec
+def leverplus_stages() -> dict[str, str]:  # type: ignore[empty-body]
+    """Stages that a recipe may add: name -> "module:Class" of a `leverplus_core.Stage`."""
+
+
+@hookspec
 def leverplus_run_start(run: RunInfo) -> None:
     """A run starts or is resumed; it is in the registry already."""
+
+
+@hookspec
+def leverplus_stage_start(run: RunInfo, stage: str, fingerprint: str, path: str) -> None:
+    """A stage starts, or its result is about to be reused; `path` is its folder."""
 
 
 @hookspec
@@ -87,6 +97,23 @@ def leverplus_stage_end(run: RunInfo, stage: str, metadata: Mapping[str, Any], r
 @hookspec
 def leverplus_epoch_end(run: RunInfo, stage: str, epoch: int, metrics: Mapping[str, float]) -> None:
     """A training epoch of `stage` is finished: its losses and, where it was computed, the validation score."""
+
+
+@hookspec
+def leverplus_validation_questions(run: RunInfo, stage: str, ids: Sequence[str]) -> None:
+    """The questions that chose the epoch of the policy of `stage`."""
+
+
+@hookspec
+def leverplus_questions(run: RunInfo, questions: Sequence[Question], demonstrations: Sequence[Demonstration]) -> None:
+    """What the ids in the predictions that follow stand for."""
+
+
+@hookspec
+def leverplus_predictions(
+    run: RunInfo, method: str, shots: int, predictions: Sequence[tuple[int, Prediction]], sizes: Sequence[int]
+) -> None:
+    """All answers of (method, shots) as (position in the evaluation order, prediction); `sizes` are the samples."""
 
 
 @hookspec

@@ -43,6 +43,7 @@ KINDS = {
     "balancer": "Balancer",
     "reward": "Reward",
     "trainer": "Trainer",
+    "stage": "Stage",
     "importer": "Importer",
     "exporter": "Exporter",
 }

@@ -11,14 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from leverplus_core.errors import DataError
-from leverplus_core.recipes.settings import BeamSettings, Form, OracleSettings
 from leverplus_core.plugins.contracts import Measure
-from leverplus_core.records import Question
-from leverplus_core.plugins.contracts import Measure
-from leverplus_core.records import ScoredSequence
+from leverplus_core.recipes.settings import BeamSettings, Form
+from leverplus_core.records import Question, ScoredSequence
 
 
 def beam_search(

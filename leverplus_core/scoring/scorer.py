@@ -13,6 +13,7 @@ from leverplus_core.records import AnswerLogprob, Candidate, Decoding, Demonstra
 from leverplus_core.scoring.cache import CachedModel
 from leverplus_core.scoring.prompt import build_prompt, post_process
 
+
 @dataclass(frozen=True)
 class Scorer:
     """Everything that turns (question, demonstration ids) into measurements."""

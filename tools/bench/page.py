@@ -53,7 +53,7 @@ def write(path: Path, rows: Sequence[Sequence[Row]], curves: Sequence[Curve]) ->
         "`naive` is what the Lever-Plus research code does: each prompt's image files are read, preprocessed and run",
         "from pixels, four prompts at a time, logits everywhere. `hf-batched` is what a careful user of transformers",
         "writes: batches of similar length under a token budget, logits at the answer. `full` is leverplus,",
-        "`no-SWITCH` leverplus with one setting of its engine off. Arms take turns round by round, in processes of their own.",
+        "`no-SWITCH` leverplus with one setting of its engine off. Arms take turns, each in its own process.",
         "",
         "`demo` is the packaged checkpoint. `mid` and `3b` have random weights and see photos of 640 x 480 (391 visual",
         "tokens); `3b` is Qwen2.5-VL-3B's true geometry, and `mid` keeps its ratio of vision to language arithmetic.",

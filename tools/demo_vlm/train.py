@@ -129,6 +129,10 @@ class Forward(nn.Module):
         self.language, self.image_token = model.model.language_model, image_token
 
     def forward(self, ids: Tensor, visual: Tensor, positions: Tensor, at: Tensor) -> Tensor:
+        """(B, K + 1, vocabulary) logits after the positions `at` (B, K + 1) of `ids` (B, T).
+
+        `visual` (4 B K, 160) fills the image tokens in order; `positions` is (3, B, T).
+        """
         embedded = self.language.embed_tokens(ids)  # (B, T, D)
         embedded = embedded.masked_scatter((ids == self.image_token)[..., None], visual)
         hidden = self.language(inputs_embeds=embedded, position_ids=positions, use_cache=False).last_hidden_state

@@ -22,7 +22,7 @@ def balance(
 ) -> None:
     """Balance a candidates file, and show the table before and after."""
     from leverplus_core.candidates.store import read_groups, write_groups
-    from leverplus_core.pipeline.stages import balanced
+    from leverplus_core.pipeline.stages.balance import balanced
     from leverplus_core.report import balance_table
 
     chosen = load_recipe("demo", overrides, {"balancer": balancer})

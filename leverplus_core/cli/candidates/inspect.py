@@ -50,17 +50,15 @@ def inspect(
     against = load_recipe(recipe) if recipe else known
     dataset = reward = pools = None
     if against:
-        from leverplus_core.pipeline.run import compose
-        from leverplus_core.pipeline.stages import Pools
-        from leverplus_core.pipeline.workspace import Workspace
+        from leverplus_core.pipeline.context import RunContext
+        from leverplus_core.pipeline.stages.pool import POOLS, all_pools
 
-        parts = compose(against, Workspace(work), load_catalog(plugin))
-        dataset, reward = None if parts.closed else parts.dataset, parts.reward
+        context = RunContext(against, load_catalog(plugin), work)
+        dataset, reward = None if context.offline else context.dataset, context.reward
         if recipe or not pool:
-            given = parts.imported.root if parts.imported and parts.is_imported("pool") else None
-            pool = given or work / "stages" / f"pool-{parts.fingerprints['pool']}"
-        if (pool / "pools.json").exists():
-            pools = Pools.load(pool).all
+            pool = context.folder(context.stage("pool")).path
+        if (pool / POOLS).exists():
+            pools = all_pools(pool)
         else:
             output.warn(f"no pools in {pool}: whether demonstrations are in them is not checked")
     groups = (group for _, (group,) in iter_groups([file]))

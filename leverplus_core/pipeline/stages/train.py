@@ -21,7 +21,9 @@ class Train(Stage):
 
     def enabled(self, context: RunContext) -> bool:
         trainer = context.trainers[self.name]
-        return trainer.epochs > 0 and (trainer.learns_from == "candidates" or context.stage("beam_search").enabled(context))
+        return trainer.epochs > 0 and (
+            trainer.learns_from == "candidates" or context.stage("beam_search").enabled(context)
+        )
 
     def reads(self, context: RunContext) -> Sequence[str]:
         learned_from = {"sequences": "sequences", "candidates": "groups"}[context.trainers[self.name].learns_from]
@@ -37,7 +39,9 @@ class Train(Stage):
 
         trainer = context.trainers[self.name]
         from_sequences = trainer.learns_from == "sequences"
-        learned_from = read_sequences(inputs["sequences"]) if from_sequences else read_groups(inputs["groups"] / BALANCED)
+        learned_from = (
+            read_sequences(inputs["sequences"]) if from_sequences else read_groups(inputs["groups"] / BALANCED)
+        )
         metadata = train(
             out,
             context.training(inputs),

@@ -14,7 +14,7 @@ DATA = Path("data")
 
 def download(
     release: Annotated[str, typer.Argument(metavar="okvqa|vqav2", help="The official release.")],
-    folder: Annotated[Path | None, typer.Option(help="Folder of the JSON files.  [default: data/RELEASE]")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Folder of the JSON files; data/RELEASE by default.")] = None,
     images: Annotated[Path, typer.Option(help="Folder of the COCO photos.")] = DATA / "coco",
     photos: Annotated[bool, typer.Option("--photos", help="The photos, too (20 GB).")] = False,
     check: Annotated[bool, typer.Option("--check", help="Download nothing, only check what is there.")] = False,
@@ -28,15 +28,16 @@ def download(
     Exit code 2 unless all that was asked for is in place; photos count with --photos.
     """
     from leverplus_core import Bars, DataError
-    from leverplus_datasets import releases
+    from leverplus_datasets import release_copy
+    from leverplus_datasets.releases import find_release
 
-    known = releases.find_release(release)
+    known = find_release(release)
     folder = folder or DATA / known.name
     if check:
-        findings = releases.check(known, folder, images)
+        findings = release_copy.check(known, folder, images)
     else:
         with Bars() as bars:
-            findings = releases.download_release(known, folder, images, photos, mirror, bars)
+            findings = release_copy.download_release(known, folder, images, photos, mirror, bars)
     typer.echo(f"{known.title}: {known.page}", err=True)
     if json:
         typer.echo(json_.dumps([asdict(finding) for finding in findings], indent=1))

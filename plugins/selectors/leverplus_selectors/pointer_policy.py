@@ -13,7 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leverplus_core import (
-    SIMILARITIES, Batch, Encoded, FeatureWidths, Policy, StopHead, gather_rows, normalize_per_pool,
+    SIMILARITIES,
+    Batch,
+    Encoded,
+    FeatureWidths,
+    Policy,
+    StopHead,
+    gather_rows,
+    normalize_per_pool,
 )
 from leverplus_selectors.pointer import PointerSelector
 

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from leverplus_core import Balancer, Candidate, Catalog, DataError
-from leverplus_core.candidates.stats import balance_metadata, shape
+from leverplus_core.candidates.stats import balance_metadata
 from leverplus_core.candidates.store import BALANCED, CANDIDATES, read_groups, write_groups
 from leverplus_core.io import read_json
 from leverplus_core.pipeline.stages import balance

@@ -23,15 +23,8 @@ import leverplus_datasets
 from leverplus_core.errors import DataError
 from leverplus_datasets import command, releases
 from leverplus_datasets.download import download, unpack
-from leverplus_datasets.releases import (
-    RELEASES,
-    Finding,
-    Release,
-    check,
-    download_release,
-    find_release,
-    photo_places,
-)
+from leverplus_datasets.release_copy import Finding, check, download_release, photo_places
+from leverplus_datasets.releases import RELEASES, Release, find_release
 from leverplus_datasets.vqa_json import VqaJson
 
 SLICE = Path(leverplus_datasets.__file__).parent / "okvqa_slice"

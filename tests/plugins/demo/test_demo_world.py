@@ -111,7 +111,7 @@ def test_demo_world_cache_folder_follows_the_environment(monkeypatch: pytest.Mon
         ),
     ],
 )
-def test_a_seed_gives_the_same_world_as_ever(
+def test_a_seed_gives_the_same_world_as_before(
     settings: dict[str, float], texts: str, pixels: str, tmp_path: Path
 ) -> None:
     """Published results and the checkpoint depend on these rows: a change of the code must not change them."""
