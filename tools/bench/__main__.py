@@ -33,6 +33,7 @@ def main(
     pool: Annotated[int | None, typer.Option(min=2, help="Demonstrations per pool, instead of the usual.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Times each arm runs, instead of the usual.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; default: torch's own choice.")] = None,
+    cpu_time: Annotated[bool, typer.Option("--cpu-time", help="CPU seconds, for a machine that others use.")] = False,
     output: Annotated[Path | None, typer.Option(help="Write the page (docs/performance.md) as well.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -41,7 +42,7 @@ def main(
     named = [name.strip() for name in (arms or "").split(",") if name.strip()]
     cache = cache_folder() / "bench"
     tables = comparison.plan(
-        chosen, named, cache, quick=quick, rounds=rounds, questions=questions, pool=pool, threads=threads
+        chosen, named, cache, quick, rounds, questions=questions, pool=pool, threads=threads, cpu_time=cpu_time
     )
     with Bars() as bars:
         found = comparison.compare_all(tables, cache / "finished", bars)

@@ -121,7 +121,7 @@ def plan(
     cache: Path,
     quick: bool = False,
     rounds: int | None = None,
-    **sizes: int | None,
+    **sizes: int | bool | None,
 ) -> list[Table]:
     """The usual tables of these geometries, with what is given in `sizes` (fields of Case) in place of their own.
 

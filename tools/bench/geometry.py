@@ -50,7 +50,6 @@ THREE_B = {
 }  # fmt: skip
 
 
-
 @dataclass(frozen=True)
 class Loaded:
     """A model in memory: the arms of a process share its weights, each with settings of its own."""
