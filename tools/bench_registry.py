@@ -24,7 +24,7 @@ from rich.console import Console, RenderableType
 
 from leverplus_core.records import Prediction
 from leverplus_core.registry.registry import Registry, RunRecord
-from leverplus_core.registry.scores import samples
+from leverplus_core.registry.scores import sample_names
 from leverplus_core.report import compare_rows, compare_table, leaderboard_rows, leaderboard_table
 from leverplus_core.statistics import accuracy_interval
 
@@ -46,7 +46,7 @@ def build(file: Path, runs: int, methods: int, shots: tuple[int, ...], questions
     drawn = np.random.default_rng(0)
     asked = [(str(2_000_000 + 7 * i), f"COCO_val2014_{i // 2:012d}") for i in range(questions)]
     hard = drawn.random(questions)
-    sample = samples("world", (Prediction("", 0, q, i, (), "", "", 0.0) for q, i in asked), sizes)
+    sample = sample_names("world", (Prediction("", 0, q, i, (), "", "", 0.0) for q, i in asked), sizes)
     with Registry(f"sqlite:///{file}") as registry:
         for run in range(runs):
             registry.begin_run(record(run))

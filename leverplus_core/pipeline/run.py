@@ -313,7 +313,7 @@ class _Job:
     @cached_property
     def _evaluated(self) -> dict[str, Any]:
         """What earlier calls recorded of this run's evaluation."""
-        return next((row["facts"] or {} for row in self.registry.stages(self.run_id) if row["name"] == "evaluate"), {})
+        return next((row["metadata"] or {} for row in self.registry.stages(self.run_id) if row["name"] == "evaluate"), {})
 
     def _cost(self, began: float, asked: int) -> dict[str, float]:
         return {"seconds": time.perf_counter() - began, "prompts": self.model.calls - asked}
