@@ -25,7 +25,8 @@ from rich.console import Console, RenderableType
 from leverplus_core.records import Prediction
 from leverplus_core.registry.registry import Registry, RunRecord
 from leverplus_core.registry.scores import sample_names
-from leverplus_core.report import compare_rows, compare_table, leaderboard_rows, leaderboard_table
+from leverplus_core.report.comparison import compare_rows, compare_table
+from leverplus_core.report.leaderboard import leaderboard_rows, leaderboard_table
 from leverplus_core.statistics import accuracy_interval
 
 LIMIT_S = 1.0

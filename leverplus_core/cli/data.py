@@ -51,7 +51,7 @@ def inspect(
     """The health of candidates: headroom, positives, flat questions, accuracies, sources, duplicates and leaks."""
     from leverplus_core.candidates.stats import inspect as inspect_groups
     from leverplus_core.candidates.store import iter_groups
-    from leverplus_core.report import health_view
+    from leverplus_core.report.health import health_view
 
     file, pool, known = _located(target, registry)
     against = load_recipe(recipe) if recipe else known
@@ -81,10 +81,10 @@ def merge(
 ) -> None:
     """The union of candidates files by question and ordered demonstrations; conflicting measurements are an error."""
     from leverplus_core.candidates.merge import merge_files
-    from leverplus_core.report import shapes_table
+    from leverplus_core.report.health import summary_table
 
     metadata = merge_files(files, out)
-    output.table(metadata, lambda f: shapes_table([*f["inputs"], f["union"]]), json)
+    output.table(metadata, lambda f: summary_table([*f["inputs"], f["union"]]), json)
     output.say(f"{metadata['equal']:,} candidates were in more than one place, with equal measurements")
 
 

@@ -123,7 +123,7 @@ def balance(
         raise RecipeError(f"{recipe} is balanced by what, into which file?", "Say --balancer NAME[:k=v] -o OUT.jsonl.")
     from leverplus_core.candidates.store import read_groups, write_groups
     from leverplus_core.pipeline.stages import balanced
-    from leverplus_core.report import balance_table
+    from leverplus_core.report.balance import balance_table
 
     chosen = load_recipe("demo", overrides, {"balancer": balancer})
     part = load_catalog(plugin).build("balancer", chosen.balancer.name, chosen.balancer.settings, "--balancer")
@@ -163,7 +163,9 @@ def _execute(recipe: Recipe, until: str, plugin: list[Path] | None, registry: st
     from leverplus_core.pipeline.run import run as run_recipe
     from leverplus_core.pipeline.workspace import Workspace
     from leverplus_core.registry.registry import Registry
-    from leverplus_core.report import balance_table, leaderboard_rows, leaderboard_table, mined_view
+    from leverplus_core.report.balance import balance_table
+    from leverplus_core.report.health import mined_view
+    from leverplus_core.report.leaderboard import leaderboard_rows, leaderboard_table
 
     if until == "mine" and not recipe.scoring.mining.min_positives:
         raise RecipeError(

@@ -22,7 +22,7 @@ def compare(
     json: JsonOpt = False,
 ) -> None:
     """A minus B on the same questions: paired difference, 95% interval and p-value."""
-    from leverplus_core.report import compare_rows, compare_table
+    from leverplus_core.report.comparison import compare_rows, compare_table
 
     output.table(compare_rows(open_registry(registry), a, b), compare_table, json)
 
@@ -38,7 +38,7 @@ def sql(
     status, note, seed, sweep, arm, source, accuracy_text, sample) and `predictions_with_questions` (a row an answer:
     run, name, method, shots, position, question_id, question, image_id, image_path, caption, answers, demonstrations,
     raw_text, prediction, accuracy) answer most questions. Below them are the tables runs, stages, curves,
-    validation_questions, cells, predictions, questions and demonstrations. docs/registry.md says what each column means.
+    validation_questions, cells, predictions, questions and demonstrations. docs/registry.md describes the columns.
     """
     columns, found = open_registry(registry).sql(query)
     output.rows([dict(zip(columns, row, strict=True)) for row in found], json)

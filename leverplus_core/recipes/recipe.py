@@ -170,3 +170,13 @@ def _settings_at(path: Sequence[int | str]) -> type[BaseModel]:
             break
         found = field.annotation
     return found
+
+
+def method_order(values: Mapping[str, Any]) -> list[str]:
+    """The methods of a stored recipe in the order of reports: baselines as listed, trained policies in the order of the
+    pipeline, `adaptive`, and the oracle last."""
+    listed = (values.get("evaluation") or {}).get("baselines")
+    names = ["zero_shot", "random", "text_knn", "image_knn"] if listed is None else [
+        spec if isinstance(spec, str) else spec["name"] for spec in listed
+    ]  # fmt: skip
+    return [*(name for name in names if name != "oracle"), "sft", "rce", "grpo", "online", "adaptive", "oracle"]
