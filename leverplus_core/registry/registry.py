@@ -171,7 +171,10 @@ class Registry:
             "run_id": run_id, "name": name, "fingerprint": fingerprint, "status": status,
             "seconds": float(seconds), "path": path, "reused": reused, "metadata": _plain(metadata),
         }  # fmt: skip
+        t = tables.stages.c
         with self._write() as c:
+            places = {n: p for n, p in c.execute(select(t.name, t.position).where(t.run_id == run_id))}
+            row["position"] = places.get(name, len(places))
             _replace(c, tables.stages, [row], run_id=run_id, name=name)
 
     def record_curve(self, run_id: str, stage: str, rows: Sequence[tuple[int, dict[str, float]]]) -> None:
@@ -306,8 +309,9 @@ class Registry:
         return self._rows(select(tables.runs).order_by(t.started_at.desc(), t.created_at.desc(), t.id))
 
     def stages(self, run_id: str) -> list[dict[str, Any]]:
-        """The run's stages as rows of the table `stages`."""
-        return self._rows(select(tables.stages).where(tables.stages.c.run_id == run_id))
+        """Rows of `stages` in the order in which the run recorded them first."""
+        t = tables.stages.c
+        return self._rows(select(tables.stages).where(t.run_id == run_id).order_by(t.position))
 
     def curves(self, run_id: str) -> list[dict[str, Any]]:
         """stage, step, metric and value of the run's training curves, in order."""

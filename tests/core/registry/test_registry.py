@@ -238,10 +238,11 @@ def test_a_repeat_replaces_what_was_there(registry: Registry) -> None:
         {"run_id": "abc123", "stage": "sft", "step": 1, "metric": "loss", "value": None}
     ]
     registry.record_stage("abc123", "sft", "0f", "running", 0.0, "p", reused=False)
+    registry.record_stage("abc123", "evaluate", "1f", "done", 0.0, "p", reused=False)
     registry.record_stage("abc123", "sft", "0f", "done", 2.0, "p", reused=True, metadata={"cost": {"prompts": 7}})
-    assert [(s["status"], s["reused"], s["metadata"]) for s in registry.stages("abc123")] == [
-        ("done", True, {"cost": {"prompts": 7}})
-    ]
+    assert [(s["name"], s["status"], s["reused"], s["metadata"]) for s in registry.stages("abc123")] == [
+        ("sft", "done", True, {"cost": {"prompts": 7}}), ("evaluate", "done", False, None),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
