@@ -1,7 +1,7 @@
 """leverplus: choose the demonstrations a vision-language model sees, learn the choice, report honest intervals.
 
-This is what a plugin author and a notebook import. Every name loads on first use, so that `leverplus --help` pays for
-none of them, and `import leverplus_core` never imports torch.
+This is what a plugin author and a notebook import; rooms and third parties import nothing else. Every name loads on
+first use, so that `leverplus --help` pays for none of them, and `import leverplus_core` never imports torch.
 """
 
 from __future__ import annotations
@@ -10,53 +10,134 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from leverplus_core.candidates.store import rank_key
+    from leverplus_core.cli import output
     from leverplus_core.errors import (
         CheckpointError,
         DataError,
         LeverplusError,
+        LeverplusWarning,
         PluginError,
         RecipeError,
         RegistryError,
         StorageError,
+        did_you_mean,
     )
-    from leverplus_core.pipeline.run import run
+    from leverplus_core.io import atomic_write, fingerprint, read_json, storage_errors, write_json
+    from leverplus_core.metrics import TASKS, most_frequent
+    from leverplus_core.pipeline.run import RunResult, run
+    from leverplus_core.pipeline.stage import Stage, StageCost, StageReport
     from leverplus_core.plugins.contracts import (
         Balancer,
         Bank,
         Dataset,
         Encoder,
         Features,
+        Floats,
+        Measure,
+        Measurement,
         Model,
         Part,
         Query,
         Reward,
         Sampler,
+        Size,
+        Split,
+        SupportsCacheFolder,
+        SupportsEmbeddings,
+        SupportsHiddenStates,
+        SupportsPlanning,
         allowed,
     )
     from leverplus_core.plugins.hookspecs import hookimpl
     from leverplus_core.plugins.manager import Catalog
+    from leverplus_core.progress import Progress, Silent
     from leverplus_core.recipes.recipe import Recipe
+    from leverplus_core.recipes.settings import BeamSettings, PromptSettings
     from leverplus_core.records import (
         AnswerLogprob,
         Candidate,
         Decoding,
         Demonstration,
+        Ids,
         Image,
         Prediction,
         Prompt,
         Question,
+        RunInfo,
+        ScoredSequence,
         Turn,
     )
     from leverplus_core.registry.registry import Registry
-    from leverplus_core.selector.policy import Batch, Encoded, Policy, Selector
+    from leverplus_core.scoring.beam_search import beam_search, beam_search_cost
+    from leverplus_core.scoring.prompt import build_prompt
+    from leverplus_core.seeding import derive, rng
+    from leverplus_core.selector.base import BaselineSelector, EvalSet, SelectionCost, Selector, TrainableSelector
+    from leverplus_core.selector.policy import (
+        COSINES,
+        SIMILARITIES,
+        Batch,
+        Blocks,
+        Encoded,
+        FeatureWidths,
+        Policy,
+        StopHead,
+        cosine_features,
+        gather_rows,
+        normalize_per_pool,
+    )
+    from leverplus_core.selector.ranking import nearest
+    from leverplus_core.training.base import FitRun, StopSettings, Trainer
+    from leverplus_core.training.trainer import (
+        FitResult,
+        TrainingData,
+        TrainingGroups,
+        candidate_log_probs,
+        expected_reward,
+        fit,
+    )
 
 __version__ = "0.1.0"
 
+_HOME = {
+    "candidates.store": "rank_key",
+    "cli": "output",
+    "errors": "CheckpointError DataError LeverplusError LeverplusWarning PluginError RecipeError RegistryError StorageError did_you_mean",
+    "io": "atomic_write fingerprint read_json storage_errors write_json",
+    "metrics": "TASKS most_frequent",
+    "pipeline.run": "RunResult run",
+    "pipeline.stage": "Stage StageCost StageReport",
+    "plugins.contracts": "Balancer Bank Dataset Encoder Features Floats Measure Measurement Model Part Query Reward Sampler Size Split SupportsCacheFolder SupportsEmbeddings SupportsHiddenStates SupportsPlanning allowed",
+    "plugins.hookspecs": "hookimpl",
+    "plugins.manager": "Catalog",
+    "progress": "Progress Silent",
+    "recipes.recipe": "Recipe",
+    "recipes.settings": "BeamSettings PromptSettings",
+    "records": "AnswerLogprob Candidate Decoding Demonstration Ids Image Prediction Prompt Question RunInfo ScoredSequence Turn",
+    "registry.registry": "Registry",
+    "scoring.beam_search": "beam_search beam_search_cost",
+    "scoring.prompt": "build_prompt",
+    "seeding": "derive rng",
+    "selector.base": "BaselineSelector EvalSet SelectionCost Selector TrainableSelector",
+    "selector.policy": "Batch Blocks COSINES Encoded FeatureWidths Policy SIMILARITIES StopHead cosine_features gather_rows normalize_per_pool",
+    "selector.ranking": "nearest",
+    "training.base": "FitRun StopSettings Trainer",
+    "training.trainer": "FitResult TrainingData TrainingGroups candidate_log_probs expected_reward fit",
+}
+"""Module of core -> the public names that live there."""
+_LAZY = {name: module for module, names in _HOME.items() for name in names.split()}
+
 __all__ = [
+    "COSINES",
+    "SIMILARITIES",
+    "TASKS",
     "AnswerLogprob",
     "Balancer",
     "Bank",
+    "BaselineSelector",
     "Batch",
+    "BeamSettings",
+    "Blocks",
     "Candidate",
     "Catalog",
     "CheckpointError",
@@ -66,15 +147,26 @@ __all__ = [
     "Demonstration",
     "Encoded",
     "Encoder",
+    "EvalSet",
+    "FeatureWidths",
     "Features",
+    "FitResult",
+    "FitRun",
+    "Floats",
+    "Ids",
     "Image",
     "LeverplusError",
+    "LeverplusWarning",
+    "Measure",
+    "Measurement",
     "Model",
     "Part",
     "PluginError",
     "Policy",
     "Prediction",
+    "Progress",
     "Prompt",
+    "PromptSettings",
     "Query",
     "Question",
     "Recipe",
@@ -82,63 +174,61 @@ __all__ = [
     "Registry",
     "RegistryError",
     "Reward",
+    "RunInfo",
+    "RunResult",
     "Sampler",
+    "ScoredSequence",
+    "SelectionCost",
     "Selector",
+    "Silent",
+    "Size",
+    "Split",
+    "Stage",
+    "StageCost",
+    "StageReport",
+    "StopHead",
+    "StopSettings",
     "StorageError",
+    "SupportsCacheFolder",
+    "SupportsEmbeddings",
+    "SupportsHiddenStates",
+    "SupportsPlanning",
+    "TrainableSelector",
+    "Trainer",
+    "TrainingData",
+    "TrainingGroups",
     "Turn",
     "allowed",
+    "atomic_write",
+    "beam_search",
+    "beam_search_cost",
+    "build_prompt",
+    "candidate_log_probs",
+    "cosine_features",
+    "derive",
+    "did_you_mean",
+    "expected_reward",
+    "fingerprint",
+    "fit",
+    "gather_rows",
     "hookimpl",
+    "most_frequent",
+    "nearest",
+    "normalize_per_pool",
+    "output",
+    "rank_key",
+    "read_json",
+    "rng",
     "run",
+    "storage_errors",
+    "write_json",
 ]
-
-_HOME = {
-    "leverplus_core.errors": (
-        "CheckpointError",
-        "DataError",
-        "LeverplusError",
-        "PluginError",
-        "RecipeError",
-        "RegistryError",
-        "StorageError",
-    ),
-    "leverplus_core.plugins.hookspecs": ("hookimpl",),
-    "leverplus_core.plugins.contracts": (
-        "Balancer",
-        "Bank",
-        "Dataset",
-        "Encoder",
-        "Features",
-        "Part",
-        "Query",
-        "Reward",
-        "Sampler",
-        "Model",
-        "allowed",
-    ),
-    "leverplus_core.pipeline.run": ("run",),
-    "leverplus_core.plugins.manager": ("Catalog",),
-    "leverplus_core.selector.policy": ("Batch", "Encoded", "Policy", "Selector"),
-    "leverplus_core.recipes.recipe": ("Recipe",),
-    "leverplus_core.records": (
-        "AnswerLogprob",
-        "Candidate",
-        "Decoding",
-        "Demonstration",
-        "Image",
-        "Prediction",
-        "Prompt",
-        "Question",
-        "Turn",
-    ),
-    "leverplus_core.registry.registry": ("Registry",),
-}
-_LAZY = {name: module for module, names in _HOME.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
     if name not in _LAZY:
         raise AttributeError(f"module 'leverplus_core' has no attribute '{name}'")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    return getattr(importlib.import_module(f"leverplus_core.{_LAZY[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 
 PACKAGES = (
     "leverplus",
@@ -37,6 +39,21 @@ def describe_environment() -> dict[str, object]:
         "cpus": os.cpu_count(),
         "packages": versions,
     }
+
+
+def source_hash(root: Path) -> str:
+    """16 hex digits of sha256 over the Python sources of a package folder, or over one file."""
+    digest = hashlib.sha256()
+    files = sorted(root.rglob("*.py")) if root.is_dir() else [root]
+    for file in files:
+        digest.update(file.relative_to(root.parent).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def core_code() -> str:
+    """The hash of core's own sources: what computed a stage, beside the parts."""
+    return source_hash(Path(__file__).parent)
 
 
 @cache

@@ -5,10 +5,13 @@ Every score is such that higher is better; accuracies are in [0, 1]; log-probabi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
+Ids = tuple[str, ...]
+"""Ids of demonstrations, in the order in which they were chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence:
+class ScoredSequence:
     """A demonstration sequence that the InfoScore beam search kept; `score` is the sum of its steps' InfoScores."""
 
     question_id: str
@@ -120,3 +123,14 @@ class Prediction:
     raw_text: str
     prediction: str
     accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What a listener is told of a run: its recipe's values, the registry's URL and the folder of artifacts."""
+
+    id: str
+    name: str
+    recipe: Mapping[str, Any]
+    registry: str
+    work: str

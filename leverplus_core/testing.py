@@ -1,4 +1,4 @@
-"""For plugin authors: the obligations of `parts.py` as checks, and a tiny set of records to try a part on.
+"""For plugin authors: the obligations of the contracts as checks, and a tiny set of records to try a part on.
 
     from leverplus_core.testing import check_reward
 
@@ -41,11 +41,15 @@ from leverplus_core.plugins.contracts import (
     allowed,
 )
 from leverplus_core.recipes.settings import PromptSettings
-from leverplus_core.records import Candidate, Decoding, Demonstration, Image, Prompt, Question
+from leverplus_core.records import AnswerLogprob, Candidate, Decoding, Demonstration, Ids, Image, Prompt, Question
 from leverplus_core.scoring.prompt import build_prompt
+from leverplus_core.selector.base import BaselineSelector, EvalSet, TrainableSelector
+from leverplus_core.training.base import FitRun, Trainer
 
 if TYPE_CHECKING:
-    from leverplus_core.selector.policy import Selector
+    import torch
+
+    from leverplus_core.selector.policy import Batch, Encoded, FeatureWidths, Policy
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "white")
 TOLERANCE = 1e-4  # float32, whatever the batch
@@ -143,9 +147,9 @@ def check_sampler(part: Sampler) -> None:
     assert first == small.pool(query, bank, np.random.default_rng(1)), "a pool depends on rng alone"
     whole = part.model_copy(update={"k": len(fair)}).pool(query, bank, np.random.default_rng(2))
     assert set(whole) == fair, "with k equal to what is allowed, the pool is all that is allowed"
-    if not small.needs_features():
+    if not small.blocks():
         blind = Bank(bank.demonstrations, Features(*(np.zeros((0, 0), np.float32),) * 2))
-        assert first == small.pool(query, blind, np.random.default_rng(1)), "needs_features() is False, yet they count"
+        assert first == small.pool(query, blind, np.random.default_rng(1)), "blocks() is empty, yet features count"
     greedy = part.model_copy(update={"k": len(fair) + 1})
     empty = Bank([], Features(*(np.zeros((0, 8), np.float32),) * 4))
     for what, sampler, source in (("fewer than k rows", greedy, bank), ("an empty bank", small, empty)):
@@ -219,18 +223,20 @@ def check_encoder(part: Encoder, images: Sequence[Image], model: Model | None = 
     _check_rows("images", lambda rows: part.images([images[i] for i in rows], used), len(images))
 
 
-def check_selector(part: Selector) -> None:
+def check_selector(part: TrainableSelector) -> None:
     """Probabilities sum to 1, whatever the batch; a shuffled pool gives the shuffled answer; beams hold no repeats."""
     import torch
 
-    from leverplus_core.selector.policy import Batch
+    from leverplus_core.selector.policy import Batch, Blocks, FeatureWidths
 
     check_part(part)
     torch.manual_seed(0)
-    policy = part.policy(6, 9).eval()
+    widths = FeatureWidths(image=3, text=3)
+    policy = part.policy(widths).eval()
     draw = torch.Generator().manual_seed(1)
     query, rows, near = (torch.randn(*size, generator=draw) for size in ((3, 6), (3, 4, 9), (3, 4, 2)))
-    batch = Batch(query, rows, near)
+    question = Blocks(query, widths.question)
+    batch = Batch(question, Blocks(rows, widths.candidate), near)
     pairs = torch.tensor(list(permutations(range(4), 2))).expand(3, -1, -1)
     with torch.no_grad():
         choices = policy.step_log_probs(batch, pairs)[0].sum(-1)
@@ -238,11 +244,116 @@ def check_selector(part: Selector) -> None:
         alone = torch.cat([policy.step_log_probs(batch.rows(i, i + 1), pairs[:1])[0].sum(-1) for i in range(3)])
         assert torch.allclose(alone, choices, atol=TOLERANCE), "a question's probabilities depend on the batch"
         order = torch.tensor([2, 0, 3, 1])
-        shuffled = Batch(query, rows[:, order], near[:, order])
+        shuffled = Batch(question, Blocks(rows[:, order], widths.candidate), near[:, order])
         turned = policy.step_log_probs(shuffled, order.argsort()[pairs])[0].sum(-1)
         assert torch.allclose(turned, choices, atol=TOLERANCE), "a shuffled pool must give the shuffled answer"
     positions, _ = policy.beam_search(batch, 3, 4)
     assert all(len(set(row)) == 3 for beams in positions.tolist() for row in beams), "a sequence has no repeats"
+
+
+class _Unasked:
+    """A model that answers nothing right: what a baseline that asks it may see."""
+
+    def logprobs(self, rows: Sequence[tuple[Question, Ids]], label: str = "") -> list[AnswerLogprob]:
+        return [AnswerLogprob(-1.0 - len(ids), 1) for _, ids in rows]
+
+    def answers(self, rows: Sequence[tuple[Question, Ids]], label: str = "") -> list[tuple[str, str, float]]:
+        return [("no", "no", 0.0) for _ in rows]
+
+
+def check_baseline(part: BaselineSelector) -> None:
+    """Distinct demonstrations of the right number, none with the question's image, whatever the other questions."""
+    check_part(part)
+    query, bank = tiny_bank()
+    questions = [query.question, Question("x1", "another question?", Image("elsewhere"), ("yes",) * 10)]
+    allowed_ids = [d.id for d in bank.demonstrations if d.id != "q0" and d.image.id != query.question.image.id]
+
+    def eval_set(asked: Sequence[Question]) -> EvalSet:
+        rows = {q.id: _unit_rows(np.random.default_rng(len(q.text)), 1, 8)[0] for q in questions}
+        similarity = {q.id: np.linspace(1, 0, 6, dtype=np.float32) for q in asked}
+        features = Features(*(np.stack([rows[q.id] for q in asked]),) * 2)
+        blocks = dict.fromkeys(("image", "text", "state"), similarity)
+        return EvalSet(asked, {q.id: allowed_ids[:6] for q in asked}, blocks, features, bank, "append", 0)
+
+    both = part.select(eval_set(questions), (1, 2), _Unasked())
+    counts = part.shot_counts((1, 2))
+    assert sorted(both) == sorted(counts), f"select() gives {sorted(both)} shots, shot_counts() says {sorted(counts)}"
+    shows = {d.id: d.image.id for d in bank.demonstrations}
+    for n, selected in both.items():
+        assert len(selected) == len(questions), "one sequence per question"
+        for question, ids in zip(questions, selected, strict=True):
+            assert len(ids) == len(set(ids)) == n, f"{n} distinct demonstrations, not {ids}"
+            assert all(shows[d] != question.image.id for d in ids), "a demonstration shows the question's own image"
+        assert selected[0] == part.select(eval_set(questions[:1]), (1, 2), _Unasked())[n][0], (
+            "a question's demonstrations depend on the other questions"
+        )
+    assert set(part.cost((1, 2), 6).answers) == set(counts), "cost() counts an answer for each number of shots"
+
+
+def check_trainer(part: Trainer) -> None:
+    """A fit ends with finite weights and a curve from epoch 0, is the same every time, and resumes from its file."""
+    import torch
+
+    from leverplus_core.selector.policy import Batch, Blocks, Encoded, FeatureWidths, Policy
+    from leverplus_core.training.trainer import TrainingData, TrainingGroups
+
+    check_part(part)
+    widths = FeatureWidths(image=2, text=2)
+
+    class Linear(Policy):
+        def __init__(self) -> None:
+            super().__init__(_NoSelector(), widths)
+            self.score = torch.nn.Linear(6, 1)
+
+        def encode(self, batch: Batch) -> Encoded:
+            prior = self.score(batch.candidates.rows).squeeze(-1)
+            nothing = prior.new_zeros(*prior.shape, 1)
+            return Encoded(nothing[:, 0], nothing, nothing, prior)
+
+        def scores(self, encoded: Encoded, state: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+            return encoded.prior[:, None].expand_as(chosen).masked_fill(chosen, -torch.inf)
+
+        def next_state(self, encoded: Encoded, state: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+            return state
+
+    draw = torch.Generator().manual_seed(0)
+    question = torch.randn(6, 4, generator=draw)
+    candidates = torch.randn(6, 3, 6, generator=draw)
+
+    def inputs(rows: list[int]) -> Batch:
+        at = torch.tensor(rows)
+        return Batch(
+            Blocks(question[at], widths.question),
+            Blocks(candidates[at], widths.candidate),
+            torch.zeros(len(rows), 3, 2),
+        )
+
+    sequences = torch.tensor([[[0], [1], [2]]]).expand(6, -1, -1)
+    rewards = torch.tensor([[1.0, 0.0, 0.0]]).expand(6, -1)
+    groups = TrainingGroups(sequences, torch.ones(6, 3, dtype=torch.bool), rewards, torch.ones(6, dtype=torch.bool))
+    data = TrainingData(groups, inputs)
+    short = part.model_copy(update={"epochs": 2})
+    ends = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        policy = Linear()
+        told: list[int] = []
+        result = short.fit(policy, data, data, FitRun("check", 0, on_epoch=partial(_note, told)))
+        assert [epoch for epoch, _ in result.curve] == told, "every row of the curve is told to on_epoch"
+        assert all(bool(torch.isfinite(p).all()) for p in policy.parameters()), "weights must stay finite"
+        ends.append([p.detach().clone() for p in policy.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True)), "the same fit must give the same weights"
+
+
+def _note(told: list[int], epoch: int, metrics: dict[str, float]) -> None:
+    told.append(epoch)
+
+
+class _NoSelector(TrainableSelector):
+    """Stands for the selector of the policy that `check_trainer` trains."""
+
+    def policy(self, widths: FeatureWidths) -> Policy:
+        raise NotImplementedError
 
 
 def check_model(part: Model, images: Sequence[Image]) -> None:

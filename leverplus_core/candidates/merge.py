@@ -71,7 +71,7 @@ def merge_files(paths: Sequence[Path], out: Path) -> dict[str, Any]:
 
     write_jsonl(out, map(asdict, merged()))
     return {
-        "inputs": [{"file": str(path), **tally.shape()} for path, tally in zip(paths, inputs, strict=True)],
-        "union": {"file": str(out), **union.shape()},
+        "inputs": [{"file": str(path), **tally.summary()} for path, tally in zip(paths, inputs, strict=True)],
+        "union": {"file": str(out), **union.summary()},
         "equal": sum(tally.candidates for tally in inputs) - union.candidates,
     }

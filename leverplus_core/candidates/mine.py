@@ -18,16 +18,12 @@ import numpy as np
 from leverplus_core.candidates.store import Groups, rank_key
 from leverplus_core.errors import DataError
 from leverplus_core.progress import Progress
-from leverplus_core.recipes.settings import MiningSettings
-from leverplus_core.records import Candidate, Question
-from leverplus_core.scoring.scorer import Ids, Scorer
+from leverplus_core.recipes.settings import PROMPTS_PER_CANDIDATE, MiningSettings
+from leverplus_core.records import Candidate, Ids, Question
+from leverplus_core.scoring.scorer import Scorer
 from leverplus_core.seeding import rng
 
 STRATIFIED, SWAP = "mine:stratified", "mine:swap"
-
-
-PROMPTS_A_CANDIDATE = 2
-"""Its answer and the probability of the true one; a question's first costs one more, without demonstrations."""
 
 
 _TRIES = 20
@@ -168,14 +164,14 @@ def mine(
             first = int(q not in touched)
             count = settings.candidates_per_round
             if settings.budget is not None:
-                count = min(count, (settings.budget - prompts - first) // PROMPTS_A_CANDIDATE)
+                count = min(count, (settings.budget - prompts - first) // PROMPTS_PER_CANDIDATE)
             short = count < 1
             if short:
                 break
             found = propose(known[q], ranked[q], count, settings, rng(seed, "mine", q, rounds))
             asked += [(rows[q], ids, source) for ids, source in found]
             if found:
-                prompts += first + PROMPTS_A_CANDIDATE * len(found)
+                prompts += first + PROMPTS_PER_CANDIDATE * len(found)
                 touched.add(q)
         if not asked:
             break
@@ -222,7 +218,7 @@ def _facts(
         by_proposer[source] = {
             "candidates": len(found),
             "positives": sum(found),
-            "positives_per_prompt": sum(found) / max(PROMPTS_A_CANDIDATE * len(found), 1),
+            "positives_per_prompt": sum(found) / max(PROMPTS_PER_CANDIDATE * len(found), 1),
         }
     gained = sum(c.correct for c in mined)
     return {

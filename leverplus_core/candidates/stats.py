@@ -17,7 +17,7 @@ from leverplus_core.records import Candidate
 
 @dataclass
 class Tally:
-    """A `shape` that grows group by group."""
+    """A `summary` that grows group by group."""
 
     questions: int = 0
     candidates: int = 0
@@ -28,7 +28,7 @@ class Tally:
         self.candidates += len(group)
         self.positives += sum(c.correct for c in group)
 
-    def shape(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         return {
             "questions": self.questions,
             "candidates": self.candidates,
@@ -37,20 +37,20 @@ class Tally:
         }
 
 
-def shape(groups: Groups) -> dict[str, Any]:
+def summary(groups: Groups) -> dict[str, Any]:
     """The Lever-Plus report's table: questions, candidates, candidates a question, share of positives."""
     tally = Tally()
     for group in groups.values():
         tally.add(group)
-    return tally.shape()
+    return tally.summary()
 
 
-def balance_facts(before: Groups, after: Groups, shortfall: Mapping[str, str]) -> dict[str, Any]:
+def balance_metadata(before: Groups, after: Groups, shortfall: Mapping[str, str]) -> dict[str, Any]:
     """What a balancer did: the shapes `before` and `after` with their `change`, and how often each `unmet` was said.
 
     `unmet` is question id -> what of the balancer's settings could not be met; the most frequent comes first.
     """
-    old, new = shape(before), shape(after)
+    old, new = summary(before), summary(after)
     change = {name: new[name] - value for name, value in old.items()}
     return {"before": old, "after": new, "change": change, "unmet": dict(Counter(shortfall.values()).most_common())}
 
@@ -117,7 +117,7 @@ def inspect(
 ) -> dict[str, Any]:
     """Everything about the groups that can be counted, as JSON-able facts; one group is looked at a time.
 
-    - `shape`: as `groups.shape`.
+    - `summary`: as `summary`.
     - `questions`: without a positive, with positives only, flat in accuracy and (given `reward`) flat in reward:
       all candidates equal, so that nothing tells them apart.
     - `headroom`: over questions, the mean accuracy of the best candidate (`oracle`), of all (`mean`), and their
@@ -193,7 +193,7 @@ def inspect(
                 if yes and findings[name].checked:
                     findings[name].add(c)
     return {
-        "shape": tally.shape(),
+        "summary": tally.summary(),
         "questions": counts,
         "headroom": {
             "oracle": best.mean(),

@@ -1,7 +1,7 @@
 """The `leverplus` command: a thin layer over `Recipe`, `run` and `Registry`.
 
 Results go to standard output, everything else to standard error. A user's mistake is one line and exit code 2.
-Nothing here imports torch before a verb needs it.
+Nothing here imports torch before a command needs it.
 """
 
 from __future__ import annotations
@@ -12,35 +12,53 @@ import sys
 import warnings
 from typing import Any
 
+import typer
+
 from leverplus_core.cli.app import app
 from leverplus_core.cli.output import warn
 from leverplus_core.errors import LeverplusError, LeverplusWarning
 
+INTERRUPTED = 130
+
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+"""What typer raises for an option or argument that a command does not take; it has no public name."""
+
 
 def main() -> None:
     """Entry point: turns a LeverplusError into one line and its exit code."""
-    # Progress bars of the libraries below us would mix with ours.
+    # Progress bars of libraries would mix with ours.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     signal.signal(signal.SIGTERM, _interrupt)
-    _say_our_warnings()
+    _show_our_warnings()
     try:
-        app()
+        code = typer.main.get_command(app).main(prog_name="leverplus", standalone_mode=False)
     except LeverplusError as e:
         print(f"leverplus: {e}", file=sys.stderr)
         raise SystemExit(e.exit_code) from None
+    except UsageError as e:
+        path = getattr(getattr(e, "ctx", None), "command_path", "leverplus")
+        print(f"leverplus: {_one_line(e)} See `{path} --help`.", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("leverplus: stopped. The same command goes on from here.", file=sys.stderr)
-        raise SystemExit(130) from None
+        code = INTERRUPTED
     except BrokenPipeError:
-        # `leverplus leaderboard | head`: the reader has gone, which is no mistake of anybody's.
+        # `leverplus leaderboard | head`: the reader has closed the pipe, which is nobody's mistake.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
+    if code == INTERRUPTED:
+        print("leverplus: stopped. The same command resumes from here.", file=sys.stderr)
+    raise SystemExit(code if isinstance(code, int) else 0)
 
 
-def _say_our_warnings() -> None:
-    """A `LeverplusWarning` is one line, whatever thread it comes from; any other is Python's own affair."""
+def _one_line(error: Any) -> str:
+    text = " ".join(error.format_message().split())
+    return text if text.endswith((".", "?", ")")) else f"{text}."
+
+
+def _show_our_warnings() -> None:
+    """A `LeverplusWarning` is one line, whatever thread it comes from; others are shown as Python shows them."""
     others = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

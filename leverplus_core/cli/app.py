@@ -1,83 +1,165 @@
-"""The command and its verbs: each module below registers its own when it is imported, in the order of the help page.
+"""The command and its subcommands, each imported when it is called.
 
-Plugins add verbs through the hook `leverplus_verbs`; they are looked for only where a verb is not one of ours, and
-listed after them.
+Help lines are read from the commands' sources, so that `leverplus --help` imports none of them: neither ours nor those
+that plugins add through the entry-point group `leverplus.commands`.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 import typer
 from typer.core import TyperGroup
 
 from leverplus_core.cli import output
-from leverplus_core.errors import PluginError
+from leverplus_core.errors import LeverplusError, did_you_mean
 
 if TYPE_CHECKING:
-    from leverplus_core.plugins.manager import Catalog
+    from leverplus_core.plugins.manager import Entry
+
+Target = Union[str, "Entry"]
+"""`module:function` of a command of ours, or the entry of a plugin's."""
+
+COMMANDS: Mapping[str, Target] = {
+    "run": "leverplus_core.cli.run:run",
+    "sweep": "leverplus_core.cli.sweep:sweep",
+    "validate": "leverplus_core.cli.validate:validate",
+    "plan": "leverplus_core.cli.plan:plan",
+    "audit": "leverplus_core.cli.audit:audit",
+    "candidates inspect": "leverplus_core.cli.candidates.inspect:inspect",
+    "candidates merge": "leverplus_core.cli.candidates.merge:merge",
+    "candidates balance": "leverplus_core.cli.candidates.balance:balance",
+    "leaderboard": "leverplus_core.cli.leaderboard:leaderboard",
+    "compare": "leverplus_core.cli.compare:compare",
+    "headroom": "leverplus_core.cli.headroom:headroom",
+    "power": "leverplus_core.cli.power:power",
+    "report": "leverplus_core.cli.report:report",
+    "show": "leverplus_core.cli.show:show",
+    "sql": "leverplus_core.cli.sql:sql",
+    "recipes": "leverplus_core.cli.recipes:recipes",
+    "plugins": "leverplus_core.cli.plugins:plugins",
+    "import": "leverplus_core.cli.imports:imports",
+    "export": "leverplus_core.cli.exports:exports",
+}
+"""Words -> "module:function" of a command, or "module:app" of a group; in the order of the help page."""
+
+OWN_WORDS = frozenset(words.partition(" ")[0] for words in COMMANDS)
+"""The first words of our commands; a plugin cannot add a command that begins with one of them."""
+
+GROUPS = {
+    "candidates": "Inspect, merge and balance files of measured candidates.",
+    "import": "Import what others measured: published tables, candidates, beams, embeddings.",
+    "export": "Export candidates, beams and embeddings to files that others read.",
+}
+"""The help line of a group whose commands are our own."""
+
+SETTINGS: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
 
 
-class Verbs(TyperGroup):
-    """Our own verbs, and those of plugins."""
+class Commands(TyperGroup):
+    """A group whose commands are found by name and imported when they are called."""
+
+    own: Mapping[str, Target] = COMMANDS
 
     @cached_property
-    def _catalogue(self) -> Catalog:
-        from leverplus_core.plugins.manager import Catalog
+    def _added(self) -> Mapping[str, Target]:
+        """The commands of plugins, looked for only where a command is none of ours, and for the help page."""
+        if self.own is not COMMANDS:
+            return {}
+        from leverplus_core.plugins.commands import command_entries
 
-        return Catalog.load()
+        entries, warnings = command_entries(OWN_WORDS)
+        for warning in warnings:
+            output.warn(warning)
+        return {entry.name: entry for entry in entries}
 
     def list_commands(self, ctx: Any) -> list[str]:
-        ours = super().list_commands(ctx)
-        found = []
-        for name in self._catalogue.names("verb"):
-            try:
-                if name in ours:
-                    raise PluginError(f"verb '{name}' of a plugin is leverplus's own: the plugin's is not used.")
-                self._catalogue.verb(name)
-                found.append(name)
-            except PluginError as error:  # a broken plugin must not take the help page with it
-                output.warn(str(error))
-        return [*ours, *found]
+        """The first words of all commands, ours before those of plugins."""
+        return list(dict.fromkeys(words.partition(" ")[0] for words in (*self.own, *self._added)))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if (ours := super().get_command(ctx, cmd_name)) is not None:
-            return ours
-        if ("verb", cmd_name) not in {(entry.kind, entry.name) for entry in self._catalogue.entries()}:
-            return None
-        single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-        single.command(cmd_name)(self._catalogue.verb(cmd_name))
+        """The command of this name, imported, or the group of those that begin with it; None where there is none.
+
+        Raises PluginError, which names the distribution, when a plugin's command cannot be used.
+        """
+        return _find(self.own, cmd_name) or _find(self._added, cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As typer's, but a command that does not exist is one line that says which ones do."""
+        if not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            words = " ".join([*ctx.command_path.split()[1:], args[0]])
+            raise LeverplusError(f"no command '{words}'.", did_you_mean(args[0], self.list_commands(ctx)))
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """A group without a command shows its help."""
+        return super().parse_args(ctx, args or ["--help"])
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The first line of each command's docstring, read without importing it."""
+        table = {**self._added, **self.own}
+        lines = {word: _line(table, word) for word in self.list_commands(ctx)}
+        if self.own is COMMANDS:
+            lines |= GROUPS
+        with formatter.section("Commands"):
+            formatter.write_dl(list(lines.items()))
+
+
+def _find(table: Mapping[str, Target], word: str) -> Any:
+    if word in table:
+        target = table[word]
+        if isinstance(target, str):
+            module, _, name = target.partition(":")
+            found = getattr(importlib.import_module(module), name)
+        else:
+            from leverplus_core.plugins.commands import command_function
+
+            found = command_function(target)
+        if isinstance(found, typer.Typer):
+            return typer.main.get_group(found)
+        single = typer.Typer(**SETTINGS)
+        single.command(word)(found)
         return typer.main.get_command(single)
+    if below := _below(table, word):
+        group = Commands(name=word, help=GROUPS.get(word) or _names(below), rich_markup_mode=None)
+        group.own = below
+        return group
+    return None
+
+
+def _line(table: Mapping[str, Target], word: str) -> str:
+    target = table.get(word)
+    if target is None:
+        return _names(_below(table, word))
+    if isinstance(target, str):
+        target_text = target
+    elif target.status != "ok":
+        return target.status
+    else:
+        target_text = target.target
+    from leverplus_core.plugins.commands import command_help
+
+    return command_help(target_text).partition("\n")[0]
+
+
+def _below(table: Mapping[str, Target], word: str) -> dict[str, Target]:
+    """The commands whose first word this is, by the words after it."""
+    return {words.partition(" ")[2]: target for words, target in table.items() if words.startswith(f"{word} ")}
+
+
+def _names(below: Mapping[str, Target]) -> str:
+    return f"Commands: {', '.join(below)}."
 
 
 app = typer.Typer(
     name="leverplus",
-    cls=Verbs,
+    cls=Commands,
     help="Choose the demonstrations to show a vision-language model, learn the choice, and say whether it helped.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    **SETTINGS,
 )
-
-VERBS = (
-    "job",
-    "sweep",
-    "preparation",
-    "data",
-    "catalogue",
-    "leaderboard",
-    "report",
-    "show",
-    "verify",
-    "results",
-    "evidence",
-    "imports",
-    "exports",
-)
-"""Modules of `leverplus_core.cli`; none imports torch, numpy or pydantic before a verb is called."""
 
 
 def _version(value: bool) -> None:
@@ -95,7 +177,3 @@ def _root(
     ] = False,
 ) -> None:
     del version
-
-
-for module in VERBS:
-    importlib.import_module(f"leverplus_core.cli.{module}").register(app)

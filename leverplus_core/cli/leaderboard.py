@@ -1,4 +1,4 @@
-"""The verb `leaderboard`."""
+"""`leverplus leaderboard`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,6 @@ import typer
 from leverplus_core.cli import output
 from leverplus_core.cli.options import DEFAULT_REGISTRY, JsonOpt, RegistryOpt, open_registry
 from leverplus_core.errors import RegistryError
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(leaderboard)
 
 
 def leaderboard(
@@ -30,19 +26,20 @@ def leaderboard(
     sweep: Annotated[list[str] | None, typer.Option(help="Only runs of this sweep.")] = None,
     source: Annotated[list[str] | None, typer.Option(help="Only 'run', or only 'published'.")] = None,
     baseline: Annotated[
-        str | None, typer.Option(metavar="[RUN:]METHOD", help="Add differences to it; a METHOD is each run's own.")
+        str | None,
+        typer.Option(metavar="[RUN:]METHOD", help="Add differences to it; a METHOD alone is each run's own."),
     ] = None,
     sort: Annotated[
         list[str] | None,
-        typer.Option(help="One list, by accuracy, delta, name or a filter's column; -COLUMN turns it round."),
+        typer.Option(help="One list, sorted by accuracy, delta, name or a filter's column; -COLUMN for descending."),
     ] = None,
-    group: Annotated[list[str] | None, typer.Option(help="One list for each value of this column.")] = None,
+    group: Annotated[list[str] | None, typer.Option(help="One list per value of this column.")] = None,
     registry: RegistryOpt = DEFAULT_REGISTRY,
     json: JsonOpt = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     md: Annotated[bool, typer.Option("--md", help="Print Markdown.")] = False,
 ) -> None:
-    """Accuracy of every method, by shots and sample size, with 95% intervals."""
+    """Show the accuracy of every method, by shots and sample size, with 95% intervals."""
     from leverplus_core.report.leaderboard import leaderboard_csv, leaderboard_rows, leaderboard_table
 
     if json + csv + md > 1:

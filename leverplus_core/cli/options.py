@@ -1,8 +1,9 @@
-"""What verbs share: their arguments, and how these become a recipe, a catalogue and a registry."""
+"""What commands share: their options, and how these become a recipe, a catalog and a registry."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,13 +18,30 @@ if TYPE_CHECKING:
     from leverplus_core.recipes.recipe import Recipe
     from leverplus_core.registry.registry import Registry
 
+SQLITE = "sqlite:///"
+
+
+def _expand_url(url: str) -> str:
+    return SQLITE + os.path.expanduser(url.removeprefix(SQLITE)) if url.startswith(f"{SQLITE}~") else url
+
+
+def _expand_path(path: Path) -> Path:
+    return path.expanduser()
+
+
 RecipeArg = Annotated[str, typer.Argument(metavar="[RECIPE]", help="A recipe file, or a bundled recipe by name.")]
 SetOpt = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting; repeatable.")]
 PluginOpt = Annotated[list[Path] | None, typer.Option("--plugin", help="Try a plugin file without packaging it.")]
 RegistryOpt = Annotated[
-    str, typer.Option("--registry", envvar="LEVERPLUS_REGISTRY", help="Database URL of the registry.")
+    str,
+    typer.Option("--registry", envvar="LEVERPLUS_REGISTRY", callback=_expand_url, help="Database URL of the registry."),
 ]
-WorkOpt = Annotated[Path, typer.Option("--work", envvar="LEVERPLUS_WORK", help="Folder of artefacts and measurements.")]
+WorkOpt = Annotated[
+    Path,
+    typer.Option(
+        "--work", envvar="LEVERPLUS_WORK", callback=_expand_path, help="Folder of artifacts and cached responses."
+    ),
+]
 ImportedOpt = Annotated[
     Path | None,
     typer.Option(
@@ -34,15 +52,12 @@ ImportedOpt = Annotated[
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RowsOpt = Annotated[
     str | None,
-    typer.Option("--recipe", help="The recipe whose dataset numbers the rows; else a row's number is its id."),
+    typer.Option("--recipe", help="The recipe whose dataset numbers the rows; by default a row's number is its id."),
 ]
-RUNS = "Composition"
 
 
 def _part(kind: str) -> Any:
-    return typer.Option(
-        f"--{kind}", metavar="NAME[:k=v,...]", help=f"The {kind}, replacing the recipe's.", rich_help_panel=RUNS
-    )
+    return typer.Option(f"--{kind}", metavar="NAME[:k=v,...]", help=f"The {kind}, in place of the recipe's.")
 
 
 DatasetOpt = Annotated[str | None, _part("dataset")]
@@ -64,6 +79,7 @@ def load_recipe(
     name: str | None = None,
     imported: Path | None = None,
 ) -> Recipe:
+    """The recipe with what the options override. Raises RecipeError as `Recipe.load` does."""
     from leverplus_core.recipes.recipe import Recipe
 
     chosen = {kind: text for kind, text in (parts or {}).items() if text}
@@ -73,6 +89,10 @@ def load_recipe(
 
 
 def load_catalog(files: list[Path] | None) -> Catalog:
+    """All plugins and the given files; each plugin that cannot be used is one warning on standard error.
+
+    Raises RecipeError when a file does not exist, PluginError when it is no plugin.
+    """
     from leverplus_core.plugins.manager import Catalog
 
     for file in files or []:
@@ -97,6 +117,7 @@ def load_rows(recipe: str | None, plugin: list[Path] | None) -> Rows:
 
 
 def open_registry(url: str) -> Registry:
+    """The registry at a database URL. Raises RegistryError when it does not exist or cannot be opened."""
     from leverplus_core.registry.registry import Registry
 
     return Registry.open_existing(url)

@@ -1,4 +1,7 @@
-"""What a person sees: tables and JSON on standard output, bars and warnings on standard error."""
+"""What a person sees: tables and JSON on standard output, bars and warnings on standard error.
+
+For the commands of plugins as well: `from leverplus_core import output`. Rich is imported when something is drawn.
+"""
 
 from __future__ import annotations
 
@@ -6,66 +9,83 @@ import json as json_
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from types import TracebackType
-from typing import Any, TypeVar
-
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Task as RichTask
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from leverplus_core.progress import Task
 
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.progress import Progress, ProgressColumn, TaskID
+
 T = TypeVar("T")
-_errors = Console(stderr=True, highlight=False)
+
+
+@cache
+def _stderr() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def _print(drawn: RenderableType) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(drawn)
 
 
 def say(message: str) -> None:
-    """One line for the person who waits."""
-    _errors.print(message, style="dim", markup=False, soft_wrap=True)
+    """One line on standard error for the person who waits."""
+    _stderr().print(message, style="dim", markup=False, soft_wrap=True)
 
 
 def warn(message: str) -> None:
-    """One line that is not fatal."""
+    """One line on standard error that is not fatal."""
     print(f"leverplus: warning: {message}", file=sys.stderr)
 
 
 def table(data: T, render: Callable[[T], RenderableType], json: bool) -> None:
-    """`data` (rows, or facts by name) as JSON, or as `render` draws it."""
+    """Print `data` (rows, or values by name) as JSON, or as `render` draws it."""
     if json:
         _json(data)
     else:
-        Console(highlight=False).print(render(data))
+        _print(render(data))
 
 
 def rows(rows_: Sequence[Mapping[str, Any]], json: bool) -> None:
-    """`rows_` as JSON, or as a plain table."""
+    """Print `rows_`, which have the same keys, as JSON, or as a plain table."""
     if json:
         _json(rows_)
         return
     if not rows_:
         say("no rows")
         return
+    from rich.table import Table
+    from rich.text import Text
+
     drawn = Table(box=None, pad_edge=False)
     for column in rows_[0]:
         numbers = all(isinstance(row[column], int | float) for row in rows_)
         drawn.add_column(column, justify="right" if numbers else "left", overflow="fold")
     for row in rows_:
         drawn.add_row(*(Text(_cell(value)) for value in row.values()))
-    Console(highlight=False).print(drawn)
+    _print(drawn)
 
 
 def metadata(values: Mapping[str, Any], json: bool) -> None:
-    """A mapping, a line each."""
+    """Print a mapping as JSON, or one line per key."""
     if json:
         _json(values)
         return
+    from rich.table import Table
+    from rich.text import Text
+
     drawn = Table(box=None, pad_edge=False, show_header=False)
     for key, value in values.items():
         text = "\n".join(f"{k}: {v}" for k, v in value.items()) if isinstance(value, Mapping) else _cell(value)
         drawn.add_row(key, Text(text))
-    Console(highlight=False).print(drawn)
+    _print(drawn)
 
 
 def _cell(value: object) -> str:
@@ -76,14 +96,22 @@ def _json(value: object) -> None:
     print(json_.dumps(value, indent=1, ensure_ascii=False, default=str))
 
 
-class _Rate(ProgressColumn):
-    def render(self, task: RichTask) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f}/s" if speed and speed >= 10 else f"{speed:.2g}/s" if speed else "", style="dim")
+def _rate() -> ProgressColumn:
+    from rich.progress import ProgressColumn
+    from rich.progress import Task as RichTask
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: RichTask) -> Text:
+            speed = task.finished_speed or task.speed
+            shown = f"{speed:,.0f}/s" if speed and speed >= 10 else f"{speed:.2g}/s" if speed else ""
+            return Text(shown, style="dim")
+
+    return Rate()
 
 
 class _BarTask:
-    def __init__(self, progress: Progress, task_id: Any) -> None:
+    def __init__(self, progress: Progress, task_id: TaskID) -> None:
         self._progress, self._id = progress, task_id
 
     def advance(self, steps: int = 1) -> None:
@@ -91,18 +119,21 @@ class _BarTask:
 
 
 class Bars:
-    """`leverplus_core.progress.Progress`, drawn with rich on standard error; plain lines where that is no terminal."""
+    """`leverplus_core.Progress`, drawn on standard error; plain lines where that is no terminal."""
 
     def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = _stderr()
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            _Rate(),
+            _rate(),
             TimeRemainingColumn(),
-            console=_errors,
+            console=console,
             transient=True,
-            disable=not _errors.is_terminal,
+            disable=not console.is_terminal,
         )
 
     def __enter__(self) -> Bars:
@@ -116,6 +147,7 @@ class Bars:
 
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Task]:
+        """A bar while the block runs."""
         task_id = self._progress.add_task(label, total=total)
         try:
             yield _BarTask(self._progress, task_id)
@@ -123,4 +155,5 @@ class Bars:
             self._progress.remove_task(task_id)
 
     def say(self, message: str) -> None:
+        """One line on standard error."""
         say(message)

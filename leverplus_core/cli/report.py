@@ -1,4 +1,4 @@
-"""The verb `report`."""
+"""`leverplus report`."""
 
 from __future__ import annotations
 
@@ -11,22 +11,18 @@ from leverplus_core.cli import output
 from leverplus_core.cli.options import DEFAULT_REGISTRY, JsonOpt, RegistryOpt, open_registry
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(report)
-
-
 def report(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="Sweeps, runs or RUN:METHOD; a run by id, prefix, name, latest."),
+        typer.Argument(metavar="RUN...", help="Sweeps, runs or RUN:METHOD; a run by id, prefix, name or 'latest'."),
     ],
     baseline: Annotated[
         str | None,
-        typer.Option(metavar="[RUN:]METHOD", help="Else random of one arm, or the first of several arms."),
+        typer.Option(metavar="[RUN:]METHOD", help="By default random of one arm, or the first of several arms."),
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(help="The methods that take part; repeatable. Else what each arm trained last."),
+        typer.Option(help="A method to report, repeatable; by default the policy that each arm trained last."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -36,9 +32,9 @@ def report(
     registry: RegistryOpt = DEFAULT_REGISTRY,
     json: JsonOpt = False,
 ) -> None:
-    """A report on one experiment: configuration, data, the grid with corrected differences, headroom and cost.
+    """Write a report on one experiment: settings, data, the grid with corrected differences, headroom and cost.
 
-    FILE.html is one file with its plots in it; those of FILE.md are in FILE.md.files. --json prints the data.
+    FILE.html is one file with its plots inside; those of FILE.md are in FILE.md.files. --json prints the contents.
     """
     from dataclasses import asdict
 

@@ -1,4 +1,4 @@
-"""The verb `show`."""
+"""`leverplus show`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,6 @@ from leverplus_core.cli import output
 from leverplus_core.cli.options import DEFAULT_REGISTRY, JsonOpt, RegistryOpt, open_registry
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(show)
-
-
 def show(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id, prefix, name or 'latest'.")],
     question: Annotated[str, typer.Option("--question", metavar="ID", help="The question to show.")],
@@ -22,7 +18,7 @@ def show(
     registry: RegistryOpt = DEFAULT_REGISTRY,
     json: JsonOpt = False,
 ) -> None:
-    """One question: what was asked, and what each method showed, answered and scored."""
+    """Show one question: its image and answers, and what each method showed, answered and scored."""
     from leverplus_core.report.question import question_record, question_view
 
     with open_registry(registry) as store:

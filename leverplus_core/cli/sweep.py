@@ -1,4 +1,4 @@
-"""The verb that runs many recipes as one experiment."""
+"""`leverplus sweep`."""
 
 from __future__ import annotations
 
@@ -20,17 +20,13 @@ from leverplus_core.cli.options import (
 )
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(sweep)
-
-
 def sweep(
     recipe: RecipeArg = "demo",
     over: Annotated[
         list[str] | None,
         typer.Option("--over", metavar="A.B=V,W,...", help="A setting, part, or `recipe`, and its values; repeatable."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each combination.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Training seeds per combination.")] = 1,
     overrides: SetOpt = None,
     name: Annotated[str | None, typer.Option("--name", help="Name the sweep.")] = None,
     plugin: PluginOpt = None,
@@ -38,9 +34,9 @@ def sweep(
     work: WorkOpt = DEFAULT_WORK,
     json: JsonOpt = False,
 ) -> None:
-    """Run the cross product of some settings, sharing what is equal, and compare every arm with the first.
+    """Run the cross product of some settings, sharing equal stages, and compare every arm with the first.
 
-    The same command goes on after a kill. `leverplus report NAME` tells the whole of it.
+    The same command resumes a sweep that was stopped. `leverplus report NAME` writes the whole report.
     """
     from leverplus_core.pipeline.sweep import Axis, Sweep, run_sweep
     from leverplus_core.registry.registry import Registry

@@ -16,7 +16,7 @@ from leverplus_core.errors import DataError
 from leverplus_core.interchange.checks import OWN, OWN_IMAGE, TWICE, Allowed, integers, number
 from leverplus_core.interchange.not_kept import NotKept
 from leverplus_core.interchange.rows import Rows
-from leverplus_core.records import Sequence as ScoredSequence
+from leverplus_core.records import ScoredSequence
 
 PARALLEL = ("id_list", "score_list", "beams")
 """The lists of an entry that have one item a sequence."""

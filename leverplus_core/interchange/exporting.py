@@ -32,8 +32,7 @@ from leverplus_core.interchange.not_kept import NotKept
 from leverplus_core.interchange.rl_data import fresh_row, read_entry
 from leverplus_core.interchange.rows import Rows
 from leverplus_core.io import atomic_write, iter_jsonl, iter_jsonl_offsets
-from leverplus_core.records import Candidate
-from leverplus_core.records import Sequence as ScoredSequence
+from leverplus_core.records import Candidate, ScoredSequence
 
 
 @dataclass

@@ -1,82 +1,113 @@
-"""A recipe's parts, built, and what each stage's result depends on."""
+"""A recipe composed: its parts, its stages in order, and what each stage's result depends on.
+
+Composing writes nothing and reads no data; parts are validated at once, their data and weights are loaded when they are
+first used.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
-from leverplus_core.interchange.folder import Content, ImportedFolder
+from leverplus_core.errors import PluginError, RecipeError, did_you_mean
 from leverplus_core.io import canonical_json, fingerprint
+from leverplus_core.metrics import TASKS
+from leverplus_core.pipeline.imported import ImportedFolder, ensure_imported
+from leverplus_core.pipeline.stage import Stage
+from leverplus_core.pipeline.workspace import StageFolder, Workspace
 from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Model, Part, Reward, Sampler
 from leverplus_core.plugins.manager import Catalog
+from leverplus_core.progress import Progress, Silent
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.recipes.settings import PARTS, PartSpec
-from leverplus_core.selector.policy import Selector
+from leverplus_core.scoring.cache import CachedModel, ResponseCache
+from leverplus_core.scoring.scorer import Scorer
+from leverplus_core.selector.base import BaselineSelector, TrainableSelector
+from leverplus_core.selector.feature_set import FEATURES, FeatureSet
+from leverplus_core.training.base import Trainer
 
-STAGES = (
-    "encode", "pool", "beams", "sft", "candidates", "mine", "balance", "rce", "grpo", "online", "evaluate",
-)  # fmt: skip
-"""In the order in which they run."""
+if TYPE_CHECKING:
+    from leverplus_core.selector.features import SelectorFeatures
+    from leverplus_core.training.data import TrainingContext
 
-
-FORMAT = 5
-"""Raised when a change of the code changes what a stage writes, so that old artefacts are not mistaken for new."""
-
-
-GIVEN: dict[str, Content] = {"encode": "features", "pool": "pools", "beams": "beams", "candidates": "candidates"}
-"""Stages whose result an imported folder can hold, and the name that it has there."""
-
-
-P = TypeVar("P", bound=Part)
+FORMAT = 6
+"""Raised when a change of core changes what a stage writes, so that old artifacts are not mistaken for new ones."""
+IMPORTED_AS = {"features": "features", "pools": "pools", "sequences": "beams", "candidates": "candidates"}
+"""Contents that an imported folder can hold, and their names there."""
 
 
 class RunContext:
-    """The built parts of a recipe, each when it is first asked for; the VLM's weights are loaded when it is asked."""
+    """The parts of a recipe and what stages share; `built` keeps parts for other recipes of this process.
+
+    Raises RecipeError or PluginError for a part, a trainer, a baseline or a stage that cannot be built, with its line.
+    """
 
     def __init__(
         self,
         recipe: Recipe,
         catalog: Catalog,
-        imported: ImportedFolder | None = None,
+        work: Path = Path(".leverplus"),
         built: dict[str, Part] | None = None,
+        progress: Progress | None = None,
     ) -> None:
-        """`built` keeps parts for other recipes to share, by kind, name and settings: weights are loaded once."""
-        self.recipe, self.catalog, self.imported = recipe, catalog, imported
+        self.recipe, self.catalog, self.workspace = recipe, catalog, Workspace(work)
+        self.progress: Progress = progress or Silent()
         self._shared = {} if built is None else built
-        self._built: dict[str, Part] = {}
-        for key in PARTS:
-            if not (self.closed and key in ("dataset", "model", "encoder", "sampler")):
-                self._part(key)
+        self._used: dict[tuple[str, str], Part] = {}
+        self._features: dict[Path, FeatureSet] = {}
+        self._seen: dict[tuple[Path, Path], SelectorFeatures] = {}
+        measured_here = recipe.imported.folder is None
+        for key in PARTS if measured_here else ("selector", "balancer", "reward"):
+            self._part(key)
+        if measured_here and "state" in self.sampler.blocks() and self.encoder.hidden_states is None:
+            at = recipe.where("sampler")
+            raise RecipeError(
+                f"sampler '{recipe.sampler.name}'{f' in {at}' if at else ''} draws by hidden states, and there are none.",
+                "Set encoder.hidden_states, for example to 4.",
+            )
+        self.trainers: Mapping[str, Trainer] = {
+            name: self._build("trainer", name, settings, f"training.{name}", Trainer)
+            for name, settings in recipe.training.trainers.items()
+        }
+        self.baselines: Mapping[str, BaselineSelector] = {
+            spec.name: self._build("selector", spec.name, spec.settings, "evaluation.baselines", BaselineSelector)
+            for spec in recipe.evaluation.baselines
+        }
+        self._check_names()
+        self.stages: Sequence[Stage] = self._ordered()
 
-    @property
-    def closed(self) -> bool:
-        """Whether the imported folder is all there is: its features are of no dataset that could be asked."""
-        return self.imported is not None and self.recipe.imported.features and self.imported.has("features")
+    # --- parts ---
 
-    def is_imported(self, stage: str) -> bool:
-        """Whether the imported folder holds the result of `stage`."""
-        if self.imported is None or stage not in GIVEN:
-            return False
-        if stage == "encode":
-            return self.closed
-        if stage == "pool":
-            return self.closed and self.imported.has("pools")  # else the dataset's other questions need pools too
-        return self.imported.has(GIVEN[stage])
+    def _build(self, kind: str, name: str, settings: Mapping[str, Any], where: str, contract: type[Part]) -> Any:
+        content = canonical_json([kind, name, dict(settings)])
+        if content not in self._shared:
+            self._shared[content] = self.catalog.build(
+                kind,
+                name,
+                settings,
+                where=self.recipe.where(f"{where}.name") or self.recipe.where(where),
+                place=lambda setting: self.recipe.where(f"{where}.{setting}"),
+            )
+        part = self._shared[content]
+        if not isinstance(part, contract):
+            at = self.recipe.where(where)
+            raise PluginError(
+                f"{kind} '{name}'{f' in {at}' if at else ''} is not a {contract.__name__}.",
+                f"{where} needs one: {did_you_mean(name, self._fitting(kind, contract))}",
+            )
+        self._used[kind, name] = part
+        return part
+
+    def _fitting(self, kind: str, contract: type[Part]) -> list[str]:
+        return [name for name in self.catalog.names(kind) if issubclass(self.catalog.part_class(kind, name), contract)]
 
     def _part(self, key: str) -> Part:
-        if key not in self._built:
-            spec: PartSpec = getattr(self.recipe, key)
-            content = canonical_json([key, spec.name, spec.settings])
-            if content not in self._shared:
-                self._shared[content] = self.catalog.build(
-                    key,
-                    spec.name,
-                    spec.settings,
-                    where=self.recipe.where(f"{key}.name"),
-                    place=lambda setting: self.recipe.where(f"{key}.{setting}"),
-                )
-            self._built[key] = self._shared[content]
-        return self._built[key]
+        spec: PartSpec = getattr(self.recipe, key)
+        contract: type[Part] = TrainableSelector if key == "selector" else Part
+        part: Part = self._build(key, spec.name, spec.settings, key, contract)
+        return part
 
     @property
     def dataset(self) -> Dataset:
@@ -95,8 +126,8 @@ class RunContext:
         return cast(Sampler, self._part("sampler"))
 
     @property
-    def selector(self) -> Selector:
-        return cast(Selector, self._part("selector"))
+    def selector(self) -> TrainableSelector:
+        return cast(TrainableSelector, self._part("selector"))
 
     @property
     def balancer(self) -> Balancer:
@@ -107,73 +138,224 @@ class RunContext:
         return cast(Reward, self._part("reward"))
 
     def identity(self, key: str) -> object:
-        """A part's name and what its result depends on."""
-        return [getattr(self.recipe, key).name, self._part(key).identity()]
+        """What must be equal for a part of the recipe to give equal results: its name, settings, content and code."""
+        return self.identity_of(key, getattr(self.recipe, key).name, self._part(key))
+
+    def identity_of(self, kind: str, name: str, part: Part) -> object:
+        """As `identity`, of any part: a baseline, a trainer."""
+        return [name, part.identity(), self.catalog.identity(kind, name)]
+
+    def provenance(self) -> list[dict[str, str]]:
+        """Kind, name, distribution, version and code of each part in use, for the registry."""
+        return [{"kind": kind, "name": name, **self.catalog.identity(kind, name)} for kind, name in self._used]
+
+    @property
+    def dataset_fingerprint(self) -> str:
+        """Equal for runs whose questions are the same, whatever code read them."""
+        if self.offline:
+            assert self.imported is not None
+            return self.imported.fingerprint
+        return fingerprint([self.recipe.dataset.name, self.dataset.identity()])
+
+    # --- imported data ---
+
+    @cached_property
+    def imported(self) -> ImportedFolder | None:
+        """The imported folder that the recipe names, a file being imported first; None without one."""
+        folder = self.recipe.imported.folder
+        if folder is None:
+            return None
+        return ensure_imported(
+            Path(folder).expanduser(),
+            self.workspace.root,
+            self.catalog,
+            correct_threshold=self.recipe.scoring.correct_threshold,
+            progress=self.progress,
+        )
+
+    @property
+    def offline(self) -> bool:
+        """Whether the imported folder is all there is: its features are of no dataset whose questions can be asked."""
+        return self.imported is not None and self.recipe.imported.features and self.imported.has("features")
+
+    def is_imported(self, content: str) -> bool:
+        """Whether the imported folder takes the place of the stage that provides `content`."""
+        if self.imported is None or content not in IMPORTED_AS:
+            return False
+        if content in ("features", "pools"):
+            # Otherwise the dataset's other questions need features and pools, too.
+            return self.offline and self.imported.has(IMPORTED_AS[content])  # type: ignore[arg-type]
+        return self.imported.has(IMPORTED_AS[content])  # type: ignore[arg-type]
+
+    def takes_over(self, stage: Stage) -> bool:
+        """Whether the imported folder takes the place of `stage`: it holds the content that the stage is first to give."""
+        first = next(s for s in self.stages if s.provides == stage.provides)
+        return stage is first and self.is_imported(stage.provides)
+
+    # --- stages ---
+
+    def _ordered(self) -> list[Stage]:
+        from leverplus_core.pipeline.stages import PIPELINE
+        from leverplus_core.pipeline.stages.train import Train
+
+        stages: list[Stage] = list(PIPELINE)
+        for name, trainer in self.trainers.items():
+            if name not in {stage.name for stage in PIPELINE}:
+                first = trainer.learns_from == "sequences"  # what is proposed then comes from its policy
+                _insert(stages, Train(name=name), "propose" if first else "online", before=True)
+        for spec in self.recipe.stages:
+            stage = self._build("stage", spec.name, {**spec.settings, "name": spec.name}, "stages", Stage)
+            _insert(stages, stage, stage.after)
+        return stages
+
+    def _check_names(self) -> None:
+        if both := sorted(set(self.trainers) & set(self.baselines)):
+            raise RecipeError(
+                f"'{both[0]}' is a trainer and a baseline of this recipe.", "A method has one name: leave one out."
+            )
+        wanted = self.recipe.training.online.trainer
+        if self.recipe.training.online.rounds and getattr(self.trainers.get(wanted), "learns_from", "") != "candidates":
+            known = [name for name, trainer in self.trainers.items() if trainer.learns_from == "candidates"]
+            raise RecipeError(
+                f"training.online.trainer '{wanted}' is not a trainer that learns from candidates.",
+                did_you_mean(wanted, known),
+            )
+
+    def stage(self, name: str) -> Stage:
+        """The stage of this name. Raises RecipeError, with the names there are, for one that is not."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise RecipeError(f"no stage named '{name}'.", did_you_mean(name, [stage.name for stage in self.stages]))
+
+    @cached_property
+    def enabled(self) -> Mapping[str, bool]:
+        """Stage -> whether the recipe has a use for it."""
+        return {stage.name: stage.enabled(self) for stage in self.stages}
+
+    @property
+    def policies(self) -> list[str]:
+        """The stages that leave a policy, in order."""
+        return [stage.name for stage in self.stages if stage.provides == "policy" and self.enabled[stage.name]]
+
+    @property
+    def learns_from_candidates(self) -> bool:
+        """Whether any training reads measured candidates; without one, none are measured."""
+        on = any(t.epochs and t.learns_from == "candidates" for t in self.trainers.values())
+        return on or bool(self.recipe.training.online.rounds)
+
+    def providers(self, stage: Stage) -> dict[str, Stage]:
+        """What `stage` reads, and the stage that provides it."""
+        earlier = [s for s in self.stages[: self.stages.index(stage)] if self.enabled[s.name]]
+        found: dict[str, Stage] = {}
+        for content in stage.reads(self):
+            wanted = [s for s in earlier if s.provides == content or f"@{s.name}" == content]
+            if wanted:
+                found[content] = wanted[-1]
+        return found
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """Each stage's fingerprint: its settings, its parts, and the stages that it reads."""
-        r = self.recipe
-        scoring, training = r.scoring, r.training
+        """Each enabled stage's fingerprint: its name, what it depends on, and the stages that it reads."""
         of: dict[str, str] = {}
-
-        def plain(settings: Any) -> object:
-            return settings.model_dump(mode="json")
-
-        def stage(name: str, *inputs: object) -> None:
-            if self.imported is not None and self.is_imported(name):
-                inputs = (self.imported.fingerprint,)
-            of[name] = fingerprint([FORMAT, name, *inputs])
-
-        imported = self.imported.fingerprint if self.imported is not None else None
-        if self.closed:
-            stage("encode")
-            stage("pool")
-            model: object = None
-        else:
-            needs_model = self.identity("model") if self.encoder.needs_model else None
-            states: list[object] = []
-            if (shots := self.encoder.hidden_states) is not None:
-                states = [shots, self.identity("model"), r.task, plain(r.prompt), r.data_seed]
-            stage("encode", self.identity("dataset"), self.identity("encoder"), needs_model, *states)
-            features = of["encode"] if self.sampler.needs_features() else None
-            stage("pool", self.identity("dataset"), self.identity("sampler"), features, r.data_seed)
-            model = [self.identity("model"), r.task, plain(r.prompt)]
-        stage("beams", of["pool"], model, plain(scoring.beam_search), scoring.questions, r.data_seed, imported)
-        school = [self.identity("selector"), training.validation_fraction, r.seed, of["encode"]]
-        stage("sft", of["beams"], school, plain(training.sft))
-        measured = [model, plain(r.decoding), scoring.correct_threshold]
-        stage("candidates", of["sft"], measured, plain(scoring.candidates))
-        stage("mine", of["candidates"], of["encode"], measured, plain(scoring.mining), r.seed)
-        stage("balance", of["mine"], self.identity("balancer"), r.seed)
-        stage("rce", of["balance"], of["sft"], school, self.identity("reward"), plain(training.rce))
-        stage("grpo", of["rce"], of["balance"], school, self.identity("reward"), plain(training.grpo))
-        online = [plain(training.online), plain(getattr(training, training.online.loss))]
-        stage("online", of["grpo"], of["balance"], measured, *online)
-        stage("asked", of["pool"], of["encode"], model, plain(r.decoding), r.data_seed, *self._asked())
-        trained = [of[name] for name in ("sft", "rce", "grpo", "online")]
-        stage("evaluate", of["asked"], *trained, plain(r.evaluation))
+        for stage in self.stages:
+            if not self.enabled[stage.name]:
+                continue
+            if self.takes_over(stage):
+                assert self.imported is not None
+                of[stage.name] = fingerprint([FORMAT, stage.provides, self.imported.fingerprint])
+                continue
+            read = {content: of[provider.name] for content, provider in self.providers(stage).items()}
+            of[stage.name] = fingerprint([FORMAT, stage.name, stage.depends(self), read])
         return of
 
-    def _asked(self) -> list[object]:
-        """What every method's answers depend on beside the model: the questions, and what demonstrations show."""
-        settings = self.recipe.evaluation
-        return [max(settings.sizes), settings.order, settings.ablation]
+    def folder(self, stage: Stage) -> StageFolder:
+        """Where the result of an enabled stage is, or will be: its own folder, or the imported one."""
+        if self.takes_over(stage):
+            assert self.imported is not None
+            return StageFolder(self.imported.root)
+        return self.workspace.stage(stage.name, self.fingerprints[stage.name])
 
-    def answers(self, method: str, policy: str | None) -> str:
-        """The fingerprint of what `method` answers at any number of shots; `policy` is the stage that trained it.
+    def inputs(self, stage: Stage) -> dict[str, Path]:
+        """The folder of each content that `stage` reads."""
+        return {content: self.folder(provider).path for content, provider in self.providers(stage).items()}
 
-        Runs that differ in how a policy was trained share the answers of all other methods.
-        """
-        settings = self.recipe.evaluation
-        more = {"oracle": settings.oracle.model_dump(mode="json")}.get(method)
-        trained = [self.fingerprints[policy], settings.num_beams] if policy else None
-        return fingerprint([FORMAT, "answers", method, self.fingerprints["asked"], more, trained])
+    # --- what stages share, loaded once ---
 
-    def provenance(self) -> list[dict[str, str]]:
-        """Kind, name, distribution and version of each part in use, for the registry."""
-        rows = []
-        for key in self._built:
-            entry = self.catalog.entry(key, getattr(self.recipe, key).name)
-            rows.append({"kind": key, "name": entry.name, "distribution": entry.distribution, "version": entry.version})
-        return rows
+    @cached_property
+    def cached_model(self) -> CachedModel:
+        """The model behind the response cache of the workspace."""
+        cache = ResponseCache(self.workspace.root / "responses.sqlite")
+        return CachedModel(lambda: self.model, lambda: self.identity("model"), cache, self.progress)
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """Asks the model with the recipe's prompt, decoding and metric."""
+        return Scorer(
+            self.cached_model,
+            {d.id: d for d in self.dataset.demonstrations()},
+            self.recipe.prompt,
+            self.recipe.decoding.decoding(),
+            self.recipe.scoring.correct_threshold,
+            TASKS[self.recipe.task],
+        )
+
+    def feature_set(self, inputs: Mapping[str, Path]) -> FeatureSet:
+        """The features of all questions and demonstrations, from their folder."""
+        path = inputs["features"] / FEATURES
+        if path not in self._features:
+            self._features[path] = FeatureSet.read(path)
+        return self._features[path]
+
+    def selector_features(self, inputs: Mapping[str, Path]) -> SelectorFeatures:
+        """What the selector sees, from the folders of features and pools."""
+        from leverplus_core.pipeline.stages.pool import all_pools
+        from leverplus_core.selector.features import SelectorFeatures
+
+        key = (inputs["features"], inputs["pools"])
+        if key not in self._seen:
+            self._seen[key] = SelectorFeatures.of(self.feature_set(inputs), all_pools(inputs["pools"]))
+        return self._seen[key]
+
+    def training(self, inputs: Mapping[str, Path]) -> TrainingContext:
+        """What trainings share, from the folders of features and pools."""
+        from leverplus_core.training.data import TrainingContext
+
+        return TrainingContext(
+            self.selector_features(inputs),
+            self.selector,
+            self.recipe.training.validation_fraction,
+            self.recipe.seed,
+            self.progress,
+        )
+
+    def training_identity(self) -> object:
+        """What every trained policy depends on beside its data."""
+        return [self.identity("selector"), self.recipe.training.validation_fraction, self.recipe.seed]
+
+    def measurement_identity(self) -> object:
+        """What a measured candidate depends on: the model, what it is asked, and when an answer counts as correct."""
+        recipe = self.recipe
+        return [*self.model_identity(), recipe.decoding.model_dump(mode="json"), recipe.scoring.correct_threshold]
+
+    def model_identity(self) -> list[object]:
+        """What a log-probability depends on; nothing where no model can be asked."""
+        if self.offline:
+            return [None]
+        return [self.identity("model"), self.recipe.task, self.recipe.prompt.model_dump(mode="json")]
+
+    def close(self) -> None:
+        """Close the response cache, if it was opened."""
+        if "cached_model" in self.__dict__:
+            self.cached_model.close()
+
+
+def _insert(stages: list[Stage], stage: Stage, beside: str, before: bool = False) -> None:
+    names = [s.name for s in stages]
+    if stage.name in names:
+        raise RecipeError(f"stage '{stage.name}' is there already.", "Give it another name.")
+    if beside not in names:
+        raise PluginError(
+            f"stage '{stage.name}' runs after '{beside}', which is not a stage.", did_you_mean(beside, names)
+        )
+    stages.insert(names.index(beside) + (not before), stage)

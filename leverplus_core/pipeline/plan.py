@@ -1,54 +1,32 @@
-"""What a run will ask of the VLM, the disk and the clock, from the settings and the dataset's counts alone.
+"""Estimate model calls, disk and time per stage, from the settings and the dataset's counts alone.
 
-Prompts are upper bounds: exact where no sequence is proposed twice and no measurement is there already, as in a beam
-search. Hours are an estimate for a stated throughput, which is an assumption until it has been measured.
+The rows are those of the stages that a run goes through, each of which says what it costs. Prompts are upper bounds:
+exact where no sequence is proposed twice and nothing is in the response cache, as in a beam search. Hours are an
+estimate for a stated throughput, which is an assumption until it has been measured.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from rich.table import Table
-
-from leverplus_core.candidates.mine import PROMPTS_A_CANDIDATE
 from leverplus_core.errors import DataError
-from leverplus_core.pipeline.context import STAGES, RunContext
+from leverplus_core.pipeline.context import RunContext
+from leverplus_core.pipeline.stage import PromptCounts, StageCost
 from leverplus_core.plugins.contracts import Size, SupportsPlanning
 from leverplus_core.recipes.recipe import Recipe
-from leverplus_core.recipes.settings import (
-    ADAPTIVE,
-    LEARNED,
-    BeamSettings,
-    CandidateSettings,
-    EvaluationSettings,
-    MiningSettings,
-    OnlineSettings,
-)
+from leverplus_core.recipes.settings import PROMPTS_PER_CANDIDATE
 
-Prompts = Mapping[int, int]
-"""shots -> prompts"""
-
+if TYPE_CHECKING:
+    from rich.table import Table
 
 REFERENCE_SHOTS = 2
 """A throughput counts prompts of so many demonstrations; a prompt of n costs (n + 1) / (2 + 1) of one."""
-
-
-MEASUREMENT_BYTES = 128  # a row of the store: a key of 32 bytes, a short JSON text, and SQLite's pages
-
-
-PREDICTION_BYTES = 512  # a row of the registry with its index
-
-
+RESPONSE_BYTES = 128  # a row of the cache: a key of 32 bytes, a short JSON text, and SQLite's pages
+PREDICTION_BYTES = 512  # a row of the registry with its index, and a line of a predictions file
 CANDIDATE_BYTES = 512  # a line of a candidates file
-
-
-SEQUENCE_BYTES = 192  # a line of a beams file
-
-
+SEQUENCE_BYTES = 192  # a line of a sequences file
 POOL_ID_BYTES = 24  # a line of pools.json: an id, or a question with its brackets
 
 
@@ -66,32 +44,98 @@ class Throughput:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a plan must know beside the recipe.
+class Planning:
+    """What the cost of a stage follows from: the recipe, counts of the dataset, and what is known of the model.
 
-    `given` are the stages whose result is imported; `note` says where the sizes are from when not from the files.
+    `note` says where the counts are from when they are not from the files.
     """
 
+    context: RunContext
     size: Size
-    pool: int
-    encoder_is_vlm: bool = False
     image_tokens: int | None = None
     cached_image_bytes: int = 0
-    given: frozenset[str] = frozenset()
     note: str = ""
-    states: int | None = None
+
+    @classmethod
+    def of(cls, context: RunContext) -> Planning:
+        """From a composed recipe, without weights. Raises DataError when the dataset is neither there nor of a known
+        size, or nothing would be asked of a model."""
+        if context.offline:
+            raise DataError(
+                "a run on imported features asks no model: there is nothing to plan.", "Set imported.features=false."
+            )
+        note, images = "", {}
+        try:
+            rows = context.dataset.questions("train"), context.dataset.questions("validation")
+        except DataError as e:
+            known = context.dataset.expected_size()
+            if known is None:
+                raise
+            size, note = known, f"The dataset is not there ({e.what.rstrip('.')}): its official counts are used."
+        else:
+            size = Size(*map(len, rows), *(len({q.image.id for q in split}) for split in rows))
+            images = {q.image.id: q.image for split in rows for q in split}
+        model = context.model
+        if not isinstance(model, SupportsPlanning):
+            return cls(context, size, note=note)
+        return cls(context, size, model.image_tokens(list(images.values())), model.cached_image_bytes(), note)
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.context.recipe
+
+    @property
+    def pool(self) -> int:
+        """Demonstrations in a pool."""
+        return self.context.sampler.k
+
+    @property
+    def encoder_uses_model(self) -> bool:
+        return self.context.encoder.needs_model
+
+    @property
+    def hidden_states(self) -> int | None:
+        """Demonstrations before each question whose hidden state is a feature; None without hidden states."""
+        return self.context.encoder.hidden_states
+
+    @property
+    def stops(self) -> bool:
+        """Whether the selector learns when to stop."""
+        return bool(getattr(self.context.selector, "stop", False))
+
+    @property
+    def scored(self) -> int:
+        """Train questions that are measured."""
+        return min(self.recipe.scoring.questions or self.size.train, self.size.train)
+
+    @property
+    def asked(self) -> int:
+        """Evaluation questions."""
+        return min(max(self.recipe.evaluation.sizes), self.size.validation)
+
+    def measured(self, per_question: PromptCounts, budget: int | None = None) -> StageCost:
+        """The cost of measuring so many sequences per question: an answer and a log-probability each.
+
+        A beam search has measured each demonstration of a pool alone, and the question without any.
+        """
+        sequences = {shots: self.scored * count for shots, count in per_question.items()}
+        if budget is not None and PROMPTS_PER_CANDIDATE * sum(sequences.values()) > budget:
+            sequences = {max(sequences): budget // PROMPTS_PER_CANDIDATE}
+        search = self.context.stage("beam_search")
+        searched = self.context.enabled[search.name] and not self.context.takes_over(search)
+        return StageCost({n: count for n, count in sequences.items() if n > 1 or not searched}, sequences)
 
 
 @dataclass(frozen=True)
 class StagePlan:
     """One stage: prompts by shots, and images that no earlier stage has encoded.
 
-    A state of `encoder.hidden_states` costs what a log-probability does, and is counted as one.
+    A hidden state is counted as a log-probability.
     """
 
     stage: str
-    logprobs: Prompts = field(default_factory=dict)
-    answers: Prompts = field(default_factory=dict)
+    logprobs: PromptCounts = field(default_factory=dict)
+    answers: PromptCounts = field(default_factory=dict)
     images: int = 0
 
     @property
@@ -112,10 +156,10 @@ class StagePlan:
 class Plan:
     """Every stage that runs, in order; bytes on disk by what they hold."""
 
+    planning: Planning
     stages: tuple[StagePlan, ...]
     disk: Mapping[str, int]
     prediction_rows: int
-    metadata: Facts
 
     @property
     def prompts(self) -> int:
@@ -125,30 +169,30 @@ class Plan:
         """A JSON-able row a stage and one for all of them."""
         rows = [self._row(stage, device) for stage in self.stages]
         total = {key: sum(row[key] or 0 for row in rows) for key in rows[0] if key != "stage"}
-        if self.metadata.image_tokens is None:
+        if self.planning.image_tokens is None:
             total["visual_tokens"] = None
         return [*rows, {"stage": "total", **total}]
 
-    def summary(self, recipe: Recipe, device: Throughput) -> dict[str, Any]:
+    def summary(self, device: Throughput) -> dict[str, Any]:
         """What stands beside the rows: counts, disk, the assumptions, and where the counts are from. JSON-able."""
-        size, tokens = self.metadata.size, self.metadata.image_tokens
+        size, tokens = self.planning.size, self.planning.image_tokens
         assumed = "assumed, not measured: a 3B model on one A100-class GPU" if device == Throughput() else "as given"
         rate = (
             f"{device.prompts_per_s:g} prompts of {REFERENCE_SHOTS} shots and {device.images_per_s:g} new images a "
             f"second ({assumed}); training and drawing pools are not in the hours"
         )
         return {
-            "recipe": recipe.name,
+            "recipe": self.planning.recipe.name,
             "questions": f"{size.train:,} train, {size.validation:,} validation",
             "visual tokens": "" if tokens is None else f"at most {tokens:,} an image; text comes on top",
             "throughput": rate,
             "disk": {name: _bytes(count) for name, count in self.disk.items()},
             "registry rows": f"{self.prediction_rows:,} predictions",
-            "note": self.metadata.note,
+            "note": self.planning.note,
         }
 
     def _row(self, stage: StagePlan, device: Throughput) -> dict[str, Any]:
-        tokens = self.metadata.image_tokens
+        tokens = self.planning.image_tokens
         return {
             "stage": stage.stage,
             "logprobs": sum(stage.logprobs.values()),
@@ -159,205 +203,50 @@ class Plan:
         }
 
 
-def facts_of(parts: RunContext) -> Facts:
-    """From built parts, without weights. Raises DataError when the dataset is neither there nor of a known size."""
-    if parts.closed:
-        raise DataError(
-            "a run on imported features asks no VLM: there is nothing to plan.", "Set imported.features=false."
+def plan(context: RunContext) -> Plan:
+    """The plan of a whole run that finds nothing done. Raises DataError as `Planning.of`."""
+    from leverplus_core.pipeline.stages.evaluate import Evaluate
+
+    planning = Planning.of(context)
+    seen = (0, 0)
+    stages: list[StagePlan] = []
+    new_images = 0
+    for stage in context.stages:
+        if not context.enabled[stage.name] or context.takes_over(stage):
+            continue
+        cost = stage.cost(planning)
+        now = (
+            min(planning.size.train_images, seen[0] + cost.images[0]),
+            min(planning.size.validation_images, seen[1] + cost.images[1]),
         )
-    note, images = "", {}
-    try:
-        rows = parts.dataset.questions("train"), parts.dataset.questions("validation")
-    except DataError as e:
-        known = parts.dataset.expected_size()
-        if known is None:
-            raise
-        size, note = known, f"The dataset is not there ({e.what.rstrip('.')}): its official counts are used."
-    else:
-        size = Size(*map(len, rows), *(len({q.image.id for q in split}) for split in rows))
-        images = {q.image.id: q.image for split in rows for q in split}
-    return Facts(
-        size,
-        parts.sampler.k,
-        parts.encoder.needs_model,
-        parts.model.image_tokens(list(images.values())) if isinstance(parts.model, SupportsPlanning) else None,
-        parts.model.cached_image_bytes() if isinstance(parts.model, SupportsPlanning) else 0,
-        frozenset(stage for stage in STAGES if parts.is_imported(stage)),
-        note,
-        parts.encoder.hidden_states,
-    )
-
-
-def plan(recipe: Recipe, metadata: Facts) -> Plan:
-    """The plan of a whole run that finds nothing done."""
-    size, scoring, training, pool = metadata.size, recipe.scoring, recipe.training, metadata.pool
-    scored = min(scoring.questions or size.train, size.train)
-    asked = min(max(recipe.evaluation.sizes), size.validation)
-    searched = "beams" not in metadata.given and "candidates" not in metadata.given
-    learned = list(training.policies)
-    if learned and recipe.selector.settings.get("stop"):
-        learned.append(ADAPTIVE)
-    states = 0 if metadata.states is None else size.train + size.validation
-    grid = EvaluationGrid.of(recipe.evaluation, learned, pool)
-    # Demonstrations are train images; so are the images of the questions that are scored.
-    seen = [
-        (size.train_images, size.validation_images) if metadata.encoder_is_vlm or states else (0, 0),
-        (min(size.train_images, scored * (pool + 1)), 0),
-        (min(size.train_images, asked * grid.demonstrations), min(size.validation_images, asked)),
-    ]
-    new = _not_seen_before(seen, size)
-    measured = {
-        "candidates": candidate_prompts(pool, scoring.candidates),
-        "mine": mining_prompts(pool, scoring.mining, scoring.candidates),
-        "online": online_prompts(pool, training.online),
-    }
-    budgets = {"mine": scoring.mining.budget, "online": training.online.budget}
-    work = {
-        "encode": StagePlan(
-            "encode",
-            {metadata.states or 0: states} if states else {},
-            images=size.train_images + size.validation_images,
-        ),
-        "beams": StagePlan("beams", _times(scored, search_prompts(pool, scoring.beam_search)), images=new[1]),
-        "evaluate": StagePlan("evaluate", _times(asked, grid.logprobs), _times(asked, grid.answers), new[2]),
-        **{name: _measure(name, _times(scored, of), budgets.get(name), searched) for name, of in measured.items()},
-    }
-    off = recipe.left_out | (set() if searched else {"beams"})
-    stages = tuple(
-        work.get(name, StagePlan(name)) for name in STAGES if name not in off and name not in metadata.given
-    )  # fmt: skip
-    width = 2048 if metadata.encoder_is_vlm else 512
+        new = sum(now) - sum(seen)
+        seen, new_images = now, new_images + new
+        stages.append(StagePlan(stage.name, cost.logprobs, cost.answers, new + cost.encoded))
+    cells = cast(Evaluate, context.stage("evaluate")).cells(planning)
+    size = planning.size
+    width = 2048 if planning.encoder_uses_model else 512
     rows = 5 * size.train + 2 * size.validation  # image, text and answer of the bank; image and text of questions
-    rows += size.train + states if states else 0
-    lines = sum(sum(of.values()) for name, of in measured.items() if name not in off)
+    if planning.hidden_states is not None:
+        rows += 2 * size.train + size.validation
+    candidates = sum(sum(s.answers.values()) for s in stages if s.stage in ("propose", "mine", "online"))
     disk = {
         f"features (width {width:,} assumed)": rows * width * 4,
-        "pools": (size.train + size.validation) * (pool + 2) * POOL_ID_BYTES,
+        "pools": (size.train + size.validation) * (planning.pool + 2) * POOL_ID_BYTES,
         # A stage writes its candidates and those that it was given; the balanced ones are a file of their own.
-        "beams and candidates": scored * (scoring.beam_search.num_beams * SEQUENCE_BYTES + 3 * lines * CANDIDATE_BYTES),
-        "measurements": sum(stage.prompts for stage in stages) * MEASUREMENT_BYTES,
-        "registry": asked * grid.cells * PREDICTION_BYTES,
+        "sequences and candidates": planning.scored * planning.recipe.scoring.beam_search.num_beams * SEQUENCE_BYTES
+        + 3 * candidates * CANDIDATE_BYTES,
+        "responses": sum(stage.prompts for stage in stages) * RESPONSE_BYTES,
+        "registry": planning.asked * cells * PREDICTION_BYTES,
     }
-    if metadata.cached_image_bytes:
-        disk["encoded images"] = sum(new) * metadata.cached_image_bytes
-    return Plan(stages, disk, asked * grid.cells, metadata)
-
-
-def _measure(stage: str, sequences: Prompts, budget: int | None, searched: bool) -> StagePlan:
-    """Sequences are asked for an answer and for the true answer's log-probability.
-
-    The beam search has measured each demonstration of a pool alone, and none at all.
-    """
-    if budget is not None and PROMPTS_A_CANDIDATE * sum(sequences.values()) > budget:
-        sequences = {max(sequences): budget // PROMPTS_A_CANDIDATE}
-    logprobs = {n: count for n, count in sequences.items() if n > 1 or not searched}
-    return StagePlan(stage, logprobs, sequences)
-
-
-def search_prompts(pool: int, settings: BeamSettings) -> dict[int, int]:
-    """Log-probabilities that `scoring.beam_search` asks for one question, by shots, the bare question among them.
-
-    Exact when `beam` is not above the number of demonstrations that may extend a sequence; a bound when it is.
-    """
-    beam, shots = settings.num_beams, settings.shots
-    extensions = pool if settings.expand_top_k is None else min(pool, max(settings.expand_top_k, shots))
-    asked = {0: 1, 1: pool}
-    kept = min(beam, pool)
-    inside = kept <= extensions  # then every sequence is made of extensions
-    for n in range(2, shots + 1):
-        if inside:
-            asked[n] = kept * (extensions - (n - 1))
-        elif n == 2:
-            asked[n] = kept * extensions - extensions  # the kept ones that may extend never extend themselves
-        else:
-            asked[n] = kept * (extensions - (n - 2))
-        kept = min(beam, asked[n])
-    return asked
-
-
-def candidate_prompts(pool: int, settings: CandidateSettings) -> dict[int, int]:
-    """Sequences that `candidates.propose` may propose for one question, by shots."""
-    asked: Counter[int] = Counter()
-    for shots in settings.shots:
-        if shots == 0:
-            asked[0] = 1
-            continue
-        windows = min(settings.retrieval, max(pool - shots + 1, 0))
-        proposed = settings.num_beams + sum(settings.samples.values()) + windows + settings.random
-        asked[shots] = min(asked[shots] + proposed, math.perm(pool, shots))
-    return dict(asked)
-
-
-def mining_prompts(pool: int, settings: MiningSettings, candidates: CandidateSettings) -> dict[int, int]:
-    """Sequences that `mining.mine` may measure for one question, counted as the longest that it may propose."""
-    lengths = set(settings.shots or candidates.shots) - {0}
-    if not settings.min_positives or not lengths:
-        return {}
-    most = sum(math.perm(pool, n) for n in lengths)
-    return {max(lengths): min(settings.rounds * settings.candidates_per_round, most)}
-
-
-def online_prompts(pool: int, settings: OnlineSettings) -> dict[int, int]:
-    """Sequences that `online.learn_online` may measure for one question in all its rounds, by shots."""
-    a_round = candidate_prompts(pool, settings.candidates) if settings.rounds else {}
-    return {n: min(settings.rounds * count, math.perm(pool, n)) for n, count in a_round.items()}
-
-
-@dataclass(frozen=True)
-class EvaluationGrid:
-    """For one evaluation question: prompts by shots, (method, shots) pairs, and demonstrations it may be shown."""
-
-    logprobs: Prompts
-    answers: Prompts
-    cells: int
-    demonstrations: int
-
-    @classmethod
-    def of(cls, settings: EvaluationSettings, learned: list[Any], pool: int) -> EvaluationGrid:
-        shots = settings.shots
-        logprobs: dict[int, int] = {}
-        answers: Counter[int] = Counter()
-        cells = shown = 0
-        for method in settings.methods:
-            if method in (*LEARNED, ADAPTIVE) and method not in learned:
-                continue
-            if method == "zero_shot":
-                answers[0] += 1
-                cells += 1
-                continue
-            cells += len(shots)
-            if method == "oracle":
-                # It answers what its search kept, and one of these is its choice.
-                search = BeamSettings(
-                    num_beams=settings.oracle.num_beams, shots=max(shots), expand_top_k=settings.oracle.expand_top_k
-                )
-                logprobs = search_prompts(pool, search)
-                for n in range(1, max(shots) + 1):
-                    answers[n] += min(settings.oracle.num_beams, logprobs[n])
-                shown = pool
-            else:
-                answers.update({n: 1 for n in shots})
-                # Longer sequences of a baseline hold its shorter ones; a selector may choose anew.
-                shown += sum(shots) if method in (*LEARNED, ADAPTIVE) else max(shots)
-        return cls(logprobs, dict(answers), cells, min(shown, pool))
-
-
-def _times(questions: int, prompts: Prompts) -> dict[int, int]:
-    return {shots: questions * count for shots, count in prompts.items()}
-
-
-def _not_seen_before(seen: list[tuple[int, int]], size: Size) -> list[int]:
-    """Images a stage at most adds to what all before it encoded: their sum bounds the distinct images of the run."""
-    new, before = [], (0, 0)
-    for train, validation in seen:
-        now = (min(size.train_images, before[0] + train), min(size.validation_images, before[1] + validation))
-        new.append(sum(now) - sum(before))
-        before = now
-    return new
+    if planning.cached_image_bytes:
+        disk["encoded images"] = new_images * planning.cached_image_bytes
+    return Plan(planning, tuple(stages), disk, planning.asked * cells)
 
 
 def plan_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The rows of a plan, at 80 columns."""
+    from rich.table import Table
+
     drawn = Table(box=None, pad_edge=False)
     drawn.add_column("stage")
     heads = ("log-probs", "answers", "images", "visual tokens", "hours")

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leverplus_core.errors import LeverplusError, RecipeError
-from leverplus_core.pipeline.run import Membership, compose, run
-from leverplus_core.pipeline.workspace import Workspace
+from leverplus_core.pipeline.context import RunContext
+from leverplus_core.pipeline.run import Membership, run
 from leverplus_core.plugins.contracts import Part
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.progress import Progress, Silent
@@ -111,24 +111,23 @@ def run_sweep(
 ) -> list[str]:
     """Run what is not finished yet, and return the runs' ids, in order. The same call goes on after a kill.
 
-    The parts of all combinations are built first. One that fails ends the sweep; what ran before stays.
+    The parts of all combinations are built before any of them runs. One that fails ends the sweep; what ran before stays.
     """
     shown = progress or Silent()
     known = catalog or Catalog.load()
     built: dict[str, Part] = {}
-    # A part that cannot be built is told before any other is asked anything.
-    parts = [compose(combination.recipe, Workspace(work), known, built=built) for combination in sweep.runs]
+    contexts = [RunContext(combination.recipe, known, work, built, shown) for combination in sweep.runs]
     done = {row["id"]: row for row in registry.runs() if row["status"] == "done"}
     ids = []
     with shown.task(f"sweep {sweep.name}", len(sweep.runs)) as task:
-        for combination, composition in zip(sweep.runs, parts, strict=True):
+        for combination, context in zip(sweep.runs, contexts, strict=True):
             run_id = combination.recipe.fingerprint()[:12]
             membership = Membership(sweep.name, combination.arm)
             before = done.get(run_id)
             stands = (
                 before is not None
                 and (before["sweep"], before["arm"]) == (sweep.name, combination.arm)
-                and registry.evaluated_as(run_id) == composition.fingerprints["evaluate"]
+                and registry.evaluated_as(run_id) == context.fingerprints.get("evaluate")
             )
             if not stands:
                 try:

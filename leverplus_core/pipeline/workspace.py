@@ -1,7 +1,7 @@
 """The folder of artifacts: a folder per stage and fingerprint, whole or absent.
 
 A stage writes into its own folder, named by the stage and its fingerprint; `provenance.json` is written last, so that a
-folder which has one is finished.
+folder which has one is finished. Runs share equal stages.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from leverplus_core.io import storage_errors, write_json
+from leverplus_core.io import read_json, storage_errors, write_json
 
 PROVENANCE = "provenance.json"
 
@@ -23,20 +24,38 @@ class StageFolder:
 
     @property
     def done(self) -> bool:
+        """Whether the stage has finished here."""
         return (self.path / PROVENANCE).exists()
 
+    def make(self) -> Path:
+        """The folder, made where it is absent. Raises StorageError where it cannot be."""
+        with storage_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        return self.path
+
+    def provenance(self) -> dict[str, Any]:
+        """What was written when the stage finished. Raises DataError for a file that is damaged."""
+        return dict(read_json(self.path / PROVENANCE))
+
     def finish(self, provenance: Mapping[str, object]) -> None:
+        """Write the provenance: from now on the folder is finished."""
         write_json(self.path / PROVENANCE, dict(provenance))
+
+    def reopen(self) -> None:
+        """Remove the files of a finished stage, so that it is computed again."""
+        if self.path.is_dir():
+            with storage_errors(self.path):
+                for file in sorted(self.path.iterdir(), key=lambda file: file.name != PROVENANCE):
+                    if file.is_file():
+                        file.unlink()
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folder of artefacts (`--work`, LEVERPLUS_WORK, default `.leverplus` here); runs share equal stages."""
+    """The folder of artifacts (`--work`, LEVERPLUS_WORK, default `.leverplus` here)."""
 
     root: Path
 
-    def stage(self, name: str, stage_fingerprint: str) -> StageFolder:
-        path = self.root / "stages" / f"{name}-{stage_fingerprint}"
-        with storage_errors(path):
-            path.mkdir(parents=True, exist_ok=True)
-        return StageFolder(path)
+    def stage(self, name: str, fingerprint: str) -> StageFolder:
+        """The folder of a stage, whether or not it is there; nothing is made."""
+        return StageFolder(self.root / "stages" / f"{name}-{fingerprint}")

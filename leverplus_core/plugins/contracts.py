@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from leverplus_core.errors import DataError
-from leverplus_core.records import AnswerLogprob, Candidate, Decoding, Demonstration, Image, Prompt, Question
+from leverplus_core.records import AnswerLogprob, Candidate, Decoding, Demonstration, Ids, Image, Prompt, Question
 
 Floats = NDArray[np.float32]
 
@@ -137,6 +137,16 @@ class SupportsCacheFolder(ABC):
         """Called once, before the first prompt: a folder that other runs may share."""
 
 
+class Measure(Protocol):
+    """Asks the model, through the response cache. A row is a question and the ids of the demonstrations shown."""
+
+    def logprobs(self, rows: Sequence[tuple[Question, Ids]], label: str = ...) -> list[AnswerLogprob]:
+        """Log-probability of each question's reference answer."""
+
+    def answers(self, rows: Sequence[tuple[Question, Ids]], label: str = ...) -> list[tuple[str, str, float]]:
+        """(raw text, post-processed answer, accuracy) of each row."""
+
+
 class Encoder(Part):
     """Turns images and texts into vectors for similarity search and for the selector.
 
@@ -181,6 +191,12 @@ class Bank:
     demonstrations: Sequence[Demonstration]
     features: Features
 
+    @classmethod
+    def without_features(cls, demonstrations: Sequence[Demonstration]) -> Bank:
+        """A bank for rules that read no features."""
+        empty = np.zeros((0, 0), np.float32)
+        return cls(demonstrations, Features(empty, empty))
+
     @cached_property
     def ids(self) -> NDArray[np.str_]:
         """(M,) ids of the demonstrations."""
@@ -201,6 +217,15 @@ class Query:
     text: Floats
     state: Floats | None = None
 
+    @classmethod
+    def of(cls, question: Question, features: Features | None, row: int) -> Query:
+        """The question with its row of `features`; empty rows where there are none."""
+        if features is None:
+            empty = np.zeros(0, np.float32)
+            return cls(question, empty, empty)
+        state = None if features.state is None else features.state[row]
+        return cls(question, features.image[row], features.text[row], state)
+
 
 class Sampler(Part):
     """Proposes one frozen pool of demonstrations for each question.
@@ -215,9 +240,9 @@ class Sampler(Part):
     def pool(self, query: Query, bank: Bank, rng: np.random.Generator) -> list[int]:
         """`k` row numbers of `bank.demonstrations`."""
 
-    def needs_features(self) -> bool:
-        """Whether `bank.features` are read."""
-        return True
+    def blocks(self) -> frozenset[str]:
+        """The blocks of features that are read: of "image", "text" and "state"."""
+        return frozenset({"image", "text"})
 
 
 class Balancer(Part):

@@ -1,20 +1,21 @@
-"""The catalogue: finds plugins, knows each part's name, and builds parts when asked; listing imports no part.
+"""The catalog: finds plugins, knows each part's name, and builds parts on request; listing imports no part.
 
-Every plugin, built in or not, is an entry point of the group `leverplus`. Each is read through a plugin manager of its
-own, so that one that fails half way leaves nothing behind, and a hook it misspells is its own error.
+Every plugin, built in or not, is an entry point of the group `leverplus` and is registered with one plugin manager. One
+that cannot be imported, misspells a hook or returns nonsense leaves nothing behind but a warning.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.metadata
 import importlib.util
 import inspect
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -22,34 +23,31 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import pluggy
 
 from leverplus_core.errors import LeverplusError, PluginError, RecipeError, did_you_mean
-from leverplus_core.plugins import hookspecs
+from leverplus_core.plugins.events import Listeners, new_manager, register
+from leverplus_core.plugins.installed import Point, canonical, describe, disabled_distributions, installed
+from leverplus_core.plugins.source import code_hash, definition
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
     from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Model, Part, Reward, Sampler
 
-
 GROUP = "leverplus"
 
-
-# Contracts by name: listing parts imports neither numpy nor pydantic.
-CONTRACTS = {
-    "dataset": "plugins.contracts:Dataset",
-    "encoder": "plugins.contracts:Encoder",
-    "sampler": "plugins.contracts:Sampler",
-    "model": "plugins.contracts:Model",
-    "selector": "selector.policy:Selector",
-    "balancer": "plugins.contracts:Balancer",
-    "reward": "plugins.contracts:Reward",
+KINDS = {
+    "dataset": "Dataset",
+    "model": "Model",
+    "encoder": "Encoder",
+    "sampler": "Sampler",
+    "selector": "Selector",
+    "balancer": "Balancer",
+    "reward": "Reward",
+    "trainer": "Trainer",
+    "stage": "Stage",
+    "importer": "Importer",
+    "exporter": "Exporter",
 }
-
-
-VERB = "verb"
-
-
-KINDS = (*CONTRACTS, VERB)
-
+"""Kind of part -> the public name of its contract. The hook of a kind is `leverplus_KINDs`."""
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # no ':', '=' or ',': the CLI's `mixed:k=32,...` must stay readable
 
@@ -66,35 +64,24 @@ class Entry:
     status: str = "ok"
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Where parts come from: an entry point of a distribution, or a file given by `--plugin`."""
-
-    name: str
-    value: str
-    distribution: str
-    version: str
-
-
 class Catalog:
-    """Names to parts. `warnings` has one line for each plugin that is broken and each name that is claimed twice."""
+    """Names to parts, and the listeners to a run's events.
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
-        claims: dict[tuple[str, str], list[Entry]] = {}
-        self._unread: list[Entry] = []
-        self.warnings: list[str] = []
-        for entry in entries:
-            if entry.kind:
-                claims.setdefault((entry.kind, entry.name), []).append(entry)
-            else:
-                self._unread.append(entry)
-                if entry.status.startswith("broken"):
-                    self.warnings.append(f"plugin '{entry.name}' of {_label(entry)} is {entry.status}")
-        self._parts: dict[tuple[str, str], list[Entry]] = {}
-        for (kind, name), claimants in sorted(claims.items(), key=lambda item: (KINDS.index(item[0][0]), item[0][1])):
-            self._parts[kind, name] = _with_status(claimants)
-            if len(claimants) > 1:
-                self.warnings.append(f"{kind} '{name}' is in {_both(claimants)}: neither is used. {_MEND}")
+    `warnings` has one line for each plugin that is broken, each name that is claimed twice and each distribution that
+    cannot be read.
+    """
+
+    def __init__(
+        self, entries: Sequence[Entry], warnings: Sequence[str] = (), manager: pluggy.PluginManager | None = None
+    ) -> None:
+        self.listeners = Listeners(manager)
+        self.warnings = list(warnings)
+        self._unread = [entry for entry in entries if not entry.kind]
+        for entry in self._unread:
+            if entry.status.startswith("broken"):
+                self.warnings.append(f"plugin '{entry.name}' of {_label(entry)} is {entry.status}")
+        self._parts, clashes = by_name(entries, tuple(KINDS))
+        self.warnings += clashes
 
     @classmethod
     def load(cls, extra_files: Sequence[Path] = (), disabled: str | None = None) -> Catalog:
@@ -104,30 +91,57 @@ class Catalog:
         when one of those cannot be read: the user asked for it by name. An installed plugin that cannot be read
         is a warning.
         """
-        spec = os.environ.get("LEVERPLUS_DISABLE", "") if disabled is None else disabled
-        off = {_canonical(word) for word in spec.split(",") if word.strip()}
+        manager = new_manager()
+        off = disabled_distributions(disabled)
         entries: list[Entry] = []
-        for point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda p: (_origin(p), p.name)):
-            source = _Source(point.name, point.value, *_origin(point))
-            if _canonical(source.distribution) in off:
-                entries.append(_unread(source, "disabled by LEVERPLUS_DISABLE"))
+        points, damaged = installed(GROUP)
+        for point in points:
+            if canonical(point.distribution) in off:
+                entries.append(_unread(point, "disabled by LEVERPLUS_DISABLE"))
                 continue
             try:
-                entries += _read(point.load(), source)
+                with redirect_stdout(sys.stderr):  # a plugin that prints must not damage what `--json` prints
+                    plugin = importlib.metadata.EntryPoint(point.name, point.value, GROUP).load()
+                entries += _parts_of(manager, plugin, point)
             except (Exception, SystemExit) as error:  # whatever a third party raises must not end the program
-                entries.append(_unread(source, f"broken: {_describe(error)}"))
+                entries.append(_unread(point, f"broken: {describe(error)}"))
         for path in extra_files:
-            source = _Source(path.stem, str(path), str(path), "")
             module = _import_file(path)
             try:
-                entries += _read(module, source)
+                entries += _parts_of(manager, module, Point(path.stem, str(path), str(path), ""))
             except (Exception, SystemExit) as error:
-                raise PluginError(f"--plugin {path} cannot be read: {_describe(error)}.") from error
-        return cls(entries)
+                raise PluginError(f"--plugin {path} cannot be read: {describe(error)}.") from error
+        return cls(entries, damaged, manager)
 
     def entries(self) -> list[Entry]:
         """Every part by kind and name, then the plugins that were not read."""
         return [entry for claimants in self._parts.values() for entry in claimants] + self._unread
+
+    def checked_entries(self, by_import: bool = False) -> list[Entry]:
+        """`entries` with the status `broken: ...` for parts that cannot be used.
+
+        Without `by_import` nothing is imported: the part's source is looked for and read, which finds a module or class
+        that is not there, a syntax error, and a class without a base. With it every part is imported and held to its
+        contract.
+        """
+        return [
+            replace(entry, status=f"broken: {defect}") if (defect := self._defect(entry, by_import)) else entry
+            for entry in self.entries()
+        ]
+
+    def _defect(self, entry: Entry, by_import: bool) -> str:
+        if entry.status != "ok":
+            return ""
+        try:
+            if by_import:
+                self.part_class(entry.kind, entry.name)
+                return ""
+            found = definition(entry.target)
+        except (Exception, SystemExit) as error:
+            return describe(error)
+        if isinstance(found, ast.FunctionDef) or (isinstance(found, ast.ClassDef) and not found.bases):
+            return f"{entry.target} is not a leverplus_core.{KINDS[entry.kind]}"
+        return ""
 
     def names(self, kind: str) -> list[str]:
         """The names of a kind that can be built, sorted."""
@@ -139,7 +153,7 @@ class Catalog:
             raise PluginError(f"no kind of part is named '{kind}'.", did_you_mean(kind, KINDS))
         claimants = self._parts.get((kind, name), [])
         if len(claimants) > 1:
-            raise PluginError(f"{kind} '{name}'{_at(where)} is in {_both(claimants)}.", _MEND)
+            raise PluginError(f"{kind} '{name}'{_at(where)} is in {_both(claimants)}.", _REMEDY)
         if not claimants:
             broken = [f"{e.distribution} is {e.status}" for e in self._unread]
             raise PluginError(
@@ -149,30 +163,36 @@ class Catalog:
         return claimants[0]
 
     def part_class(self, kind: str, name: str, where: str = "") -> type[Part]:
-        """Import a part's class and hold it to its contract. Raises PluginError when it is not what it says."""
+        """Import a part's class and hold it to its contract.
+
+        Raises PluginError when the name is unknown or claimed twice, when it cannot be imported, is not of its kind, or
+        lacks a method.
+        """
         entry = self.entry(kind, name, where)
-        title, found = _import(entry)
-        home, _, title_of_contract = CONTRACTS[kind].partition(":")
-        contract: type[Part] = getattr(importlib.import_module(f"leverplus_core.{home}"), title_of_contract)
+        code_hash(entry.target)  # now, so that `identity` names the code that is imported here
+        found = import_target(entry)
+        contract: type[Part] = getattr(importlib.import_module("leverplus_core"), KINDS[kind])
         if not (isinstance(found, type) and issubclass(found, contract)):
-            raise PluginError(f"{title}: {entry.target} is not a leverplus_core.{contract.__name__}.")
+            raise PluginError(f"{title(entry)}: {entry.target} is not a leverplus_core.{contract.__name__}.")
         if inspect.isabstract(found):
             missing = ", ".join(sorted(found.__abstractmethods__))
-            raise PluginError(f"{title}: {entry.target} lacks the method {missing} of {contract.__name__}.")
-        return found
-
-    def verb(self, name: str) -> Callable[..., Any]:
-        """Import the function behind a verb of the command line. Raises PluginError when it is none."""
-        entry = self.entry(VERB, name)
-        title, found = _import(entry)
-        if not inspect.isfunction(found):
-            raise PluginError(f"{title}: {entry.target} is not a function.")
+            raise PluginError(f"{title(entry)}: {entry.target} lacks the method {missing} of {contract.__name__}.")
         return found
 
     def first_line(self, kind: str, name: str) -> str:
-        """The first line of a part's docstring, or of a verb's. Imports it."""
-        found = self.verb(name) if kind == VERB else self.part_class(kind, name)
-        return (inspect.getdoc(found) or "").strip().partition("\n")[0]
+        """The first line of a part's docstring. Imports it, and raises PluginError as `part_class` does."""
+        return (inspect.getdoc(self.part_class(kind, name)) or "").strip().partition("\n")[0]
+
+    def identity(self, kind: str, name: str) -> dict[str, str]:
+        """What must be equal for a part to be the same code: `distribution`, `version` and `code`.
+
+        `code` is 16 hex digits of sha256 over the source of the top-level package or file that the part is in ('' where
+        it has none); a `--plugin` file is its own distribution, under its name without the folder. Nothing is imported.
+        Raises PluginError when the name is unknown or claimed twice.
+        """
+        entry = self.entry(kind, name)
+        distribution = entry.distribution if entry.version else Path(entry.distribution).name
+        return {"distribution": distribution, "version": entry.version, "code": code_hash(entry.target)}
 
     @overload
     def build(
@@ -229,44 +249,67 @@ class Catalog:
             raise RecipeError(f"{kind} '{name}'{at}: {what}.", hint) from error
 
 
-_MEND = "Remove one, or set LEVERPLUS_DISABLE to the distribution to leave out."
+_REMEDY = "Remove one, or set LEVERPLUS_DISABLE to the distribution to leave out."
 
 
-def _read(plugin: object, source: _Source) -> list[Entry]:
-    """What one plugin registers. Raises on a misspelt hook, no hook at all, or a hook that returns no dict."""
-    manager = pluggy.PluginManager(GROUP)
-    manager.add_hookspecs(hookspecs)
-    manager.register(plugin, name=source.name)
-    manager.check_pending()
-    if not manager.get_hookcallers(plugin):
-        raise PluginError("it has no function marked @hookimpl.")
-    return list(_collect(manager, source))
-
-
-def _collect(manager: pluggy.PluginManager, source: _Source) -> Iterator[Entry]:
-    for kind in KINDS:
-        hook = f"leverplus_{kind}s"
-        for parts in getattr(manager.hook, hook)():
-            if not isinstance(parts, Mapping):
-                raise PluginError(f"{hook} must return a dict of names to 'module:Class', not {type(parts).__name__}.")
-            for name, target in parts.items():
-                if not (isinstance(name, str) and NAME.fullmatch(name)):
-                    raise PluginError(f"{hook}: {name!r} is not a name (letters, digits, '_', '-' and '.').")
-                if not (isinstance(target, str) and all(target.partition(":"))):
-                    raise PluginError(f"{hook}: '{name}' must point to 'module:Class', not {target!r}.")
-                yield Entry(kind, name, target, source.distribution, source.version)
-
-
-def _import(entry: Entry) -> tuple[str, Any]:
-    """How messages name what an entry registers, and the thing itself."""
-    title = f"{entry.kind} '{entry.name}' of {_label(entry)}"
+def import_target(entry: Entry) -> Any:
+    """The object that an entry points to. Raises PluginError, which names the distribution, when it cannot be."""
     module, _, attribute = entry.target.partition(":")
     try:
-        return title, getattr(importlib.import_module(module), attribute)
+        with redirect_stdout(sys.stderr):
+            return getattr(importlib.import_module(module), attribute)
     except LeverplusError:
         raise
     except (Exception, SystemExit) as error:
-        raise PluginError(f"{title} cannot be imported from {entry.target}: {_describe(error)}.") from error
+        raise PluginError(f"{title(entry)} cannot be imported from {entry.target}: {describe(error)}.") from error
+
+
+def title(entry: Entry) -> str:
+    """How messages name what an entry registers."""
+    return f"{entry.kind} '{entry.name}' of {_label(entry)}"
+
+
+def _parts_of(manager: pluggy.PluginManager, plugin: object, point: Point) -> list[Entry]:
+    """Register one plugin and collect its parts; what a plugin registers is all used or not at all."""
+    name = f"'{point.name}' of {point.label}"
+    functions = register(manager, plugin, name)
+    try:
+        return list(_collect(functions, point))
+    except BaseException:
+        manager.unregister(name=name)
+        raise
+
+
+def _collect(functions: Sequence[tuple[str, pluggy.HookImpl]], point: Point) -> Iterator[Entry]:
+    kind_of = {f"leverplus_{kind}s": kind for kind in KINDS}
+    for hook, function in functions:
+        if hook not in kind_of:
+            continue  # an event
+        parts = function.function()
+        if not isinstance(parts, Mapping):
+            raise PluginError(f"{hook} must return a dict of names to 'module:Class', not {type(parts).__name__}.")
+        for name, target in parts.items():
+            if not (isinstance(name, str) and NAME.fullmatch(name)):
+                raise PluginError(f"{hook}: {name!r} is not a name (letters, digits, '_', '-' and '.').")
+            if not (isinstance(target, str) and all(target.partition(":"))):
+                raise PluginError(f"{hook}: '{name}' must point to 'module:Class', not {target!r}.")
+            yield Entry(kind_of[hook], name, target, point.distribution, point.version)
+
+
+def by_name(entries: Sequence[Entry], kinds: Sequence[str]) -> tuple[dict[tuple[str, str], list[Entry]], list[str]]:
+    """The claimants of each kind and name, sorted by both, and a warning for each name with several claimants."""
+    claims: dict[tuple[str, str], list[Entry]] = {}
+    for entry in entries:
+        if entry.kind:
+            claims.setdefault((entry.kind, entry.name), []).append(entry)
+    warnings = []
+    for (kind, name), claimants in claims.items():
+        if len(claimants) > 1:
+            warnings.append(f"{kind} '{name}' is in {_both(claimants)}: neither is used. {_REMEDY}")
+            for i, entry in enumerate(claimants):
+                others = ", ".join(e.distribution for j, e in enumerate(claimants) if j != i)
+                claimants[i] = replace(entry, status=f"clash with {others}")
+    return dict(sorted(claims.items(), key=lambda item: (kinds.index(item[0][0]), item[0][1]))), warnings
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -288,31 +331,12 @@ def _import_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[path.stem]
-        raise PluginError(f"--plugin {path} cannot be read: {_describe(error)}.") from error
+        raise PluginError(f"--plugin {path} cannot be read: {describe(error)}.") from error
     return module
 
 
-def _with_status(claimants: list[Entry]) -> list[Entry]:
-    if len(claimants) == 1:
-        return claimants
-
-    def others(entry: Entry) -> str:
-        return ", ".join(other.distribution for other in claimants if other is not entry)
-
-    return [Entry(e.kind, e.name, e.target, e.distribution, e.version, f"clash with {others(e)}") for e in claimants]
-
-
-def _unread(source: _Source, status: str) -> Entry:
-    return Entry("", source.name, source.value, source.distribution, source.version, status)
-
-
-def _origin(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
-    return (point.dist.name, point.dist.version) if point.dist is not None else ("unknown", "")
-
-
-def _canonical(distribution: str) -> str:
-    """Distribution names are equal up to case and '-', '_', '.' (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", distribution.strip()).lower()
+def _unread(point: Point, status: str) -> Entry:
+    return Entry("", point.name, point.value, point.distribution, point.version, status)
 
 
 def _label(entry: Entry) -> str:
@@ -325,12 +349,6 @@ def _both(claimants: Sequence[Entry]) -> str:
 
 def _at(where: str) -> str:
     return f" in {where}" if where else ""
-
-
-def _describe(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    kind = "" if isinstance(error, PluginError) else type(error).__name__
-    return ": ".join(part for part in (kind, text) if part).rstrip(".")
 
 
 def _explain(error: ValidationError, part: type[Part]) -> tuple[str, str]:

@@ -17,8 +17,10 @@ from leverplus_core.io import fingerprint
 from leverplus_core.metrics import TASKS, TaskName
 from leverplus_core.recipes.loader import apply_override, forget_lines, read_layers
 from leverplus_core.recipes.settings import (
-    LEARNED,
+    ADAPTIVE,
+    ORACLE,
     PARTS,
+    TRAINERS,
     DecodingSettings,
     EvaluationSettings,
     FrozenSettings,
@@ -53,6 +55,7 @@ class Recipe(FrozenSettings):
     scoring: ScoringSettings = ScoringSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    stages: tuple[PartSpec, ...] = Field((), description="stages of plugins, beside the built-in ones")
 
     _lines: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -103,17 +106,6 @@ class Recipe(FrozenSettings):
             raise _explain(e, lines or {}) from e
         recipe._lines.update(lines or {})
         return recipe
-
-    @property
-    def left_out(self) -> set[str]:
-        """The stages that these settings have no use for."""
-        on = set(self.training.policies)
-        off: set[str] = {name for name in LEARNED if name not in on}
-        if not self.scoring.mining.min_positives:
-            off.add("mine")
-        if not on & {"rce", "grpo", "online"}:
-            off |= {"candidates", "mine", "balance"}
-        return off
 
     def renamed(self, name: str) -> Recipe:
         """The same experiment under another name. Raises RecipeError for one that no run can have."""
@@ -172,11 +164,11 @@ def _settings_at(path: Sequence[int | str]) -> type[BaseModel]:
     return found
 
 
-def method_order(values: Mapping[str, Any]) -> list[str]:
-    """The methods of a stored recipe in the order of reports: baselines as listed, trained policies in the order of the
-    pipeline, `adaptive`, and the oracle last."""
-    listed = (values.get("evaluation") or {}).get("baselines")
-    names = ["zero_shot", "random", "text_knn", "image_knn"] if listed is None else [
-        spec if isinstance(spec, str) else spec["name"] for spec in listed
-    ]  # fmt: skip
-    return [*(name for name in names if name != "oracle"), "sft", "rce", "grpo", "online", "adaptive", "oracle"]
+def method_order(recipe: Mapping[str, Any]) -> list[str]:
+    """The methods of a recipe's values in the order of reports: baselines as listed, trained policies in the order of
+    the pipeline, `adaptive`, and the oracle last. The defaults stand in for missing settings."""
+    listed = recipe.get("evaluation", {}).get("baselines")
+    default = [spec.name for spec in EvaluationSettings().baselines]
+    baselines = default if listed is None else [spec["name"] for spec in listed]
+    trained = [name for name in recipe.get("training", TRAINERS) if name not in TrainingSettings.model_fields]
+    return [*(name for name in baselines if name != ORACLE), *trained, "online", ADAPTIVE, ORACLE]

@@ -6,32 +6,25 @@ built.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from leverplus_core.errors import RecipeError
-from leverplus_core.records import (
-    Decoding,
-)
+from leverplus_core.records import Decoding
 
 Order = Literal["prepend", "append"]
 
 
-Method = Literal["zero_shot", "random", "text_knn", "image_knn", "sft", "rce", "grpo", "online", "adaptive", "oracle"]
-
-
-METHODS: tuple[Method, ...] = get_args(Method)
-
-
-LEARNED: tuple[Method, ...] = ("sft", "rce", "grpo", "online")
-
-
-ADAPTIVE: Method = "adaptive"
-"""The policy trained last, with as many demonstrations as it thinks enough; `shots` is then the most it may show."""
+ADAPTIVE = "adaptive"
+"""The method of a policy with a learned stop: as many demonstrations as it considers enough, at most `shots`."""
+ORACLE = "oracle"
+"""The baseline that knows the true answers; last in every table."""
 
 
 Form = Literal["probability", "log"]
@@ -40,9 +33,8 @@ Form = Literal["probability", "log"]
 Ablation = Literal["none", "blank_images", "shuffled_images", "shuffled_answers", "reversed"]
 
 
-Loss = Literal["rce", "grpo"]
-
-
+PROMPTS_PER_CANDIDATE = 2
+"""Its answer and the log-probability of the true one."""
 PARTS = ("dataset", "model", "encoder", "sampler", "selector", "balancer", "reward")
 
 
@@ -68,6 +60,8 @@ def parse_scalar(text: str, where: str) -> Any:
 
 
 class FrozenSettings(BaseModel):
+    """Settings of a block of the recipe: frozen, unknown keys refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -88,15 +82,13 @@ class PartSpec(BaseModel):
         return dict(self.model_extra or {})
 
 
-class PromptSettings(BaseModel):
+class PromptSettings(FrozenSettings):
     """How a prompt is laid out.
 
     `single_turn`: all demonstrations and the question in one user turn (Lever-Plus). `multi_turn`: each demonstration is a
     user turn with the assistant's answer. `order` says how a sequence chosen demonstration by demonstration is shown:
     `prepend` puts each new one before the others, `append` after them, next to the question.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     system: str = "In conversations, people ask questions about images. Answer each question with one or a few words."
     template: Literal["single_turn", "multi_turn"] = "single_turn"
@@ -124,14 +116,12 @@ class DecodingSettings(FrozenSettings):
         return Decoding(self.max_new_tokens, self.num_beams, self.length_penalty)
 
 
-class BeamSettings(BaseModel):
+class BeamSettings(FrozenSettings):
     """The InfoScore beam search over a question's pool.
 
     `expand_top_k` limits the extensions of a sequence to the demonstrations that were best alone (None: the whole pool);
     it trades thoroughness for `expand_top_k / k` of the prompts after the first shot.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     num_beams: int = Field(5, ge=1)
     shots: int = Field(2, ge=1)
@@ -139,23 +129,8 @@ class BeamSettings(BaseModel):
     form: Form = "probability"
 
 
-class OracleSettings(BaseModel):
-    """The search with the true answers that bounds what any selector could choose from a pool.
-
-    A beam search by InfoScore keeps `num_beams` sequences a shot count; their answers are generated and the most accurate
-    counts, so that `oracle` is a lower bound of the best that the pool holds.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    num_beams: int = Field(3, ge=1)
-    expand_top_k: int | None = Field(8, ge=1)
-
-
-class CandidateSettings(BaseModel):
+class CandidateSettings(FrozenSettings):
     """How many sequences each source proposes, for each of `shots`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     shots: tuple[int, ...] = Field((2,), min_length=1, description="0 measures the question as it is")
     num_beams: int = Field(5, ge=0)
@@ -163,24 +138,45 @@ class CandidateSettings(BaseModel):
     retrieval: int = Field(5, ge=0, description="runs of the most similar, from the nearest on")
     random: int = Field(1, ge=0)
 
+    def counts(self, pool: int) -> dict[int, int]:
+        """The most sequences proposed for one question with a pool of `pool`, by number of demonstrations."""
+        counts: Counter[int] = Counter()
+        for shots in self.shots:
+            if shots == 0:
+                counts[0] = 1
+                continue
+            windows = min(self.retrieval, max(pool - shots + 1, 0))
+            proposed = self.num_beams + sum(self.samples.values()) + windows + self.random
+            counts[shots] = min(counts[shots] + proposed, math.perm(pool, shots))
+        return dict(counts)
 
-class MiningSettings(BaseModel):
-    """How many more sequences are measured for questions with few positives; off where `enough` is 0."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class MiningSettings(FrozenSettings):
+    """How many more sequences are measured for questions with few positives; off where `min_positives` is 0."""
 
-    min_positives: int = Field(0, ge=0, description="positives at which a question has enough; 0 switches mining off")
+    min_positives: int = Field(0, ge=0, description="positives at which a question has enough; 0 turns mining off")
     rounds: int = Field(3, ge=1)
-    candidates_per_round: int = Field(4, ge=1, description="sequences a question a round")
+    candidates_per_round: int = Field(4, ge=1, description="sequences per question and round")
     shots: tuple[int, ...] | None = Field(
         None, min_length=1, description="lengths of the sequences; null for those that the question's group has"
     )
     budget: int | None = Field(
-        None, ge=1, description="VLM prompts over all questions, those already stored included; fewest positives first"
+        None, ge=1, description="prompts to the model over all questions, cached ones included; fewest positives first"
     )
     swap: float = Field(0.5, ge=0, le=1, description="share of one-swap proposals; the others are stratified")
     strata: int = Field(4, ge=1, description="parts into which a pool sorted by similarity is cut")
     num_seeds: int = Field(4, ge=1, description="best candidates of a question whose one-swaps are proposed")
+
+    def counts(self, pool: int, shots: Sequence[int]) -> dict[int, int]:
+        """The most sequences measured for one question, counted as the longest that may be proposed.
+
+        `shots` are the lengths of the candidates that are there already.
+        """
+        lengths = set(self.shots or shots) - {0}
+        if not self.min_positives or not lengths:
+            return {}
+        most = sum(math.perm(pool, n) for n in lengths)
+        return {max(lengths): min(self.rounds * self.candidates_per_round, most)}
 
 
 class ScoringSettings(FrozenSettings):
@@ -202,103 +198,79 @@ class ImportedSettings(FrozenSettings):
     features: bool = Field(True, description="use its embeddings; false: the recipe's dataset and encoder")
 
 
-class FitSettings(BaseModel):
-    """What the loop needs: AdamW, warm-up then cosine to zero, and how many questions a step holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    epochs: int = Field(20, ge=0, description="passes over the train questions; 0 is off")
-    learning_rate: float = Field(1e-3, gt=0, description="highest learning rate of AdamW")
-    weight_decay: float = Field(1e-3, ge=0)
-    batch_size: int = Field(32, ge=1, description="questions a step")
-    warmup_ratio: float = Field(0.05, ge=0, lt=1, description="share of the steps that raise the rate from zero")
-    max_grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    early_stopping_patience: int | None = Field(
-        None, ge=1, description="stop after so many epochs with no better held-out score"
-    )
-
-
-class SftSettings(FitSettings):
-    """Supervised: the sequences that the InfoScore beam search kept are the labels."""
-
-    weight_by_score: bool = Field(False, description="weigh a question's sequences by softmax of their InfoScores")
-    score_temperature: float = Field(0.1, gt=0, description="of that softmax; InfoScores are probabilities' gains")
-
-
-class StopSettings(BaseModel):
-    """How a selector with a learned stop learns it, in RCE and in GRPO."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    cost: float = Field(0.02, ge=0, description="of a demonstration shown, in units of reward")
-
-
-class RceSettings(FitSettings):
-    """Reward-weighted cross-entropy over measured candidates."""
-
-    epochs: int = Field(5, ge=0, description="passes over the train questions; 0 is off")
-    tau_start: float = Field(2.0, gt=0, description="temperature of the reward weights in the first epoch")
-    tau_end: float = Field(0.5, gt=0, description="and in the last; linear between")
-    stop: StopSettings = StopSettings()
-
-
-class GrpoSettings(FitSettings):
-    """Group-relative policy optimisation against the policy as it starts."""
-
-    epochs: int = Field(0, ge=0, description="passes over the train questions; 0 is off")
-    learning_rate: float = Field(1e-5, gt=0, description="highest learning rate of AdamW")
-    beta: float = Field(0.1, ge=0, description="weight of the KL term")
-    epsilon: float = Field(0.2, gt=0, description="PPO clip of the probability ratio")
-    advantage_clip: float = Field(5.0, gt=0)
-    stop: StopSettings = StopSettings()
-    early_stopping_patience: int | None = Field(
-        3, ge=1, description="stop after so many epochs with no better held-out score"
-    )
-
-
-class OnlineSettings(BaseModel):
-    """Rounds of propose, measure, train; `loss` takes its settings from `training.rce` or `training.grpo`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class OnlineSettings(FrozenSettings):
+    """On-policy rounds of propose, measure, train; `trainer` names the training whose settings each round uses."""
 
     rounds: int = Field(0, ge=0, description="0 is off")
-    loss: Loss = Field("grpo", description="with the settings of that training, but for the epochs")
-    epochs: int = Field(3, ge=1, description="of each round")
-    budget: int | None = Field(None, ge=1, description="VLM prompts over all rounds; null for no limit")
-    replay: bool = Field(False, description="train on all that was measured, not on the round's own proposals alone")
+    trainer: str = Field("grpo", description="a trainer that learns from candidates, with its settings but the epochs")
+    epochs: int = Field(3, ge=1, description="epochs per round")
+    budget: int | None = Field(None, ge=1, description="prompts to the model over all rounds; null for no limit")
+    replay: bool = Field(False, description="train on all that was measured, not only on the round's own proposals")
     candidates: CandidateSettings = CandidateSettings(
         shots=(1, 2), num_beams=2, samples={1.0: 4}, retrieval=0, random=0
     )
 
+    def counts(self, pool: int) -> dict[int, int]:
+        """The most sequences measured for one question in all rounds, by number of demonstrations."""
+        per_round = self.candidates.counts(pool) if self.rounds else {}
+        return {n: min(self.rounds * count, math.perm(pool, n)) for n, count in per_round.items()}
 
-class TrainingSettings(FrozenSettings):
-    """The selector's training: SFT on the beams, then RCE and GRPO on the candidates. `epochs: 0` switches one off;
-    without any that learns from candidates, none are measured."""
+
+class TrainingSettings(BaseModel):
+    """The selector's trainings, in order; each key beside those listed names a trainer and holds its settings.
+
+    `sft`, `rce` and `grpo` come first, in this order, whether or not they are written down; further trainers follow in
+    the order in which they are written. `epochs: 0` turns one off. Candidates are measured only where a training learns
+    from them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     validation_fraction: float = Field(
         0.15, gt=0, lt=1, description="share of the train questions that choose the epoch"
     )
-    sft: SftSettings = SftSettings()
-    rce: RceSettings = RceSettings()
-    grpo: GrpoSettings = GrpoSettings()
     online: OnlineSettings = OnlineSettings()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _built_in_first(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        own = {key: value for key, value in values.items() if key in cls.model_fields}
+        trainers = {**{name: {} for name in TRAINERS}, **{k: v for k, v in values.items() if k not in own}}
+        for name, settings in trainers.items():
+            if not isinstance(settings, Mapping):
+                raise ValueError(f"'{name}' is not a mapping of settings: write {name}: {{epochs: 5}}")
+        return {**own, **{name: dict(settings) for name, settings in trainers.items()}}
+
     @property
-    def policies(self) -> list[str]:
-        """The trainings that are on, in order; each leaves a policy, evaluated under its name."""
-        on = {"sft": self.sft.epochs, "rce": self.rce.epochs, "grpo": self.grpo.epochs, "online": self.online.rounds}
-        return [name for name, amount in on.items() if amount]
+    def trainers(self) -> dict[str, dict[str, Any]]:
+        """Trainer -> its settings as written, in the order in which they run."""
+        return dict(self.model_extra or {})
 
 
-class EvaluationSettings(BaseModel):
+TRAINERS = ("sft", "rce", "grpo")
+"""The trainers of the Lever-Plus report, which every recipe has."""
+
+
+class EvaluationSettings(FrozenSettings):
     """The grid. `order: first` takes the questions as they stand, for parity with published first-N tables."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     shots: tuple[int, ...] = Field((1, 2, 3, 4), min_length=1)
     sizes: tuple[int, ...] = Field((100, 200, 400, 800), min_length=1)
-    methods: tuple[Method, ...] = METHODS
+    baselines: tuple[PartSpec, ...] = Field(
+        tuple(PartSpec(name=name) for name in ("zero_shot", "random", "text_knn", "image_knn", ORACLE)),
+        description="selectors that need no training, evaluated on the same questions",
+    )
+    policies: tuple[str, ...] | None = Field(None, description="trained policies to evaluate; null for all")
     order: Literal["seeded", "first"] = "seeded"
-    num_beams: int = Field(5, ge=1, description="beams of the learned selectors")
-    oracle: OracleSettings = OracleSettings()
-    ablation: Ablation = Field("none", description="what demonstrations are shown without, at evaluation only")
+    num_beams: int = Field(5, ge=1, description="beams of the trained selectors")
+    ablation: Ablation = Field("none", description="what is removed from demonstrations, at evaluation only")
+
+    @field_validator("baselines")
+    @classmethod
+    def _once_each(cls, value: tuple[PartSpec, ...]) -> tuple[PartSpec, ...]:
+        names = [spec.name for spec in value]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"names '{twice}' twice")
+        return value

@@ -84,6 +84,11 @@ class Registry:
             self.close()
             raise
 
+    @property
+    def url(self) -> str:
+        """The database's URL, without a password."""
+        return str(self._engine.url.render_as_string(hide_password=True))
+
     @classmethod
     def open_existing(cls, url: str) -> Registry:
         """The existing registry at `url`. Raises RegistryError where there is none."""

@@ -41,7 +41,7 @@ def _summary(rows: Sequence[Mapping[str, Any]]) -> Grid:
 
 def health_view(health: Mapping[str, Any]) -> View:
     """The health of one candidates file, tables one below the other."""
-    summary, headroom, chance = health["shape"], health["headroom"], health["headroom"]["random"]
+    summary, headroom, chance = health["summary"], health["headroom"], health["headroom"]["random"]
     questions, candidates = max(summary["questions"], 1), max(summary["candidates"], 1)
 
     shares = [[QUESTIONS[name], f"{n:,}", _share(n / questions)] for name, n in health["questions"].items()]

@@ -11,17 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from leverplus_core.errors import DataError
-from leverplus_core.recipes.settings import BeamSettings, Form, OracleSettings
-from leverplus_core.records import Question
-from leverplus_core.records import Sequence as ScoredSequence
-from leverplus_core.scoring.scorer import Ids, Scorer
+from leverplus_core.plugins.contracts import Measure
+from leverplus_core.recipes.settings import BeamSettings, Form
+from leverplus_core.records import Question, ScoredSequence
 
 
 def beam_search(
-    scorer: Scorer, questions: Sequence[Question], pools: Mapping[str, Sequence[str]], settings: BeamSettings
+    measure: Measure, questions: Sequence[Question], pools: Mapping[str, Sequence[str]], settings: BeamSettings
 ) -> dict[str, list[list[ScoredSequence]]]:
     """For each question id, for each number of shots 1..shots, the kept sequences, best first.
 
@@ -34,7 +31,7 @@ def beam_search(
                 f"question {question.id} has a pool of {len(pools[question.id])}, fewer than {settings.shots} shots.",
                 "Set sampler.k higher or the shots lower.",
             )
-    bare = scorer.logprobs([(q, ()) for q in questions], "no demonstrations")
+    bare = measure.logprobs([(q, ()) for q in questions], "no demonstrations")
     base = {q.id: _value(lp.mean, settings.form) for q, lp in zip(questions, bare, strict=True)}
     kept: dict[str, list[list[ScoredSequence]]] = {q.id: [] for q in questions}
     extensions: dict[str, Sequence[str]] = {q.id: list(pools[q.id]) for q in questions}
@@ -46,7 +43,7 @@ def beam_search(
             for new in extensions[q.id]
             if new not in start
         ]
-        found = scorer.logprobs(rows, f"beam search, {shots} shot{'s' if shots > 1 else ''}")
+        found = measure.logprobs(rows, f"beam search, {shots} shot{'s' if shots > 1 else ''}")
         level: dict[str, list[ScoredSequence]] = {q.id: [] for q in questions}
         for (q, ids), logprob in zip(rows, found, strict=True):
             level[q.id].append(ScoredSequence(q.id, ids, _value(logprob.mean, settings.form) - base[q.id]))
@@ -63,23 +60,22 @@ def _value(mean_logprob: float, form: Form) -> float:
     return mean_logprob if form == "log" else math.exp(mean_logprob)
 
 
-def oracle(
-    scorer: Scorer,
-    questions: Sequence[Question],
-    pools: Mapping[str, Sequence[str]],
-    shots: int,
-    settings: OracleSettings,
-) -> dict[int, list[Ids]]:
-    """For each number of shots 1..shots, the best measured sequence of each question, in order."""
-    search = BeamSettings(num_beams=settings.num_beams, shots=shots, expand_top_k=settings.expand_top_k)
-    kept = beam_search(scorer, questions, pools, search)
-    best: dict[int, list[Ids]] = {}
-    for n in range(1, shots + 1):
-        rows = [(q, k.demonstrations) for q in questions for k in kept[q.id][n - 1]]
-        accuracies = iter([accuracy for _, _, accuracy in scorer.answers(rows, f"oracle, {n} shots")])
-        best[n] = []
-        for q in questions:
-            group = kept[q.id][n - 1]
-            scores = [next(accuracies) for _ in group]
-            best[n].append(group[int(np.argmax(scores))].demonstrations)  # ties: the higher InfoScore
-    return best
+def beam_search_cost(pool: int, settings: BeamSettings) -> dict[int, int]:
+    """Log-probabilities that `beam_search` asks for one question, by number of demonstrations (0: the bare question).
+
+    Exact when `num_beams` is not above the number of demonstrations that may extend a sequence; a bound when it is.
+    """
+    num_beams, shots = settings.num_beams, settings.shots
+    extensions = pool if settings.expand_top_k is None else min(pool, max(settings.expand_top_k, shots))
+    prompts = {0: 1, 1: pool}
+    kept = min(num_beams, pool)
+    inside = kept <= extensions  # then every sequence is made of extensions
+    for n in range(2, shots + 1):
+        if inside:
+            prompts[n] = kept * (extensions - (n - 1))
+        elif n == 2:
+            prompts[n] = kept * extensions - extensions  # the kept ones that may extend never extend themselves
+        else:
+            prompts[n] = kept * (extensions - (n - 2))
+        kept = min(num_beams, prompts[n])
+    return prompts

@@ -1,9 +1,9 @@
-"""Every measurement is kept with its raw text and never computed twice.
+"""The response cache: nothing is asked of a model twice.
 
-`Asker` stands before a Vlm. A question to the model is addressed by the content of everything that decides the
-answer: the model's identity, the prompt with the bytes of its images, and the answer or the decoding. Measurements
-lie in one SQLite file of the workspace, written after each chunk, so that a kill loses one chunk and two runs can
-share it.
+`CachedModel` stands before a model. A prompt is addressed by the content of everything that decides the response: the
+model's identity, the prompt with the bytes of its images, and the answer or the decoding. Responses are kept with their
+raw text in one SQLite file of the workspace, written after each chunk, so that a kill loses one chunk and several runs
+can share it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from functools import cached_property
 from pathlib import Path
 
 from leverplus_core.errors import DataError, StorageError
+from leverplus_core.execution.in_process import Executor, InProcess
 from leverplus_core.io import canonical_json, fingerprint, storage_errors
 from leverplus_core.plugins.contracts import Model
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
 
 CHUNK = 1024
-"""Prompts asked at a time: enough for full batches, little enough to lose in a kill.
+"""Prompts per chunk: enough for full batches, little enough to lose in a kill.
 
 A fixed number: batches decide the last bits of a result, and how fast the machine is must not.
 """
@@ -41,38 +42,41 @@ class ResponseCache:
             self._db = sqlite3.connect(path, timeout=60)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute("CREATE TABLE IF NOT EXISTS measurements (key BLOB PRIMARY KEY, value TEXT) WITHOUT ROWID")
+            self._db.execute("CREATE TABLE IF NOT EXISTS responses (key BLOB PRIMARY KEY, value TEXT) WITHOUT ROWID")
         except sqlite3.Error as e:
             raise StorageError(
-                f"measurements {path} cannot be opened: {e}.", "Move the file away and run again."
+                f"the response cache {path} cannot be opened: {e}.", "Move the file away and run again."
             ) from e
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, str]:
+        """The known ones among `keys`. Raises StorageError where the file cannot be read."""
         found: dict[bytes, str] = {}
         try:
             for start in range(0, len(keys), 500):
                 part = keys[start : start + 500]
                 marks = ",".join("?" * len(part))
-                found.update(self._db.execute(f"SELECT key, value FROM measurements WHERE key IN ({marks})", part))
+                found.update(self._db.execute(f"SELECT key, value FROM responses WHERE key IN ({marks})", part))
         except sqlite3.Error as e:
-            raise StorageError(f"measurements {self.path} cannot be read: {e}.", "Move the file away.") from e
+            raise StorageError(f"the response cache {self.path} cannot be read: {e}.", "Move the file away.") from e
         return found
 
     def put(self, rows: Sequence[tuple[bytes, str]]) -> None:
+        """Add (key, JSON) rows; those that are there stay. Raises StorageError where the file cannot be written."""
         try:
             with self._db:
-                self._db.executemany("INSERT OR IGNORE INTO measurements VALUES (?, ?)", rows)
+                self._db.executemany("INSERT OR IGNORE INTO responses VALUES (?, ?)", rows)
         except sqlite3.Error as e:
             raise StorageError(
-                f"measurements {self.path} cannot be written: {e}.", "Free some space and run the same command."
+                f"the response cache {self.path} cannot be written: {e}.", "Free some space and run the same command."
             ) from e
 
     def close(self) -> None:
+        """Close the file."""
         self._db.close()
 
 
 class CachedModel:
-    """Asks a Vlm, through the store. `asked` counts the prompts that the model really had to answer."""
+    """Asks a model through the cache. `calls` counts the prompts that the model itself had to answer."""
 
     def __init__(
         self,
@@ -80,11 +84,13 @@ class CachedModel:
         identity: Callable[[], object],
         store: ResponseCache,
         progress: Progress | None = None,
+        executor: Executor | None = None,
     ) -> None:
         self._ask_model = model
         self._identity = identity
         self._store = store
         self._progress = progress or Silent()
+        self._executor = executor or InProcess()
         self._images: dict[Image, str] = {}
         self.calls = 0
 
@@ -92,10 +98,14 @@ class CachedModel:
     def _model(self) -> str:
         return fingerprint(self._identity())
 
+    def close(self) -> None:
+        """Close the cache."""
+        self._store.close()
+
     def logprob(
         self, prompts: Sequence[Prompt], answers: Sequence[str], label: str = "log-probabilities"
     ) -> list[AnswerLogprob]:
-        """`Vlm.logprob` with memory. Raises DataError for a log-probability that is not finite."""
+        """`Model.logprob` through the cache. Raises DataError for a log-probability that is not finite."""
 
         def ask(rows: Sequence[int]) -> list[str]:
             results = self._ask_model().logprob([prompts[i] for i in rows], [answers[i] for i in rows])
@@ -108,19 +118,19 @@ class CachedModel:
             return [json.dumps([r.sum, r.tokens]) for r in results]
 
         keys = [self._key("logprob", prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        return [AnswerLogprob(*json.loads(value)) for value in self._remembered(prompts, keys, ask, label)]
+        return [AnswerLogprob(*json.loads(value)) for value in self._cached(prompts, keys, ask, label)]
 
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding, label: str = "answers") -> list[str]:
-        """`Vlm.generate` with memory."""
+        """`Model.generate` through the cache."""
         settings = asdict(decoding)
 
         def ask(rows: Sequence[int]) -> list[str]:
             return [json.dumps(text) for text in self._ask_model().generate([prompts[i] for i in rows], decoding)]
 
         keys = [self._key("generate", prompt, settings) for prompt in prompts]
-        return [str(json.loads(value)) for value in self._remembered(prompts, keys, ask, label)]
+        return [str(json.loads(value)) for value in self._cached(prompts, keys, ask, label)]
 
-    def _remembered(
+    def _cached(
         self,
         prompts: Sequence[Prompt],
         keys: Sequence[bytes],
@@ -130,12 +140,11 @@ class CachedModel:
         known = self._store.get(list(dict.fromkeys(keys)))
         first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in known}
         # Prompts that begin alike side by side: a model that computes a shared beginning once finds it in one chunk.
-        missing = sorted(first.values(), key=lambda i: _spelled(prompts[i]))
+        missing = sorted(first.values(), key=lambda i: _reading_order(prompts[i]))
         if missing:
+            chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
             with self._progress.task(label, len(missing)) as task:
-                for start in range(0, len(missing), CHUNK):
-                    rows = missing[start : start + CHUNK]
-                    values = ask(rows)
+                for rows, values in self._executor.map(ask, chunks):
                     fresh = [(keys[i], value) for i, value in zip(rows, values, strict=True)]
                     self._store.put(fresh)
                     known.update(fresh)
@@ -163,6 +172,6 @@ class CachedModel:
         return self._images[image]
 
 
-def _spelled(prompt: Prompt) -> tuple[str, ...]:
+def _reading_order(prompt: Prompt) -> tuple[str, ...]:
     """What the prompt shows, in reading order."""
     return tuple(part if isinstance(part, str) else part.id for turn in prompt.turns for part in turn.content)

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from leverplus_core.errors import DataError
 from leverplus_core.metrics import TASKS, Task
 from leverplus_core.recipes.settings import PromptSettings
-from leverplus_core.records import AnswerLogprob, Candidate, Decoding, Demonstration, Prompt, Question
+from leverplus_core.records import AnswerLogprob, Candidate, Decoding, Demonstration, Ids, Prompt, Question
 from leverplus_core.scoring.cache import CachedModel
 from leverplus_core.scoring.prompt import build_prompt, post_process
-
-Ids = tuple[str, ...]
 
 
 @dataclass(frozen=True)

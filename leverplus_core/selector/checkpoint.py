@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from safetensors.torch import load, save
 
 from leverplus_core.errors import CheckpointError
 from leverplus_core.io import read_json, write_bytes, write_json
-from leverplus_core.selector.policy import Policy, Selector
+from leverplus_core.selector.base import TrainableSelector
+from leverplus_core.selector.policy import FeatureWidths, Policy
 
-FORMAT = 2
+FORMAT = 3
 
 
 WEIGHTS, DESCRIPTION = "selector.safetensors", "selector.json"
@@ -35,8 +37,7 @@ def save_policy(folder: Path, policy: Policy, meta: Mapping[str, Any]) -> None:
     description = {
         "format": FORMAT,
         "architecture": architecture(policy.selector),
-        "query_width": policy.query_width,
-        "candidate_width": policy.candidate_width,
+        "widths": asdict(policy.widths),
         "sha256": hashlib.sha256(data).hexdigest(),
         "meta": dict(meta),
     }
@@ -48,15 +49,14 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return dict(read_json(folder / DESCRIPTION)["meta"])
 
 
-def architecture(selector: Selector) -> dict[str, Any]:
+def architecture(selector: TrainableSelector) -> dict[str, Any]:
     """What two selectors must share for the weights of one to fit the other: their class and settings."""
     return {"class": type(selector).__name__, "settings": selector.model_dump(mode="json")}
 
 
-def load_policy(folder: Path, selector: Selector, expect: Mapping[str, Any] | None = None) -> Policy:
+def load_policy(folder: Path, selector: TrainableSelector) -> Policy:
     """The policy that `selector` made and training left in `folder`, in evaluation mode.
 
-    `expect` names what must be equal beside the architecture: `query_width`, `candidate_width`, or any key of `meta`.
     Raises CheckpointError when it is absent, damaged or another.
     """
     where = folder / DESCRIPTION
@@ -73,19 +73,17 @@ def load_policy(folder: Path, selector: Selector, expect: Mapping[str, Any] | No
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise CheckpointError(f"{where} is not a selector of format {FORMAT}.", hint)
     try:
-        widths = int(description["query_width"]), int(description["candidate_width"])
-        digest, known = description["sha256"], {**description["meta"], "architecture": description["architecture"]}
+        widths = FeatureWidths(**description["widths"])
+        digest, made = description["sha256"], description["architecture"]
     except (KeyError, TypeError, ValueError) as e:
         raise CheckpointError(f"{where} does not describe a selector: {type(e).__name__} {e}.", hint) from e
-    known |= {"query_width": widths[0], "candidate_width": widths[1]}
-    for key, wanted in {"architecture": architecture(selector), **(expect or {})}.items():
-        if known.get(key) != wanted:
-            raise CheckpointError(
-                f"{folder} has another {key}: {known.get(key)}, not {wanted}.", "Train for these settings."
-            )
+    if made != architecture(selector):
+        raise CheckpointError(
+            f"{folder} has another architecture: {made}, not {architecture(selector)}.", "Train for these settings."
+        )
     if hashlib.sha256(data).hexdigest() != digest:
         raise CheckpointError(f"{folder / WEIGHTS} is cut or not the file that {DESCRIPTION} describes.", hint)
-    policy = selector.policy(*widths)
+    policy = selector.policy(widths)
     try:
         policy.load_state_dict(load(data), strict=True)
     except (SafetensorError, RuntimeError) as e:

@@ -9,6 +9,7 @@ Letters at line ends: B questions, K pool, C sequences a question, T steps, W wi
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,36 +17,86 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leverplus_core.errors import DataError
-from leverplus_core.plugins.contracts import Part
+from leverplus_core.selector.base import TrainableSelector
 
 SIMILARITIES = 2  # image, text
+COSINES = (
+    ("image", "image"), ("text", "text"), ("text", "answer"), ("image", "answer"), ("image", "text"), ("text", "image"),
+    ("state", "state"),
+)  # fmt: skip
+"""Pairs of blocks that `cosine_features` compares: of the question with the demonstration's."""
 
 
-COSINE_FEATURES = 7
-"""Image with image, text with text, text with answer, image with answer, image with text, text with image, state with
-state: of the question with the demonstration's."""
+@dataclass(frozen=True)
+class FeatureWidths:
+    """Columns of each block of features: of the question, and of a demonstration, which also has its answer.
+
+    An answer is as wide as a text, both being encoded alike; `state` is 0 where the recipe has no hidden states.
+    """
+
+    image: int
+    text: int
+    state: int = 0
+
+    @property
+    def question(self) -> dict[str, int]:
+        """Block -> width, in the order of the columns."""
+        return {"image": self.image, "text": self.text, "state": self.state}
+
+    @property
+    def candidate(self) -> dict[str, int]:
+        """Block -> width, in the order of the columns."""
+        return {**self.question, "answer": self.text}
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Named blocks of features, side by side: `rows` (..., D) with `widths`, block -> columns, in their order."""
+
+    rows: Tensor
+    widths: Mapping[str, int]
+
+    def __getitem__(self, name: str) -> Tensor:
+        """(..., D_name) the columns of one block."""
+        end = self._end(name)
+        return self.rows[..., end - self.widths[name] : end]
+
+    def up_to(self, name: str) -> Tensor:
+        """(..., D) the columns of all blocks up to and with `name`."""
+        return self.rows[..., : self._end(name)]
+
+    def _end(self, name: str) -> int:
+        names = list(self.widths)
+        return sum(self.widths[n] for n in names[: names.index(name) + 1])
+
+    def at(self, index: Tensor | slice) -> Blocks:
+        """The rows at `index` of the first dimension."""
+        return Blocks(self.rows[index], self.widths)
 
 
 @dataclass(frozen=True)
 class Batch:
     """Questions with their pools.
 
-    `query` [image; question; state], `candidates` [image; question; state; answer], `similarity` cosines of image and
-    of text between the question and each candidate; `pool_mask` is False where a shorter pool is padded (None: all
-    pools are full). The state is `state_width` columns of the model's own, 0 where the recipe has none.
+    `question` and `candidates` are the blocks of `FeatureWidths`; `similarity` holds the cosines of image and of text
+    between the question and each candidate; `pool_mask` is False where a shorter pool is padded (None: all are full).
     """
 
-    query: Tensor  # (B, Dq)
-    candidates: Tensor  # (B, K, Dc)
+    question: Blocks  # (B, Dq)
+    candidates: Blocks  # (B, K, Dc)
     similarity: Tensor  # (B, K, S)
     pool_mask: Tensor | None = None  # (B, K) bool
-    state_width: int = 0
 
     def rows(self, start: int, stop: int) -> Batch:
         """Questions `start` to `stop`."""
-        mask = None if self.pool_mask is None else self.pool_mask[start:stop]
-        rows = (self.query[start:stop], self.candidates[start:stop], self.similarity[start:stop])
-        return Batch(*rows, mask, self.state_width)
+        at = slice(start, stop)
+        mask = None if self.pool_mask is None else self.pool_mask[at]
+        return Batch(self.question.at(at), self.candidates.at(at), self.similarity[at], mask)
+
+    @property
+    def pool_size(self) -> int:
+        """K, the largest pool."""
+        return self.candidates.rows.shape[1]
 
 
 @dataclass(frozen=True)
@@ -71,18 +122,12 @@ class Policy(nn.Module):
     candidate_mean: Tensor
     candidate_std: Tensor
 
-    def __init__(self, selector: Selector, query_width: int, candidate_width: int, stops: bool = False) -> None:
+    def __init__(self, selector: TrainableSelector, widths: FeatureWidths, stops: bool = False) -> None:
         super().__init__()
-        if query_width > candidate_width:
-            raise DataError(
-                f"selector: query rows have {query_width} columns, candidate rows {candidate_width}.",
-                "A candidate row is [image; question; state; answer], a query row all but the answer.",
-            )
-        self.selector, self.stops = selector, stops
-        self.query_width, self.candidate_width = query_width, candidate_width
-        for name, width in (("query", query_width), ("candidate", candidate_width)):
-            self.register_buffer(f"{name}_mean", torch.zeros(width))
-            self.register_buffer(f"{name}_std", torch.ones(width))
+        self.selector, self.widths, self.stops = selector, widths, stops
+        for name, columns in (("query", widths.question), ("candidate", widths.candidate)):
+            self.register_buffer(f"{name}_mean", torch.zeros(sum(columns.values())))
+            self.register_buffer(f"{name}_std", torch.ones(sum(columns.values())))
 
     @abstractmethod
     def encode(self, batch: Batch) -> Encoded:
@@ -107,18 +152,23 @@ class Policy(nn.Module):
             getattr(self, f"{name}_mean").copy_(rows.mean(0))
             getattr(self, f"{name}_std").copy_(rows.std(0, correction=0).clamp_min(1e-4))
 
-    def standardized(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(B, Dq), (B, K, Dc) as the selector was fitted to see them. Raises DataError for another width."""
+    def standardized(self, batch: Batch) -> tuple[Blocks, Blocks]:
+        """Question (B, Dq) and candidate (B, K, Dc) blocks as the selector was fitted to see them.
+
+        Raises DataError for features of other widths.
+        """
         self.check_widths(batch)
-        query = (batch.query - self.query_mean) / self.query_std
-        return query, (batch.candidates - self.candidate_mean) / self.candidate_std
+        question = (batch.question.rows - self.query_mean) / self.query_std
+        candidates = (batch.candidates.rows - self.candidate_mean) / self.candidate_std
+        return Blocks(question, self.widths.question), Blocks(candidates, self.widths.candidate)
 
     def check_widths(self, batch: Batch) -> None:
-        """Raises DataError for rows of another width than the selector was made for."""
-        if batch.query.shape[-1] != self.query_width or batch.candidates.shape[-1] != self.candidate_width:
+        """Raises DataError for features of other widths than the selector was made for."""
+        given = {**batch.candidates.widths}
+        if given != self.widths.candidate or dict(batch.question.widths) != self.widths.question:
             raise DataError(
-                f"features have {batch.query.shape[-1]} and {batch.candidates.shape[-1]} columns, "
-                f"the selector was made for {self.query_width} and {self.candidate_width}.",
+                f"the features have columns {_listed(given)}, the selector was made for "
+                f"{_listed(self.widths.candidate)}.",
                 "Use the encoder that it was trained with.",
             )
 
@@ -225,23 +275,11 @@ class Policy(nn.Module):
         return torch.stack(drawn, dim=-1)
 
     def _encode_for(self, batch: Batch, shots: int) -> tuple[Encoded, int]:
-        k = batch.candidates.shape[1]
+        k = batch.pool_size
         smallest = k if batch.pool_mask is None else int(batch.pool_mask.sum(1).min())
         if not 1 <= shots <= smallest:
             raise DataError(f"{shots} shots were asked of a pool of {smallest}.", "Ask for fewer, or a larger pool.")
         return self.encode(batch), k
-
-
-class Selector(Part):
-    """Makes the network that chooses demonstrations.
-
-    Obligations: a policy's probabilities over all sequences of one length sum to 1; they do not depend on the rest of
-    the batch; shuffling the pool shuffles the answer and no more. Weights are drawn from torch's generator.
-    """
-
-    @abstractmethod
-    def policy(self, query_width: int, candidate_width: int) -> Policy:
-        """A new policy for query rows (Dq,) and candidate rows (Dc,)."""
 
 
 class StopHead(nn.Module):
@@ -274,26 +312,27 @@ def normalize_per_pool(similarity: Tensor, mask: Tensor | None) -> Tensor:
         mask = torch.ones(similarity.shape[:2], dtype=torch.bool)
     real = mask[..., None].to(similarity.dtype)  # (B, K, 1)
     n = real.sum(1, keepdim=True).clamp_min(1)
-    centred = (similarity - (similarity * real).sum(1, keepdim=True) / n) * real
-    deviation = ((centred**2).sum(1, keepdim=True) / n).sqrt()
-    return centred / deviation.clamp_min(1e-4)
+    centered = (similarity - (similarity * real).sum(1, keepdim=True) / n) * real
+    deviation = ((centered**2).sum(1, keepdim=True) / n).sqrt()
+    return centered / deviation.clamp_min(1e-4)
 
 
 def cosine_features(batch: Batch) -> Tensor:
-    """(B, K, LIKENESSES) cosines; 0 of image and text with each other where they are not of one width, and so of no one
-    encoder, and of states where there are none."""
-    answers = batch.candidates.shape[-1] - batch.query.shape[-1]  # as wide as a text
-    states = batch.state_width
-    widths = (batch.query.shape[-1] - answers - states, answers, states)
-    image, text, state = (part[:, None] for part in batch.query.split(widths, dim=-1))  # (B, 1, D)
-    its_image, its_text, its_state, answer = batch.candidates.split((*widths, answers), dim=-1)  # (B, K, D)
-    one_space = widths[0] == widths[1]
-    nothing = batch.candidates.new_zeros(batch.candidates.shape[:2])
-    pairs = [
-        (image, its_image, True), (text, its_text, True), (text, answer, True), (image, answer, one_space),
-        (image, its_text, one_space), (text, its_image, one_space), (state, its_state, True),
-    ]  # fmt: skip
-    return torch.stack([(a * b).sum(-1) if fits else nothing for a, b, fits in pairs], dim=-1)
+    """(B, K, len(COSINES)) cosines of pairs of blocks; 0 where the two are not of one encoder, or are absent.
+
+    Image and text are of one encoder, and so of one space, where they are equally wide.
+    """
+    nothing = batch.candidates.rows.new_zeros(batch.candidates.rows.shape[:2])
+    columns = []
+    for ours, theirs in COSINES:
+        question, candidate = batch.question[ours][:, None], batch.candidates[theirs]
+        fits = question.shape[-1] == candidate.shape[-1]
+        columns.append((question * candidate).sum(-1) if fits else nothing)
+    return torch.stack(columns, dim=-1)
+
+
+def _listed(widths: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {width}" for name, width in widths.items())
 
 
 def gather_rows(rows: Tensor, index: Tensor) -> Tensor:

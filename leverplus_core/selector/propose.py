@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from leverplus_core.recipes.settings import CandidateSettings, Order
 from leverplus_core.seeding import derive, rng
 from leverplus_core.selector.policy import Batch, Policy
-
-Positions = tuple[int, ...]
+from leverplus_core.selector.ranking import Positions, beside_question
 
 
 @torch.no_grad()
@@ -34,7 +32,7 @@ def propose(
     policy.eval()
     proposed: list[dict[Positions, str]] = [{} for _ in question_ids]
     similarity = batch.similarity.sum(-1)  # (B, K)
-    sizes = [batch.candidates.shape[1]] * len(question_ids)
+    sizes = [batch.pool_size] * len(question_ids)
     if batch.pool_mask is not None:
         similarity = similarity.masked_fill(~batch.pool_mask, -torch.inf)  # padding, at the end of a pool, ranks last
         sizes = batch.pool_mask.sum(1).tolist()
@@ -55,7 +53,7 @@ def propose(
         for row, question_id in enumerate(question_ids):
             pool = sizes[row]
             starts = range(min(settings.retrieval, pool - shots + 1))
-            windows = [_beside_question(ranked[row][i : i + shots], order) for i in starts]
+            windows = [beside_question(ranked[row][i : i + shots], order) for i in starts]
             _add(proposed[row : row + 1], [windows], "retrieval")
             chance = rng(seed, "random", question_id, shots)
             draws = [chance.permutation(pool)[:shots].tolist() for _ in range(settings.random)]
@@ -67,13 +65,3 @@ def _add(proposed: list[dict[Positions, str]], positions: Sequence[Sequence[Sequ
     for found, sequences in zip(proposed, positions, strict=True):
         for sequence in sequences:
             found.setdefault(tuple(int(p) for p in sequence), source)
-
-
-def nearest(similarity: np.ndarray, shots: int, order: Order = "append") -> Positions:
-    """The `shots` most similar of a pool (K,), in the order that puts the nearest next to the question."""
-    return tuple(_beside_question([int(i) for i in np.argsort(-similarity, kind="stable")[:shots]], order))
-
-
-def _beside_question(ranked: list[int], order: Order) -> list[int]:
-    """Positions, nearest first, in the order of choice: with `left`, the first choice stands next to the question."""
-    return ranked if order == "prepend" else ranked[::-1]

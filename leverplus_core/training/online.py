@@ -14,73 +14,77 @@ from typing import Any
 from leverplus_core.candidates.store import CANDIDATES, Groups, write_groups
 from leverplus_core.io import write_json
 from leverplus_core.plugins.contracts import Reward
-from leverplus_core.recipes.settings import CandidateSettings, GrpoSettings, OnlineSettings, Order, RceSettings
+from leverplus_core.recipes.settings import PROMPTS_PER_CANDIDATE, CandidateSettings, OnlineSettings, Order
 from leverplus_core.records import Candidate, Question
 from leverplus_core.scoring.scorer import Scorer
 from leverplus_core.seeding import derive
 from leverplus_core.selector.policy import Policy
-from leverplus_core.selector.propose import Positions, propose
-from leverplus_core.training.data import VALIDATION_QUESTIONS, TrainingContext, fit_candidates, save_trained
+from leverplus_core.selector.propose import propose
+from leverplus_core.selector.ranking import Positions
+from leverplus_core.training.base import FitRun, OnEpoch, Trainer
+from leverplus_core.training.data import TrainingContext, fit_candidates, save_trained
 from leverplus_core.training.trainer import CurveRow
-
-PROMPTS_A_CANDIDATE = 2  # one log-probability, one answer
 
 
 def learn_online(
     out: Path,
-    school: TrainingContext,
+    context: TrainingContext,
     questions: Mapping[str, Question],
     measured: Groups,
     start: Path | None,
     scorer: Scorer,
     reward: Reward,
     settings: OnlineSettings,
-    training: RceSettings | GrpoSettings,
+    trainer: Trainer,
+    on_epoch: OnEpoch,
 ) -> dict[str, Any]:
-    """Go on from the policy in `start`; `measured` are the candidates known so far, which cost nothing again.
+    """Continue from the policy in `start`; `measured` are the candidates known so far, which cost nothing again.
 
-    A prompt counts against the budget whether or not the measurement store knew its answer, so that a resumed run
-    ends as an unbroken one. Where the budget does not reach all, every question has its first new proposal measured
-    before any has its second. Writes all candidates measured, the curve and the policy of the last round.
+    A prompt counts against the budget whether or not the response cache knew its answer, so that a resumed run ends as
+    an uninterrupted one. Where the budget does not reach all, every question has its first new proposal measured before
+    any has its second. Writes all candidates measured, the curve and the policy of the last round.
     """
-    policy = school.init_policy(start, list(measured))
+    policy = context.init_policy(start, list(measured))
     known = {q: {c.demonstrations: c for c in group} for q, group in measured.items()}
     spent = 0
     curve: list[CurveRow] = []
     rounds: list[dict[str, int]] = []
     for number in range(1, settings.rounds + 1):
         left = None if settings.budget is None else settings.budget - spent
-        proposed = _proposals(policy, school, list(measured), settings.candidates, number, scorer.prompt.order)
+        proposed = _proposals(policy, context, list(measured), settings.candidates, number, scorer.prompt.order)
         new = _affordable(proposed, known, left)
         rows = [(questions[q], sequence, source) for q, sequence, source in new]
         for candidate in scorer.candidates(rows):
             known[candidate.question_id][candidate.demonstrations] = candidate
-        spent += PROMPTS_A_CANDIDATE * len(new)
+        spent += PROMPTS_PER_CANDIDATE * len(new)
         groups = _groups(proposed, known, settings.replay)
-        one_round = training.model_copy(update={"epochs": settings.epochs})
-        result = fit_candidates(policy, school, groups, reward, one_round, None, f"online round {number}")
-        curve += _numbered(result.curve, len(curve))
+        one_round = trainer.model_copy(update={"epochs": settings.epochs})
+        run = FitRun(f"online round {number}", context.seed, None, context.progress)
+        result = fit_candidates(policy, context, groups, reward, one_round, run)
+        for epoch, metrics in _numbered(result.curve, len(curve)):
+            curve.append((epoch, metrics))
+            on_epoch(epoch, metrics)
         rounds.append({"round": number, "new_candidates": len(new), "best_epoch": result.best_epoch})
         if settings.budget is not None and spent >= settings.budget:
             break
     write_groups(out / CANDIDATES, {q: list(found.values()) for q, found in known.items()})
     metadata: dict[str, Any] = {"prompts": spent, "rounds": rounds}
     write_json(out / "online.json", metadata)
-    save_trained(out, policy, curve, {**metadata, VALIDATION_QUESTIONS: sorted(school.validation_ids(list(measured)))})
+    save_trained(out, policy, curve, {**metadata, **context.questions_meta(list(measured))})
     return metadata
 
 
 def _proposals(
-    policy: Policy, school: TrainingContext, ids: Sequence[str], settings: CandidateSettings, number: int, order: Order
+    policy: Policy, context: TrainingContext, ids: Sequence[str], settings: CandidateSettings, number: int, order: Order
 ) -> dict[str, list[tuple[tuple[str, ...], str]]]:
     found: dict[str, list[tuple[tuple[str, ...], str]]] = {}
     for start in range(0, len(ids), 256):
         part = ids[start : start + 256]
         rows: list[list[tuple[Positions, str]]] = propose(
-            policy, school.table.batch(part), part, settings, derive(school.seed, "online", number), order
+            policy, context.features.batch(part), part, settings, derive(context.seed, "online", number), order
         )
         for question_id, sequences in zip(part, rows, strict=True):
-            pool = school.table.pool_ids[question_id]
+            pool = context.features.pool_ids[question_id]
             found[question_id] = [
                 (tuple(pool[p] for p in positions), f"online{number}:{source}") for positions, source in sequences
             ]
@@ -96,7 +100,7 @@ def _affordable(
     new = {q: [(s, source) for s, source in rows if s not in known[q]] for q, rows in proposed.items()}
     deepest = max(map(len, new.values()), default=0)
     in_turn = [(q, *rows[turn]) for turn in range(deepest) for q, rows in new.items() if turn < len(rows)]
-    return in_turn if prompts is None else in_turn[: max(prompts, 0) // PROMPTS_A_CANDIDATE]
+    return in_turn if prompts is None else in_turn[: max(prompts, 0) // PROMPTS_PER_CANDIDATE]
 
 
 def _groups(

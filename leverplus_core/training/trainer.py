@@ -23,10 +23,9 @@ from torch import Tensor
 
 from leverplus_core.errors import CheckpointError, DataError
 from leverplus_core.io import fingerprint, write_bytes
-from leverplus_core.progress import Progress, Silent
-from leverplus_core.recipes.settings import FitSettings, StopSettings
 from leverplus_core.seeding import derive
 from leverplus_core.selector.policy import Batch, Policy
+from leverplus_core.training.base import FitRun, StopSettings, Trainer
 
 VALIDATION_ROWS = 256  # questions at once where nothing is learned
 
@@ -34,11 +33,8 @@ VALIDATION_ROWS = 256  # questions at once where nothing is learned
 CurveRow = tuple[int, dict[str, float]]
 
 
-OnCurve = Callable[[int, dict[str, float]], None]
-
-
 @dataclass(frozen=True)
-class Groups:
+class TrainingGroups:
     """Questions with their candidates, the tensors that a loss reads; `start` is filled in by GRPO."""
 
     sequences: Tensor  # (N, C, T) pool positions, -1 padded at the end
@@ -50,7 +46,7 @@ class Groups:
     def __len__(self) -> int:
         return len(self.sequences)
 
-    def rows(self, index: Tensor) -> Groups:
+    def rows(self, index: Tensor) -> TrainingGroups:
         """The groups at `index`."""
         pick = {name: value[index] for name, value in vars(self).items() if value is not None}
         return replace(self, **pick)
@@ -69,7 +65,7 @@ class TrainingData:
     reward is not finite.
     """
 
-    groups: Groups
+    groups: TrainingGroups
     inputs: Callable[[list[int]], Batch]
 
     def __post_init__(self) -> None:
@@ -96,10 +92,14 @@ class TrainingData:
         return choices.sum(-1), stops.sum(-1).masked_fill(~mask, 0.0)
 
 
-Loss = Callable[[Tensor, Groups, int], Tensor]  # log-probabilities of choices (B, C), groups, epoch from 0 -> scalar
+Loss = Callable[
+    [Tensor, TrainingGroups, int], Tensor
+]  # log-probabilities of choices (B, C), groups, epoch from 0 -> scalar
 
 
-Score = Callable[[Tensor, Tensor, Groups], Tensor]  # of choices, of stopping (B, C), groups -> (B,) higher is better
+Score = Callable[
+    [Tensor, Tensor, TrainingGroups], Tensor
+]  # of choices, of stopping (B, C), groups -> (B,) higher is better
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class _State:
 
 
 @torch.no_grad()
-def evaluate(policy: Policy, data: TrainingData) -> tuple[Tensor, Tensor]:
+def candidate_log_probs(policy: Policy, data: TrainingData) -> tuple[Tensor, Tensor]:
     """(N, C) log-probabilities of the choices of all candidates, and of when they stop, dropout off."""
     policy.eval()
     parts = [data.log_probs(policy, rows) for rows in torch.split(torch.arange(len(data)), VALIDATION_ROWS)]
@@ -130,7 +130,7 @@ def evaluate(policy: Policy, data: TrainingData) -> tuple[Tensor, Tensor]:
     return torch.cat(choices), torch.cat(stops)
 
 
-def expected_reward(log_probs: Tensor, stops: Tensor, groups: Groups, cost: float = 0.0) -> Tensor:
+def expected_reward(log_probs: Tensor, stops: Tensor, groups: TrainingGroups, cost: float = 0.0) -> Tensor:
     """(B,) mean reward if the policy chose among a question's measured candidates of equal length; mean over lengths.
 
     Longer sequences are less probable as such, so that lengths are never compared by what they choose. Where the policy
@@ -150,44 +150,39 @@ def fit(
     policy: Policy,
     data: TrainingData,
     validation: TrainingData | None,
-    settings: FitSettings,
+    settings: Trainer,
     loss: Loss,
     score: Score,
+    run: FitRun,
     *,
-    seed: int,
-    name: str = "fit",
     stop: StopSettings | None = None,
     dropout: bool = True,
-    checkpoint_path: Path | None = None,
-    progress: Progress | None = None,
-    on_curve: OnCurve | None = None,
 ) -> FitResult:
-    """Train `policy` in place and leave it with the weights of the best epoch by mean held-out `score`.
+    """Train `policy` in place and leave it with the weights of the best epoch by mean validation `score`.
 
     `stop` is how a policy with a learned stop learns it (None: it does not): by raising its expected reward, less what
     demonstrations cost, whatever it chooses (REINFORCE with the measured candidates as samples: Williams 1992). The
-    weights it came with are epoch 0 and
-    may win; with no held-out questions the last epoch wins. `on_curve` gets the rows of a resumed fit's past again.
-    Raises DataError for a loss that is not finite, CheckpointError for a file at `checkpoint_path` that is damaged or
-    from another fit.
+    weights it came with are epoch 0 and may win; without validation questions the last epoch wins. Raises DataError for
+    a loss that is not finite or data without a question, CheckpointError for a file at `run.checkpoint` that is damaged
+    or from another fit.
     """
     if not len(data):
-        raise DataError(f"{name}: no train question is left.", "Measure more questions, or loosen the balancer.")
+        raise DataError(f"{run.name}: no training question is left.", "Measure more questions, or loosen the balancer.")
     optimizer = torch.optim.AdamW(policy.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     steps = math.ceil(len(data) / settings.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_then_cosine(settings, steps * settings.epochs))
-    identity = _identity(policy, data, settings, seed, name, dropout)
+    identity = _identity(policy, data, settings, run, dropout)
     state = _State()
-    if checkpoint_path is not None and checkpoint_path.exists():
-        state = _load(checkpoint_path, identity, policy, optimizer, schedule)
+    if run.checkpoint is not None and run.checkpoint.exists():
+        state = _load(run.checkpoint, identity, policy, optimizer, schedule)
     else:
         _judge(state, policy, validation, score, {})
     for row in state.curve:
-        _tell(on_curve, row)
-    with _one_thread(), (progress or Silent()).task(name, settings.epochs * steps) as task, torch.random.fork_rng([]):
+        _tell(run, row)
+    with _one_thread(), run.progress.task(run.name, settings.epochs * steps) as task, torch.random.fork_rng([]):
         task.advance(state.epoch * steps)
         while state.epoch < settings.epochs and not _out_of_patience(state, settings, validation):
-            torch.manual_seed(derive(seed, name, state.epoch))
+            torch.manual_seed(derive(run.seed, run.name, state.epoch))
             policy.train(dropout)
             total = 0.0
             for rows in torch.split(torch.randperm(len(data)), settings.batch_size):
@@ -198,8 +193,8 @@ def fit(
                     value = value - expected_reward(choices.detach(), stops, groups, stop.cost).mean()
                 if not torch.isfinite(value):
                     raise DataError(
-                        f"{name}: the loss is {value.item()} in epoch {state.epoch + 1}.",
-                        "Lower learning_rate, look at the features.",
+                        f"{run.name}: the loss is {value.item()} in epoch {state.epoch + 1}.",
+                        "Lower learning_rate, or check the features.",
                     )
                 optimizer.zero_grad()
                 value.backward()
@@ -210,9 +205,9 @@ def fit(
                 task.advance()
             state.epoch += 1
             _judge(state, policy, validation, score, {"loss": total / len(data)})
-            if checkpoint_path is not None:
-                _save(checkpoint_path, identity, state, policy, optimizer, schedule)
-            _tell(on_curve, state.curve[-1])
+            if run.checkpoint is not None:
+                _save(run.checkpoint, identity, state, policy, optimizer, schedule)
+            _tell(run, state.curve[-1])
     policy.load_state_dict(state.best)
     policy.eval()
     return FitResult(state.best_epoch, state.curve)
@@ -234,7 +229,7 @@ def _judge(state: _State, policy: Policy, validation: TrainingData | None, score
     """Add the epoch's curve row and keep its weights when they are the best so far."""
     value = float(state.epoch)
     if validation is not None and len(validation):
-        value = score(*evaluate(policy, validation), validation.groups).mean().item()
+        value = score(*candidate_log_probs(policy, validation), validation.groups).mean().item()
         row["validation"] = value
     state.curve.append((state.epoch, row))
     if value > state.best_score:
@@ -242,7 +237,7 @@ def _judge(state: _State, policy: Policy, validation: TrainingData | None, score
         state.best = copy.deepcopy(policy.state_dict())
 
 
-def _out_of_patience(state: _State, settings: FitSettings, validation: TrainingData | None) -> bool:
+def _out_of_patience(state: _State, settings: Trainer, validation: TrainingData | None) -> bool:
     return (
         bool(validation)
         and settings.early_stopping_patience is not None
@@ -250,7 +245,7 @@ def _out_of_patience(state: _State, settings: FitSettings, validation: TrainingD
     )
 
 
-def _warmup_then_cosine(settings: FitSettings, steps: int) -> Callable[[int], float]:
+def _warmup_then_cosine(settings: Trainer, steps: int) -> Callable[[int], float]:
     warm = math.ceil(settings.warmup_ratio * steps)
 
     def factor(step: int) -> float:
@@ -261,18 +256,18 @@ def _warmup_then_cosine(settings: FitSettings, steps: int) -> Callable[[int], fl
     return factor
 
 
-def _tell(on_curve: OnCurve | None, row: CurveRow) -> None:
-    if on_curve is not None:
-        on_curve(*row)
+def _tell(run: FitRun, row: CurveRow) -> None:
+    if run.on_epoch is not None:
+        run.on_epoch(*row)
 
 
-def _identity(policy: Policy, data: TrainingData, settings: FitSettings, seed: int, name: str, dropout: bool) -> str:
+def _identity(policy: Policy, data: TrainingData, settings: Trainer, run: FitRun, dropout: bool) -> str:
     """Differs where the result would: settings, seed, starting weights, groups. Features are the caller's to name."""
     digest = hashlib.sha256()
     groups = [value for value in vars(data.groups).values() if value is not None]
     for tensor in [*policy.state_dict().values(), *groups]:
         digest.update(tensor.detach().contiguous().numpy().tobytes())
-    return fingerprint([settings.model_dump(mode="json"), seed, name, dropout, digest.hexdigest()])
+    return fingerprint([settings.model_dump(mode="json"), run.seed, run.name, dropout, digest.hexdigest()])
 
 
 def _save(

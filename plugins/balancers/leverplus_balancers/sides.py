@@ -7,8 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from leverplus_core import Candidate
-from leverplus_core.candidates.store import rank_key
+from leverplus_core import Candidate, rank_key
 
 
 def sides(group: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate]]:

@@ -11,8 +11,3 @@ def leverplus_models() -> dict[str, str]:
         "qwen2_5_vl": "leverplus_models.qwen2_5_vl:Qwen25Vl",
         "caption_lm": "leverplus_models.caption_lm:CaptionLm",
     }
-
-
-@hookimpl
-def leverplus_verbs() -> dict[str, str]:
-    return {"bench": "leverplus_models.bench.cli:bench"}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from leverplus_core import Bank, DataError, Query, allowed
-from leverplus_core.plugins.contracts import Floats
+from leverplus_core import Bank, DataError, Floats, Query, allowed
 
 Rows = NDArray[np.intp]
 MARGIN = 1.1

@@ -54,5 +54,6 @@ class MixedSampler(Sampler):
         uniform = rng.choice(rest, size=self.k - len(chosen), replace=False)
         return [int(row) for row in uniform] + list(chosen)
 
-    def needs_features(self) -> bool:
-        return any(math.floor(share * self.k) for share in (self.text, self.image, self.state))
+    def blocks(self) -> frozenset[str]:
+        shares = {"text": self.text, "image": self.image, "state": self.state}
+        return frozenset(name for name, share in shares.items() if math.floor(share * self.k))

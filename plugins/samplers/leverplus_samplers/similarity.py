@@ -18,6 +18,9 @@ class TextKnnSampler(Sampler):
         rows = nearest(rows_for(query, bank, self.k), bank.features.text, query.text, self.k)
         return [int(row) for row in rows]
 
+    def blocks(self) -> frozenset[str]:
+        return frozenset({"text"})
+
 
 class ImageKnnSampler(Sampler):
     """The k demonstrations whose image is nearest to this one, by cosine; ties by row number."""
@@ -27,3 +30,6 @@ class ImageKnnSampler(Sampler):
     def pool(self, query: Query, bank: Bank, rng: np.random.Generator) -> list[int]:
         rows = nearest(rows_for(query, bank, self.k), bank.features.image, query.image, self.k)
         return [int(row) for row in rows]
+
+    def blocks(self) -> frozenset[str]:
+        return frozenset({"image"})

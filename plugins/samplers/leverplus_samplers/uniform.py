@@ -18,5 +18,5 @@ class RandomSampler(Sampler):
         rows = rows_for(query, bank, self.k)
         return [int(row) for row in rng.choice(rows, size=self.k, replace=False)]
 
-    def needs_features(self) -> bool:
-        return False
+    def blocks(self) -> frozenset[str]:
+        return frozenset()

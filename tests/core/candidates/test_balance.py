@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from leverplus_core import Balancer, Candidate, Catalog, DataError
-from leverplus_core.candidates.stats import balance_facts, shape
+from leverplus_core.candidates.stats import balance_metadata
 from leverplus_core.candidates.store import BALANCED, CANDIDATES, read_groups, write_groups
 from leverplus_core.io import read_json
 from leverplus_core.pipeline.stages import balance
@@ -70,15 +70,15 @@ def test_a_measurement_out_of_its_range_is_named_with_its_line(tmp_path: Path, f
 
 def test_shape_by_hand() -> None:
     expected = {"questions": 4, "candidates": 48, "candidates_per_question": 12.0, "positive_rate": 9 / 48}
-    assert shape(GROUPS) == expected
-    assert shape({"a": []}) == {**dict.fromkeys(expected, 0), "candidates_per_question": 0.0, "positive_rate": 0.0}
+    assert summary(GROUPS) == expected
+    assert summary({"a": []}) == {**dict.fromkeys(expected, 0), "candidates_per_question": 0.0, "positive_rate": 0.0}
 
 
 def test_the_balance_stage_stores_the_table_and_what_could_not_be_met(folder: Path) -> None:
     out = folder / "out"
     metadata = balance(out, folder, top_pn(), seed=0)
     assert metadata == read_json(out / "balance.json")
-    assert metadata["before"] == shape(GROUPS) and metadata["after"] == shape(read_groups(out / BALANCED))
+    assert metadata["before"] == summary(GROUPS) and metadata["after"] == summary(read_groups(out / BALANCED))
     assert metadata["after"] == {
         "questions": 2, "candidates": 20, "candidates_per_question": 10.0, "positive_rate": 0.4,
     }  # fmt: skip
@@ -112,7 +112,7 @@ def test_the_table_reads_well_at_80_columns(folder: Path) -> None:
 
 
 def test_nothing_unmet_is_not_a_table() -> None:
-    assert "could not be met" not in drawn(balance_facts(GROUPS, GROUPS, {}))
+    assert "could not be met" not in drawn(balance_metadata(GROUPS, GROUPS, {}))
 
 
 def test_large_numbers_stay_on_their_line() -> None:
@@ -154,7 +154,7 @@ def test_a_file_with_a_candidate_twice_is_not_the_balancers_fault(folder: Path) 
     twice = {"a": [*GROUPS["a"], GROUPS["a"][0]]}
     write_groups(folder / CANDIDATES, twice)
     keep_all = Catalog.load(disabled="").build("balancer", "keep_all", {})
-    assert balance(folder / "out", folder, keep_all, seed=0)["after"] == shape(twice)
+    assert balance(folder / "out", folder, keep_all, seed=0)["after"] == summary(twice)
 
 
 def test_a_question_dropped_without_a_word_is_put_down(folder: Path) -> None:

@@ -33,7 +33,7 @@ GROUPS = [MIXED, WRONG, RIGHT, LEAKING]
 
 def test_counts_by_hand() -> None:
     health = inspect(GROUPS)
-    assert health["shape"] == {
+    assert health["summary"] == {
         "questions": 4, "candidates": 12, "candidates_per_question": 3.0, "positive_rate": 5 / 12
     }  # fmt: skip
     assert health["questions"] == {"no_positive": 1, "only_positives": 1, "flat_accuracy": 1}
@@ -92,4 +92,4 @@ def test_a_reward_that_cannot_tell_candidates_apart(catalog: Catalog) -> None:
 
 def test_nothing_at_all() -> None:
     health = inspect([[]])
-    assert health["shape"]["questions"] == 0 and health["headroom"]["mean"] is None
+    assert health["summary"]["questions"] == 0 and health["headroom"]["mean"] is None

@@ -20,8 +20,7 @@ from leverplus_core.interchange.importing import import_beams, import_embeddings
 from leverplus_core.interchange.rows import Rows
 from leverplus_core.io import read_json, read_jsonl, write_jsonl
 from leverplus_core.pipeline.stages import Pools, read_beams
-from leverplus_core.records import Image, Question
-from leverplus_core.records import Sequence as ScoredSequence
+from leverplus_core.records import Image, Question, ScoredSequence
 
 Put = Callable[[str, object], Path]
 Cli = Callable[..., tuple[int, str, str]]

@@ -15,10 +15,10 @@ from leverplus_core.io import storage_errors
 from leverplus_core.plugins.contracts import Model
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.settings import BeamSettings, PromptSettings
-from leverplus_core.records import AnswerLogprob, Decoding, Demonstration, Image, Question
+from leverplus_core.records import AnswerLogprob, Decoding, Demonstration, Ids, Image, Question
 from leverplus_core.scoring.beam_search import beam_search
 from leverplus_core.scoring.cache import CachedModel, ResponseCache
-from leverplus_core.scoring.scorer import Ids, Scorer
+from leverplus_core.scoring.scorer import Scorer
 from leverplus_core.seeding import rng
 from leverplus_models.bench.geometry import draw_photo
 

@@ -1,26 +1,25 @@
-"""Does a run's registry still say what the data and the model say? Recompute its cells, and ask a sample again.
+"""Does a run's registry still say what the data, the model and the code say?
 
-Three things are compared: each stored accuracy with the score of the stored answer against the dataset's true answers;
-each cell with the mean and interval of its predictions; and, for a seeded sample of predictions, the stored text with
-what the VLM says now, asked without the measurement store.
+Four things are compared: each stored accuracy with the score of the stored answer against the dataset's true answers;
+each cell with the mean and interval of its predictions; for a seeded sample of predictions, the stored text with what
+the model answers now, asked without the response cache; and the code of each part with what is installed.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from leverplus_core.errors import DataError, RegistryError
 from leverplus_core.evaluation.ablation import ablated
-from leverplus_core.io import fingerprint
 from leverplus_core.metrics import TASKS, Task
-from leverplus_core.pipeline.run import compose
-from leverplus_core.pipeline.workspace import Workspace
+from leverplus_core.pipeline.context import RunContext
 from leverplus_core.plugins.manager import Catalog
-from leverplus_core.progress import Progress, Silent
+from leverplus_core.progress import Progress
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.records import Prediction, Question
 from leverplus_core.registry.registry import Registry
@@ -33,7 +32,7 @@ from leverplus_core.statistics import accuracy_interval
 TOLERANCE = 1e-9
 
 
-def verify(
+def audit(
     registry: Registry,
     run: str,
     sample: int,
@@ -41,7 +40,8 @@ def verify(
     catalog: Catalog | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """What was compared, and `differences`: kind, method, shots, question (or None), stored, found.
+    """What was compared; `differences`: kind, method, shots, question (or None), stored, found; and `changed_code`: the
+    parts (kind, name, then, now) whose code is no longer that of the run.
 
     `sample` predictions are asked again (0 asks none, and loads no model). Raises RegistryError for a run that is not
     there, was read from a table, or evaluated nothing; DataError where its dataset is another now.
@@ -53,14 +53,14 @@ def verify(
     if not cells:
         raise RegistryError(f"run {row['name']} ({row['id']}) has evaluated nothing yet.", "Run it to the end.")
     recipe = Recipe.of(row["recipe"])
-    parts = compose(recipe, Workspace(work), catalog, progress)
-    content = fingerprint(parts.identity("dataset"))
+    context = RunContext(recipe, catalog or Catalog.load(), work, progress=progress)
+    content = context.dataset_fingerprint
     if row["dataset_fingerprint"] not in (None, content):
         raise DataError(
             f"the dataset of run {row['name']} is another now: {content}, not {row['dataset_fingerprint']}.",
-            "Put the files back that it was evaluated on.",
+            "Put back the files that it was evaluated on.",
         )
-    questions = {q.id: q for q in parts.dataset.questions("validation")}
+    questions = {q.id: q for q in context.dataset.questions("validation")}
     pairs = sorted({(cell["method"], cell["shots"]) for cell in cells})
     stored = {pair: [p for _, p in registry.predictions(row["id"], *pair)] for pair in pairs}
     task = TASKS[recipe.task]
@@ -72,15 +72,26 @@ def verify(
         chosen = [everything[i] for i in order]
         asked = len(chosen)
         with TemporaryDirectory() as fresh:
-            store = ResponseCache(Path(fresh) / "responses.sqlite")
-            model = CachedModel(lambda: parts.model, lambda: parts.identity("model"), store, progress or Silent())
-            bank = {d.id: d for d in parts.dataset.demonstrations()}
+            cache = ResponseCache(Path(fresh) / "responses.sqlite")
+            model = CachedModel(lambda: context.model, lambda: context.identity("model"), cache, context.progress)
             shown, prompt = ablated(
-                bank, recipe.prompt, recipe.evaluation.ablation, recipe.data_seed, work / "ablation"
+                context.scorer.demonstrations,
+                recipe.prompt,
+                recipe.evaluation.ablation,
+                recipe.data_seed,
+                work / "ablation",
             )
-            scorer = Scorer(model, shown, prompt, recipe.decoding.decoding(), recipe.scoring.correct_threshold, task)
-            differences += _asked_again(chosen, questions, scorer)
-            store.close()
+            differences += _asked_again(
+                chosen, questions, replace(context.scorer, model=model, demonstrations=shown, prompt=prompt)
+            )
+            model.close()
+            context.close()
+    changed = [
+        {"kind": then["kind"], "name": then["name"], "then": then.get("code"), "now": now["code"]}
+        for then in row["parts"]
+        for now in context.provenance()
+        if (then["kind"], then["name"]) == (now["kind"], now["name"]) and then.get("code") != now["code"]
+    ]
     return {
         "run": row["id"],
         "name": row["name"],
@@ -88,6 +99,7 @@ def verify(
         "predictions": sum(map(len, stored.values())),
         "asked_again": asked,
         "differences": differences,
+        "changed_code": changed,
     }
 
 

@@ -1,4 +1,4 @@
-"""Verbs for candidates files: look at them and put them together."""
+"""`leverplus candidates inspect`."""
 
 from __future__ import annotations
 
@@ -24,13 +24,6 @@ from leverplus_core.errors import DataError
 if TYPE_CHECKING:
     from leverplus_core.recipes.recipe import Recipe
 
-OutOpt = Annotated[Path, typer.Option("--out", "-o", metavar="OUT.jsonl", help="The file to write.")]
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(inspect)
-    app.command()(merge)
-
 
 def inspect(
     target: Annotated[
@@ -48,48 +41,32 @@ def inspect(
     work: WorkOpt = DEFAULT_WORK,
     json: JsonOpt = False,
 ) -> None:
-    """The health of candidates: headroom, positives, flat questions, accuracies, sources, duplicates and leaks."""
+    """Show the health of candidates: headroom, positives, flat questions, accuracies, sources, duplicates, leaks."""
     from leverplus_core.candidates.stats import inspect as inspect_groups
     from leverplus_core.candidates.store import iter_groups
     from leverplus_core.report.health import health_view
 
-    file, pool, known = _located(target, registry)
+    file, pool, known = _locate(target, registry)
     against = load_recipe(recipe) if recipe else known
     dataset = reward = pools = None
     if against:
-        from leverplus_core.pipeline.run import compose
-        from leverplus_core.pipeline.stages import Pools
-        from leverplus_core.pipeline.workspace import Workspace
+        from leverplus_core.pipeline.context import RunContext
+        from leverplus_core.pipeline.stages.pool import POOLS, all_pools
 
-        parts = compose(against, Workspace(work), load_catalog(plugin))
-        dataset, reward = None if parts.closed else parts.dataset, parts.reward
+        context = RunContext(against, load_catalog(plugin), work)
+        dataset, reward = None if context.offline else context.dataset, context.reward
         if recipe or not pool:
-            given = parts.imported.root if parts.imported and parts.is_imported("pool") else None
-            pool = given or work / "stages" / f"pool-{parts.fingerprints['pool']}"
-        if (pool / "pools.json").exists():
-            pools = Pools.load(pool).all
+            pool = context.folder(context.stage("pool")).path
+        if (pool / POOLS).exists():
+            pools = all_pools(pool)
         else:
             output.warn(f"no pools in {pool}: whether demonstrations are in them is not checked")
     groups = (group for _, (group,) in iter_groups([file]))
     output.table({"file": str(file), **inspect_groups(groups, pools, dataset, reward)}, health_view, json)
 
 
-def merge(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Candidates files.")],
-    out: OutOpt,
-    json: JsonOpt = False,
-) -> None:
-    """The union of candidates files by question and ordered demonstrations; conflicting measurements are an error."""
-    from leverplus_core.candidates.merge import merge_files
-    from leverplus_core.report.health import summary_table
-
-    metadata = merge_files(files, out)
-    output.table(metadata, lambda f: summary_table([*f["inputs"], f["union"]]), json)
-    output.say(f"{metadata['equal']:,} candidates were in more than one place, with equal measurements")
-
-
-def _located(target: str, registry: str) -> tuple[Path, Path | None, Recipe | None]:
-    """The candidates file that is meant; of a run also the folder of its pools, and its recipe."""
+def _locate(target: str, registry: str) -> tuple[Path, Path | None, Recipe | None]:
+    """The candidates file of a target; for a run also the folder of its pools, and its recipe."""
     from leverplus_core.candidates.store import BALANCED, CANDIDATES
 
     path = Path(target)
@@ -106,11 +83,16 @@ def _located(target: str, registry: str) -> tuple[Path, Path | None, Recipe | No
     store = open_registry(registry)
     run = store.resolve(target)
     folders = {row["name"]: Path(row["path"]) for row in store.stages(run["id"]) if row["status"] == "done"}
-    made = [stage for stage in ("balance", "mine", "candidates") if stage in folders]
+    made = [stage for stage in ("balance", "mine", "propose", "candidates") if stage in folders]
     if not made:
-        raise DataError(f"run {run['id']} ({run['name']}) has no candidates.", "Go on with it: `leverplus score`.")
+        raise DataError(
+            f"run {run['id']} ({run['name']}) has no candidates.", "Resume it: `leverplus run --until balance`."
+        )
     folder = folders[made[0]]
     there = [folder / name for name in names if (folder / name).is_file()]
     if not there:
-        raise DataError(f"run {run['id']}: {folder} is gone.", "Call this where the run was made, or run it again.")
+        raise DataError(
+            f"run {run['id']}: {folder} no longer exists.",
+            "Run this in the folder where the run was made, or repeat the run.",
+        )
     return there[0], folders.get("pool"), Recipe.of(run["recipe"])

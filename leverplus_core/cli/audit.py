@@ -1,4 +1,4 @@
-"""The verb that checks what a registry says against the data and the model."""
+"""`leverplus audit`."""
 
 from __future__ import annotations
 
@@ -19,34 +19,30 @@ from leverplus_core.cli.options import (
 )
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(verify)
-
-
-def verify(
+def audit(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id, prefix, name or 'latest'.")],
-    sample: Annotated[int, typer.Option(min=0, help="Predictions to ask the VLM again; 0 loads no model.")] = 40,
+    sample: Annotated[int, typer.Option(min=0, help="Predictions to compute again; 0 loads no model.")] = 40,
     plugin: PluginOpt = None,
     registry: RegistryOpt = DEFAULT_REGISTRY,
     work: WorkOpt = DEFAULT_WORK,
     json: JsonOpt = False,
 ) -> None:
-    """Recompute every cell from the stored predictions, ask the VLM a sample again, and say what differs.
+    """Recompute a run's cells and a sample of its predictions, and report what differs.
 
-    Exit code 1 where anything does.
+    The exit code is 1 when anything differs.
     """
-    from leverplus_core.pipeline.verify import verify as verify_run
+    from leverplus_core.pipeline.audit import audit as audit_run
 
     store = open_registry(registry)
     with output.Bars() as bars:
-        found = verify_run(store, run, sample, work, load_catalog(plugin), bars)
+        found = audit_run(store, run, sample, work, load_catalog(plugin), bars)
     differences = found["differences"]
     if json:
         output.metadata(found, json)
     else:
         output.say(
             f"run {found['run']} ({found['name']}): {found['cells']} cells of {found['predictions']:,} predictions "
-            f"recomputed, {found['asked_again']} asked again"
+            f"recomputed, {found['asked_again']} computed again"
         )
         if differences:
             output.rows([{k: str(v) for k, v in row.items()} for row in differences[:50]], json)

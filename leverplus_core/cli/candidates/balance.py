@@ -1,0 +1,32 @@
+"""`leverplus candidates balance`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leverplus_core.cli import output
+from leverplus_core.cli.candidates import OutOpt
+from leverplus_core.cli.options import JsonOpt, PluginOpt, SetOpt, load_catalog, load_recipe
+
+
+def balance(
+    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="A candidates file.")],
+    out: OutOpt,
+    balancer: Annotated[str, typer.Option("--balancer", metavar="NAME[:k=v,...]", help="The balancer.")],
+    overrides: SetOpt = None,
+    plugin: PluginOpt = None,
+    json: JsonOpt = False,
+) -> None:
+    """Balance a candidates file, and show the table before and after."""
+    from leverplus_core.candidates.store import read_groups, write_groups
+    from leverplus_core.pipeline.stages.balance import balanced
+    from leverplus_core.report.balance import balance_table
+
+    chosen = load_recipe("demo", overrides, {"balancer": balancer})
+    part = load_catalog(plugin).build("balancer", chosen.balancer.name, chosen.balancer.settings, "--balancer")
+    kept, metadata, _ = balanced(read_groups(file), part, chosen.seed)
+    write_groups(out, kept)
+    output.table(metadata, balance_table, json)

@@ -1,0 +1,21 @@
+"""`leverplus headroom`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from leverplus_core.cli import output
+from leverplus_core.cli.options import DEFAULT_REGISTRY, JsonOpt, RegistryOpt, open_registry
+
+
+def headroom(
+    run: Annotated[str, typer.Argument(metavar="RUN[:METHOD]", help="A run, and one of its methods.")],
+    registry: RegistryOpt = DEFAULT_REGISTRY,
+    json: JsonOpt = False,
+) -> None:
+    """Show how much of the gap between random and oracle a method closes, with intervals."""
+    from leverplus_core.report.headroom import headroom_rows, headroom_table
+
+    output.table(headroom_rows(open_registry(registry), run), headroom_table, json)

@@ -1,0 +1,112 @@
+"""`leverplus run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from leverplus_core.cli import output
+from leverplus_core.cli.options import (
+    DEFAULT_REGISTRY,
+    DEFAULT_WORK,
+    BalancerOpt,
+    DatasetOpt,
+    EncoderOpt,
+    ImportedOpt,
+    JsonOpt,
+    ModelOpt,
+    PluginOpt,
+    RecipeArg,
+    RegistryOpt,
+    RewardOpt,
+    SamplerOpt,
+    SelectorOpt,
+    SetOpt,
+    WorkOpt,
+    load_catalog,
+    load_recipe,
+)
+from leverplus_core.errors import RecipeError
+
+if TYPE_CHECKING:
+    from leverplus_core.pipeline.run import RunResult
+    from leverplus_core.registry.registry import Registry
+
+
+BALANCE = "balance.json"
+
+
+def run(
+    recipe: RecipeArg = "demo",
+    overrides: SetOpt = None,
+    dataset: DatasetOpt = None,
+    model: ModelOpt = None,
+    encoder: EncoderOpt = None,
+    sampler: SamplerOpt = None,
+    selector: SelectorOpt = None,
+    balancer: BalancerOpt = None,
+    reward: RewardOpt = None,
+    imported: ImportedOpt = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name the run.")] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="End after this stage.")] = None,
+    redo: Annotated[
+        list[str] | None,
+        typer.Option("--redo", metavar="STAGE", help="Run this stage even if its result is there; repeatable."),
+    ] = None,
+    plugin: PluginOpt = None,
+    registry: RegistryOpt = DEFAULT_REGISTRY,
+    work: WorkOpt = DEFAULT_WORK,
+    json: JsonOpt = False,
+) -> None:
+    """Run a recipe, or resume it where it was stopped, and show its leaderboard.
+
+    With --until, the table of the stage `mine` or `balance` is shown, and the states of the stages for any other.
+    Imported data that brings its own features ends after training, because no other question can be asked.
+    """
+    parts = {
+        "dataset": dataset,
+        "model": model,
+        "encoder": encoder,
+        "sampler": sampler,
+        "selector": selector,
+        "balancer": balancer,
+        "reward": reward,
+    }
+    chosen = load_recipe(recipe, overrides, parts, name, imported)
+    from leverplus_core.pipeline.run import run as run_recipe
+    from leverplus_core.pipeline.stages import STAGE_NAMES
+    from leverplus_core.registry.registry import Registry
+
+    for stage in [*([until] if until else []), *(redo or [])]:
+        if stage not in STAGE_NAMES:
+            raise RecipeError(f"no stage '{stage}'.", f"Stages, in order: {', '.join(STAGE_NAMES)}.")
+    if until == "mine" and not chosen.scoring.mining.min_positives:
+        raise RecipeError(
+            "mining is off: scoring.mining.min_positives is 0.", "Use --set scoring.mining.min_positives=4, or another."
+        )
+    catalog = load_catalog(plugin)
+    store = Registry(registry)
+    with output.Bars() as bars:
+        result = run_recipe(chosen, store, work, until=until, redo=redo or (), catalog=catalog, progress=bars)
+    output.say(f"run {result.run_id} ({chosen.name}): {result.calls:,} model calls")
+    _show(store, result, until, json)
+
+
+def _show(store: Registry, result: RunResult, until: str | None, json: bool) -> None:
+    from leverplus_core.candidates.store import MINED
+    from leverplus_core.io import read_json
+    from leverplus_core.report.balance import balance_table
+    from leverplus_core.report.health import mined_view
+    from leverplus_core.report.leaderboard import leaderboard_rows, leaderboard_table
+
+    last = list(result.stages)[-1]
+    if last == "evaluate":
+        output.table(leaderboard_rows(store, run=result.run_id), leaderboard_table, json)
+    elif last == until and last in ("mine", "balance") and result.stages[last] != "off":
+        folder = next(Path(row["path"]) for row in store.stages(result.run_id) if row["name"] == last)
+        file, view = {"mine": (MINED, mined_view), "balance": (BALANCE, balance_table)}[last]
+        output.table(read_json(folder / file), view, json)
+    else:
+        output.rows([{"stage": stage, "status": state} for stage, state in result.stages.items()], json)

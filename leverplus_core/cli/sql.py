@@ -1,0 +1,27 @@
+"""`leverplus sql`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from leverplus_core.cli import output
+from leverplus_core.cli.options import DEFAULT_REGISTRY, JsonOpt, RegistryOpt, open_registry
+
+
+def sql(
+    query: Annotated[str, typer.Argument(help="A SELECT statement.")],
+    registry: RegistryOpt = DEFAULT_REGISTRY,
+    json: JsonOpt = False,
+) -> None:
+    """Query the registry, read-only.
+
+    The views `leaderboard` (a row per cell: run, name, dataset, model, method, shots, n, accuracy, ci_low, ci_high,
+    status, note, seed, sweep, arm, source, accuracy_text, sample) and `predictions_with_questions` (a row per answer:
+    run, name, method, shots, position, question_id, question, image_id, image_path, caption, answers, demonstrations,
+    raw_text, prediction, accuracy) answer most questions. Under them are the tables runs, stages, curves,
+    validation_questions, cells, predictions, questions and demonstrations. docs/registry.md explains each column.
+    """
+    columns, found = open_registry(registry).sql(query)
+    output.rows([dict(zip(columns, row, strict=True)) for row in found], json)

@@ -1,0 +1,1 @@
+"""Execution: where prompts are computed."""

@@ -1,0 +1,98 @@
+"""The listener that writes a run into the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from leverplus_core.plugins.hookspecs import hookimpl
+from leverplus_core.provenance import describe_environment, describe_git
+from leverplus_core.records import Demonstration, Prediction, Question, RunInfo
+from leverplus_core.registry.registry import Registry, RunRecord
+
+if TYPE_CHECKING:
+    from leverplus_core.pipeline.context import RunContext
+    from leverplus_core.pipeline.run import Membership
+
+EVALUATE = "evaluate"
+
+
+def run_record(run_id: str, context: RunContext, sweep: Membership | None) -> RunRecord:
+    """What the registry keeps of a run from its beginning."""
+    recipe, offline = context.recipe, context.offline
+    path = recipe.model.settings.get("path")
+    return RunRecord(
+        id=run_id,
+        name=recipe.name,
+        fingerprint=recipe.fingerprint(),
+        dataset="imported" if offline else recipe.dataset.name,
+        model="none" if offline else f"{recipe.model.name}:{path}" if path else recipe.model.name,
+        seed=recipe.seed,
+        recipe=recipe.values(),
+        parts=context.provenance(),
+        environment=describe_environment(),
+        git=describe_git(),
+        note=" ".join(filter(None, (recipe.note, "" if offline else context.dataset.note()))),
+        dataset_fingerprint=context.dataset_fingerprint,
+        sweep=sweep.sweep if sweep else None,
+        arm=sweep.arm if sweep else None,
+    )
+
+
+class Recorder:
+    """Writes what it hears of one run; an error of the registry ends the run."""
+
+    def __init__(self, registry: Registry, record: RunRecord) -> None:
+        self._registry, self._record = registry, record
+        self._curve: list[tuple[int, dict[str, float]]] = []
+
+    @hookimpl
+    def leverplus_run_start(self, run: RunInfo) -> None:
+        self._registry.begin_run(self._record)
+
+    @hookimpl
+    def leverplus_stage_start(self, run: RunInfo, stage: str, fingerprint: str, path: str) -> None:
+        self._curve = []
+        if stage == EVALUATE and self._registry.evaluated_as(run.id) not in (None, fingerprint):
+            # The recipe, and so the run, may name files whose content has changed since: its cells are then stale.
+            self._registry.forget_evaluation(run.id)
+        self._registry.record_stage(run.id, stage, fingerprint, "running", 0.0, path, reused=False)
+
+    @hookimpl
+    def leverplus_epoch_end(self, run: RunInfo, stage: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        self._curve.append((epoch, dict(metrics)))
+
+    @hookimpl
+    def leverplus_validation_questions(self, run: RunInfo, stage: str, ids: Sequence[str]) -> None:
+        self._registry.record_validation_questions(run.id, stage, ids)
+
+    @hookimpl
+    def leverplus_questions(
+        self, run: RunInfo, questions: Sequence[Question], demonstrations: Sequence[Demonstration]
+    ) -> None:
+        self._registry.record_questions(run.id, questions, demonstrations)
+
+    @hookimpl
+    def leverplus_predictions(
+        self,
+        run: RunInfo,
+        method: str,
+        shots: int,
+        predictions: Sequence[tuple[int, Prediction]],
+        sizes: Sequence[int],
+    ) -> None:
+        self._registry.record_cell_predictions(run.id, method, shots, predictions, sizes)
+
+    @hookimpl
+    def leverplus_stage_end(self, run: RunInfo, stage: str, metadata: Mapping[str, Any], reused: bool) -> None:
+        kept = {k: v for k, v in metadata.items() if k not in ("fingerprint", "path", "seconds")}
+        self._registry.record_stage(
+            run.id, stage, metadata["fingerprint"], "done", metadata["seconds"], metadata["path"], reused=reused,
+            metadata=kept,
+        )  # fmt: skip
+        if self._curve:
+            self._registry.record_curve(run.id, stage, self._curve)
+
+    @hookimpl
+    def leverplus_run_end(self, run: RunInfo, status: str) -> None:
+        self._registry.finish_run(run.id, status)

@@ -1,0 +1,74 @@
+"""`beam_search`: the InfoScore beam search for a seeded subset of the train questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from leverplus_core.io import read_jsonl, write_jsonl
+from leverplus_core.pipeline.stage import Stage, StageCost, StageReport
+from leverplus_core.pipeline.stages.pool import read_pools
+from leverplus_core.records import ScoredSequence
+from leverplus_core.scoring.beam_search import beam_search, beam_search_cost
+from leverplus_core.seeding import rng
+
+if TYPE_CHECKING:
+    from leverplus_core.pipeline.context import RunContext
+    from leverplus_core.pipeline.plan import Planning
+
+SEQUENCES = "beams.jsonl"
+
+
+class BeamSearch(Stage):
+    """Search demonstration sequences by InfoScore."""
+
+    name: str = "beam_search"
+    provides: ClassVar[str] = "sequences"
+
+    def enabled(self, context: RunContext) -> bool:
+        # Imported candidates without sequences leave nothing for a search to do.
+        return context.imported is None or context.imported.has("beams") or not context.imported.has("candidates")
+
+    def reads(self, context: RunContext) -> Sequence[str]:
+        return ("pools",)
+
+    def depends(self, context: RunContext) -> object:
+        recipe = context.recipe
+        settings = recipe.scoring.beam_search.model_dump(mode="json")
+        return [context.model_identity(), settings, recipe.scoring.questions, recipe.data_seed]
+
+    def run(self, context: RunContext, inputs: Mapping[str, Path], out: Path, report: StageReport) -> dict[str, Any]:
+        scoring = context.recipe.scoring
+        train = list(context.dataset.questions("train"))
+        if scoring.questions is not None and scoring.questions < len(train):
+            order = rng(context.recipe.data_seed, "scored questions").permutation(len(train))
+            train = [train[i] for i in sorted(order[: scoring.questions])]
+        found = beam_search(context.scorer, train, read_pools(inputs["pools"])["train"], scoring.beam_search)
+        write_jsonl(out / SEQUENCES, (asdict(kept) for levels in found.values() for kept in levels[-1]))
+        return {
+            "questions": len(found),
+            "sequences": sum(len(levels[-1]) for levels in found.values()),
+            "mean_best_score": float(np.mean([levels[-1][0].score for levels in found.values()])),
+        }
+
+    def cost(self, planning: Planning) -> StageCost:
+        scored = planning.scored
+        per_question = beam_search_cost(planning.pool, planning.recipe.scoring.beam_search)
+        return StageCost(
+            {shots: scored * count for shots, count in per_question.items()},
+            # Demonstrations are train images; so are the images of the questions that are scored.
+            images=(min(planning.size.train_images, scored * (planning.pool + 1)), 0),
+        )
+
+
+def read_sequences(folder: Path) -> dict[str, list[ScoredSequence]]:
+    """Question id -> kept sequences, best first. Raises DataError for a file that is absent or cut."""
+    rows: dict[str, list[ScoredSequence]] = {}
+    for row in read_jsonl(folder / SEQUENCES):
+        kept = ScoredSequence(row["question_id"], tuple(row["demonstrations"]), row["score"])
+        rows.setdefault(kept.question_id, []).append(kept)
+    return rows

@@ -1,0 +1,91 @@
+"""What a selector is: a rule that needs no training, or a maker of networks that learn. No torch.
+
+A recipe's `selector` is a `TrainableSelector`; `evaluation.baselines` names `BaselineSelector`s. Both are parts of the
+kind `selector`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from leverplus_core.plugins.contracts import Bank, Features, Floats, Measure, Part
+from leverplus_core.recipes.settings import Order
+from leverplus_core.records import Ids, Question
+
+if TYPE_CHECKING:
+    from leverplus_core.selector.policy import FeatureWidths, Policy
+
+PromptCounts = Mapping[int, int]
+"""Number of demonstrations -> prompts with so many."""
+
+
+@dataclass(frozen=True)
+class EvalSet:
+    """The questions that every method answers, in evaluation order, and what a selector may know of them.
+
+    `features` are aligned with `questions`, `bank` holds all demonstrations with theirs; `similarity` has, for each
+    block of features ("image", "text", "state"), a question id -> (K,) cosines with the demonstrations of its pool.
+    `order` is the prompt's: what the sequence that is returned means. Draw random numbers from `seed` and the
+    question's id, so that a question's demonstrations do not depend on the other questions.
+    """
+
+    questions: Sequence[Question]
+    pools: Mapping[str, Sequence[str]]
+    similarity: Mapping[str, Mapping[str, Floats]]
+    features: Features
+    bank: Bank
+    order: Order
+    seed: int
+
+
+@dataclass(frozen=True)
+class SelectionCost:
+    """Prompts for one evaluation question: to select and to answer, by number of demonstrations."""
+
+    answers: PromptCounts
+    logprobs: PromptCounts = field(default_factory=dict)
+    demonstrations: int = 0
+    """Distinct demonstrations that the question may be shown with."""
+
+
+class Selector(Part):
+    """Chooses the demonstrations that are shown with a question: see `BaselineSelector` and `TrainableSelector`."""
+
+
+class BaselineSelector(Selector):
+    """A rule that chooses without training; evaluated under its own name.
+
+    Obligations: for each question and number of shots a tuple of distinct demonstration ids in the order of choice,
+    never one that shows the question's image; the same whatever the other questions.
+    """
+
+    @abstractmethod
+    def select(self, eval_set: EvalSet, shots: Sequence[int], measure: Measure) -> Mapping[int, Sequence[Ids]]:
+        """For each number of shots, the demonstrations of each question, aligned with `eval_set.questions`.
+
+        `measure` asks the model: only an oracle, which knows the true answers, has a reason to.
+        """
+
+    def shot_counts(self, shots: Sequence[int]) -> Sequence[int]:
+        """The numbers of demonstrations that this rule shows when `shots` are evaluated; all of them by default."""
+        return shots
+
+    def cost(self, shots: Sequence[int], pool: int) -> SelectionCost:
+        """Prompts for one question with a pool of `pool` demonstrations; by default one answer per number of shots."""
+        counts = self.shot_counts(shots)
+        return SelectionCost({n: 1 for n in counts}, demonstrations=max(counts, default=0))
+
+
+class TrainableSelector(Selector):
+    """Makes the network (a `Policy`) that learns to choose demonstrations.
+
+    Obligations: a policy's probabilities over all sequences of one length sum to 1; they do not depend on the rest of
+    the batch; shuffling the pool shuffles the answer and nothing else. Weights are drawn from torch's generator.
+    """
+
+    @abstractmethod
+    def policy(self, widths: FeatureWidths) -> Policy:
+        """A new policy for features of these widths."""

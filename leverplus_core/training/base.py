@@ -1,0 +1,74 @@
+"""What a trainer is: the settings of one training and its loss. No torch.
+
+Trainers are parts of the kind `trainer`, named by the keys of a recipe's `training` block. Each that has epochs is a
+stage of the pipeline under its name; it continues from the policy that the trainer before it left.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from leverplus_core.plugins.contracts import Part
+from leverplus_core.progress import Progress, Silent
+from leverplus_core.recipes.settings import FrozenSettings
+
+if TYPE_CHECKING:
+    from leverplus_core.selector.policy import Policy
+    from leverplus_core.training.trainer import FitResult, TrainingData
+
+OnEpoch = Callable[[int, dict[str, float]], None]
+
+
+class StopSettings(FrozenSettings):
+    """How a selector with a learned stop learns it."""
+
+    cost: float = Field(0.02, ge=0, description="cost of showing a demonstration, in units of reward")
+
+
+@dataclass(frozen=True)
+class FitRun:
+    """What a fit needs beside its settings and data.
+
+    `name` seeds the order of questions together with `seed`; `checkpoint` is the file from which a killed fit resumes;
+    `on_epoch` is called with the epoch and its metrics, again for the epochs of a fit that is resumed.
+    """
+
+    name: str
+    seed: int
+    checkpoint: Path | None = None
+    progress: Progress = field(default_factory=Silent)
+    on_epoch: OnEpoch | None = None
+
+
+class Trainer(Part):
+    """One training of the selector: AdamW, warm-up then cosine to zero, the best epoch on validation questions.
+
+    Subclasses give `fit`, which calls `leverplus_core.fit` with a loss and a validation score, and say what they learn
+    from: `sequences` that the beam search kept (their rewards are InfoScores), or measured `candidates` (rewards are
+    those of the recipe's reward).
+    """
+
+    learns_from: ClassVar[Literal["sequences", "candidates"]] = "candidates"
+
+    epochs: int = Field(20, ge=0, description="passes over the training questions; 0 is off")
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    weight_decay: float = Field(1e-3, ge=0)
+    batch_size: int = Field(32, ge=1, description="questions per step")
+    warmup_ratio: float = Field(0.05, ge=0, lt=1, description="share of the steps that raise the rate from zero")
+    max_grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    early_stopping_patience: int | None = Field(
+        None, ge=1, description="stop after so many epochs without a better validation score"
+    )
+
+    @abstractmethod
+    def fit(self, policy: Policy, data: TrainingData, validation: TrainingData | None, run: FitRun) -> FitResult:
+        """Train `policy` in place and leave it with the weights of the best epoch.
+
+        Raises DataError for data from which nothing can be learned, or a loss that is not finite.
+        """
