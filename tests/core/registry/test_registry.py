@@ -89,7 +89,7 @@ def test_predictions_and_cells_round_trip(registry: Registry) -> None:
     small, large = registry.cells(["abc123"])
     assert (small["n"], small["accuracy"]) == (2, 0.5)
     assert (large["n"], large["accuracy"]) == (4, pytest.approx(0.65))
-    # By hand, with half a 0 and half a 1 more: centre .62, squares .1444 .3844 .0004 .1444, (.3844 + .1444) / 2, over
+    # By hand, with half a 0 and half a 1 more: center .62, squares .1444 .3844 .0004 .1444, (.3844 + .1444) / 2, over
     # 4 times 5, t(3) = 3.1824; the shares p with (p - .65)^2 = w p (1 - p).
     w = 3.182446305284263**2 * (0.6736 + 0.2644) / 20 / (0.62 * 0.38)
     low, high = np.sort(np.roots([1 + w, -(1.3 + w), 0.65**2]))

@@ -15,7 +15,7 @@ from leverplus_core.records import Demonstration, Image, Prediction, Question
 from leverplus_core.registry.registry import Registry, RunRecord
 from leverplus_core.report.question import question_record, question_view
 
-ASKED = Question("q1", "what colour is the [bold]hat?", Image("i1", "pictures/i1.png"), ("red", "blue", "red"))
+ASKED = Question("q1", "what color is the [bold]hat?", Image("i1", "pictures/i1.png"), ("red", "blue", "red"))
 SHOWN = Demonstration("d1", "which animal?", Image("i9", None, "a cat"), "cat")
 
 
@@ -56,7 +56,7 @@ def test_it_reads_well_at_80_columns(registry: Registry) -> None:
     Console(file=out, width=80, color_system=None).print(question_view(question_record(registry, "latest", "q1")))
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
     assert all(len(line) <= 80 for line in lines)
-    assert "question  q1: what colour is the [bold]hat?" in lines
+    assert "question  q1: what color is the [bold]hat?" in lines
     assert "image     pictures/i1.png" in lines and "answers   red (2), blue (1)" in lines
     row = next(i for i, line in enumerate(lines) if line.startswith("rce            2"))
     assert lines[row].split() == ["rce", "2", "60.0", "red", "d1:", "which", "animal?", "cat"]

@@ -155,9 +155,9 @@ def test_compare_two_methods_by_hand(registry: Registry) -> None:
     assert (large["a"], large["b"]) == (pytest.approx(0.64), pytest.approx(0.34))
     # Differences 1 0 .4 .6 -.5: mean .3, variance (1.32 + 2 * .14^2) / 4 / 5, t(4) = 2.776445; cubes sum to -.168.
     variance = (1.32 + 2 * 0.14**2) / 20
-    half, centre = 2.7764451051977987 * math.sqrt(variance), 0.3 - 0.168 / 5**3 / 6 / variance
+    half, center = 2.7764451051977987 * math.sqrt(variance), 0.3 - 0.168 / 5**3 / 6 / variance
     assert large["delta"] == pytest.approx(0.3)
-    assert (large["ci_low"], large["ci_high"]) == (pytest.approx(centre - half), pytest.approx(min(1, centre + half)))
+    assert (large["ci_low"], large["ci_high"]) == (pytest.approx(center - half), pytest.approx(min(1, center + half)))
     assert large["verdict"] == "no difference seen"
     assert small["delta"] == pytest.approx(0.5)
     back = compare_rows(registry, "demo:random", "demo:rce")[1]

@@ -215,7 +215,7 @@ def test_the_html_is_one_file_and_text_stays_text(pages: dict[str, str]) -> None
         assert {i for i in re.findall(r'(?:href="#|url\(#)([^")]+)', page)} <= set(ids)
 
 
-def test_colours_are_told_apart_by_brightness_in_the_light_and_in_the_dark(pages: dict[str, str]) -> None:
+def test_colors_are_told_apart_by_brightness_in_the_light_and_in_the_dark(pages: dict[str, str]) -> None:
     """WCAG's contrast: 4.5 for text."""
     schemes = [
         dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", block))
@@ -229,8 +229,8 @@ def test_colours_are_told_apart_by_brightness_in_the_light_and_in_the_dark(pages
 
 
 def contrast(a: str, b: str) -> float:
-    def luminance(colour: str) -> float:
-        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    def luminance(color: str) -> float:
+        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
         return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
