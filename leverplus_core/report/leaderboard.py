@@ -259,12 +259,13 @@ def _columns(rows: Sequence[Row], group: Sequence[str], sort: Sequence[str]) -> 
 
 def _about(rows: Sequence[Row], columns: Sequence[str]) -> list[Remark]:
     """What the runs of each name have in common; where they differ a column says it."""
-    lines = []
+    shared: dict[str, list[str]] = {}
     for name in dict.fromkeys(map(_name, rows)):
         known = {f: {row[f] for row in rows if _name(row) == name} for f in OF_RUN if f != "arm" and f not in columns}
         same = [f"{f} {values.pop()}" for f, values in known.items() if len(values) == 1 and values - {None, ""}]
-        lines += [Remark(f"{name}: {', '.join(same)}")] if same else []
-    return lines
+        shared.setdefault(", ".join(same), []).append(name)
+    several = len(shared) == 1 and any(len(names) > 1 for names in shared.values())
+    return [Remark(f"{'all' if several else ', '.join(names)}: {same}") for same, names in shared.items() if same]
 
 
 def _remarks(rows: Sequence[Row]) -> list[Remark]:

@@ -3,7 +3,7 @@
 - `accuracy_interval`: the mean of one method's scores.
 - `paired_difference`: two methods on the same questions, clustered by image, seeds as a second level.
 - `corrected`: a family of such differences, Holm's correction, and the marks that follow.
-- `detectable_difference`, `questions_needed`: what an evaluation could detect, and the questions it takes to detect more.
+- `detectable_difference`, `questions_needed`: what an evaluation could detect, and the questions that more takes.
 - `share_closed`: the share of the gap from random to oracle that a method closes.
 
 scipy and statsmodels are imported on first use: a table of recorded results needs neither. The coverage of the
