@@ -128,7 +128,4 @@ predictions_with_questions = (
     .outerjoin(questions, and_(_Q.dataset_fingerprint == _R.dataset_fingerprint, _Q.id == _P.question_id))
 )  # fmt: skip
 
-VIEWS: dict[str, Select[Any]] = {
-    "leaderboard": leaderboard,
-    "predictions_with_questions": predictions_with_questions,
-}
+VIEWS: dict[str, Select[Any]] = {"leaderboard": leaderboard, "predictions_with_questions": predictions_with_questions}

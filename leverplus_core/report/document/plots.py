@@ -31,7 +31,7 @@ DASHES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)))
 WIDTH = 4.8
 """Inches: at 96 per inch a little wider than a phone, so that text stays readable on one."""
 IN_A_PANEL = 4
-"""Lines bename the baseline's; more are distributed over panels."""
+"""Lines beside the baseline's; more are distributed over panels."""
 FONTS = "system-ui, 'Segoe UI', Roboto, 'Noto Sans', 'Noto Sans CJK SC', 'PingFang SC', 'Microsoft YaHei', sans-serif"
 
 
