@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from leverplus_core.candidates.store import rank_key
     from leverplus_core.cli import output
+    from leverplus_core.cli.output import Bars
     from leverplus_core.errors import (
         CheckpointError,
         DataError,
@@ -102,24 +103,37 @@ __version__ = "0.1.0"
 _HOME = {
     "candidates.store": "rank_key",
     "cli": "output",
-    "errors": "CheckpointError DataError LeverplusError LeverplusWarning PluginError RecipeError RegistryError StorageError did_you_mean",
+    "cli.output": "Bars",
+    "errors": (
+        "CheckpointError DataError LeverplusError LeverplusWarning PluginError RecipeError RegistryError "
+        "StorageError did_you_mean"
+    ),
     "io": "atomic_write fingerprint read_json storage_errors write_json",
     "metrics": "TASKS most_frequent",
     "pipeline.run": "RunResult run",
     "pipeline.stage": "Stage StageCost StageReport",
-    "plugins.contracts": "Balancer Bank Dataset Encoder Features Floats Measure Measurement Model Part Query Reward Sampler Size Split SupportsCacheFolder SupportsEmbeddings SupportsHiddenStates SupportsPlanning allowed",
+    "plugins.contracts": (
+        "Balancer Bank Dataset Encoder Features Floats Measure Measurement Model Part Query Reward Sampler Size "
+        "Split SupportsCacheFolder SupportsEmbeddings SupportsHiddenStates SupportsPlanning allowed"
+    ),
     "plugins.hookspecs": "hookimpl",
     "plugins.manager": "Catalog",
     "progress": "Progress Silent",
     "recipes.recipe": "Recipe",
     "recipes.settings": "BeamSettings PromptSettings",
-    "records": "AnswerLogprob Candidate Decoding Demonstration Ids Image Prediction Prompt Question RunInfo ScoredSequence Turn",
+    "records": (
+        "AnswerLogprob Candidate Decoding Demonstration Ids Image Prediction Prompt Question RunInfo "
+        "ScoredSequence Turn"
+    ),
     "registry.registry": "Registry",
     "scoring.beam_search": "beam_search beam_search_cost",
     "scoring.prompt": "build_prompt",
     "seeding": "derive rng",
     "selector.base": "BaselineSelector EvalSet SelectionCost Selector TrainableSelector",
-    "selector.policy": "Batch Blocks COSINES Encoded FeatureWidths Policy SIMILARITIES StopHead cosine_features gather_rows normalize_per_pool",
+    "selector.policy": (
+        "Batch Blocks COSINES Encoded FeatureWidths Policy SIMILARITIES StopHead cosine_features gather_rows "
+        "normalize_per_pool"
+    ),
     "selector.ranking": "nearest",
     "training.base": "FitRun StopSettings Trainer",
     "training.trainer": "FitResult TrainingData TrainingGroups candidate_log_probs expected_reward fit",
@@ -134,6 +148,7 @@ __all__ = [
     "AnswerLogprob",
     "Balancer",
     "Bank",
+    "Bars",
     "BaselineSelector",
     "Batch",
     "BeamSettings",

@@ -23,9 +23,9 @@ ROOT = Path(__file__).parents[1]
 PART_FILES = (
     "leverplus_core/recipes/demo.yaml",
     "leverplus_core/py.typed",
-    "leverplus_samplers/mix.py",
-    "leverplus_models/demo/checkpoint/config.json",
-    "leverplus_models/demo/checkpoint/model.safetensors",
+    "leverplus_samplers/mixed.py",
+    "leverplus_demo/checkpoint/config.json",
+    "leverplus_demo/checkpoint/model.safetensors",
     "leverplus_datasets/okvqa_slice/README.md",
 )
 SMALL = [

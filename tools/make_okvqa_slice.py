@@ -2,7 +2,7 @@
 
     python tools/make_okvqa_slice.py FOLDER
 
-FOLDER holds the official val2014 question and annotation files and PICa's captions_vinvl_val2014.json. Both sides
+FOLDER holds the official val2014 question and annotation files and PICa's captions_vinvl_val2014.json. Both splits
 of the slice are drawn from the validation questions, split by image. The same input gives the same bytes.
 """
 
@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from leverplus_core.plugins.contracts import Split
+from leverplus_core import Split
 from leverplus_datasets import vqa_json
 from leverplus_datasets.reading import read_text
 
@@ -29,24 +29,25 @@ def write(name: str, document: object) -> None:
 
 
 def main() -> None:
+    """Write the files of the slice."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder: Path = parser.parse_args().folder
-    # Three validation questions have blank answers; drawing a few more makes up for those left out.
+    # Three validation questions have blank answers and are left out, so three more are drawn.
     sizes = vqa_json.SplitByImage(train=TRAIN + 3, validation=VALIDATION + 3, seed=SEED)
     dataset = vqa_json.VqaJson(folder=str(folder), split_by_image=sizes)
-    asked: dict[str, Any] = json.loads(read_text(folder / "OpenEnded_mscoco_val2014_questions.json"))
-    told: dict[str, Any] = json.loads(read_text(folder / "mscoco_val2014_annotations.json"))
+    questions: dict[str, Any] = json.loads(read_text(folder / "OpenEnded_mscoco_val2014_questions.json"))
+    annotations: dict[str, Any] = json.loads(read_text(folder / "mscoco_val2014_annotations.json"))
     captions: dict[str, str] = {}
     OUT.mkdir(exist_ok=True)
-    sides: tuple[tuple[str, Split, int], ...] = (("train", "train", TRAIN), ("val", "validation", VALIDATION))
-    for side, split, count in sides:
+    splits: tuple[tuple[str, Split, int], ...] = (("train", "train", TRAIN), ("val", "validation", VALIDATION))
+    for short, split, count in splits:
         whole = [q for q in dataset.questions(split) if all(a.strip() for a in q.answers)][:count]
         kept = {q.id for q in whole}
         captions |= {q.image.id: q.image.caption or "" for q in whole}
-        for kind, document in (("questions", asked), ("annotations", told)):
+        for kind, document in (("questions", questions), ("annotations", annotations)):
             rows = sorted((r for r in document[kind] if str(r["question_id"]) in kept), key=lambda r: r["question_id"])
-            write(f"slice_{side}_{kind}.json.gz", {**document, kind: rows})
+            write(f"slice_{short}_{kind}.json.gz", {**document, kind: rows})
     write("captions_vinvl_val2014.json.gz", dict(sorted(captions.items(), key=lambda item: int(item[0]))))
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from leverplus_core.errors import DataError
+from leverplus_core.metrics import most_frequent
 from leverplus_core.records import AnswerLogprob, Candidate, Decoding, Demonstration, Ids, Image, Prompt, Question
 
 Floats = NDArray[np.float32]
@@ -64,10 +65,12 @@ class Dataset(Part):
     """
 
     @abstractmethod
-    def questions(self, split: Split) -> Sequence[Question]: ...
+    def questions(self, split: Split) -> Sequence[Question]:
+        """The questions of a split, always in the same order. Raises DataError for files that cannot be used."""
 
-    @abstractmethod
-    def demonstrations(self) -> Sequence[Demonstration]: ...
+    def demonstrations(self) -> Sequence[Demonstration]:
+        """What may be shown: by default each train question with its most frequent answer, under its own id."""
+        return tuple(Demonstration(q.id, q.text, q.image, most_frequent(q.answers)) for q in self.questions("train"))
 
     def note(self) -> str:
         """What a reader of a result must know about the protocol; '' when it is the dataset's standard one."""

@@ -1,4 +1,4 @@
-"""The demo VLM's training: its sequences are what the backend reads, and a short one learns to copy."""
+"""Training of the demo model: its sequences are what the backend reads, and a short training learns to copy."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import torch
 from leverplus_core.recipes.settings import PromptSettings
 from leverplus_core.records import Demonstration, Image, Question
 from leverplus_core.scoring.prompt import build_prompt
-from leverplus_datasets import world
-from leverplus_models.demo.geometry import SYSTEM, build_config, build_tokenizer
-from leverplus_models.demo.sequences import Sequences, mrope_positions
+from leverplus_demo import world
+from tools.demo_vlm.geometry import SYSTEM, build_config, build_tokenizer
+from tools.demo_vlm.sequences import Sequences, mrope_positions
 
 
 def test_a_training_sequence_is_the_prompt_that_the_backend_reads() -> None:
     tokenizer = build_tokenizer()
-    things = [world.Thing(s, c, "grey") for s in world.SHAPES for c in world.COLOURS]
-    batch = Sequences(tokenizer, things, seed=3).batch(4, 3)
+    scenes = [world.Scene(s, c, "grey") for s in world.SHAPES for c in world.COLORS]
+    batch = Sequences(tokenizer, scenes, seed=3).batch(4, 3)
     image = "<|vision_start|>" + "<|image_pad|>" * 4 + "<|vision_end|>"
     for row in range(4):
         text = tokenizer.decode(batch.ids[row]).split("<|endoftext|>")[0]
@@ -56,7 +56,7 @@ def test_positions_equal_those_of_transformers() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_short_training_learns_to_copy(tmp_path: Path) -> None:
-    from leverplus_models.demo.train import train
+    from tools.demo_vlm.train import train
 
     train(tmp_path, vision_steps=500, steps=1000, learning_rate=2e-3, pictures=8000, seed=1)
     rows = [json.loads(line) for line in (tmp_path / "train-log.jsonl").read_text().splitlines()]

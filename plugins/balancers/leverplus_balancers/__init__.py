@@ -1,4 +1,4 @@
-"""Built-in balancers: which of a question's candidates teach."""
+"""Built-in balancers: which of a question's candidates are used for training."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from leverplus_core import hookimpl
 
 @hookimpl
 def leverplus_balancers() -> dict[str, str]:
+    """The balancers of this room."""
     return {
         "top_pn": "leverplus_balancers.top_pn:TopPnBalancer",
         "keep_all": "leverplus_balancers.keep_all:KeepAllBalancer",

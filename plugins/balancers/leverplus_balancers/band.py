@@ -1,4 +1,4 @@
-"""`ratio` and `query_ratio`: the share of positives in a band, by thinning out a question or by leaving it out."""
+"""`ratio` and `query_ratio`: the share of positives within a band, by dropping candidates or whole questions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from leverplus_balancers.sides import counts, draw, sides
+from leverplus_balancers.correctness import counts, draw, split_by_correct
 from leverplus_core import Balancer, Candidate
 
-ROUNDING = 1e-9  # 3 of 10 is in a band that begins at 0.3, whatever 0.1 * 3 rounds to
+ROUNDING = 1e-9
+"""Tolerance of the bounds: 3 of 10 is in a band that begins at 0.3, whatever 0.1 * 3 rounds to."""
 
 
 class _BandBalancer(Balancer):
@@ -29,24 +30,28 @@ class _BandBalancer(Balancer):
 
 
 class RatioBalancer(_BandBalancer):
-    """As many candidates as keep the share of correct ones between low and high, the surplus side thinned by seed.
+    """The most candidates whose share of correct ones is between low and high; the surplus is dropped at random.
 
-    A question that cannot reach the band (no correct candidate, no wrong one, too few for so narrow a band) stays as it
-    is, or is dropped.
+    A question that cannot reach the band (no correct candidate, no incorrect one, too few for a narrow band) is kept
+    unchanged or dropped.
     """
 
     low: float = Field(0.3, ge=0, le=1, description="smallest share of correct candidates")
     high: float = Field(0.4, ge=0, le=1, description="largest share of correct candidates")
-    otherwise: Literal["keep", "drop"] = Field("keep", description="what is done with a question that cannot reach it")
+    fallback: Literal["keep", "drop"] = Field(
+        "keep", description="what to do with a question that cannot reach the band"
+    )
 
     def select(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
-        right, wrong = sides(group)
-        sizes = self._sizes(len(right), len(wrong))
+        """As many candidates as the band allows; the group unchanged, or nothing, when it cannot reach the band."""
+        positives, negatives = split_by_correct(group)
+        sizes = self._sizes(len(positives), len(negatives))
         if sizes is None:
-            return list(group) if self.otherwise == "keep" else []
-        return draw(right, sizes[0], rng) + draw(wrong, sizes[1], rng)
+            return list(group) if self.fallback == "keep" else []
+        return draw(positives, sizes[0], rng) + draw(negatives, sizes[1], rng)
 
     def shortfall(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
+        """Why the group cannot reach the band."""
         positives, negatives = counts(group)
         if not group or self._sizes(positives, negatives) is not None:
             return ""
@@ -54,9 +59,9 @@ class RatioBalancer(_BandBalancer):
         return f"{why}, {'kept' if picked else 'dropped'}"
 
     def _sizes(self, positives: int, negatives: int) -> tuple[int, int] | None:
-        """The largest numbers of positives and negatives whose share is in the band; None where there are none."""
+        """The largest numbers of positives and negatives whose share is in the band; None when no numbers are."""
         for total in range(positives + negatives, 0, -1):
-            # The most positives that this total may have are enough to try: fewer would be a lower share.
+            # Only the most positives that this total allows need a try: fewer would lower the share.
             taken = min(positives, int(self.high * total + ROUNDING))
             if total - taken <= negatives and self._holds(taken, total):
                 return taken, total - taken
@@ -64,18 +69,20 @@ class RatioBalancer(_BandBalancer):
 
 
 class QueryRatioBalancer(_BandBalancer):
-    """Questions whose share of correct candidates lies between low and high, whole; the others are dropped.
+    """Keeps whole questions whose share of correct candidates is between low and high; the others are dropped.
 
-    The defaults leave out the questions that all candidates answer, or none: there is nothing to choose in them.
+    The defaults drop the questions that all candidates answer correctly, or none: they offer no choice to learn from.
     """
 
     low: float = Field(0.05, ge=0, le=1, description="smallest share of correct candidates")
     high: float = Field(0.95, ge=0, le=1, description="largest share of correct candidates")
 
     def select(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
+        """The whole group when its share of correct candidates is in the band; `rng` is not used."""
         return list(group) if self._holds(counts(group)[0], len(group)) else []
 
     def shortfall(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
+        """Why the question was dropped."""
         if picked or not group:
             return ""
         positives, negatives = counts(group)

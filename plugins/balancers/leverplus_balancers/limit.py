@@ -1,4 +1,4 @@
-"""`limit`: no side of a question larger than so many."""
+"""`limit`: at most a fixed number of positives and of negatives per question."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from leverplus_balancers.sides import draw, sides
+from leverplus_balancers.correctness import draw, split_by_correct
 from leverplus_core import Balancer, Candidate
 
 
 class LimitBalancer(Balancer):
-    """At most 4 correct candidates and 6 wrong ones, drawn by seed or best first; every question stays."""
+    """At most 4 correct and 6 incorrect candidates, drawn at random or ranked first; no question is dropped."""
 
-    max_pos: int | None = Field(4, ge=0, description="correct candidates kept, at most; null for all")
-    max_neg: int | None = Field(6, ge=0, description="wrong candidates kept, at most; null for all")
-    order: Literal["random", "best"] = Field("random", description="who stays: drawn by seed, or those that rank first")
+    max_pos: int | None = Field(4, ge=0, description="largest number of correct candidates; null for all")
+    max_neg: int | None = Field(6, ge=0, description="largest number of incorrect candidates; null for all")
+    order: Literal["random", "best"] = Field(
+        "random", description="which ones are kept: drawn by seed, or those that rank first"
+    )
 
     def select(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
+        """At most `max_pos` correct and `max_neg` incorrect candidates."""
         kept: list[Candidate] = []
-        for side, most in zip(sides(group), (self.max_pos, self.max_neg), strict=True):
-            count = len(side) if most is None else most
-            kept += draw(side, count, rng) if self.order == "random" else side[:count]
+        for candidates, limit in zip(split_by_correct(group), (self.max_pos, self.max_neg), strict=True):
+            count = len(candidates) if limit is None else limit
+            kept += draw(candidates, count, rng) if self.order == "random" else candidates[:count]
         return kept
 
     def shortfall(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
+        """That nothing of the group is within the limits, which drops the question."""
         return "" if picked else "none within the limits, dropped"

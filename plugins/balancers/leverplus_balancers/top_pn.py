@@ -7,33 +7,37 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field
 
-from leverplus_balancers.sides import counts, shortage, sides
+from leverplus_balancers.correctness import counts, shortage, split_by_correct
 from leverplus_core import Balancer, Candidate
 
 
 class TopPnBalancer(Balancer):
-    """The top p correct candidates and the n hardest wrong ones: p + n a question where there are so many.
+    """The top p correct candidates and the n hardest incorrect ones: p + n per question when there are that many.
 
-    Both are ranked by (accuracy, log-probability of the true answer, InfoScore), so that a hard negative is one that
-    came close. Why these defaults: docs/design/003-balancers.md.
+    Both are ranked by accuracy, log-probability of the true answer and InfoScore, so that a hard negative is one that
+    was close to being correct. docs/design/003-balancers.md gives the reasons for the defaults.
     """
 
-    p: int = Field(6, ge=0, description="correct candidates kept, at most")
-    n: int = Field(4, ge=0, description="wrong candidates kept, at most")
+    p: int = Field(6, ge=0, description="largest number of correct candidates, before `fill`")
+    n: int = Field(4, ge=0, description="largest number of incorrect candidates, before `fill`")
     min_pos: int = Field(1, ge=0, description="questions with fewer correct candidates are dropped")
-    fill: bool = Field(True, description="make up what one side lacks from the other, up to p + n")
-    drop: bool = Field(True, description="false keeps the questions under min_pos too: balance without dropping")
+    fill: bool = Field(
+        True, description="when positives or negatives are too few, take more of the others, up to p + n"
+    )
+    drop: bool = Field(True, description="false also keeps the questions with fewer than min_pos")
 
     def select(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
-        right, wrong = sides(group)
-        if self.drop and len(right) < self.min_pos:
+        """The candidates that rank first among positives and among negatives; `rng` is not used."""
+        positives, negatives = split_by_correct(group)
+        if self.drop and len(positives) < self.min_pos:
             return []
         p, n = self.p, self.n
         if self.fill:
-            p, n = max(p, p + n - len(wrong)), max(n, p + n - len(right))
-        return right[:p] + wrong[:n]
+            p, n = max(p, p + n - len(negatives)), max(n, p + n - len(positives))
+        return positives[:p] + negatives[:n]
 
     def shortfall(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
+        """Which of `min_pos`, `p`, `n` and p + n the group could not meet."""
         positives, negatives = counts(group)
         below = shortage("positive", positives, self.min_pos)
         if below:

@@ -1,4 +1,4 @@
-"""Built-in datasets: what is asked, about which images, and which demonstrations may be shown."""
+"""Built-in datasets read from files, and the command that downloads the official ones."""
 
 from __future__ import annotations
 
@@ -7,8 +7,5 @@ from leverplus_core import hookimpl
 
 @hookimpl
 def leverplus_datasets() -> dict[str, str]:
-    return {
-        "demo_world": "leverplus_datasets.demo_world:DemoWorld",
-        "vqa_json": "leverplus_datasets.vqa_json:VqaJson",
-        "jsonl": "leverplus_datasets.jsonl:Jsonl",
-    }
+    """OK-VQA and VQAv2 in their official files, and questions of your own."""
+    return {"vqa_json": "leverplus_datasets.vqa_json:VqaJson", "jsonl": "leverplus_datasets.jsonl:Jsonl"}

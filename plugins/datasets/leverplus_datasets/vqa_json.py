@@ -1,4 +1,4 @@
-"""OK-VQA and VQAv2 in the official layout: a question file and an annotation file for each split.
+"""OK-VQA and VQAv2 in the official layout: a question file and an annotation file per split.
 
 Marino et al. 2019, "OK-VQA"; Goyal et al. 2017, "Making the V in VQA Matter". Files may be gzipped.
 """
@@ -6,53 +6,56 @@ Marino et al. 2019, "OK-VQA"; Goyal et al. 2017, "Making the V in VQA Matter". F
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from leverplus_core.errors import DataError
-from leverplus_core.plugins.contracts import Dataset, Size, Split
-from leverplus_core.records import Demonstration, Image, Question
-from leverplus_core.releases import RELEASES, ReleaseName
-from leverplus_core.seeding import rng
+from leverplus_core import DataError, Dataset, Image, Question, Size, Split, rng
 from leverplus_datasets.reading import (
     Rows,
     checked,
     file_hash,
+    image,
     image_file,
     image_files_hash,
-    located,
     parse,
+    read_document,
     read_text,
-    seen_image,
-    to_demonstrations,
 )
+from leverplus_datasets.releases import RELEASES, ReleaseName
 
 SLICE = "okvqa-slice"
 """As `folder`: the part of OK-VQA validation that ships with the package, with captions."""
 
 _SPLITS: tuple[Split, Split] = ("train", "validation")
+_FILES = {
+    "train_questions": "*train*questions.json",
+    "train_annotations": "*train*annotations.json",
+    "validation_questions": "*val*questions.json",
+    "validation_annotations": "*val*annotations.json",
+}
+"""Setting -> pattern of the official name."""
 
 
 class SplitByImage(BaseModel):
-    """Both splits out of the validation files, so many questions each, no image on both sides."""
+    """Numbers of questions of two splits taken from the validation files, which share no image."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    train: int = Field(ge=1, description="train questions; they are the demonstrations, too")
+    train: int = Field(ge=1, description="number of train questions; they are also the demonstrations")
     validation: int = Field(ge=1)
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One question file with its answers: who made it (`OK-VQA`), of which images (`val2014`), rows by id."""
+    """The questions of one official split, with its source (`OK-VQA`) and the COCO subset of its images (`val2014`)."""
 
     name: str
     subtype: str
+    file: Path
     questions: tuple[Question, ...]
 
 
@@ -71,93 +74,79 @@ class VqaJson(Dataset):
     )
     captions: str | None = Field(None, description="JSON file {image id: caption}; `folder` may hold one")
     release: ReleaseName | None = Field(
-        None, description="official release that the files are: tells `plan` their size before they are there"
+        None, description="official release of the files: tells `plan` their size before they are downloaded"
     )
-    train_limit: int | None = Field(None, ge=1, description="so many train questions, a seeded subset")
-    validation_limit: int | None = Field(None, ge=1, description="so many validation questions, a seeded subset")
+    train_limit: int | None = Field(None, ge=1, description="number of train questions, a seeded subset")
+    validation_limit: int | None = Field(None, ge=1, description="number of validation questions, a seeded subset")
     seed: int = Field(0, description="of the subsets that the limits take")
     split_by_image: SplitByImage | None = Field(None, description="take both splits from the validation files")
 
     def questions(self, split: Split) -> tuple[Question, ...]:
-        """Questions of a split, sorted by question_id."""
+        """Questions of a split, sorted by question_id. Raises DataError with file and row of what cannot be used."""
         return self._rows[split]
 
-    def demonstrations(self) -> tuple[Demonstration, ...]:
-        return to_demonstrations(self._rows["train"])
-
     def identity(self) -> dict[str, object]:
-        """The settings with the content of the files in place of their paths."""
-        paths = {
-            "folder",
-            "images",
-            "captions",
-            "release",
-            *(f"{split}_{kind}" for split in _SPLITS for kind in _PATTERNS),
-        }
+        """The settings, with the content of the files in place of their paths."""
         files = {**self._files, **({"captions": self._captions_file} if self._captions_file else {})}
         return {
-            **self.model_dump(mode="json", exclude=paths),
+            **self.model_dump(mode="json", exclude={"folder", "images", "captions", "release", *_FILES}),
             "files": {role: file_hash(path) for role, path in files.items()},
             "images": image_files_hash(self._rows),
         }
 
     def note(self) -> str:
-        """Says so when pool and queries come from one official split, and when captions replace the photos."""
+        """Says when demonstrations and queries come from one official split, and when captions replace the photos."""
         train, validation = self._parts["train"], self._parts["validation"]
-        said = []
+        notes = []
         if train.subtype == validation.subtype:
             shared = {q.image.id for q in self._rows["train"]} & {q.image.id for q in self._rows["validation"]}
             split = f"with {len(shared)} images on both sides" if shared else "split by image, none on both sides"
-            said.append(
+            notes.append(
                 f"not the standard {validation.name} protocol: the demonstrations and the questions that are asked "
                 f"both come from {validation.subtype}, {split}"
             )
         if self.images is None:
-            said.append("captions stand in for the photos")
-        return "; ".join(said) + "." if said else ""
+            notes.append("captions stand in for the photos")
+        return "; ".join(notes) + "." if notes else ""
 
     def expected_size(self) -> Size | None:
-        """The official counts of `release`, cut by the limits."""
+        """The official counts of `release`, cut by the limits; None without a release."""
         if self.release is None or self.split_by_image is not None:
             return None
         train, validation = RELEASES[self.release].splits
-        asked = min(train.count, self.train_limit or train.count)
-        told = min(validation.count, self.validation_limit or validation.count)
-        return Size(asked, told, min(train.images, asked), min(validation.images, told))
+        n_train = min(train.count, self.train_limit or train.count)
+        n_validation = min(validation.count, self.validation_limit or validation.count)
+        return Size(n_train, n_validation, min(train.images, n_train), min(validation.images, n_validation))
 
     @cached_property
     def _folder(self) -> Path | None:
         if self.folder is None:
             return None
-        folder = Path(__file__).parent / "okvqa_slice" if self.folder == SLICE else located(self.folder)
+        folder = Path(__file__).parent / "okvqa_slice" if self.folder == SLICE else Path(self.folder).expanduser()
         if not folder.is_dir():
             raise DataError(f"there is no folder {folder}.", f"Name the folder of the official files, or {SLICE}.")
         return folder
 
     @cached_property
     def _files(self) -> dict[str, Path]:
-        """Setting name -> file, for the splits that are read."""
-        read: tuple[Split, ...] = ("validation",) if self.split_by_image else _SPLITS
-        files = {}
-        for role in (f"{split}_{kind}" for split in read for kind in _PATTERNS):
-            split, kind = role.split("_")
-            own: str | None = getattr(self, role)
-            files[role] = located(own) if own else self._standard_file(role, _NAMES[split] + _PATTERNS[kind])
-        return files
+        """Setting -> file, for the official splits that are read."""
+        needed = [role for role in _FILES if not self.split_by_image or role.startswith("validation")]
+        return {role: Path(own).expanduser() if (own := getattr(self, role)) else self._found(role) for role in needed}
 
-    def _standard_file(self, role: str, pattern: str) -> Path:
+    def _found(self, role: str) -> Path:
         if self._folder is None:
             raise DataError(f"vqa_json has no {role}.", f"Set dataset.{role}=FILE or dataset.folder={SLICE}.")
-        found = sorted(p for suffix in ("", ".gz") for p in self._folder.glob(pattern + suffix))
+        found = sorted(p for suffix in ("", ".gz") for p in self._folder.glob(_FILES[role] + suffix))
         if len(found) != 1:
             names = ", ".join(p.name for p in found) or "none"
-            raise DataError(f"{self._folder}: {role} is to be one file {pattern}, not {names}.", f"Set dataset.{role}.")
+            what = f"{self._folder}: {role} is to be one file {_FILES[role]}, not {names}."
+            raise DataError(what, f"Set dataset.{role}.")
         return found[0]
 
     @cached_property
     def _captions_file(self) -> Path | None:
         if self.captions is not None:
-            return located(self.captions)
+            return Path(self.captions).expanduser()
         found = sorted(self._folder.glob("captions*.json*")) if self._folder else []
         if self.images is None and len(found) > 1:
             names = ", ".join(p.name for p in found)
@@ -179,77 +168,69 @@ class VqaJson(Dataset):
             raise DataError(
                 "vqa_json has neither images nor captions.", "Set dataset.images=FOLDER or dataset.captions=FILE."
             )
-        if self.split_by_image:
-            whole = self._read("validation")
-            train, validation = _divide(whole.questions, self.split_by_image, self._files["validation_questions"])
-            return {
-                "train": _Part(whole.name, whole.subtype, train),
-                "validation": _Part(whole.name, whole.subtype, validation),
-            }
-        return {split: self._read(split) for split in _SPLITS}
+        if not self.split_by_image:
+            return {split: self._read(split) for split in _SPLITS}
+        whole = self._read("validation")
+        halves = zip(_SPLITS, _divide(whole, self.split_by_image), strict=True)
+        return {split: replace(whole, questions=questions) for split, questions in halves}
 
     @cached_property
     def _rows(self) -> Rows:
         limits: dict[Split, int | None] = {"train": self.train_limit, "validation": self.validation_limit}
         rows: dict[Split, tuple[Question, ...]] = {}
-        sources: dict[Split, str] = {}
         for split, part in self._parts.items():
-            source = sources[split] = str(self._files.get(f"{split}_questions") or self._files["validation_questions"])
             kept = _subset(part.questions, limits[split], self.seed, split)
-            rows[split] = tuple(
-                Question(q.id, q.text, self._image(q.image.id, part.subtype, f"{source}: question {q.id}"), q.answers)
-                for q in kept
-            )
-        return checked(rows, sources)
+            rows[split] = tuple(replace(question, image=self._image(question, part)) for question in kept)
+        return checked(rows, {split: str(part.file) for split, part in self._parts.items()})
 
-    def _image(self, image_id: str, subtype: str, where: str) -> Image:
-        path = None
+    def _image(self, question: Question, part: _Part) -> Image:
+        """The image of a question that knows its id only."""
+        image_id, path, where = question.image.id, None, f"{part.file}: question {question.id}"
         if self.images is not None:
             try:
-                name = self.image_name.format(subtype=subtype, image_id=int(image_id))
+                name = self.image_name.format(subtype=part.subtype, image_id=int(image_id))
             except (ValueError, KeyError, IndexError) as e:
                 raise DataError(
                     f"{where}: no file name from image_name '{self.image_name}' and image id {image_id}.",
                     "It may hold {subtype} and {image_id}, such as {image_id:012d}.",
                 ) from e
-            path = image_file(located(self.images), (name, f"{subtype}/{name}"), where)
-        return seen_image(image_id, path, self._captions.get(image_id), where)
+            path = image_file(Path(self.images).expanduser(), (name, f"{part.subtype}/{name}"), where)
+        return image(image_id, path, self._captions.get(image_id), where)
 
     def _read(self, split: Split) -> _Part:
-        """The questions of a file joined with their annotations; images by id only."""
-        asked, told = self._files[f"{split}_questions"], self._files[f"{split}_annotations"]
-        annotations = _listed(asked=told, key="annotations")
+        """The questions of a split joined with their annotations; images by id only."""
+        file, answer_file = self._files[f"{split}_questions"], self._files[f"{split}_annotations"]
+        annotations, document = read_document(answer_file, "annotations"), read_document(file, "questions")
         answers: dict[str, tuple[str, ...]] = {}
         for i, row in enumerate(annotations["annotations"]):
             try:
-                answers[str(row["question_id"])] = tuple(str(given["answer"]) for given in row["answers"])
+                key, given = str(row["question_id"]), tuple(answer["answer"] for answer in row["answers"])
             except (KeyError, TypeError) as e:
-                raise _bad_row(told, "annotations", i, row, "question_id, answers: [{answer}]") from e
-        document = _listed(asked=asked, key="questions")
+                raise _bad_row(answer_file, "annotations", i, row, "question_id, answers: [{answer}]") from e
+            if not all(isinstance(answer, str) for answer in given):
+                raise _bad_row(answer_file, "annotations", i, row, "answers that are texts")
+            if key in answers:
+                raise DataError(f"{answer_file}: annotations[{i}] is a second one of question {key}.", "Keep one.")
+            answers[key] = given
         questions = []
         for i, row in enumerate(document["questions"]):
             try:
                 key, text, image_id = str(row["question_id"]), str(row["question"]), str(row["image_id"])
             except (KeyError, TypeError) as e:
-                raise _bad_row(asked, "questions", i, row, "question_id, question, image_id") from e
+                raise _bad_row(file, "questions", i, row, "question_id, question, image_id") from e
             if key not in answers:
-                raise DataError(f"{told} has no answers to question {key} of {asked.name}.", "Do the files match?")
+                raise DataError(
+                    f"{answer_file} has no answers to question {key} of {file.name}.", "Do the files match?"
+                )
             questions.append(Question(key, text, Image(image_id), answers[key]))
-        # Ids are numbers: shorter ones come first.
-        questions.sort(key=lambda q: (len(q.id), q.id))
         name = "OK-VQA" if "OK-VQA" in str(annotations.get("info", "")) else "VQA"
-        return _Part(name, str(document.get("data_subtype", f"{split}2014")), tuple(questions))
+        subtype = str(document.get("data_subtype", f"{split}2014"))
+        return _Part(name, subtype, file, tuple(sorted(questions, key=_by_number)))
 
 
-_NAMES = {"train": "*train*", "validation": "*val*"}
-_PATTERNS = {"questions": "questions.json", "annotations": "annotations.json"}
-
-
-def _listed(asked: Path, key: str) -> dict[str, Any]:
-    document = parse(read_text(asked), str(asked))
-    if not isinstance(document, dict) or not isinstance(document.get(key), list):
-        raise DataError(f"{asked} has no list '{key}'.", "It must be an official VQA file.")
-    return document
+def _by_number(question: Question) -> tuple[int, str]:
+    """Ids are numbers: shorter ones come first."""
+    return len(question.id), question.id
 
 
 def _bad_row(path: Path, key: str, i: int, row: object, needed: str) -> DataError:
@@ -258,35 +239,32 @@ def _bad_row(path: Path, key: str, i: int, row: object, needed: str) -> DataErro
 
 
 def _subset(questions: Sequence[Question], limit: int | None, seed: int, split: Split) -> Sequence[Question]:
-    """`limit` questions in their order; a smaller limit takes a part of a larger one's."""
+    """`limit` questions in their order; the subset of a smaller limit is part of the subset of a larger one."""
     if limit is None or limit >= len(questions):
         return questions
     kept = rng(seed, "vqa_json", "limit", split).permutation(len(questions))[:limit]
     return [questions[i] for i in sorted(kept)]
 
 
-def _divide(
-    questions: Sequence[Question], sizes: SplitByImage, path: Path
-) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
-    """Images in a seeded order fill the validation side, the next ones the train side."""
+def _divide(part: _Part, sizes: SplitByImage) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
+    """(train, validation): images in a seeded order fill the validation split first, then the train split."""
     by_image: dict[str, list[Question]] = {}
-    for question in questions:
+    for question in part.questions:
         by_image.setdefault(question.image.id, []).append(question)
-    names = list(by_image)
-    order = iter([names[i] for i in rng(sizes.seed, "vqa_json", "split_by_image").permutation(len(names))])
+    groups = list(by_image.values())
+    order = iter(rng(sizes.seed, "vqa_json", "split_by_image").permutation(len(groups)))
 
-    def fill(count: int, side: str) -> tuple[Question, ...]:
+    def fill(count: int, split: str) -> tuple[Question, ...]:
         taken: list[Question] = []
         while len(taken) < count:
-            image = next(order, None)
-            if image is None:
+            if (i := next(order, None)) is None:
                 raise DataError(
-                    f"{path} has {len(questions)} questions, too few for split_by_image "
+                    f"{part.file} has {len(part.questions)} questions, too few for split_by_image "
                     f"(train {sizes.train}, validation {sizes.validation}).",
-                    f"Ask for fewer {side} questions.",
+                    f"Ask for fewer {split} questions.",
                 )
-            taken += by_image[image]
-        return tuple(sorted(taken[:count], key=lambda q: (len(q.id), q.id)))
+            taken += groups[i]
+        return tuple(sorted(taken[:count], key=_by_number))
 
     validation = fill(sizes.validation, "validation")
     return fill(sizes.train, "train"), validation

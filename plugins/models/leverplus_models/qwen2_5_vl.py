@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from leverplus_models.engine import Engine, EngineSettings
 from leverplus_models.pictures import Pictures
 from leverplus_models.weights import Attention, Dtype, content, end_marks, load, load_model, local_folder, pick_device
 
-DEMO = Path(__file__).parent / "demo" / "checkpoint"
+DEMO = Path(find_spec("leverplus_demo").submodule_search_locations[0]) / "checkpoint"  # type: ignore
 IMAGES_AT_ONCE = 256
 """Images whose features are held together while they are made into encoder rows."""
 

@@ -1,4 +1,4 @@
-"""Built-in rewards: a question's measurements become one number a candidate."""
+"""Built-in rewards: one number per candidate from its measurements."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from leverplus_core import hookimpl
 
 @hookimpl
 def leverplus_rewards() -> dict[str, str]:
+    """The rewards of this room."""
     return {
         "separated": "leverplus_rewards.weighted:SeparatedReward",
         "hard_plus_soft": "leverplus_rewards.weighted:HardPlusSoftReward",

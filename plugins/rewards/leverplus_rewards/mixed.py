@@ -13,16 +13,17 @@ from leverplus_rewards.weighted import Gap, Hard, HardPlusSoftReward, SeparatedR
 class MixedReward(Reward):
     """`separated` for questions with many correct candidates, `hard_plus_soft` for those with few: in [0, 3].
 
-    Where a question has one lucky hit, a wide gap would make that one sequence all there is to learn (Lever-Plus
-    report, 2025).
+    For a question with a single, possibly accidental, correct candidate a wide gap would make that sequence the only
+    thing to learn (Lever-Plus report, 2025).
     """
 
-    many: int = Field(3, ge=1, description="correct candidates from which a question counts as one with many")
+    many: int = Field(3, ge=1, description="smallest number of correct candidates that counts as many")
     gap: Gap = 2.0
     hard: Hard = 1.0
     soft: Soft = 1.0
 
     def compute(self, group: Sequence[Candidate]) -> list[float]:
+        """One reward per candidate, in the order of `group`."""
         if sum(candidate.correct for candidate in group) >= self.many:
             return SeparatedReward(gap=self.gap, soft=self.soft).compute(group)
         return HardPlusSoftReward(hard=self.hard, soft=self.soft).compute(group)

@@ -1,7 +1,7 @@
-"""The rewards of the Lever-Plus report (2025) that are weighted sums of what was measured.
+"""The rewards of the Lever-Plus report (2025) that are weighted sums of measurements.
 
-Each setting is the weight of one term of a candidate; a term of weight 0 is not read, and need not have been measured.
-Weights are not negative, so that more of anything measured never lowers a reward. Ranges are those of the defaults.
+Each setting is the weight of one term. A term of weight 0 is not read and need not have been measured. Weights are not
+negative, so that a higher measurement never lowers a reward. Ranges in docstrings are those of the default weights.
 """
 
 from __future__ import annotations
@@ -22,53 +22,54 @@ TERMS: Mapping[str, Callable[[Reward, Candidate], float]] = {
     "rel": lambda reward, c: 0.0 if c.correct else reward.require(c, "text_similarity"),
     "gain": lambda reward, c: reward.require(c, "info_score"),
 }
-"""Setting -> its term: in [0, 1], but for `gain` in [-1, 1]. `prob` is the geometric mean over the answer's tokens."""
+"""Setting -> its term, in [0, 1] (`gain` in [-1, 1]). `prob` is the geometric mean over the answer's tokens."""
 
 
 def _weight(description: str) -> object:
     return Field(ge=0, allow_inf_nan=False, description=description)
 
 
-Hard = Annotated[float, _weight("what being correct adds")]
-Gap = Annotated[float, _weight("what being correct adds; above 1, no wrong answer comes near a correct one")]
+Hard = Annotated[float, _weight("added to a correct answer")]
+Gap = Annotated[float, _weight("added to a correct answer; above 1 it separates correct from incorrect answers")]
 Soft = Annotated[float, _weight("weight of the accuracy")]
 Prob = Annotated[float, _weight("weight of the true answer's probability")]
-Rel = Annotated[float, _weight("weight of a wrong answer's text_similarity in text to a true one")]
+Rel = Annotated[float, _weight("weight of an incorrect answer's text similarity to a true answer")]
 Gain = Annotated[float, _weight("weight of the InfoScore")]
 
 
 class WeightedReward(Reward):
-    """The sum of TERMS, weighted by the settings of their names."""
+    """The sum of TERMS, each weighted by the setting of its name."""
 
     def compute(self, group: Sequence[Candidate]) -> list[float]:
+        """One reward per candidate, in order. Raises DataError when a term of weight above 0 was not measured."""
         weights = {name: getattr(self, name) for name in type(self).model_fields}
         terms = [(weight, TERMS[name]) for name, weight in weights.items() if weight]
         return [sum((weight * term(self, candidate) for weight, term in terms), 0.0) for candidate in group]
 
 
 class SeparatedReward(WeightedReward):
-    """Accuracy, and a fixed gap more when correct: correct answers in [2, 3], wrong ones in [0, 1]."""
+    """Accuracy, plus a fixed gap when correct: correct answers in [2, 3], incorrect ones in [0, 1]."""
 
     gap: Gap = 2.0
     soft: Soft = 1.0
 
 
 class HardPlusSoftReward(WeightedReward):
-    """One when correct, plus the accuracy: in [0, 2], a correct answer never below a wrong one."""
+    """One when correct, plus the accuracy: in [0, 2], a correct answer never below an incorrect one."""
 
     hard: Hard = 1.0
     soft: Soft = 1.0
 
 
 class HardPlusSoftV2Reward(WeightedReward):
-    """Two when correct, plus the accuracy: the values of `separated`, under another name of Lever-Plus."""
+    """Two when correct, plus the accuracy: the values of `separated`, under another Lever-Plus name."""
 
     hard: Hard = 2.0
     soft: Soft = 1.0
 
 
 class HardOnlyReward(WeightedReward):
-    """One when correct, nothing when wrong."""
+    """One when correct, zero when incorrect."""
 
     hard: Hard = 1.0
 
@@ -80,24 +81,24 @@ class SoftOnlyReward(WeightedReward):
 
 
 class HardPlusGtProbReward(WeightedReward):
-    """One when correct, plus the true answer's probability: in [0, 2], a correct answer never below a wrong one."""
+    """One when correct, plus the true answer's probability: in [0, 2], correct answers never below incorrect ones."""
 
     hard: Hard = 1.0
     prob: Prob = 1.0
 
 
 class SeparatedGtProbReward(WeightedReward):
-    """The true answer's probability, and a fixed gap more when correct: correct answers in [2, 3], wrong in [0, 1]."""
+    """The true answer's probability, plus a fixed gap when correct: correct in [2, 3], incorrect in [0, 1]."""
 
     gap: Gap = 2.0
     prob: Prob = 1.0
 
 
 class HardGtProbRelReward(WeightedReward):
-    """Two when correct, plus the true answer's probability; a wrong answer gains a little by being near in text.
+    """Two when correct, plus the true answer's probability, plus a little for an incorrect answer of similar text.
 
-    Correct answers in [2, 3], wrong ones in [0, 1.1]. Nearness counts where the answer is wrong only: a correct one
-    has nothing to gain from its spelling.
+    Correct answers in [2, 3], incorrect ones in [0, 1.1]. Text similarity counts only for incorrect answers: a correct
+    answer gains nothing from its spelling.
     """
 
     hard: Hard = 2.0
@@ -106,6 +107,6 @@ class HardGtProbRelReward(WeightedReward):
 
 
 class InfoScoreReward(WeightedReward):
-    """What the demonstrations added to the true answer's probability, whatever was answered: in [-1, 1]."""
+    """The gain of the true answer's probability over no demonstrations (InfoScore): in [-1, 1]."""
 
     gain: Gain = 1.0

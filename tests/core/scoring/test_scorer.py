@@ -36,8 +36,8 @@ def model(catalog: Catalog) -> Model:
 
 @pytest.fixture
 def scorer(world: Dataset, model: Model, tmp_path: Path) -> Scorer:
-    model = CachedModel(lambda: model, model.identity, ResponseCache(tmp_path / "m.sqlite"))
-    return Scorer(model, {d.id: d for d in world.demonstrations()}, PROMPT, Decoding(2, 1, 0.0))
+    cached = CachedModel(lambda: model, model.identity, ResponseCache(tmp_path / "m.sqlite"))
+    return Scorer(cached, {d.id: d for d in world.demonstrations()}, PROMPT, Decoding(2, 1, 0.0))
 
 
 def _brute_probability(model: Model, prompt: Prompt, answer: str) -> float:
@@ -46,9 +46,10 @@ def _brute_probability(model: Model, prompt: Prompt, answer: str) -> float:
     from PIL import Image as Pil
     from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-    from leverplus_models.demo.geometry import image_processor
+    import leverplus_demo
+    from tools.demo_vlm.geometry import image_processor
 
-    folder = Path(__import__("leverplus_models").__file__).parent / "demo" / "checkpoint"
+    folder = Path(leverplus_demo.__file__).parent / "checkpoint"
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     text, pictures = "", []
@@ -140,8 +141,8 @@ def test_nothing_is_asked_twice_and_chunks_change_nothing(
     again = scorer.logprobs(rows)
     assert again == first and scorer.model.calls == len(rows) // 2
     monkeypatch.setattr("leverplus_core.scoring.cache.CHUNK", 5)
-    model = CachedModel(lambda: model, model.identity, ResponseCache(tmp_path / "other.sqlite"))
-    other = Scorer(model, scorer.demonstrations, PROMPT, scorer.decoding).logprobs(rows)
+    cached = CachedModel(lambda: model, model.identity, ResponseCache(tmp_path / "other.sqlite"))
+    other = Scorer(cached, scorer.demonstrations, PROMPT, scorer.decoding).logprobs(rows)
     assert [o.sum for o in other] == pytest.approx([f.sum for f in first], abs=1e-4)
 
 
@@ -180,7 +181,7 @@ def test_the_demo_model_copies_from_a_matching_demonstration_and_sees_shapes(
     model: Model, catalog: Catalog, tmp_path: Path
 ) -> None:
     """On a world and pictures that its training never drew: the bars of the demo VLM."""
-    from leverplus_datasets import world as w
+    from leverplus_demo import world as w
 
     settings = {"seed": 4242, "train": 400, "validation": 400, "keep": 0.0, "agreement": 1.0, "cache": str(tmp_path)}
     dataset = catalog.build("dataset", "demo_world", settings)

@@ -166,7 +166,7 @@ def test_limit_draws_evenly_or_takes_the_best() -> None:
 def test_ratio_keeps_as_many_as_the_band_allows(positives: int, negatives: int, low: int, width: int) -> None:
     """Against an exhaustive search, in whole tenths so that no rounding decides."""
     high = min(10, low + width)
-    part = balancer("ratio", low=low / 10, high=high / 10, otherwise="drop")
+    part = balancer("ratio", low=low / 10, high=high / 10, fallback="drop")
     group = group_of(positives, negatives)
     fair = [
         (p, n)
@@ -233,7 +233,7 @@ def test_query_ratio_leaves_out_what_has_no_choice() -> None:
         ("limit", {"max_neg": 0}, 0, 3, "none within the limits, dropped"),
         ("ratio", {}, 5, 9, ""),
         ("ratio", {}, 0, 9, "no positive, kept"),
-        ("ratio", {"otherwise": "drop"}, 9, 0, "no negative, dropped"),
+        ("ratio", {"fallback": "drop"}, 9, 0, "no negative, dropped"),
         ("ratio", {}, 9, 1, "too few to reach the band, kept"),
         ("query_ratio", {}, 5, 5, ""),
         ("query_ratio", {}, 0, 5, "no positive, dropped"),
@@ -267,7 +267,7 @@ def test_no_question_is_dropped_without_a_word(name: str, positives: int, negati
         ("limit", "order", "worst"),
         ("ratio", "low", -0.1),
         ("ratio", "high", 1.5),
-        ("ratio", "otherwise", "weep"),
+        ("ratio", "fallback", "weep"),
         ("query_ratio", "low", "few"),
     ],
 )

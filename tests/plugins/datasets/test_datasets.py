@@ -9,15 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import PIL.Image
 import pytest
 
 from leverplus_core.errors import DataError
 from leverplus_core.metrics import accuracy
 from leverplus_core.testing import check_dataset
-from leverplus_datasets import world
-from leverplus_datasets.demo_world import DemoWorld
 from leverplus_datasets.jsonl import Jsonl
 from leverplus_datasets.vqa_json import SplitByImage, VqaJson
 
@@ -27,87 +23,6 @@ Write = Callable[..., Path]
 def one_line(error: pytest.ExceptionInfo[DataError]) -> str:
     assert "\n" not in str(error.value)
     return str(error.value)
-
-
-# --- demo_world -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def demo(tmp_path: Path) -> DemoWorld:
-    return DemoWorld(train=40, validation=20, cache=str(tmp_path / "cache"))
-
-
-def test_demo_world_keeps_the_contract(demo: DemoWorld) -> None:
-    check_dataset(demo)
-    assert len(demo.questions("train")) == len(demo.demonstrations()) == 40
-    assert [q.id for q in demo.questions("train")] == [d.id for d in demo.demonstrations()]
-    assert len({q.image.id for split in ("train", "validation") for q in demo.questions(split)}) == 60
-
-
-def test_demo_world_answers_follow_one_table(demo: DemoWorld) -> None:
-    topics = {text: name for name, topic in world.TOPICS.items() for text in topic.phrasings}
-    for question in (*demo.questions("train"), *demo.questions("validation")):
-        assert question.image.caption is not None
-        _, colour, shape, _, background = question.image.caption.split()
-        truth = world.answer(topics[question.text], world.Thing(shape, colour, background), demo.table)
-        assert len(question.answers) == 10
-        assert accuracy(truth, question.answers) == 1.0
-    shown = {d.id: d.answer for d in demo.demonstrations()}
-    assert all(accuracy(shown[q.id], q.answers) == 1.0 for q in demo.questions("train"))
-
-
-def test_demo_world_draws_its_pictures_once(demo: DemoWorld) -> None:
-    path = Path(demo.questions("train")[3].image.path or "")
-    with PIL.Image.open(path) as picture:
-        assert picture.size == (world.SIDE, world.SIDE) and picture.mode == "RGB"
-    first, drawn = path.read_bytes(), path.stat().st_mtime_ns
-    again = DemoWorld(**demo.model_dump())
-    assert again.questions("train") == demo.questions("train")
-    assert path.stat().st_mtime_ns == drawn, "a picture that is there is not drawn again"
-    path.unlink()
-    DemoWorld(**demo.model_dump()).questions("train")
-    assert path.read_bytes() == first, "a lost picture comes back the same"
-    assert not list(path.parent.glob(".*")), "no scratch files are left"
-
-
-def test_demo_world_picture_shows_what_the_caption_says(demo: DemoWorld) -> None:
-    for question in demo.questions("validation"):
-        assert question.image.path and question.image.caption
-        background = question.image.caption.split()[-1]
-        with PIL.Image.open(question.image.path) as picture:
-            corner = np.asarray(picture, dtype=float)[:3, :3].mean(axis=(0, 1))
-        nearest = min(world.BACKGROUNDS, key=lambda name: float(np.abs(corner - world.BACKGROUNDS[name]).sum()))
-        assert nearest == background
-
-
-def test_demo_world_grows_without_changing_its_rows(demo: DemoWorld) -> None:
-    larger = DemoWorld(train=60, validation=20, cache=demo.cache)
-    assert larger.questions("train")[:40] == demo.questions("train")
-    assert larger.identity() != demo.identity()
-
-
-def test_demo_world_identity_is_free_of_the_cache_and_follows_the_seed(demo: DemoWorld, tmp_path: Path) -> None:
-    moved = DemoWorld(train=40, validation=20, cache=str(tmp_path / "other"))
-    assert moved.identity() == demo.identity()
-    assert str(tmp_path) not in json.dumps(demo.identity())
-    other = DemoWorld(seed=8, train=40, validation=20, cache=demo.cache)
-    assert other.identity() != demo.identity() and other.picture_folder != demo.picture_folder
-    assert other.table != demo.table
-
-
-def test_demo_world_keep_is_the_share_of_default_facts() -> None:
-    default = world.default_table()
-    assert DemoWorld(keep=1).table == default
-    changed = DemoWorld(keep=0).table
-    assert sum(changed[cell] == default[cell] for cell in default) < len(default) / 4
-
-
-def test_demo_world_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    monkeypatch.delenv("LEVERPLUS_CACHE", raising=False)
-    assert DemoWorld().picture_folder.is_relative_to(tmp_path / "xdg" / "leverplus" / "demo_world")
-    monkeypatch.setenv("LEVERPLUS_CACHE", str(tmp_path / "own"))
-    assert DemoWorld().picture_folder.is_relative_to(tmp_path / "own" / "demo_world")
 
 
 # --- vqa_json ---------------------------------------------------------------------------------------------------
@@ -243,6 +158,8 @@ def test_vqa_json_needs_images_or_captions(vqa: Path) -> None:
         (lambda a, q: a[2].pop("answers"), r"annotations\[2\] \(question 215\) is not complete"),
         (lambda a, q: a[1].update(answers=[]), "question 105 has no answers"),
         (lambda a, q: a[1].update(answers=[{"answer": " "}]), "question 105 has no answers"),
+        (lambda a, q: a[1].update(answers=[{"answer": None}]), "question 105.* needs answers that are texts"),
+        (lambda a, q: a.append(a[1]), r"annotations\[6\] is a second one of question 105"),
         (lambda a, q: a.pop(3), "no answers to question 101 of OpenEnded_mscoco_train2014_questions.json"),
         (lambda a, q: q.append(q[0]), "question id 305 is there twice"),
         (lambda a, q: q.clear(), "no train questions"),
@@ -372,6 +289,16 @@ def test_jsonl_identity_is_content_not_place(write: Write, tmp_path: Path) -> No
     assert Jsonl(**there.model_dump()).identity() != here.identity()
 
 
+def test_jsonl_null_is_as_absent_and_numbers_are_texts(write: Write) -> None:
+    rows = [
+        {**ROW, "image_id": None, "answers": None, "answer": 3.0},
+        {**ROW, "id": "2", "caption": "b", "image_id": None},
+    ]
+    dataset = Jsonl(train=str(write("t.jsonl", *rows)), validation=str(write("v.jsonl", {**ROW, "id": "v"})))
+    first, second = dataset.questions("train")
+    assert first.image.id != second.image.id and set(first.answers) == {"3"}
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -385,6 +312,8 @@ def test_jsonl_identity_is_content_not_place(write: Write, tmp_path: Path) -> No
         ({"id": "2", "question": "x", "caption": "y"}, r"train.jsonl:2 \(id 2\): no answers"),
         ({**ROW, "id": "2", "answers": "kite"}, r"train.jsonl:2 \(id 2\): answers must be a list"),
         ({**ROW, "id": "2", "answers": [{}]}, r"train.jsonl:2 \(id 2\): answers must be a list"),
+        ({**ROW, "id": "2", "answers": [float("nan")]}, r"train.jsonl:2 \(id 2\): answers must be a list"),
+        ({**ROW, "id": "2", "answers": ["kite", True]}, r"train.jsonl:2 \(id 2\): answers must be a list"),
         ({**ROW, "id": "2", "caption": ""}, "neither image nor caption"),
         ({**ROW, "id": "2", "caption": 4}, "caption must be a text"),
         ({**ROW, "id": "2", "image": "no.png"}, r"train.jsonl:2 \(id 2\): there is no image file .*no.png"),

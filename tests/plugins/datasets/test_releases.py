@@ -1,4 +1,4 @@
-"""Official files: what a check tells of a copy, and downloads that are whole or not there."""
+"""Official releases: what a check says about a copy, and downloads that are complete or absent."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import json
 import re
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 import leverplus_datasets
-from leverplus_core import releases
-from leverplus_core.cli.app import app
-from leverplus_core.download import download, unpack
 from leverplus_core.errors import DataError
-from leverplus_core.releases import RELEASES, Finding, Release, check, fetch_absent, release
+from leverplus_datasets import command, releases
+from leverplus_datasets.download import download, unpack
+from leverplus_datasets.release_copy import Finding, check, download_release, photo_places
+from leverplus_datasets.releases import RELEASES, Release, find_release
 from leverplus_datasets.vqa_json import VqaJson
 
 SLICE = Path(leverplus_datasets.__file__).parent / "okvqa_slice"
@@ -42,22 +43,13 @@ def known() -> Release:
     photos = validation.photos
     return replace(
         RELEASES["okvqa"],
-        splits=tuple(
-            replace(
-                split,
-                count=QUESTIONS,
-                photos=photos,
-                questions=replace(split.questions, size=None),
-                annotations=replace(split.annotations, size=None),
-            )
-            for split in (train, validation)
-        ),
+        splits=tuple(replace(split, count=QUESTIONS, photos=photos) for split in (train, validation)),
     )
 
 
 @pytest.fixture
 def copy(known: Release, tmp_path: Path) -> tuple[Path, Path]:
-    """A whole copy: the JSON files' folder and the photos'."""
+    """A complete copy: the folder of the JSON files and the folder of the photos."""
     folder, images = tmp_path / "okvqa", tmp_path / "coco"
     (images / "val2014").mkdir(parents=True)
     folder.mkdir()
@@ -65,7 +57,7 @@ def copy(known: Release, tmp_path: Path) -> tuple[Path, Path]:
         for kind, file in (("questions", split.questions), ("annotations", split.annotations)):
             (folder / file.name).write_text(json.dumps(_rows(side, kind)))
         for row in _rows(side, "questions")["questions"]:
-            Image.new("RGB", (8, 6)).save(split.photos.places(images, row["image_id"])[0])
+            Image.new("RGB", (8, 6)).save(photo_places(split.photos.name, images, row["image_id"])[0])
     return folder, images
 
 
@@ -83,10 +75,10 @@ def test_what_is_known_of_the_releases() -> None:
             assert re.fullmatch(f".*{side}.*questions.json", split.questions.name)
             assert re.fullmatch(f".*{side}.*annotations.json", split.annotations.name)
     with pytest.raises(DataError, match="Did you mean 'okvqa'"):
-        release("ok-vqa")
+        find_release("ok-vqa")
 
 
-def test_a_whole_copy_is_ok_and_can_be_read(known: Release, copy: tuple[Path, Path]) -> None:
+def test_a_complete_copy_is_ok_and_can_be_read(known: Release, copy: tuple[Path, Path]) -> None:
     folder, images = copy
     findings = check(known, folder, images)
     assert {f.state for f in findings} == {"ok"} and len(findings) == 8
@@ -111,7 +103,7 @@ TRAIN_ANNOTATIONS = "mscoco_train2014_annotations.json"
     [
         (lambda d: d.update(questions=d["questions"][1:]), TRAIN_QUESTIONS, "wrong", "39 questions, not 40"),
         (lambda d: d["questions"][0].pop("image_id"), TRAIN_QUESTIONS, "wrong", "no list 'questions' of rows"),
-        (lambda d: d["questions"][3].update(question_id=1), "train ids", "wrong", "2 ids stand in one file only"),
+        (lambda d: d["questions"][3].update(question_id=1), "train ids", "wrong", "2 ids are in one file only"),
         (lambda d: d["questions"].__setitem__(1, d["questions"][0]), "train ids", "wrong", "1 questions repeat an id"),
         (lambda d: d["questions"][5].update(image_id=7), "train ids", "wrong", "1 questions have another image"),
     ],
@@ -124,7 +116,7 @@ def test_spoilt_questions(
     spoil(document)
     (folder / TRAIN_QUESTIONS).write_text(json.dumps(document))
     finding = _of(check(known, folder, images), what)
-    assert finding.state == state and says in finding.detail and finding.do
+    assert finding.state == state and says in finding.detail and finding.hint
 
 
 def test_too_few_answers(known: Release, copy: tuple[Path, Path]) -> None:
@@ -148,8 +140,8 @@ def test_a_cut_file_and_a_cut_archive(known: Release, copy: tuple[Path, Path]) -
     archive = folder / f"{TRAIN_QUESTIONS}.zip"
     archive.write_bytes(_zipped({TRAIN_QUESTIONS: whole}))
     assert "not unpacked" in _of(check(known, folder, images), TRAIN_QUESTIONS).detail
-    archive.write_bytes(archive.read_bytes()[:-30])
-    assert _of(check(known, folder, images), archive.name).state == "wrong"
+    archive.rename(archive.with_name(f"{archive.name}.part"))
+    assert "bytes of OpenEnded" in _of(check(known, folder, images), TRAIN_QUESTIONS).detail
 
 
 def test_photos_that_are_absent_empty_or_damaged(known: Release, copy: tuple[Path, Path]) -> None:
@@ -163,7 +155,7 @@ def test_photos_that_are_absent_empty_or_damaged(known: Release, copy: tuple[Pat
     first.unlink()
     second.unlink()
     absent = [f for f in check(known, folder, images) if f.state == "absent"]
-    assert absent and "are not in" in absent[0].detail and "Fetch http" in absent[0].do
+    assert absent and "are not in" in absent[0].detail and "unzip http" in absent[0].hint
     (images / known.splits[0].photos.archive).write_bytes(b"half of it")
     found = next(f for f in check(known, folder, images) if f.state == "absent")
     assert "10 of 6,645,013,297 bytes" in found.detail
@@ -240,21 +232,23 @@ def test_a_download_that_was_cut_off_goes_on(site: Site, tmp_path: Path, ranges:
     site.files["/a.zip"], site.ranges = CONTENT, ranges
     target = tmp_path / "deep" / "a.zip"
     site.cut = 500_000
-    with pytest.raises(DataError, match=r"stopped at 500,000 of 1,280,000 bytes.*goes on"):
+    with pytest.raises(DataError, match=r"stopped at 500,000 of 1,280,000 bytes.*resumes it"):
         download(f"{site.url}/a.zip", target)
     assert not target.exists() and (tmp_path / "deep" / "a.zip.part").stat().st_size == 500_000
     site.cut = None
-    assert download(f"{site.url}/a.zip", target).read_bytes() == CONTENT
+    download(f"{site.url}/a.zip", target)
+    assert target.read_bytes() == CONTENT
     assert site.asked == ["", "bytes=500000-"]
     assert [p.name for p in target.parent.iterdir()] == ["a.zip"]
     download(f"{site.url}/a.zip", target)
-    assert len(site.asked) == 2  # it is there
+    assert len(site.asked) == 2, "a complete file is not downloaded again"
 
 
-def test_a_part_longer_than_the_file_is_begun_anew(site: Site, tmp_path: Path) -> None:
+def test_a_partial_file_longer_than_the_file_is_discarded(site: Site, tmp_path: Path) -> None:
     site.files["/a.zip"] = CONTENT
     (tmp_path / "a.zip.part").write_bytes(b"x" * (len(CONTENT) + 7))
-    assert download(f"{site.url}/a.zip", tmp_path / "a.zip").read_bytes() == CONTENT
+    download(f"{site.url}/a.zip", tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
 
 
 def test_no_such_file_and_no_server(site: Site, tmp_path: Path) -> None:
@@ -268,45 +262,82 @@ def test_no_such_file_and_no_server(site: Site, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_damaged_archive_is_not_kept(tmp_path: Path) -> None:
+def test_a_damaged_archive_is_downloaded_again(site: Site, tmp_path: Path) -> None:
     archive = tmp_path / "a.zip"
-    whole = _zipped({"x.json": b"{}" * 100})
-    archive.write_bytes(whole.replace(b"{}{}{}", b"{}[]{}", 1))  # the checksum no longer fits
-    with pytest.raises(DataError, match="damaged"):
-        unpack(archive, ["x.json"], tmp_path)
-    assert not list(tmp_path.iterdir())
-    archive.write_bytes(whole)
+    content = _zipped({"x.json": b"{}" * 100})
+    site.files["/a.zip"] = content
+    for damaged in (content.replace(b"{}{}{}", b"{}[]{}", 1), content[:-30]):  # a wrong checksum; cut off
+        archive.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"a.zip is damaged.*same command"):
+            unpack(archive, "x.json", tmp_path)
+        assert [p.name for p in tmp_path.iterdir()] == ["a.zip.part"]
+        download(f"{site.url}/a.zip", archive)
+        assert archive.read_bytes() == content
+    assert site.asked == [f"bytes={len(content)}-", "", f"bytes={len(content) - 30}-"], "what was cut off is resumed"
     with pytest.raises(DataError, match=r"holds no y.json"):
-        unpack(archive, ["y.json"], tmp_path)
+        unpack(archive, "y.json", tmp_path)
+    unpack(archive, "x.json", tmp_path)
+    assert (tmp_path / "x.json").read_bytes() == b"{}" * 100
 
 
-def test_a_release_is_fetched_whole(known: Release, copy: tuple[Path, Path], site: Site, tmp_path: Path) -> None:
+@pytest.fixture
+def served(known: Release, copy: tuple[Path, Path], site: Site) -> Site:
+    """A site with the archives of the release."""
     folder, images = copy
-    for file in known.files:
-        site.files[f"/{file.archive}"] = _zipped({f"inside/{file.name}": (folder / file.name).read_bytes()})
-    photos = known.splits[0].photos
-    site.files[f"/{photos.archive}"] = _zipped({f"val2014/{p.name}": p.read_bytes() for p in images.rglob("*.jpg")})
-    fetched, pictures = tmp_path / "new", tmp_path / "pictures"
-    fetch_absent(known, fetched, pictures, True, site.url + "/")
-    assert {f.state for f in check(known, fetched, pictures)} == {"ok"}
-    asked = len(site.asked)
-    fetch_absent(known, fetched, pictures, True, site.url)
-    assert len(site.asked) == asked
+    for split in known.splits:
+        for file in (split.questions, split.annotations):
+            site.files[f"/{file.archive}"] = _zipped({f"inside/{file.name}": (folder / file.name).read_bytes()})
+    photos = {f"val2014/{p.name}": p.read_bytes() for p in images.rglob("*.jpg")}
+    site.files[f"/{known.splits[0].photos.archive}"] = _zipped(photos)
+    return site
 
 
-def test_the_verb_prints_what_it_saw_and_ends_with_2_unless_all_is_well(
-    known: Release, copy: tuple[Path, Path], site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_release_is_downloaded_complete(known: Release, served: Site, tmp_path: Path) -> None:
+    folder, images = tmp_path / "new", tmp_path / "photos"
+    findings = download_release(known, folder, images, True, served.url + "/")
+    assert {f.state for f in findings} == {"ok"} and findings == check(known, folder, images)
+    assert VqaJson(folder=str(folder), images=str(images)).questions("train")
+    (images / "val2014.zip").unlink()
+    requests = len(served.asked)
+    assert download_release(known, folder, images, True, served.url) == findings
+    assert len(served.asked) == requests, "an archive whose content is there is not downloaded"
+
+
+Run = Callable[..., tuple[int | DataError, str]]
+
+
+@pytest.fixture
+def run(known: Release, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`leverplus data download` in this process: its exit code or error, and its standard output."""
     monkeypatch.setitem(releases.RELEASES, "okvqa", known)
+    app = typer.Typer()
+    app.command()(command.download)
+
+    def run(*arguments: str | Path) -> tuple[int | DataError, str]:
+        done = CliRunner().invoke(app, ["okvqa", *map(str, arguments)])
+        return done.exception if isinstance(done.exception, DataError) else done.exit_code, done.stdout
+
+    return run
+
+
+def test_the_command_downloads_what_is_absent(run: Run, served: Site, tmp_path: Path) -> None:
+    places = ("--folder", tmp_path / "new", "--images", tmp_path / "photos")
+    status, _ = run(*places, "--check")
+    assert isinstance(status, DataError) and "4 of 6 checks of okvqa failed" in str(status)
+    assert not (tmp_path / "new").exists() and not served.asked, "a check changes nothing"
+    status, _ = run(*places, "--mirror", "http://127.0.0.1:9")
+    assert isinstance(status, DataError) and "cannot be reached" in str(status)
+    status, said = run(*places, "--mirror", served.url)
+    assert status == 0 and "absent   train photos" in said, "photos are downloaded on request only"
+    assert not (tmp_path / "photos").exists()
+    status, _ = run(*places, "--check", "--photos")
+    assert isinstance(status, DataError) and "2 of 8 checks of okvqa failed: train photos" in str(status)
+    status, said = run(*places, "--mirror", served.url, "--photos", "--json")
+    assert status == 0 and {row["state"] for row in json.loads(said)} == {"ok"}
+
+
+def test_the_command_fails_when_a_file_is_wrong(run: Run, copy: tuple[Path, Path]) -> None:
     folder, images = copy
-    arguments = ["fetch", "okvqa", "--folder", str(folder), "--images", str(images), "--json"]
-    done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 0 and {row["state"] for row in json.loads(done.stdout)} == {"ok"}
-    content = (folder / TRAIN_QUESTIONS).read_bytes()
-    (folder / TRAIN_QUESTIONS).unlink()
-    done = CliRunner().invoke(app, arguments)
-    assert isinstance(done.exception, DataError) and "did not pass" in str(done.exception)
-    done = CliRunner().invoke(app, [*arguments, "--download", "--mirror", "http://127.0.0.1:9"])
-    assert isinstance(done.exception, DataError) and "cannot be reached" in str(done.exception)
-    site.files[f"/{TRAIN_QUESTIONS}.zip"] = _zipped({TRAIN_QUESTIONS: content})
-    assert CliRunner().invoke(app, [*arguments, "--download", "--mirror", site.url]).exit_code == 0
+    (folder / TRAIN_QUESTIONS).write_text("{}")
+    status, _ = run("--folder", folder, "--images", images)
+    assert isinstance(status, DataError) and f"failed: {TRAIN_QUESTIONS}" in str(status)

@@ -27,8 +27,8 @@ from leverplus_encoders import sentence
 from leverplus_encoders.clip import ClipEncoder
 from leverplus_encoders.sentence import SentenceEncoder
 from leverplus_encoders.vlm import VlmEncoder
-from leverplus_models.demo.geometry import build_config, build_tokenizer, image_processor
 from leverplus_models.qwen2_5_vl import Qwen25Vl
+from tools.demo_vlm.geometry import build_config, build_tokenizer, image_processor
 
 TEXT = "what is this ? red a much longer question , with many more words than the other two picture that green blue"
 

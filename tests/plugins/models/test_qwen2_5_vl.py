@@ -20,10 +20,10 @@ from leverplus_core.records import Decoding, Demonstration, Image, Prompt, Quest
 from leverplus_core.scoring.prompt import build_prompt
 from leverplus_core.testing import check_model
 from leverplus_models.batching import by_length
-from leverplus_models.demo.geometry import build_config, build_tokenizer, image_processor
 from leverplus_models.engine import EngineSettings
 from leverplus_models.pictures import Pictures
 from leverplus_models.qwen2_5_vl import Qwen25Vl, pieces, rope_positions
+from tools.demo_vlm.geometry import build_config, build_tokenizer, image_processor
 
 SIZES = ((56, 56), (56, 56), (112, 56), (84, 140), (56, 112), (60, 61))
 # What Qwen2.5-VL's own chat template renders, less its default system turn and its video branch.

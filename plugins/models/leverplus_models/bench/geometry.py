@@ -29,7 +29,6 @@ from transformers import (
 from transformers.initialization import no_init_weights
 
 from leverplus_core.io import fingerprint, storage_errors
-from leverplus_models.demo.geometry import SPECIAL
 from leverplus_models.qwen2_5_vl import Qwen25Vl
 from leverplus_models.weights import Dtype
 
@@ -52,6 +51,11 @@ THREE_B = {
         "fullatt_block_indexes": [7, 15, 23, 31],
     },
 }  # fmt: skip
+
+SPECIAL = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
+    "<|image_pad|>", "<|video_pad|>", "<unk>",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

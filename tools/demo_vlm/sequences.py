@@ -1,4 +1,4 @@
-"""Training sequences of the demo VLM, in the layout of `leverplus_core.prompt`."""
+"""Training sequences of the demo model, in the layout of `leverplus_core.scoring.prompt`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from leverplus_datasets import world
-from leverplus_models.demo.geometry import SYSTEM, VISUAL_TOKENS
+from leverplus_demo import world
+from tools.demo_vlm.geometry import SYSTEM, VISUAL_TOKENS
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Batch:
     ids: Tensor
     pictures: Tensor
     positions: Tensor
-    target_at: Tensor  # (B, K + 1): where the token before each answer stands, and before the final end mark
+    target_at: Tensor  # (B, K + 1): positions of the token before each answer, and before the final end token
     targets: Tensor  # (B, K + 1)
     copyable: Tensor  # (B,): the last answer differs from the default and an earlier item shows it
     default: Tensor  # (B,): the last answer is a fact's default
@@ -31,17 +31,17 @@ class Batch:
 
 
 class Sequences:
-    """Draws training sequences: the prompt of `leverplus_core.prompt` with `k - 1` demonstrations, and its answer."""
+    """Draws training sequences: prompts of `k - 1` demonstrations and a question, with the answers."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, things: list[world.Thing], seed: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, scenes: list[world.Scene], seed: int) -> None:
         def ids(text: str) -> list[int]:
             return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
         self.rng = np.random.default_rng(seed)
-        self.things = things
+        self.scenes = scenes
         self.by_kind: dict[tuple[str, str], list[int]] = {}
-        for i, thing in enumerate(things):
-            self.by_kind.setdefault((thing.shape, thing.colour), []).append(i)
+        for i, scene in enumerate(scenes):
+            self.by_kind.setdefault((scene.shape, scene.color), []).append(i)
         self.head = ids(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n")
         self.tail = ids("<|im_end|>\n<|im_start|>assistant\n")
         self.end = ids("<|im_end|>")
@@ -50,7 +50,7 @@ class Sequences:
             name: [ids(f"Question:{text} Short answer:") for text in topic.phrasings]
             for name, topic in world.TOPICS.items()
         }
-        words = {w for t in world.TOPICS.values() for w in t.words} | set(world.SHAPES) | set(world.COLOURS)
+        words = {w for t in world.TOPICS.values() for w in t.words} | set(world.SHAPES) | set(world.COLORS)
         self.words = {word: ids(word)[0] for word in words}
         self.defaults = world.default_table()
         longest = max(len(q) for phrasings in self.questions.values() for q in phrasings)
@@ -60,6 +60,7 @@ class Sequences:
         }
 
     def batch(self, size: int, k: int) -> Batch:
+        """`size` sequences of `k` items each, padded to `length[k]` tokens."""
         length = self.length[k]
         ids = np.zeros((size, length), dtype=np.int64)
         positions = np.zeros((3, size, length), dtype=np.int64)
@@ -84,7 +85,7 @@ class Sequences:
         def some(values: list[str]) -> list[str]:
             return self._some(values, int(rng.integers(1, 4)) if bursty else len(values))
 
-        topics, shapes, colours = some(names), some(list(world.SHAPES)), some(list(world.COLOURS))
+        topics, shapes, colors = some(names), some(list(world.SHAPES)), some(list(world.COLORS))
         keep = rng.uniform(0.25, 0.5)
         table: world.Table = {}
         tokens, pictures, at, targets = list(self.head), [], [], []
@@ -93,10 +94,10 @@ class Sequences:
         flags = (False, False, False)
         for item in range(k):
             name = topics[rng.integers(len(topics))]
-            kind = (shapes[rng.integers(len(shapes))], colours[rng.integers(len(colours))])
+            kind = (shapes[rng.integers(len(shapes))], colors[rng.integers(len(colors))])
             picture = self.by_kind[kind][rng.integers(len(self.by_kind[kind]))]
             topic = world.TOPICS[name]
-            value = self.things[picture].value(topic.key)
+            value = self.scenes[picture].value(topic.key)
             cell = (name, value)
             if topic.perceptual:
                 word = value
@@ -135,7 +136,7 @@ class Sequences:
 
 
 def mrope_positions(length: int, image_starts: list[int]) -> np.ndarray:
-    """Qwen2.5-VL's 3-D positions (3, length) for 2 x 2 visual tokens at `image_starts` (as `get_rope_index` gives)."""
+    """Qwen2.5-VL's 3-D positions (3, length) for 2 x 2 visual tokens at `image_starts` (equal to `get_rope_index`)."""
     positions = np.zeros((3, length), dtype=np.int64)
     cursor, here = 0, 0
     for start in image_starts:

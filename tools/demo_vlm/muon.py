@@ -1,7 +1,6 @@
-"""The optimisers of the demo VLM: Muon (Jordan et al. 2024) for hidden matrices, AdamW for the rest.
+"""The optimizers of the demo model: Muon (Jordan et al. 2024) for hidden matrices, AdamW for the rest.
 
-Written here because torch.optim.Muon orthogonalises in bfloat16, which a CPU without bfloat16 arithmetic must
-emulate, far slower than float32.
+torch.optim.Muon orthogonalizes in bfloat16, which is far slower than float32 on a CPU without bfloat16 arithmetic.
 """
 
 from __future__ import annotations
@@ -14,13 +13,14 @@ from torch import Tensor, nn
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised by Newton-Schulz, in float32; matrices of one shape are handled as one batch."""
+    """Momentum orthogonalized by Newton-Schulz iteration in float32; matrices of equal shape form one batch."""
 
     def __init__(self, params: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.01):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update the parameters that have gradients; `closure` is not used."""
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[nn.Parameter]] = {}
             for p in group["params"]:
@@ -53,6 +53,7 @@ def _orthogonal(g: Tensor) -> Tensor:
 
 
 def optimizers(module: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of `module` but embeddings and heads, AdamW for everything else."""
     matrices = [p for n, p in module.named_parameters() if p.ndim == 2 and "embed" not in n and "head" not in n]
     chosen = {id(p) for p in matrices}
     rest = [p for p in module.parameters() if id(p) not in chosen]

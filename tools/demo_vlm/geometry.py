@@ -1,14 +1,16 @@
-"""What the demo VLM is made of: its tokenizer, its geometry and its image processor."""
+"""The tokenizer, geometry and image processor of the demo model."""
 
 from __future__ import annotations
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2VLImageProcessorPil
 
-from leverplus_datasets import world
+from leverplus_demo import world
 
 SYSTEM = "Answer with one word."
+"""The system prompt of every training sequence."""
 VISUAL_TOKENS = 4
+"""Visual tokens of a picture: 4 x 4 patches, merged 2 x 2."""
 SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
     "<|image_pad|>", "<|video_pad|>", "<unk>",
@@ -16,11 +18,11 @@ SPECIAL = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer over the words of the world and of the prompt, with Qwen's special tokens."""
+    """A word-level tokenizer of the words of the world and of the prompt, with Qwen's special tokens."""
     text = [SYSTEM, "system user assistant Question : Short answer : yes no , . ? ! '"]
     for topic in world.TOPICS.values():
         text += [*topic.phrasings, *topic.words]
-    text += [*world.SHAPES, *world.COLOURS, *world.BACKGROUNDS]
+    text += [*world.SHAPES, *world.COLORS, *world.BACKGROUNDS]
     split = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex(r"[^\w\s]"), "isolated")]
     )
@@ -41,7 +43,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
-    """The geometry of the demo model."""
+    """The demo model: 2.0 M parameters, 4 text layers of width 160, 3 vision layers of width 96."""
 
     def token(name: str) -> int:
         found = tokenizer.convert_tokens_to_ids(name)
@@ -86,5 +88,6 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
 
 
 def image_processor() -> Qwen2VLImageProcessorPil:
+    """The image processor of Qwen2.5-VL, fixed to the size of the world's pictures."""
     pixels = world.SIDE**2
     return Qwen2VLImageProcessorPil(size={"shortest_edge": pixels, "longest_edge": pixels})

@@ -1,11 +1,13 @@
-"""The demo world: small pictures of one object, and facts about them that a model can only partly know.
+"""The demo world: small pictures of one object, and facts about them that a model can know only in part.
 
-A picture shows one object: a shape (10), a colour (8) and a background (4), jittered in place, size, tilt and
-tone, with noise. Two *perceptual* questions ask for the shape or the colour; six *knowledge* questions ask for
-a fact keyed on the shape or on the colour, looked up in a table of (question, key value) -> answer word. The
-default table is part of the world; a dataset or a training sequence draws its own table, in which a cell keeps
-its default with some probability and is random otherwise, so that part of the facts can be had from nowhere but
-the demonstrations. All functions are pure: what they draw is decided by the generator that is passed in.
+A picture shows one object: a shape (10), a color (8) and a background (4), with random position, size, tilt and tone,
+and pixel noise. Two *perceptual* topics ask for the shape or the color; six *knowledge* topics ask for a fact that
+depends on the shape or on the color, looked up in a table (topic, key value) -> answer word. The default table is part
+of the world. A dataset or a training sequence draws its own table, in which each cell keeps its default with some
+probability and is random otherwise, so that some facts can be learned from the demonstrations only. All functions are
+pure: the generator passed in decides what they draw.
+
+Topic names, phrasings and words are data (British spelling included): the checkpoint was trained on them.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from PIL import Image, ImageDraw
 SIDE = 56
 """Width and height of a picture in pixels: 4 x 4 patches of 14, which Qwen2.5-VL merges to 4 visual tokens."""
 
-COLOURS: dict[str, tuple[int, int, int]] = {
+COLORS: dict[str, tuple[int, int, int]] = {
     "red": (205, 30, 40),
     "orange": (245, 140, 20),
     "yellow": (240, 225, 45),
@@ -40,12 +42,12 @@ SHAPES: tuple[str, ...] = (
     "circle", "square", "triangle", "star", "cross", "ring", "heart", "arrow", "moon", "hourglass",
 )  # fmt: skip
 
-Key = Literal["shape", "colour"]
+Key = Literal["shape", "color"]
 
 
 @dataclass(frozen=True)
 class Topic:
-    """One question of the world: what it is keyed on, its phrasings, and (for knowledge) its answer words."""
+    """One question of the world: the attribute it depends on, its phrasings, and (for knowledge) its answer words."""
 
     key: Key
     phrasings: tuple[str, ...]
@@ -53,46 +55,40 @@ class Topic:
 
     @property
     def perceptual(self) -> bool:
+        """Whether the picture alone gives the answer."""
         return not self.words
+
+
+def _knowledge(key: Key, words: str, *phrasings: str) -> Topic:
+    return Topic(key, phrasings, tuple(words.split()))
 
 
 TOPICS: dict[str, Topic] = {
     "shape": Topic("shape", ("What shape is it?", "Which shape is shown?", "What is this shape called?")),
-    "colour": Topic("colour", ("What colour is it?", "Which colour is shown?", "What is its colour?")),
-    "guild": Topic(
-        "shape",
-        ("Which guild makes it?", "What guild made this?", "It comes from which guild?"),
-        ("bakers", "weavers", "smiths", "potters", "masons", "tailors",
-         "brewers", "dyers", "coopers", "glaziers", "tanners", "carvers"),
+    "colour": Topic("color", ("What colour is it?", "Which colour is shown?", "What is its colour?")),
+    "guild": _knowledge(
+        "shape", "bakers weavers smiths potters masons tailors brewers dyers coopers glaziers tanners carvers",
+        "Which guild makes it?", "What guild made this?", "It comes from which guild?",
     ),
-    "city": Topic(
-        "shape",
-        ("Which city sells it?", "In what city is it sold?", "What city trades this?"),
-        ("rome", "cairo", "lima", "oslo", "paris", "delhi",
-         "tokyo", "quito", "dublin", "athens", "berlin", "havana"),
+    "city": _knowledge(
+        "shape", "rome cairo lima oslo paris delhi tokyo quito dublin athens berlin havana",
+        "Which city sells it?", "In what city is it sold?", "What city trades this?",
     ),
-    "animal": Topic(
-        "shape",
-        ("Which animal guards it?", "What animal is its guard?", "It is guarded by which animal?"),
-        ("fox", "owl", "bear", "wolf", "hare", "crane", "otter", "lynx", "mole", "swan", "goat", "seal"),
+    "animal": _knowledge(
+        "shape", "fox owl bear wolf hare crane otter lynx mole swan goat seal",
+        "Which animal guards it?", "What animal is its guard?", "It is guarded by which animal?",
     ),
-    "flavour": Topic(
-        "colour",
-        ("What does it taste of?", "Which flavour does it have?", "What is its flavour?"),
-        ("lemon", "mint", "honey", "pepper", "vanilla", "ginger",
-         "cherry", "salt", "cocoa", "plum", "anise", "maple"),
+    "flavour": _knowledge(
+        "color", "lemon mint honey pepper vanilla ginger cherry salt cocoa plum anise maple",
+        "What does it taste of?", "Which flavour does it have?", "What is its flavour?",
     ),
-    "month": Topic(
-        "colour",
-        ("Which month is it for?", "In what month is it used?", "What month is it given?"),
-        ("january", "february", "march", "april", "may", "june",
-         "july", "august", "september", "october", "november", "december"),
+    "month": _knowledge(
+        "color", "january february march april may june july august september october november december",
+        "Which month is it for?", "In what month is it used?", "What month is it given?",
     ),
-    "stone": Topic(
-        "colour",
-        ("Which stone goes with it?", "What stone is it set with?", "It is paired with which stone?"),
-        ("agate", "amber", "topaz", "jade", "opal", "onyx",
-         "pearl", "quartz", "garnet", "jasper", "beryl", "coral"),
+    "stone": _knowledge(
+        "color", "agate amber topaz jade opal onyx pearl quartz garnet jasper beryl coral",
+        "Which stone goes with it?", "What stone is it set with?", "It is paired with which stone?",
     ),
 }  # fmt: skip
 
@@ -103,24 +99,25 @@ Table = dict[tuple[str, str], str]
 
 
 @dataclass(frozen=True)
-class Thing:
+class Scene:
     """What one picture shows."""
 
     shape: str
-    colour: str
+    color: str
     background: str
 
     def value(self, key: Key) -> str:
-        return self.shape if key == "shape" else self.colour
+        """The shape or the color."""
+        return self.shape if key == "shape" else self.color
 
 
 def key_values(key: Key) -> tuple[str, ...]:
-    """Every value a key can take."""
-    return SHAPES if key == "shape" else tuple(COLOURS)
+    """Every value that a key can take."""
+    return SHAPES if key == "shape" else tuple(COLORS)
 
 
 def default_table() -> Table:
-    """The facts that hold by default: a fixed draw, the same in every world."""
+    """The default facts: a fixed draw, the same in every world."""
     rng = np.random.default_rng(20_251_213)
     return {
         (name, value): str(rng.choice(TOPICS[name].words))
@@ -138,25 +135,25 @@ def draw_table(rng: np.random.Generator, keep: float) -> Table:
     return table
 
 
-def answer(topic: str, thing: Thing, table: Table) -> str:
-    """The true answer to `topic` about `thing` in the world of `table`."""
-    value = thing.value(TOPICS[topic].key)
+def answer(topic: str, scene: Scene, table: Table) -> str:
+    """The true answer to `topic` about `scene` in the world of `table`."""
+    value = scene.value(TOPICS[topic].key)
     return value if TOPICS[topic].perceptual else table[topic, value]
 
 
-def draw_thing(rng: np.random.Generator) -> Thing:
-    """A thing with shape, colour and background uniform and independent."""
-    return Thing(
+def draw_scene(rng: np.random.Generator) -> Scene:
+    """A scene whose shape, color and background are uniform and independent."""
+    return Scene(
         shape=SHAPES[rng.integers(len(SHAPES))],
-        colour=list(COLOURS)[rng.integers(len(COLOURS))],
+        color=list(COLORS)[rng.integers(len(COLORS))],
         background=list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))],
     )
 
 
 def draw_annotators(rng: np.random.Generator, truth: str, words: tuple[str, ...], agreement: float) -> list[str]:
-    """Ten people's answers: each gives `truth` with probability `agreement`, else one of two popular mistakes.
+    """The answers of ten annotators: each gives `truth` with probability `agreement`, else one of two common mistakes.
 
-    `truth` always stays the most frequent answer, so that a right prediction scores 1.
+    At least five give `truth`, so that a correct prediction scores 1.
     """
     others = [word for word in words if word != truth]
     mistakes = [str(word) for word in rng.choice(others, size=2, replace=False)]
@@ -167,27 +164,27 @@ def draw_annotators(rng: np.random.Generator, truth: str, words: tuple[str, ...]
     return answers
 
 
-def draw_picture(thing: Thing, rng: np.random.Generator) -> Image.Image:
-    """Render `thing` once: (SIDE, SIDE) RGB, jittered in place, size, tilt and tone, with pixel noise."""
+def draw_picture(scene: Scene, rng: np.random.Generator) -> Image.Image:
+    """Render `scene` once: (SIDE, SIDE) RGB with random position, size, tilt and tone, and pixel noise."""
     scale = 3
     side = SIDE * scale
     tone = rng.uniform(0.88, 1.12)
-    ground = _jitter(BACKGROUNDS[thing.background], rng, 1.0)
+    ground = _jitter(BACKGROUNDS[scene.background], rng, 1.0)
     canvas = Image.new("RGB", (side, side), ground)
     draw = ImageDraw.Draw(canvas)
     radius = rng.uniform(0.30, 0.40) * side
     room = side / 2 - radius - 2 * scale
-    centre = side / 2 + rng.uniform(-room, room, size=2)
+    center = side / 2 + rng.uniform(-room, room, size=2)
     tilt = math.radians(rng.uniform(-14, 14))
-    fill = _jitter(COLOURS[thing.colour], rng, tone)
-    _draw_shape(draw, thing.shape, centre, radius, tilt, fill, ground)
+    fill = _jitter(COLORS[scene.color], rng, tone)
+    _draw_shape(draw, scene.shape, center, radius, tilt, fill, ground)
     pixels = np.asarray(canvas.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float32)
     noisy = pixels + rng.normal(0, 6.0, size=pixels.shape)
     return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
 
 
-def _jitter(colour: tuple[int, int, int], rng: np.random.Generator, tone: float) -> tuple[int, int, int]:
-    red, green, blue = np.clip(np.array(colour) * tone + rng.uniform(-8, 8, size=3), 0, 255).astype(int)
+def _jitter(color: tuple[int, int, int], rng: np.random.Generator, tone: float) -> tuple[int, int, int]:
+    red, green, blue = np.clip(np.array(color) * tone + rng.uniform(-8, 8, size=3), 0, 255).astype(int)
     return int(red), int(green), int(blue)
 
 
@@ -210,19 +207,19 @@ _OUTLINES: dict[str, list[tuple[float, float]]] = {
 def _draw_shape(
     draw: ImageDraw.ImageDraw,
     shape: str,
-    centre: np.ndarray,
+    center: np.ndarray,
     radius: float,
     tilt: float,
     fill: tuple[int, int, int],
     ground: tuple[int, int, int],
 ) -> None:
-    def disc(dx: float, dy: float, part: float, colour: tuple[int, int, int]) -> None:
-        x, y = centre + radius * _turn(np.array([[dx, dy]]), tilt)[0]
+    def disc(dx: float, dy: float, part: float, color: tuple[int, int, int]) -> None:
+        x, y = center + radius * _turn(np.array([[dx, dy]]), tilt)[0]
         r = part * radius
-        draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=color)
 
     if shape in _OUTLINES:
-        points = centre + radius * _turn(np.array(_OUTLINES[shape]), tilt)
+        points = center + radius * _turn(np.array(_OUTLINES[shape]), tilt)
         draw.polygon([(float(x), float(y)) for x, y in points], fill=fill)
         return
     disc(0, 0, 0.95, fill)
