@@ -11,7 +11,10 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from leverplus_core.errors import needs_extra
 from leverplus_core.report.document.content import Content
@@ -120,30 +123,32 @@ def _largest(content: Content) -> tuple[list[Row], int]:
 
 def _accuracy(content: Content, say: Translator) -> Drawn:
     rows, n = _largest(content)
-    if not rows:
+    compared = [row for row in rows if row["baseline"] is not None]
+    if not compared:
         return
-    names = list(dict.fromkeys(row["arm"] for row in rows if row["baseline"] is not None))
-    shots = sorted({row["shots"] for row in rows if row["baseline"] is not None})
+    names = list(dict.fromkeys(row["arm"] for row in compared))
     panels = _panels(names)
     figure, axes = _figure([2.6] * len(panels), len(names) + 1, share=True)
     base = [row for row in rows if row["baseline"] is None]
     for ax, shown in zip(axes, panels, strict=True):
         lines = [(f"{content.baseline} ({say('baseline')})", base, {"color": INK, "marker": "x", "linestyle": ":"})]
-        lines += [(name, [r for r in rows if r["arm"] == name], _style(names.index(name))) for name in shown]
+        lines += [(name, [r for r in compared if r["arm"] == name], _style(names.index(name))) for name in shown]
         step = 0.5 / max(len(lines), 2)
         for i, (label, some, style) in enumerate(lines):
             x = [row["shots"] + (i - (len(lines) - 1) / 2) * step for row in some]
-            y = [100 * row["accuracy"] for row in some]
-            ends = [
-                [100 * (r["accuracy"] - r["ci_low"]) for r in some],
-                [100 * (r["ci_high"] - r["accuracy"]) for r in some],
-            ]
+            low, y, high = ([100 * row[key] for row in some] for key in ("ci_low", "accuracy", "ci_high"))
+            ends = abs(np.array([low, high]) - y)
             ax.errorbar(x, y, yerr=ends, label=label, capsize=2, elinewidth=1, **style)
-        ax.set_xticks(shots)
+        ax.set_xticks(sorted({row["shots"] for row in compared}))
         ax.set_ylabel(say("axis_accuracy"))
     axes[-1].set_xlabel(say("shots"))
     _legend(figure, axes)
     yield "accuracy", say("plot_accuracy", n=n), figure
+
+
+MARKS = {"better": ("^", PALETTE[0], PALETTE[0]), "worse": ("v", PALETTE[1], PALETTE[1]),
+         "no difference seen": ("o", INK, "none")}  # fmt: skip
+"""mark -> symbol, color, color of its face"""
 
 
 def _differences(content: Content, say: Translator) -> Drawn:
@@ -152,32 +157,23 @@ def _differences(content: Content, say: Translator) -> Drawn:
     rows = [row for row in rows if row["baseline"] is not None]
     if not rows:
         return
-    names = list(dict.fromkeys(row["arm"] for row in rows))
-    figure, (ax,) = _figure([0.24 * (len(rows) + len(names)) + 0.2], 3)
-    place, heads = 0.0, []
-    for mark, symbol, color in (
-        ("better", "^", PALETTE[0]),
-        ("worse", "v", PALETTE[1]),
-        ("no difference seen", "o", INK),
-    ):
+    figure, (ax,) = _figure([0.24 * (len(rows) + len({row["arm"] for row in rows})) + 0.2], 3)
+    for mark, (symbol, color, face) in MARKS.items():
         # Marks that do not occur are in the legend too: their absence is information.
-        ax.plot([], [], symbol, color=color, label=say(mark), markerfacecolor="none" if symbol == "o" else color)
-    ticks = []
-    for name in names:
-        heads.append((place, name))
-        place += 1
-        for row in (row for row in rows if row["arm"] == name):
-            symbol, color = {"better": ("^", PALETTE[0]), "worse": ("v", PALETTE[1])}.get(row["mark"], ("o", INK))
+        ax.plot([], [], symbol, color=color, label=say(mark), markerfacecolor=face)
+    place, ticks = 0, []
+    for name, group in groupby(rows, key=lambda row: row["arm"]):
+        ax.annotate(name, (0, place), xycoords=("axes fraction", "data"), fontweight="bold", va="center")
+        for row in group:
+            place += 1
+            symbol, color, face = MARKS[row["mark"]]
             low, high = 100 * row["corrected_low"], 100 * row["corrected_high"]
             ax.plot([low, high], [place, place], color=color, linewidth=1.4)
-            face = "none" if symbol == "o" else color
             ax.plot([100 * row["delta"]], [place], symbol, color=color, markerfacecolor=face)
             ticks.append((place, say.shots(row["shots"])))
-            place += 1
+        place += 1
     ax.axvline(0, color=INK, linewidth=1, alpha=0.6)
-    for y, name in heads:
-        ax.annotate(name, (0, y), xycoords=("axes fraction", "data"), fontweight="bold", va="center")
-    ax.set_yticks([y for y, _ in ticks], [text for _, text in ticks])
+    ax.set_yticks(*zip(*ticks, strict=True))
     ax.set_ylim(place - 0.4, -0.6)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(say("axis_difference"))
