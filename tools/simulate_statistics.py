@@ -190,7 +190,7 @@ def mean_settings() -> list[Setting]:
 
 
 def difference_settings() -> list[Setting]:
-    """Of two methods: alike and five points apart, at every correlation."""
+    """Two methods: equal and five points apart, at every correlation."""
     return [
         Setting(scale, shape, n, correlation, effect, clustered)
         for clustered in (False, True)
@@ -227,9 +227,14 @@ def page(draws: int, workers: int) -> str:
     lines = [f"{draws:,} draws a setting. Coverage in percent; it should be 95.", ""]
     lines += ["### One accuracy", "", *_coverages(mean_settings(), [f.result() for f in means])]
     lines += ["### A paired difference", "", *_coverages(difference_settings(), [f.result() for f in differences])]
-    lines += ["### Several seeded runs a side", ""]
+    lines += ["### Several seeded runs per method", ""]
     found = [f.result() for f in seeds]
-    lines += [_range(found), "", "| runs a side | n | spread 0 | spread 1 | spread 3 |", "|---:|---:|---:|---:|---:|"]
+    lines += [
+        _range(found),
+        "",
+        "| runs per method | n | spread 0 | spread 1 | spread 3 |",
+        "|---:|---:|---:|---:|---:|",
+    ]
     for (n, runs, _), row in zip(SEED_SETTINGS[::3], (found[i : i + 3] for i in range(0, len(found), 3)), strict=True):
         lines.append(f"| {runs} | {n} | {_percents(row)} |")
     lines += ["", "The spread is the standard deviation of a run's true accuracy over seeds, in points.", ""]

@@ -64,7 +64,7 @@ stages = _table(
     _run(), _key("name", String(64)), _value("fingerprint", String(64)), _value("status", String(16)),
     _value("seconds", Float), _value("path", Text), _value("reused", Boolean),
     _value("position", Integer),  # in the order in which the run recorded its stages, from 0
-    Column("metadata", JSON(none_as_null=True)),  # what the stage says about its result, and the cost of making it
+    Column("metadata", JSON(none_as_null=True)),  # a summary of its result, and its cost
 )  # fmt: skip
 
 curves = _table(

@@ -54,15 +54,15 @@ def grid_rows(registry: Registry, arms: Sequence[Arm], baseline: Arm, alpha: flo
     cell, or no question, in common.
     """
     base = [member(registry, text) for text in baseline.members]
-    sides = [(arm, [member(registry, text) for text in arm.members]) for arm in arms]
-    sides = [(arm, side) for arm, side in sides if _names(side) != _names(base)]
-    refuse_other_questions([m.run for m in base] + [m.run for _, side in sides for m in side])
+    competing = [(arm, [member(registry, text) for text in arm.members]) for arm in arms]
+    competing = [(arm, runs) for arm, runs in competing if _names(runs) != _names(base)]
+    refuse_other_questions([m.run for m in base] + [m.run for _, runs in competing for m in runs])
     pairing = Pairing(registry)
     compared: list[tuple[Row, PairedDifference]] = []
-    for arm, side in sides:
+    for arm, runs in competing:
         mine = [
-            (_cell(arm, side, shots, size, pairs) | _against(baseline, base, pairs, d), d)
-            for shots, size, pairs, d in differences(pairing, side, base)
+            (_cell(arm, runs, shots, size, pairs) | _against(baseline, base, pairs, d), d)
+            for shots, size, pairs, d in differences(pairing, runs, base)
         ]
         if not mine:
             raise RegistryError(
@@ -86,14 +86,14 @@ COMPARED = (
 )  # fmt: skip
 
 
-def _names(side: Sequence[Member]) -> set[tuple[str, str]]:
-    return {(m.run["id"], m.method) for m in side}
+def _names(runs: Sequence[Member]) -> set[tuple[str, str]]:
+    return {(m.run["id"], m.method) for m in runs}
 
 
-def _cell(arm: Arm, side: Sequence[Member], shots: int, size: int, sample: Pairs) -> Row:
+def _cell(arm: Arm, runs: Sequence[Member], shots: int, size: int, sample: Pairs) -> Row:
     interval = accuracy_interval(sample.a, sample.images)
     return {
-        "arm": arm.label, "method": side[0].method, "shots": shots, "n": size, "seeds": len(side),
+        "arm": arm.label, "method": runs[0].method, "shots": shots, "n": size, "seeds": len(runs),
         "questions": sample.n, "left_out": size - sample.n,
         "accuracy": interval.mean, "ci_low": interval.low, "ci_high": interval.high,
     }  # fmt: skip
@@ -101,10 +101,10 @@ def _cell(arm: Arm, side: Sequence[Member], shots: int, size: int, sample: Pairs
 
 def _against(baseline: Arm, base: Sequence[Member], pairs: Pairs, d: PairedDifference) -> Row:
     ours, theirs = pairs.a.mean(axis=0), pairs.b.mean(axis=0)
-    apart = ours - theirs
+    gain = ours - theirs
     return {
         "baseline": baseline.label, "baseline_seeds": len(base), "baseline_accuracy": float(theirs.mean()),
         "delta": d.delta, "delta_low": d.low, "delta_high": d.high, "p_value": d.p_value,
-        "wins": int((apart > SAME).sum()), "losses": int((apart < -SAME).sum()),
-        "ties": int((abs(apart) <= SAME).sum()),
+        "wins": int((gain > SAME).sum()), "losses": int((gain < -SAME).sum()),
+        "ties": int((abs(gain) <= SAME).sum()),
     }  # fmt: skip

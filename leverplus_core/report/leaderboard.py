@@ -272,8 +272,10 @@ def _remarks(rows: Sequence[Row]) -> list[Remark]:
     """What a reader must know about the runs, each once."""
     unfinished = dict.fromkeys((row["run"], row["name"], row["status"]) for row in rows if row["status"] != "done")
     one = len({row["run"] for row in rows}) == 1
-    told = [f"{'this run' if one else f'run {name} ({id})'} is not complete: {state}" for id, name, state in unfinished]
-    return [Remark(line) for line in (*dict.fromkeys(row["note"] for row in rows if row["note"]), *told)]
+    lines = [
+        f"{'this run' if one else f'run {name} ({id})'} is not complete: {state}" for id, name, state in unfinished
+    ]
+    return [Remark(line) for line in (*dict.fromkeys(row["note"] for row in rows if row["note"]), *lines)]
 
 
 def _field(row: Row, column: str) -> str:

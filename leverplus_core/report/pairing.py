@@ -114,10 +114,10 @@ def shot_pairs(a: Cells, b: Cells) -> list[tuple[int, int]]:
     return [(shots, shots) for shots in sorted(a.keys() & b.keys())]
 
 
-def common_cells(side: Sequence[Member]) -> Cells:
+def common_cells(members: Sequence[Member]) -> Cells:
     """Where all members were evaluated."""
-    shots = set.intersection(*(set(m.cells) for m in side))
-    return {s: set.intersection(*(m.cells[s] for m in side)) for s in shots}
+    shots = set.intersection(*(set(m.cells) for m in members))
+    return {s: set.intersection(*(m.cells[s] for m in members)) for s in shots}
 
 
 class Pairing:
@@ -130,7 +130,7 @@ class Pairing:
 
     def pairs(self, a: Sequence[Member], b: Sequence[Member], shots_a: int, shots_b: int) -> Pairs | None:
         """The questions that all of `a` and all of `b` answered; None where there are none."""
-        read = [self._scores(m, shots) for side, shots in ((a, shots_a), (b, shots_b)) for m in side]
+        read = [self._scores(m, shots) for group, shots in ((a, shots_a), (b, shots_b)) for m in group]
         if not all(len(scores.position) for scores in read):
             return None
         first = read[0]

@@ -68,13 +68,13 @@ def _known_questions(registry: Registry, run_id: str) -> str:
 
 def question_view(record: Mapping[str, Any]) -> View:
     """The question, then a row for each method and number of shots, for 80 columns."""
-    asked = record["question"]
+    question = record["question"]
     about = {
         "run": f"{record['name']} ({record['run']})",
-        "question": f"{asked['id']}: {asked['text'] or 'its text was not recorded'}",
-        "image": asked["image_path"] or asked["image_id"],
-        "caption": asked["caption"],
-        "answers": counted(asked["answers"] or ()),
+        "question": f"{question['id']}: {question['text'] or 'its text was not recorded'}",
+        "image": question["image_path"] or question["image_id"],
+        "caption": question["caption"],
+        "answers": counted(question["answers"] or ()),
     }
     lines = []
     for row in record["methods"]:

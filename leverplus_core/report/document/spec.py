@@ -15,7 +15,7 @@ from leverplus_core.report.methods import CEILING, FLOOR, Row, ordered_methods, 
 from leverplus_core.report.pairing import members, split_name
 
 PARTS = ("dataset", "model", "encoder", "sampler", "selector", "balancer", "reward")
-APART = ("name", "note", "seed", "threads")
+NOT_SETTINGS = ("name", "note", "seed", "threads")
 """Keys of a recipe that do not make another configuration."""
 NAMED_BY = 3
 """Settings that may name a configuration; with more of them its run's id does."""
@@ -166,7 +166,7 @@ def _configurations(registry: Registry, runs: Sequence[Row]) -> list[Configurati
 
 
 def _settings_of(run: Row) -> dict[str, Any]:
-    return {key: value for key, value in run["recipe"].items() if key not in APART}
+    return {key: value for key, value in run["recipe"].items() if key not in NOT_SETTINGS}
 
 
 def _key(run: Row) -> str:

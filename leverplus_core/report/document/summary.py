@@ -75,12 +75,12 @@ def _marks(content: Content, say: Translator) -> Iterator[str]:
     unseen: dict[int, list[list[Row]]] = {}
     for name, group in groupby(content.compared, key=lambda row: row["arm"]):
         cells = list(group)
-        told = []
+        sentences = []
         for mark, sign in (("better", 1), ("worse", -1)):
             some = [row for row in cells if row["mark"] == mark]
             if some:
                 shown = max(some, key=lambda row: (row["n"], sign * row["delta"]))
-                told.append(
+                sentences.append(
                     say(
                         f"seen_{mark}",
                         name=name,
@@ -94,9 +94,9 @@ def _marks(content: Content, say: Translator) -> Iterator[str]:
                     )
                 )
         rest = sum(row["mark"] == "no difference seen" for row in cells)
-        if told:
-            told += [say("seen_elsewhere", count=rest)] if rest else []
-            yield reduce(lambda first, second: say("then", first=first, second=second), told)
+        if sentences:
+            sentences += [say("seen_elsewhere", count=rest)] if rest else []
+            yield reduce(lambda first, second: say("then", first=first, second=second), sentences)
         else:
             unseen.setdefault(len(cells), []).append(cells)
     for number, contenders in unseen.items():
