@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     )
     from leverplus_core.io import atomic_write, fingerprint, read_json, storage_errors, write_json
     from leverplus_core.metrics import TASKS, most_frequent
+    from leverplus_core.pipeline.context import RunContext
+    from leverplus_core.pipeline.graph import Pipeline
     from leverplus_core.pipeline.run import RunResult, run
-    from leverplus_core.pipeline.stage import Stage, StageCost, StageReport
+    from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
     from leverplus_core.plugins.contracts import (
         Balancer,
         Bank,
@@ -73,14 +75,20 @@ if TYPE_CHECKING:
     from leverplus_core.scoring.beam_search import beam_search, beam_search_cost
     from leverplus_core.scoring.prompt import build_prompt
     from leverplus_core.seeding import derive, rng
-    from leverplus_core.selector.base import BaselineSelector, EvalSet, SelectionCost, Selector, TrainableSelector
+    from leverplus_core.selector.base import (
+        BaselineSelector,
+        EvalSet,
+        FeatureWidths,
+        SelectionCost,
+        Selector,
+        TrainableSelector,
+    )
     from leverplus_core.selector.policy import (
         COSINES,
         SIMILARITIES,
         Batch,
         Blocks,
         Encoded,
-        FeatureWidths,
         Policy,
         StopHead,
         cosine_features,
@@ -88,15 +96,9 @@ if TYPE_CHECKING:
         normalize_per_pool,
     )
     from leverplus_core.selector.ranking import nearest
-    from leverplus_core.training.base import FitRun, StopSettings, Trainer
-    from leverplus_core.training.trainer import (
-        FitResult,
-        TrainingData,
-        TrainingGroups,
-        candidate_log_probs,
-        expected_reward,
-        fit,
-    )
+    from leverplus_core.training.base import FitResult, FitRun, StopSettings, Trainer
+    from leverplus_core.training.tensors import TrainingData, TrainingGroups
+    from leverplus_core.training.trainer import candidate_log_probs, expected_reward, fit
 
 __version__ = "0.1.0"
 
@@ -110,8 +112,10 @@ _HOME = {
     ),
     "io": "atomic_write fingerprint read_json storage_errors write_json",
     "metrics": "TASKS most_frequent",
+    "pipeline.context": "RunContext",
+    "pipeline.graph": "Pipeline",
     "pipeline.run": "RunResult run",
-    "pipeline.stage": "Stage StageCost StageReport",
+    "pipeline.stage": "Planning Stage StageCost StageReport",
     "plugins.contracts": (
         "Balancer Bank Dataset Encoder Features Floats Measure Measurement Model Part Query Reward Sampler Size "
         "Split SupportsCacheFolder SupportsEmbeddings SupportsHiddenStates SupportsPlanning allowed"
@@ -129,14 +133,14 @@ _HOME = {
     "scoring.beam_search": "beam_search beam_search_cost",
     "scoring.prompt": "build_prompt",
     "seeding": "derive rng",
-    "selector.base": "BaselineSelector EvalSet SelectionCost Selector TrainableSelector",
+    "selector.base": "BaselineSelector EvalSet FeatureWidths SelectionCost Selector TrainableSelector",
     "selector.policy": (
-        "Batch Blocks COSINES Encoded FeatureWidths Policy SIMILARITIES StopHead cosine_features gather_rows "
-        "normalize_per_pool"
+        "Batch Blocks COSINES Encoded Policy SIMILARITIES StopHead cosine_features gather_rows normalize_per_pool"
     ),
     "selector.ranking": "nearest",
-    "training.base": "FitRun StopSettings Trainer",
-    "training.trainer": "FitResult TrainingData TrainingGroups candidate_log_probs expected_reward fit",
+    "training.base": "FitResult FitRun StopSettings Trainer",
+    "training.tensors": "TrainingData TrainingGroups",
+    "training.trainer": "candidate_log_probs expected_reward fit",
 }
 """Module of core -> the public names that live there."""
 _LAZY = {name: module for module, names in _HOME.items() for name in names.split()}
@@ -176,6 +180,8 @@ __all__ = [
     "Measurement",
     "Model",
     "Part",
+    "Pipeline",
+    "Planning",
     "PluginError",
     "Policy",
     "Prediction",
@@ -189,6 +195,7 @@ __all__ = [
     "Registry",
     "RegistryError",
     "Reward",
+    "RunContext",
     "RunInfo",
     "RunResult",
     "Sampler",

@@ -10,7 +10,6 @@ from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import Literal, get_args
 
-from leverplus_core import metrics as vqa
 from leverplus_core.errors import DataError
 
 _PUNCTUATION = tuple(';/[]"{}()=+\\_-><@`,?!')
@@ -153,7 +152,7 @@ class Task:
 
 
 TASKS: Mapping[TaskName, Task] = {
-    "vqa": Task("VQA accuracy", vqa.accuracy, vqa.most_frequent, vqa.text_similarity),
+    "vqa": Task("VQA accuracy", accuracy, most_frequent, text_similarity),
 }
 
 

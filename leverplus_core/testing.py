@@ -43,13 +43,13 @@ from leverplus_core.plugins.contracts import (
 from leverplus_core.recipes.settings import PromptSettings
 from leverplus_core.records import AnswerLogprob, Candidate, Decoding, Demonstration, Ids, Image, Prompt, Question
 from leverplus_core.scoring.prompt import build_prompt
-from leverplus_core.selector.base import BaselineSelector, EvalSet, TrainableSelector
+from leverplus_core.selector.base import BaselineSelector, EvalSet, FeatureWidths, TrainableSelector
 from leverplus_core.training.base import FitRun, Trainer
 
 if TYPE_CHECKING:
     import torch
 
-    from leverplus_core.selector.policy import Batch, Encoded, FeatureWidths, Policy
+    from leverplus_core.selector.policy import Batch, Encoded
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "white")
 TOLERANCE = 1e-4  # float32, whatever the batch
@@ -227,7 +227,7 @@ def check_selector(part: TrainableSelector) -> None:
     """Probabilities sum to 1, whatever the batch; a shuffled pool gives the shuffled answer; beams hold no repeats."""
     import torch
 
-    from leverplus_core.selector.policy import Batch, Blocks, FeatureWidths
+    from leverplus_core.selector.policy import Batch, Blocks
 
     check_part(part)
     torch.manual_seed(0)
@@ -294,8 +294,8 @@ def check_trainer(part: Trainer) -> None:
     """A fit ends with finite weights and a curve from epoch 0, is the same every time, and resumes from its file."""
     import torch
 
-    from leverplus_core.selector.policy import Batch, Blocks, Encoded, FeatureWidths, Policy
-    from leverplus_core.training.trainer import TrainingData, TrainingGroups
+    from leverplus_core.selector.policy import Batch, Blocks, Encoded, Policy
+    from leverplus_core.training.tensors import TrainingData, TrainingGroups
 
     check_part(part)
     widths = FeatureWidths(image=2, text=2)
@@ -351,9 +351,6 @@ def _note(told: list[int], epoch: int, metrics: dict[str, float]) -> None:
 
 class _NoSelector(TrainableSelector):
     """Stands for the selector of the policy that `check_trainer` trains."""
-
-    def policy(self, widths: FeatureWidths) -> Policy:
-        raise NotImplementedError
 
 
 def check_model(part: Model, images: Sequence[Image]) -> None:

@@ -164,9 +164,9 @@ app = typer.Typer(
 
 def _version(value: bool) -> None:
     if value:
-        from leverplus_core import __version__
+        from importlib.metadata import version
 
-        print(__version__)
+        print(version("leverplus"))
         raise typer.Exit
 
 

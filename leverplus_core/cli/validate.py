@@ -40,6 +40,8 @@ def validate(
 
 
 def _described(recipe: Recipe, context: RunContext) -> dict[str, Any]:
+    from leverplus_core.pipeline.graph import Pipeline
+
     parts = {row["kind"]: f"{row['name']} ({row['distribution']} {row['version']})" for row in context.provenance()}
     described: dict[str, Any] = {"recipe": recipe.name, "run": recipe.fingerprint()[:12], "parts": parts}
     if context.offline:
@@ -48,7 +50,8 @@ def _described(recipe: Recipe, context: RunContext) -> dict[str, Any]:
     else:
         described["questions"] = {s: len(context.dataset.questions(s)) for s in SPLITS}
         described["demonstrations"] = len(context.dataset.demonstrations())
-    stages = [stage.name for stage in context.stages if context.enabled[stage.name]]
+    pipeline = Pipeline(context)
+    stages = [stage.name for stage in pipeline.stages if pipeline.enabled[stage.name]]
     described["stages"] = ", ".join(stages)
     note = "" if context.offline else context.dataset.note()
     return {**described, "note": " ".join(filter(None, (recipe.note, note)))}

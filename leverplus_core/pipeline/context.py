@@ -1,4 +1,4 @@
-"""A recipe composed: its parts, its stages in order, and what each stage's result depends on.
+"""A recipe composed: its parts, and what stages share.
 
 Composing writes nothing and reads no data; parts are validated at once, their data and weights are loaded when they are
 first used.
@@ -6,7 +6,7 @@ first used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -15,8 +15,8 @@ from leverplus_core.errors import PluginError, RecipeError, did_you_mean
 from leverplus_core.io import canonical_json, fingerprint
 from leverplus_core.metrics import TASKS
 from leverplus_core.pipeline.imported import ImportedFolder, ensure_imported
-from leverplus_core.pipeline.stage import Stage
-from leverplus_core.pipeline.workspace import StageFolder, Workspace
+from leverplus_core.pipeline.pools import all_pools
+from leverplus_core.pipeline.workspace import Workspace
 from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Model, Part, Reward, Sampler
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.progress import Progress, Silent
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from leverplus_core.selector.features import SelectorFeatures
     from leverplus_core.training.data import TrainingContext
 
-FORMAT = 6
-"""Raised when a change of core changes what a stage writes, so that old artifacts are not mistaken for new ones."""
 IMPORTED_AS = {"features": "features", "pools": "pools", "sequences": "beams", "candidates": "candidates"}
 """Contents that an imported folder can hold, and their names there."""
 
@@ -68,19 +66,19 @@ class RunContext:
                 "Set encoder.hidden_states, for example to 4.",
             )
         self.trainers: Mapping[str, Trainer] = {
-            name: self._build("trainer", name, settings, f"training.{name}", Trainer)
+            name: self.build("trainer", name, settings, f"training.{name}", Trainer)
             for name, settings in recipe.training.trainers.items()
         }
         self.baselines: Mapping[str, BaselineSelector] = {
-            spec.name: self._build("selector", spec.name, spec.settings, "evaluation.baselines", BaselineSelector)
+            spec.name: self.build("selector", spec.name, spec.settings, "evaluation.baselines", BaselineSelector)
             for spec in recipe.evaluation.baselines
         }
         self._check_names()
-        self.stages: Sequence[Stage] = self._ordered()
 
     # --- parts ---
 
-    def _build(self, kind: str, name: str, settings: Mapping[str, Any], where: str, contract: type[Part]) -> Any:
+    def build(self, kind: str, name: str, settings: Mapping[str, Any], where: str, contract: type[Part]) -> Any:
+        """A part of the recipe; `where` is its key. Raises PluginError when it is not of `contract`."""
         content = canonical_json([kind, name, dict(settings)])
         if content not in self._shared:
             self._shared[content] = self.catalog.build(
@@ -106,7 +104,7 @@ class RunContext:
     def _part(self, key: str) -> Part:
         spec: PartSpec = getattr(self.recipe, key)
         contract: type[Part] = TrainableSelector if key == "selector" else Part
-        part: Part = self._build(key, spec.name, spec.settings, key, contract)
+        part: Part = self.build(key, spec.name, spec.settings, key, contract)
         return part
 
     @property
@@ -157,6 +155,19 @@ class RunContext:
             return self.imported.fingerprint
         return fingerprint([self.recipe.dataset.name, self.dataset.identity()])
 
+    def _check_names(self) -> None:
+        if both := sorted(set(self.trainers) & set(self.baselines)):
+            raise RecipeError(
+                f"'{both[0]}' is a trainer and a baseline of this recipe.", "A method has one name: leave one out."
+            )
+        wanted = self.recipe.training.online.trainer
+        if self.recipe.training.online.rounds and getattr(self.trainers.get(wanted), "learns_from", "") != "candidates":
+            known = [name for name, trainer in self.trainers.items() if trainer.learns_from == "candidates"]
+            raise RecipeError(
+                f"training.online.trainer '{wanted}' is not a trainer that learns from candidates.",
+                did_you_mean(wanted, known),
+            )
+
     # --- imported data ---
 
     @cached_property
@@ -187,56 +198,10 @@ class RunContext:
             return self.offline and self.imported.has(IMPORTED_AS[content])  # type: ignore[arg-type]
         return self.imported.has(IMPORTED_AS[content])  # type: ignore[arg-type]
 
-    def takes_over(self, stage: Stage) -> bool:
-        """Whether the imported folder takes the place of `stage`: it holds the content that the stage is first to give."""
-        first = next(s for s in self.stages if s.provides == stage.provides)
-        return stage is first and self.is_imported(stage.provides)
-
-    # --- stages ---
-
-    def _ordered(self) -> list[Stage]:
-        from leverplus_core.pipeline.stages import PIPELINE
-        from leverplus_core.pipeline.stages.train import Train
-
-        stages: list[Stage] = list(PIPELINE)
-        for name, trainer in self.trainers.items():
-            if name not in {stage.name for stage in PIPELINE}:
-                first = trainer.learns_from == "sequences"  # what is proposed then comes from its policy
-                _insert(stages, Train(name=name), "propose" if first else "online", before=True)
-        for spec in self.recipe.stages:
-            stage = self._build("stage", spec.name, {**spec.settings, "name": spec.name}, "stages", Stage)
-            _insert(stages, stage, stage.after)
-        return stages
-
-    def _check_names(self) -> None:
-        if both := sorted(set(self.trainers) & set(self.baselines)):
-            raise RecipeError(
-                f"'{both[0]}' is a trainer and a baseline of this recipe.", "A method has one name: leave one out."
-            )
-        wanted = self.recipe.training.online.trainer
-        if self.recipe.training.online.rounds and getattr(self.trainers.get(wanted), "learns_from", "") != "candidates":
-            known = [name for name, trainer in self.trainers.items() if trainer.learns_from == "candidates"]
-            raise RecipeError(
-                f"training.online.trainer '{wanted}' is not a trainer that learns from candidates.",
-                did_you_mean(wanted, known),
-            )
-
-    def stage(self, name: str) -> Stage:
-        """The stage of this name. Raises RecipeError, with the names there are, for one that is not."""
-        for stage in self.stages:
-            if stage.name == name:
-                return stage
-        raise RecipeError(f"no stage named '{name}'.", did_you_mean(name, [stage.name for stage in self.stages]))
-
-    @cached_property
-    def enabled(self) -> Mapping[str, bool]:
-        """Stage -> whether the recipe has a use for it."""
-        return {stage.name: stage.enabled(self) for stage in self.stages}
-
     @property
-    def policies(self) -> list[str]:
-        """The stages that leave a policy, in order."""
-        return [stage.name for stage in self.stages if stage.provides == "policy" and self.enabled[stage.name]]
+    def has_sequences(self) -> bool:
+        """Whether sequences are searched or imported: imported candidates alone leave nothing for a search to do."""
+        return self.imported is None or self.imported.has("beams") or not self.imported.has("candidates")
 
     @property
     def learns_from_candidates(self) -> bool:
@@ -244,41 +209,17 @@ class RunContext:
         on = any(t.epochs and t.learns_from == "candidates" for t in self.trainers.values())
         return on or bool(self.recipe.training.online.rounds)
 
-    def providers(self, stage: Stage) -> dict[str, Stage]:
-        """What `stage` reads, and the stage that provides it."""
-        earlier = [s for s in self.stages[: self.stages.index(stage)] if self.enabled[s.name]]
-        found: dict[str, Stage] = {}
-        for content in stage.reads(self):
-            wanted = [s for s in earlier if s.provides == content or f"@{s.name}" == content]
-            if wanted:
-                found[content] = wanted[-1]
-        return found
+    def trains(self, name: str) -> bool:
+        """Whether a trainer has epochs, and something to learn from."""
+        trainer = self.trainers[name]
+        return trainer.epochs > 0 and (trainer.learns_from == "candidates" or self.has_sequences)
 
-    @cached_property
-    def fingerprints(self) -> dict[str, str]:
-        """Each enabled stage's fingerprint: its name, what it depends on, and the stages that it reads."""
-        of: dict[str, str] = {}
-        for stage in self.stages:
-            if not self.enabled[stage.name]:
-                continue
-            if self.takes_over(stage):
-                assert self.imported is not None
-                of[stage.name] = fingerprint([FORMAT, stage.provides, self.imported.fingerprint])
-                continue
-            read = {content: of[provider.name] for content, provider in self.providers(stage).items()}
-            of[stage.name] = fingerprint([FORMAT, stage.name, stage.depends(self), read])
-        return of
-
-    def folder(self, stage: Stage) -> StageFolder:
-        """Where the result of an enabled stage is, or will be: its own folder, or the imported one."""
-        if self.takes_over(stage):
-            assert self.imported is not None
-            return StageFolder(self.imported.root)
-        return self.workspace.stage(stage.name, self.fingerprints[stage.name])
-
-    def inputs(self, stage: Stage) -> dict[str, Path]:
-        """The folder of each content that `stage` reads."""
-        return {content: self.folder(provider).path for content, provider in self.providers(stage).items()}
+    @property
+    def policies(self) -> list[str]:
+        """The trainings that leave a policy, in order."""
+        first = [name for name, trainer in self.trainers.items() if trainer.learns_from == "sequences"]
+        names = [name for name in (*first, *(n for n in self.trainers if n not in first)) if self.trains(name)]
+        return [*names, "online"] if self.recipe.training.online.rounds else names
 
     # --- what stages share, loaded once ---
 
@@ -309,7 +250,6 @@ class RunContext:
 
     def selector_features(self, inputs: Mapping[str, Path]) -> SelectorFeatures:
         """What the selector sees, from the folders of features and pools."""
-        from leverplus_core.pipeline.stages.pool import all_pools
         from leverplus_core.selector.features import SelectorFeatures
 
         key = (inputs["features"], inputs["pools"])
@@ -348,14 +288,3 @@ class RunContext:
         """Close the response cache, if it was opened."""
         if "cached_model" in self.__dict__:
             self.cached_model.close()
-
-
-def _insert(stages: list[Stage], stage: Stage, beside: str, before: bool = False) -> None:
-    names = [s.name for s in stages]
-    if stage.name in names:
-        raise RecipeError(f"stage '{stage.name}' is there already.", "Give it another name.")
-    if beside not in names:
-        raise PluginError(
-            f"stage '{stage.name}' runs after '{beside}', which is not a stage.", did_you_mean(beside, names)
-        )
-    stages.insert(names.index(beside) + (not before), stage)

@@ -11,12 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from leverplus_core.errors import DataError
 from leverplus_core.pipeline.context import RunContext
-from leverplus_core.pipeline.stage import PromptCounts, StageCost
-from leverplus_core.plugins.contracts import Size, SupportsPlanning
-from leverplus_core.recipes.recipe import Recipe
-from leverplus_core.recipes.settings import PROMPTS_PER_CANDIDATE
+from leverplus_core.pipeline.graph import Pipeline
+from leverplus_core.pipeline.stage import Planning, PromptCounts
+from leverplus_core.pipeline.stages.evaluate import Evaluate
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,89 +39,6 @@ class Throughput:
 
     prompts_per_s: float = 16.0
     images_per_s: float = 40.0
-
-
-@dataclass(frozen=True)
-class Planning:
-    """What the cost of a stage follows from: the recipe, counts of the dataset, and what is known of the model.
-
-    `note` says where the counts are from when they are not from the files.
-    """
-
-    context: RunContext
-    size: Size
-    image_tokens: int | None = None
-    cached_image_bytes: int = 0
-    note: str = ""
-
-    @classmethod
-    def of(cls, context: RunContext) -> Planning:
-        """From a composed recipe, without weights. Raises DataError when the dataset is neither there nor of a known
-        size, or nothing would be asked of a model."""
-        if context.offline:
-            raise DataError(
-                "a run on imported features asks no model: there is nothing to plan.", "Set imported.features=false."
-            )
-        note, images = "", {}
-        try:
-            rows = context.dataset.questions("train"), context.dataset.questions("validation")
-        except DataError as e:
-            known = context.dataset.expected_size()
-            if known is None:
-                raise
-            size, note = known, f"The dataset is not there ({e.what.rstrip('.')}): its official counts are used."
-        else:
-            size = Size(*map(len, rows), *(len({q.image.id for q in split}) for split in rows))
-            images = {q.image.id: q.image for split in rows for q in split}
-        model = context.model
-        if not isinstance(model, SupportsPlanning):
-            return cls(context, size, note=note)
-        return cls(context, size, model.image_tokens(list(images.values())), model.cached_image_bytes(), note)
-
-    @property
-    def recipe(self) -> Recipe:
-        return self.context.recipe
-
-    @property
-    def pool(self) -> int:
-        """Demonstrations in a pool."""
-        return self.context.sampler.k
-
-    @property
-    def encoder_uses_model(self) -> bool:
-        return self.context.encoder.needs_model
-
-    @property
-    def hidden_states(self) -> int | None:
-        """Demonstrations before each question whose hidden state is a feature; None without hidden states."""
-        return self.context.encoder.hidden_states
-
-    @property
-    def stops(self) -> bool:
-        """Whether the selector learns when to stop."""
-        return bool(getattr(self.context.selector, "stop", False))
-
-    @property
-    def scored(self) -> int:
-        """Train questions that are measured."""
-        return min(self.recipe.scoring.questions or self.size.train, self.size.train)
-
-    @property
-    def asked(self) -> int:
-        """Evaluation questions."""
-        return min(max(self.recipe.evaluation.sizes), self.size.validation)
-
-    def measured(self, per_question: PromptCounts, budget: int | None = None) -> StageCost:
-        """The cost of measuring so many sequences per question: an answer and a log-probability each.
-
-        A beam search has measured each demonstration of a pool alone, and the question without any.
-        """
-        sequences = {shots: self.scored * count for shots, count in per_question.items()}
-        if budget is not None and PROMPTS_PER_CANDIDATE * sum(sequences.values()) > budget:
-            sequences = {max(sequences): budget // PROMPTS_PER_CANDIDATE}
-        search = self.context.stage("beam_search")
-        searched = self.context.enabled[search.name] and not self.context.takes_over(search)
-        return StageCost({n: count for n, count in sequences.items() if n > 1 or not searched}, sequences)
 
 
 @dataclass(frozen=True)
@@ -205,14 +120,13 @@ class Plan:
 
 def plan(context: RunContext) -> Plan:
     """The plan of a whole run that finds nothing done. Raises DataError as `Planning.of`."""
-    from leverplus_core.pipeline.stages.evaluate import Evaluate
-
     planning = Planning.of(context)
+    pipeline = Pipeline(context)
     seen = (0, 0)
     stages: list[StagePlan] = []
     new_images = 0
-    for stage in context.stages:
-        if not context.enabled[stage.name] or context.takes_over(stage):
+    for stage in pipeline.stages:
+        if not pipeline.enabled[stage.name] or pipeline.takes_over(stage):
             continue
         cost = stage.cost(planning)
         now = (
@@ -222,7 +136,7 @@ def plan(context: RunContext) -> Plan:
         new = sum(now) - sum(seen)
         seen, new_images = now, new_images + new
         stages.append(StagePlan(stage.name, cost.logprobs, cost.answers, new + cost.encoded))
-    cells = cast(Evaluate, context.stage("evaluate")).cells(planning)
+    cells = cast(Evaluate, pipeline.stage("evaluate")).cells(planning)
     size = planning.size
     width = 2048 if planning.encoder_uses_model else 512
     rows = 5 * size.train + 2 * size.validation  # image, text and answer of the bank; image and text of questions

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
+from leverplus_core.pipeline.context import RunContext
 from leverplus_core.plugins.hookspecs import hookimpl
 from leverplus_core.provenance import describe_environment, describe_git
 from leverplus_core.records import Demonstration, Prediction, Question, RunInfo
 from leverplus_core.registry.registry import Registry, RunRecord
 
-if TYPE_CHECKING:
-    from leverplus_core.pipeline.context import RunContext
-    from leverplus_core.pipeline.run import Membership
-
 EVALUATE = "evaluate"
+
+
+@dataclass(frozen=True)
+class Membership:
+    """The sweep that a run belongs to, and the settings by which its arm differs from the others."""
+
+    sweep: str
+    arm: Mapping[str, str]
 
 
 def run_record(run_id: str, context: RunContext, sweep: Membership | None) -> RunRecord:

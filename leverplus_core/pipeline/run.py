@@ -16,7 +16,8 @@ from typing import Any
 from leverplus_core.errors import LeverplusError
 from leverplus_core.io import read_json, write_json
 from leverplus_core.pipeline.context import RunContext
-from leverplus_core.pipeline.recorder import Recorder, run_record
+from leverplus_core.pipeline.graph import Pipeline
+from leverplus_core.pipeline.recorder import Membership, Recorder, run_record
 from leverplus_core.pipeline.stage import Stage
 from leverplus_core.pipeline.workspace import StageFolder
 from leverplus_core.plugins.contracts import Part, SupportsCacheFolder
@@ -41,14 +42,6 @@ class RunResult:
     stages: dict[str, str]
     calls: int
     """Prompts that the model answered; those in the response cache are not asked again."""
-
-
-@dataclass(frozen=True)
-class Membership:
-    """The sweep that a run belongs to, and the settings by which its arm differs from the others."""
-
-    sweep: str
-    arm: Mapping[str, str]
 
 
 def run(
@@ -76,16 +69,17 @@ def run(
         torch.set_num_threads(recipe.threads)
     shown: Progress = progress or Silent()
     context = RunContext(recipe, catalog or Catalog.load(), Path(work), built, shown)
+    pipeline = Pipeline(context)
     for name in (*redo, *([until] if until else [])):
-        context.stage(name)
-    context.fingerprints  # noqa: B018  a part that cannot say what it depends on is told before anything is written
+        pipeline.stage(name)
+    pipeline.fingerprints  # noqa: B018  a part that cannot say what it depends on is told before anything is written
     store = registry if isinstance(registry, Registry) else Registry(registry)
     if not context.offline and isinstance(context.model, SupportsCacheFolder):
         context.model.use_cache_folder(context.workspace.root / "cache")
     info = RunInfo(recipe.fingerprint()[:12], recipe.name, recipe.values(), store.url, str(work))
     recorder, listeners = Recorder(store, run_record(info.id, context, sweep)), context.catalog.listeners
     listeners.add(recorder, trusted=True)
-    job = _Job(context, info, listeners, frozenset(redo))
+    job = _Job(pipeline, info, listeners, frozenset(redo))
     try:
         job.emit("run_start")
         try:
@@ -95,7 +89,7 @@ def run(
             with suppress(LeverplusError):
                 job.emit("run_end", status="stopped" if isinstance(e, KeyboardInterrupt) else "failed")
             raise
-        complete = context.offline or list(states)[-1] == context.stages[-1].name
+        complete = context.offline or list(states)[-1] == pipeline.stages[-1].name
         job.emit("run_end", status="done" if complete else "stopped")
         return RunResult(info.id, states, job.calls())
     finally:
@@ -104,13 +98,19 @@ def run(
 
 
 class _Job:
-    def __init__(self, context: RunContext, info: RunInfo, listeners: Listeners, redo: frozenset[str]) -> None:
-        self.context, self.info, self.listeners, self.redo = context, info, listeners, redo
+    def __init__(self, pipeline: Pipeline, info: RunInfo, listeners: Listeners, redo: frozenset[str]) -> None:
+        self.pipeline, self.context, self.info, self.listeners, self.redo = (
+            pipeline,
+            pipeline.context,
+            info,
+            listeners,
+            redo,
+        )
         self.again: set[str] = set()
 
     def run(self, until: str | None) -> dict[str, str]:
         states: dict[str, str] = {}
-        for stage in self.context.stages:
+        for stage in self.pipeline.stages:
             states[stage.name] = self._stage(stage)
             if stage.name == until:
                 break
@@ -118,13 +118,13 @@ class _Job:
 
     def _stage(self, stage: Stage) -> str:
         context = self.context
-        if not context.enabled[stage.name]:
+        if not self.pipeline.enabled[stage.name]:
             return "off"
-        folder = context.folder(stage)
-        if context.takes_over(stage):
+        folder = self.pipeline.folder(stage)
+        if self.pipeline.takes_over(stage):
             self._end(stage, folder, {}, 0.0, reused=True)
             return "imported"
-        read = {provider.name for provider in context.providers(stage).values()}
+        read = {provider.name for provider in self.pipeline.providers(stage).values()}
         if stage.name in self.redo or read & self.again:
             self.again.add(stage.name)
             folder.reopen()
@@ -158,21 +158,21 @@ class _Job:
             return {name: value + earlier.get(name, 0) for name, value in now.items()}
 
         try:
-            metadata = stage.run(context, context.inputs(stage), path, _Report(self, stage))
+            metadata = stage.run(context, self.pipeline.inputs(stage), path, _Report(self, stage))
         except BaseException:
             with suppress(LeverplusError):
                 write_json(path / COST, cost())
             raise
         metadata |= {"cost": cost()}
-        inputs = context.providers(stage)
+        inputs = self.pipeline.providers(stage)
         folder.finish(
             {
                 "stage": stage.name,
-                "fingerprint": context.fingerprints[stage.name],
+                "fingerprint": self.pipeline.fingerprints[stage.name],
                 "run": self.info.id,
                 "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "recipe": context.recipe.values(),
-                "inputs": {provider.name: context.fingerprints[provider.name] for provider in inputs.values()},
+                "inputs": {provider.name: self.pipeline.fingerprints[provider.name] for provider in inputs.values()},
                 "parts": context.provenance(),
                 "core_code": core_code(),
                 "environment": describe_environment(),
@@ -187,14 +187,14 @@ class _Job:
         return self.context.cached_model.calls if "cached_model" in vars(self.context) else 0
 
     def _begin(self, stage: Stage, folder: StageFolder) -> None:
-        fingerprint = self.context.fingerprints[stage.name]
+        fingerprint = self.pipeline.fingerprints[stage.name]
         self.emit("stage_start", stage=stage.name, fingerprint=fingerprint, path=str(folder.path))
 
     def _end(
         self, stage: Stage, folder: StageFolder, metadata: Mapping[str, Any], seconds: float, reused: bool
     ) -> None:
         told = {
-            **metadata, "fingerprint": self.context.fingerprints[stage.name], "path": str(folder.path),
+            **metadata, "fingerprint": self.pipeline.fingerprints[stage.name], "path": str(folder.path),
             "seconds": seconds,
         }  # fmt: skip
         self.emit("stage_end", stage=stage.name, metadata=told, reused=reused)

@@ -6,14 +6,14 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
-from leverplus_core.plugins.contracts import Part
+from leverplus_core.errors import DataError
+from leverplus_core.pipeline.context import RunContext
+from leverplus_core.plugins.contracts import Part, Size, SupportsPlanning
+from leverplus_core.recipes.recipe import Recipe
+from leverplus_core.recipes.settings import PROMPTS_PER_CANDIDATE
 from leverplus_core.records import Demonstration, Prediction, Question
-
-if TYPE_CHECKING:
-    from leverplus_core.pipeline.context import RunContext
-    from leverplus_core.pipeline.plan import Planning
 
 PromptCounts = Mapping[int, int]
 """Number of demonstrations -> prompts with so many."""
@@ -47,6 +47,88 @@ class StageCost:
     """Distinct train and validation images that the model may see."""
     encoded: int = 0
     """Images that an encoder without the model encodes."""
+
+
+@dataclass(frozen=True)
+class Planning:
+    """What the cost of a stage follows from: the recipe, counts of the dataset, and what is known of the model.
+
+    `note` says where the counts are from when they are not from the files.
+    """
+
+    context: RunContext
+    size: Size
+    image_tokens: int | None = None
+    cached_image_bytes: int = 0
+    note: str = ""
+
+    @classmethod
+    def of(cls, context: RunContext) -> Planning:
+        """From a composed recipe, without weights. Raises DataError when the dataset is neither there nor of a known
+        size, or nothing would be asked of a model."""
+        if context.offline:
+            raise DataError(
+                "a run on imported features asks no model: there is nothing to plan.", "Set imported.features=false."
+            )
+        note, images = "", {}
+        try:
+            rows = context.dataset.questions("train"), context.dataset.questions("validation")
+        except DataError as e:
+            known = context.dataset.expected_size()
+            if known is None:
+                raise
+            size, note = known, f"The dataset is not there ({e.what.rstrip('.')}): its official counts are used."
+        else:
+            size = Size(*map(len, rows), *(len({q.image.id for q in split}) for split in rows))
+            images = {q.image.id: q.image for split in rows for q in split}
+        model = context.model
+        if not isinstance(model, SupportsPlanning):
+            return cls(context, size, note=note)
+        return cls(context, size, model.image_tokens(list(images.values())), model.cached_image_bytes(), note)
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.context.recipe
+
+    @property
+    def pool(self) -> int:
+        """Demonstrations in a pool."""
+        return self.context.sampler.k
+
+    @property
+    def encoder_uses_model(self) -> bool:
+        return self.context.encoder.needs_model
+
+    @property
+    def hidden_states(self) -> int | None:
+        """Demonstrations before each question whose hidden state is a feature; None without hidden states."""
+        return self.context.encoder.hidden_states
+
+    @property
+    def stops(self) -> bool:
+        """Whether the selector learns when to stop."""
+        return bool(getattr(self.context.selector, "stop", False))
+
+    @property
+    def scored(self) -> int:
+        """Train questions that are measured."""
+        return min(self.recipe.scoring.questions or self.size.train, self.size.train)
+
+    @property
+    def asked(self) -> int:
+        """Evaluation questions."""
+        return min(max(self.recipe.evaluation.sizes), self.size.validation)
+
+    def measured(self, per_question: PromptCounts, budget: int | None = None) -> StageCost:
+        """The cost of measuring so many sequences per question: an answer and a log-probability each.
+
+        A beam search has measured each demonstration of a pool alone, and the question without any.
+        """
+        sequences = {shots: self.scored * count for shots, count in per_question.items()}
+        if budget is not None and PROMPTS_PER_CANDIDATE * sum(sequences.values()) > budget:
+            sequences = {max(sequences): budget // PROMPTS_PER_CANDIDATE}
+        searched = self.context.has_sequences and not self.context.is_imported("sequences")
+        return StageCost({n: count for n, count in sequences.items() if n > 1 or not searched}, sequences)
 
 
 class Stage(Part):

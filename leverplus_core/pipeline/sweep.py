@@ -15,7 +15,9 @@ from pathlib import Path
 
 from leverplus_core.errors import LeverplusError, RecipeError
 from leverplus_core.pipeline.context import RunContext
-from leverplus_core.pipeline.run import Membership, run
+from leverplus_core.pipeline.graph import Pipeline
+from leverplus_core.pipeline.recorder import Membership
+from leverplus_core.pipeline.run import run
 from leverplus_core.plugins.contracts import Part
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.progress import Progress, Silent
@@ -127,7 +129,7 @@ def run_sweep(
             stands = (
                 before is not None
                 and (before["sweep"], before["arm"]) == (sweep.name, combination.arm)
-                and registry.evaluated_as(run_id) == context.fingerprints.get("evaluate")
+                and registry.evaluated_as(run_id) == Pipeline(context).fingerprints.get("evaluate")
             )
             if not stands:
                 try:

@@ -6,17 +6,16 @@ kind `selector`.
 
 from __future__ import annotations
 
+import importlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any, ClassVar
 
+from leverplus_core.errors import PluginError
 from leverplus_core.plugins.contracts import Bank, Features, Floats, Measure, Part
 from leverplus_core.recipes.settings import Order
 from leverplus_core.records import Ids, Question
-
-if TYPE_CHECKING:
-    from leverplus_core.selector.policy import FeatureWidths, Policy
 
 PromptCounts = Mapping[int, int]
 """Number of demonstrations -> prompts with so many."""
@@ -79,13 +78,41 @@ class BaselineSelector(Selector):
         return SelectionCost({n: 1 for n in counts}, demonstrations=max(counts, default=0))
 
 
-class TrainableSelector(Selector):
-    """Makes the network (a `Policy`) that learns to choose demonstrations.
+@dataclass(frozen=True)
+class FeatureWidths:
+    """Columns of each block of features: of the question, and of a demonstration, which also has its answer.
 
-    Obligations: a policy's probabilities over all sequences of one length sum to 1; they do not depend on the rest of
-    the batch; shuffling the pool shuffles the answer and nothing else. Weights are drawn from torch's generator.
+    An answer is as wide as a text, both being encoded alike; `state` is 0 where the recipe has no hidden states.
     """
 
-    @abstractmethod
-    def policy(self, widths: FeatureWidths) -> Policy:
-        """A new policy for features of these widths."""
+    image: int
+    text: int
+    state: int = 0
+
+    @property
+    def question(self) -> dict[str, int]:
+        """Block -> width, in the order of the columns."""
+        return {"image": self.image, "text": self.text, "state": self.state}
+
+    @property
+    def candidate(self) -> dict[str, int]:
+        """Block -> width, in the order of the columns."""
+        return {**self.question, "answer": self.text}
+
+
+class TrainableSelector(Selector):
+    """Makes the network that learns to choose demonstrations.
+
+    Obligations of the network: the probabilities over all sequences of one length sum to 1; they do not depend on the
+    rest of the batch; shuffling the pool shuffles the answer and nothing else. Weights are drawn from torch's generator.
+    """
+
+    network: ClassVar[str] = ""
+    """"module:Class" of a `leverplus_core.Policy`, made of this part and the widths; imported when it is needed."""
+
+    def policy(self, widths: FeatureWidths) -> Any:
+        """A new `leverplus_core.Policy` for features of these widths. Raises PluginError without a `network`."""
+        module, _, name = self.network.partition(":")
+        if not name:
+            raise PluginError(f"selector {type(self).__name__} names no network.", "Set `network` to 'module:Class'.")
+        return getattr(importlib.import_module(module), name)(self, widths)

@@ -18,8 +18,8 @@ from safetensors.torch import load, save
 
 from leverplus_core.errors import CheckpointError
 from leverplus_core.io import read_json, write_bytes, write_json
-from leverplus_core.selector.base import TrainableSelector
-from leverplus_core.selector.policy import FeatureWidths, Policy
+from leverplus_core.selector.base import FeatureWidths, TrainableSelector
+from leverplus_core.selector.policy import Policy
 
 FORMAT = 3
 
@@ -83,7 +83,7 @@ def load_policy(folder: Path, selector: TrainableSelector) -> Policy:
         )
     if hashlib.sha256(data).hexdigest() != digest:
         raise CheckpointError(f"{folder / WEIGHTS} is cut or not the file that {DESCRIPTION} describes.", hint)
-    policy = selector.policy(widths)
+    policy: Policy = selector.policy(widths)
     try:
         policy.load_state_dict(load(data), strict=True)
     except (SafetensorError, RuntimeError) as e:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from leverplus_core.errors import DataError
 from leverplus_core.plugins.contracts import Floats
+from leverplus_core.selector.base import FeatureWidths
 from leverplus_core.selector.feature_set import FeatureSet
-from leverplus_core.selector.policy import Batch, Blocks, FeatureWidths
+from leverplus_core.selector.policy import Batch, Blocks
 
 
 @dataclass(frozen=True)

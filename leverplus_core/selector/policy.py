@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leverplus_core.errors import DataError
-from leverplus_core.selector.base import TrainableSelector
+from leverplus_core.selector.base import FeatureWidths, TrainableSelector
 
 SIMILARITIES = 2  # image, text
 COSINES = (
@@ -25,28 +25,6 @@ COSINES = (
     ("state", "state"),
 )  # fmt: skip
 """Pairs of blocks that `cosine_features` compares: of the question with the demonstration's."""
-
-
-@dataclass(frozen=True)
-class FeatureWidths:
-    """Columns of each block of features: of the question, and of a demonstration, which also has its answer.
-
-    An answer is as wide as a text, both being encoded alike; `state` is 0 where the recipe has no hidden states.
-    """
-
-    image: int
-    text: int
-    state: int = 0
-
-    @property
-    def question(self) -> dict[str, int]:
-        """Block -> width, in the order of the columns."""
-        return {"image": self.image, "text": self.text, "state": self.state}
-
-    @property
-    def candidate(self) -> dict[str, int]:
-        """Block -> width, in the order of the columns."""
-        return {**self.question, "answer": self.text}
 
 
 @dataclass(frozen=True)

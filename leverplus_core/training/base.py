@@ -20,9 +20,19 @@ from leverplus_core.recipes.settings import FrozenSettings
 
 if TYPE_CHECKING:
     from leverplus_core.selector.policy import Policy
-    from leverplus_core.training.trainer import FitResult, TrainingData
+    from leverplus_core.training.tensors import TrainingData
 
+CurveRow = tuple[int, dict[str, float]]
+"""Epoch and its metrics."""
 OnEpoch = Callable[[int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The epoch whose weights the selector now holds (0: as it came), and one curve row an epoch."""
+
+    best_epoch: int
+    curve: list[CurveRow]
 
 
 class StopSettings(FrozenSettings):

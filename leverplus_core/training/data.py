@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from leverplus_core.candidates.store import Groups
-from leverplus_core.errors import DataError
+from leverplus_core.errors import DataError, PluginError
 from leverplus_core.io import read_jsonl, write_jsonl
 from leverplus_core.plugins.contracts import Reward
 from leverplus_core.progress import Progress
@@ -20,8 +20,8 @@ from leverplus_core.selector.base import TrainableSelector
 from leverplus_core.selector.checkpoint import load_policy, save_policy
 from leverplus_core.selector.features import SelectorFeatures
 from leverplus_core.selector.policy import Policy
-from leverplus_core.training.base import FitRun, OnEpoch, Trainer
-from leverplus_core.training.trainer import CurveRow, FitResult, TrainingData, TrainingGroups
+from leverplus_core.training.base import CurveRow, FitResult, FitRun, OnEpoch, Trainer
+from leverplus_core.training.tensors import TrainingData, TrainingGroups
 
 CURVE, STATE = "curve.jsonl", "fit-state.pt"
 VALIDATION_QUESTIONS = "validation_questions"
@@ -58,6 +58,8 @@ class TrainingContext:
         validation = self.validation_ids(ids)
         torch.manual_seed(derive(self.seed, "selector"))
         policy = self.selector.policy(self.features.widths)
+        if not isinstance(policy, Policy):
+            raise PluginError(f"selector {type(self.selector).__name__}: {self.selector.network} is not a Policy.")
         rows = [self.features.row[q] for q in ids if q not in validation]
         policy.fit_standardizer(self.features.questions.rows[rows], self.features.bank.rows)
         return policy.eval()

@@ -21,9 +21,8 @@ from leverplus_core.seeding import derive
 from leverplus_core.selector.policy import Policy
 from leverplus_core.selector.propose import propose
 from leverplus_core.selector.ranking import Positions
-from leverplus_core.training.base import FitRun, OnEpoch, Trainer
+from leverplus_core.training.base import CurveRow, FitRun, OnEpoch, Trainer
 from leverplus_core.training.data import TrainingContext, fit_candidates, save_trained
-from leverplus_core.training.trainer import CurveRow
 
 
 def learn_online(

@@ -14,7 +14,7 @@ import math
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,72 +24,11 @@ from torch import Tensor
 from leverplus_core.errors import CheckpointError, DataError
 from leverplus_core.io import fingerprint, write_bytes
 from leverplus_core.seeding import derive
-from leverplus_core.selector.policy import Batch, Policy
-from leverplus_core.training.base import FitRun, StopSettings, Trainer
+from leverplus_core.selector.policy import Policy
+from leverplus_core.training.base import CurveRow, FitResult, FitRun, StopSettings, Trainer
+from leverplus_core.training.tensors import TrainingData, TrainingGroups
 
 VALIDATION_ROWS = 256  # questions at once where nothing is learned
-
-
-CurveRow = tuple[int, dict[str, float]]
-
-
-@dataclass(frozen=True)
-class TrainingGroups:
-    """Questions with their candidates, the tensors that a loss reads; `start` is filled in by GRPO."""
-
-    sequences: Tensor  # (N, C, T) pool positions, -1 padded at the end
-    mask: Tensor  # (N, C) False where there is no candidate
-    rewards: Tensor  # (N, C) rewards, or InfoScores for SFT
-    varies: Tensor | None = None  # (N,) bool: raw correctness varies among the candidates
-    start: Tensor | None = None  # (N, C) log-probabilities under the policy that training starts from
-
-    def __len__(self) -> int:
-        return len(self.sequences)
-
-    def rows(self, index: Tensor) -> TrainingGroups:
-        """The groups at `index`."""
-        pick = {name: value[index] for name, value in vars(self).items() if value is not None}
-        return replace(self, **pick)
-
-    @property
-    def lengths(self) -> Tensor:
-        """(N, C) shots of each candidate."""
-        return (self.sequences >= 0).sum(-1)
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Groups and where their features come from: `inputs` gathers the selector's batch for row numbers of `groups`.
-
-    Raises DataError when a group has no candidate, a position comes twice in a sequence or follows padding, or a
-    reward is not finite.
-    """
-
-    groups: TrainingGroups
-    inputs: Callable[[list[int]], Batch]
-
-    def __post_init__(self) -> None:
-        g = self.groups
-        if not g.mask.any(1).all():
-            raise DataError(f"training question {int((~g.mask.any(1)).nonzero()[0])} has no candidate.", "Drop it.")
-        if not torch.isfinite(g.rewards[g.mask]).all():
-            raise DataError("a reward or score of the training data is NaN or infinite.", "Score and balance again.")
-        real = g.sequences[g.mask]  # (n, T)
-        ordered = real.sort(-1).values
-        repeats = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
-        gaps = (real[:, 1:] >= 0) & (real[:, :-1] < 0)
-        if repeats.any() or gaps.any():
-            raise DataError("a training sequence repeats a position, or has padding before its end.")
-
-    def __len__(self) -> int:
-        return len(self.groups)
-
-    def log_probs(self, policy: Policy, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C) of the choices of the candidates of `rows`, and of when they stop; 0 where there is no candidate."""
-        mask = self.groups.mask[rows]
-        sequences = self.groups.sequences[rows].masked_fill(~mask[..., None], -1)
-        choices, stops = policy.step_log_probs(self.inputs(rows.tolist()), sequences)
-        return choices.sum(-1), stops.sum(-1).masked_fill(~mask, 0.0)
 
 
 Loss = Callable[
@@ -100,14 +39,6 @@ Loss = Callable[
 Score = Callable[
     [Tensor, Tensor, TrainingGroups], Tensor
 ]  # of choices, of stopping (B, C), groups -> (B,) higher is better
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """The epoch whose weights the selector now holds (0: as it came), and one curve row an epoch."""
-
-    best_epoch: int
-    curve: list[CurveRow]
 
 
 @dataclass

@@ -51,12 +51,14 @@ def inspect(
     dataset = reward = pools = None
     if against:
         from leverplus_core.pipeline.context import RunContext
-        from leverplus_core.pipeline.stages.pool import POOLS, all_pools
+        from leverplus_core.pipeline.graph import Pipeline
+        from leverplus_core.pipeline.pools import POOLS, all_pools
 
         context = RunContext(against, load_catalog(plugin), work)
         dataset, reward = None if context.offline else context.dataset, context.reward
         if recipe or not pool:
-            pool = context.folder(context.stage("pool")).path
+            pipeline = Pipeline(context)
+            pool = pipeline.folder(pipeline.stage("pool")).path
         if (pool / POOLS).exists():
             pools = all_pools(pool)
         else:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from leverplus_core.candidates.stats import balance_metadata
 from leverplus_core.candidates.store import BALANCED, CANDIDATES, Groups, read_groups, write_groups
 from leverplus_core.errors import DataError
 from leverplus_core.io import write_json
+from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.stage import Stage, StageReport
 from leverplus_core.plugins.contracts import Balancer
 from leverplus_core.records import Candidate
 from leverplus_core.seeding import rng
-
-if TYPE_CHECKING:
-    from leverplus_core.pipeline.context import RunContext
 
 
 class Balance(Stage):

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from leverplus_core.io import read_jsonl, write_jsonl
-from leverplus_core.pipeline.stage import Stage, StageCost, StageReport
-from leverplus_core.pipeline.stages.pool import read_pools
+from leverplus_core.pipeline.context import RunContext
+from leverplus_core.pipeline.pools import read_pools
+from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
 from leverplus_core.records import ScoredSequence
 from leverplus_core.scoring.beam_search import beam_search, beam_search_cost
 from leverplus_core.seeding import rng
-
-if TYPE_CHECKING:
-    from leverplus_core.pipeline.context import RunContext
-    from leverplus_core.pipeline.plan import Planning
 
 SEQUENCES = "beams.jsonl"
 
@@ -30,8 +27,7 @@ class BeamSearch(Stage):
     provides: ClassVar[str] = "sequences"
 
     def enabled(self, context: RunContext) -> bool:
-        # Imported candidates without sequences leave nothing for a search to do.
-        return context.imported is None or context.imported.has("beams") or not context.imported.has("candidates")
+        return context.has_sequences
 
     def reads(self, context: RunContext) -> Sequence[str]:
         return ("pools",)

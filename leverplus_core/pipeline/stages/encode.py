@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from leverplus_core.errors import DataError, PluginError
-from leverplus_core.pipeline.stage import Stage, StageCost, StageReport
+from leverplus_core.pipeline.context import RunContext
+from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
 from leverplus_core.plugins.contracts import Features, Floats, Split, SupportsHiddenStates
 from leverplus_core.progress import Progress
 from leverplus_core.records import Demonstration, Prompt, Question
 from leverplus_core.scoring.prompt import build_prompt
 from leverplus_core.seeding import rng
 from leverplus_core.selector.feature_set import FEATURES, FeatureSet
-
-if TYPE_CHECKING:
-    from leverplus_core.pipeline.context import RunContext
-    from leverplus_core.pipeline.plan import Planning
 
 T = TypeVar("T")
 SPLITS: tuple[Split, ...] = ("train", "validation")

@@ -11,8 +11,9 @@ from leverplus_core.errors import DataError
 from leverplus_core.evaluation.ablation import ablated
 from leverplus_core.evaluation.grid import Answers, evaluation_order, predict, sample_sizes
 from leverplus_core.io import read_jsonl, write_jsonl
-from leverplus_core.pipeline.stage import Stage, StageCost, StageReport
-from leverplus_core.pipeline.stages.pool import read_pools
+from leverplus_core.pipeline.context import RunContext
+from leverplus_core.pipeline.pools import read_pools
+from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
 from leverplus_core.plugins.contracts import Bank
 from leverplus_core.recipes.settings import ADAPTIVE
 from leverplus_core.records import Ids, Prediction
@@ -20,8 +21,6 @@ from leverplus_core.scoring.scorer import Scorer
 from leverplus_core.selector.base import EvalSet, SelectionCost
 
 if TYPE_CHECKING:
-    from leverplus_core.pipeline.context import RunContext
-    from leverplus_core.pipeline.plan import Planning
     from leverplus_core.selector.policy import Policy
 
 BATCH = 256

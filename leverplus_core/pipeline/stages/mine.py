@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from leverplus_core.candidates.mine import mine
 from leverplus_core.candidates.stats import summary
 from leverplus_core.candidates.store import CANDIDATES, MINED, by_question, read_groups, write_groups
 from leverplus_core.io import write_json
-from leverplus_core.pipeline.stage import Stage, StageCost, StageReport
+from leverplus_core.pipeline.context import RunContext
+from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
 from leverplus_core.plugins.contracts import Floats
-
-if TYPE_CHECKING:
-    from leverplus_core.pipeline.context import RunContext
-    from leverplus_core.pipeline.plan import Planning
 
 
 class Mine(Stage):

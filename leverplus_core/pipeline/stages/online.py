@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from leverplus_core.candidates.store import BALANCED, read_groups
-from leverplus_core.pipeline.stage import Stage, StageCost, StageReport
+from leverplus_core.pipeline.context import RunContext
+from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
 from leverplus_core.pipeline.stages.train import read_validation, replay_training
-
-if TYPE_CHECKING:
-    from leverplus_core.pipeline.context import RunContext
-    from leverplus_core.pipeline.plan import Planning
 
 
 class Online(Stage):

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from leverplus_core.errors import DataError
 from leverplus_core.io import read_json, write_json
+from leverplus_core.pipeline.context import RunContext
+from leverplus_core.pipeline.pools import POOLS
 from leverplus_core.pipeline.stage import Stage, StageReport
 from leverplus_core.pipeline.stages.encode import SPLITS
 from leverplus_core.plugins.contracts import Bank, Query
 from leverplus_core.seeding import rng
-
-if TYPE_CHECKING:
-    from leverplus_core.pipeline.context import RunContext
-
-POOLS = "pools.json"
-"""Split -> question id -> demonstration ids."""
 
 
 class Pool(Stage):
@@ -60,14 +56,3 @@ class Pool(Stage):
             pools["train"] |= read_json(context.imported.root / POOLS)["train"]
         write_json(out / POOLS, pools)
         return {"k": sampler.k, **{split: len(rows) for split, rows in pools.items()}}
-
-
-def read_pools(folder: Path) -> Mapping[str, Mapping[str, Sequence[str]]]:
-    """Split -> question id -> demonstration ids. Raises DataError for a file that is absent or damaged."""
-    pools: Mapping[str, Mapping[str, Sequence[str]]] = read_json(folder / POOLS)
-    return pools
-
-
-def all_pools(folder: Path) -> dict[str, Sequence[str]]:
-    """Question id -> demonstration ids, of both splits."""
-    return {question: ids for pools in read_pools(folder).values() for question, ids in pools.items()}

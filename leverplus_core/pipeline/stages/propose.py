@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from leverplus_core.candidates.stats import summary
 from leverplus_core.candidates.store import CANDIDATES, by_question, write_groups
-from leverplus_core.pipeline.stage import Stage, StageCost, StageReport
+from leverplus_core.pipeline.context import RunContext
+from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
 from leverplus_core.pipeline.stages.beam_search import read_sequences
 from leverplus_core.records import Ids, Question
-
-if TYPE_CHECKING:
-    from leverplus_core.pipeline.context import RunContext
-    from leverplus_core.pipeline.plan import Planning
 
 BATCH = 256
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from leverplus_core.candidates.store import BALANCED, read_groups
+from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.stage import Stage, StageReport
 from leverplus_core.pipeline.stages.beam_search import read_sequences
-
-if TYPE_CHECKING:
-    from leverplus_core.pipeline.context import RunContext
 
 
 class Train(Stage):
@@ -20,10 +18,7 @@ class Train(Stage):
     provides: ClassVar[str] = "policy"
 
     def enabled(self, context: RunContext) -> bool:
-        trainer = context.trainers[self.name]
-        return trainer.epochs > 0 and (
-            trainer.learns_from == "candidates" or context.stage("beam_search").enabled(context)
-        )
+        return context.trains(self.name)
 
     def reads(self, context: RunContext) -> Sequence[str]:
         learned_from = {"sequences": "sequences", "candidates": "groups"}[context.trainers[self.name].learns_from]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from pydantic import Field, model_validator
 
 from leverplus_core import TrainableSelector
 
-if TYPE_CHECKING:
-    from leverplus_core import FeatureWidths, Policy
-
 
 class LeverLmSelector(TrainableSelector):
     """Lever-LM: a small GPT-2 over the question and the demonstrations chosen so far."""
+
+    network: ClassVar[str] = "leverplus_selectors.lever_lm_policy:LeverLmPolicy"
 
     width: int = Field(128, ge=1)
     layers: int = Field(2, ge=1, description="GPT-2 blocks")
@@ -26,8 +25,3 @@ class LeverLmSelector(TrainableSelector):
         if self.width % self.heads:
             raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
         return self
-
-    def policy(self, widths: FeatureWidths) -> Policy:
-        from leverplus_selectors.lever_lm_policy import LeverLmPolicy
-
-        return LeverLmPolicy(self, widths)

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from pydantic import Field
 
 from leverplus_core import TrainableSelector
 
-if TYPE_CHECKING:
-    from leverplus_core import FeatureWidths, Policy
-
 
 class PairwiseSelector(TrainableSelector):
     """A learned measure of text_similarity: the most alike are chosen, best first; small, and good with few questions."""
 
+    network: ClassVar[str] = "leverplus_selectors.pairwise_policy:PairwisePolicy"
+
     width: int = Field(128, ge=1)
     dropout: float = Field(0.4, ge=0, lt=1)
-
-    def policy(self, widths: FeatureWidths) -> Policy:
-        from leverplus_selectors.pairwise_policy import PairwisePolicy
-
-        return PairwisePolicy(self, widths)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from leverplus_core import TrainableSelector
 
-if TYPE_CHECKING:
-    from leverplus_core import FeatureWidths, Policy
-
 
 class PointerSelector(TrainableSelector):
     """A pointer network: the question looks at its pool, and each choice changes what is looked for next."""
+
+    network: ClassVar[str] = "leverplus_selectors.pointer_policy:PointerPolicy"
 
     width: int = Field(128, ge=1)
     layers: int = Field(1, ge=1, le=3, description="cross-attention layers between question and pool")
@@ -34,8 +33,3 @@ class PointerSelector(TrainableSelector):
         if self.stop and self.state == "none":
             raise ValueError("stop needs a state (gate or gru): without one, nothing tells what was chosen")
         return self
-
-    def policy(self, widths: FeatureWidths) -> Policy:
-        from leverplus_selectors.pointer_policy import PointerPolicy
-
-        return PointerPolicy(self, widths)
