@@ -93,7 +93,9 @@ def run(
 def _show(store: Registry, result: RunResult, until: str | None, json: bool) -> None:
     from leverplus_core.candidates.store import MINED
     from leverplus_core.io import read_json
-    from leverplus_core.report import balance_table, leaderboard_rows, leaderboard_table, mined_view
+    from leverplus_core.report.balance import balance_table
+    from leverplus_core.report.health import mined_view
+    from leverplus_core.report.leaderboard import leaderboard_rows, leaderboard_table
 
     last = list(result.stages)[-1]
     if last == "evaluate":

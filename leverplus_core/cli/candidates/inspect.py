@@ -44,7 +44,7 @@ def inspect(
     """Show the health of candidates: headroom, positives, flat questions, accuracies, sources, duplicates, leaks."""
     from leverplus_core.candidates.stats import inspect as inspect_groups
     from leverplus_core.candidates.store import iter_groups
-    from leverplus_core.report import health_view
+    from leverplus_core.report.health import health_view
 
     file, pool, known = _locate(target, registry)
     against = load_recipe(recipe) if recipe else known
