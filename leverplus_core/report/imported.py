@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from leverplus_core.report.leaderboard import percent
+from leverplus_core.report.tables import percent
 
 
 def imported_view(summary: Mapping[str, Any]) -> RenderableType:

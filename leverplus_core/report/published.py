@@ -18,7 +18,8 @@ from rich.text import Text
 
 from leverplus_core.errors import RegistryError
 from leverplus_core.registry.registry import Registry
-from leverplus_core.report.pairing import Member, Row, shot_pairs
+from leverplus_core.report.methods import Row
+from leverplus_core.report.pairing import Member, shot_pairs
 from leverplus_core.statistics import unpaired_interval
 
 ALPHA = 0.05

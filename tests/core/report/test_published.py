@@ -10,7 +10,7 @@ from rich.console import Console
 from leverplus_core.errors import RegistryError
 from leverplus_core.records import Prediction
 from leverplus_core.registry.registry import Registry, RunRecord
-from leverplus_core.report import compare_rows, compare_table
+from leverplus_core.report.comparison import compare_rows, compare_table
 from leverplus_core.statistics import unpaired_interval
 from leverplus_formats.table import TableImporter
 

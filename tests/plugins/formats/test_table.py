@@ -13,7 +13,7 @@ from leverplus_core.cli import main
 from leverplus_core.errors import DataError, RegistryError
 from leverplus_core.records import PublishedTable
 from leverplus_core.registry.registry import Registry
-from leverplus_core.report import compare_rows
+from leverplus_core.report.comparison import compare_rows
 from leverplus_formats.table import TableImporter
 
 ENGLISH = """# Results
