@@ -5,32 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
-from leverplus_core.report.tables import percent
+from leverplus_core.report.tables import Block, Grid, Title, View, percent
 
 
-def imported_view(summary: Mapping[str, Any]) -> RenderableType:
+def imported_view(summary: Mapping[str, Any]) -> View:
     """Draw the summary of `import_data` with its `folder`: what each file gave, then what was not kept and why."""
-    derived = {name: summary[name] for name in ("sequences", "features") if name in summary}
-    given = Table(box=None, pad_edge=False, show_header=False)
-    given.add_column(style="dim")
-    given.add_column(overflow="fold")
-    left_out = Table(box=None, pad_edge=False)
-    left_out.add_column("not kept")
-    left_out.add_column("", justify="right")
-    left_out.add_column("such as", overflow="fold")
-    for name, found in {**summary["imports"], **derived}.items():
-        for i, line in enumerate(_lines(found)):
-            given.add_row("" if i else name, Text(line))
-        for reason, one in found.get("not_kept", {}).items():
-            left_out.add_row(Text(reason), f"{one['count']:,}", Text(one["examples"][0]))
-    drawn: list[RenderableType] = [Text(summary["folder"], style="bold"), given]
-    if left_out.rows:
-        drawn += [Text(""), left_out]
-    return Group(*drawn)
+    parts = {**summary["imports"], **{name: summary[name] for name in ("sequences", "features") if name in summary}}
+    given = [["" if i else name, line] for name, found in parts.items() for i, line in enumerate(_lines(found))]
+    left_out = [
+        [reason, f"{one['count']:,}", one["examples"][0]]
+        for found in parts.values()
+        for reason, one in found.get("not_kept", {}).items()
+    ]
+    blocks: list[Block] = [Title(summary["folder"]), Grid((), given, "mw", gap=2)]
+    return View([*blocks, "", Grid(("not kept", "", "such as"), left_out, "wnw", gap=2)] if left_out else blocks)
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:

@@ -92,7 +92,7 @@ def test_compare_reads_well_at_80_columns(registry: Registry) -> None:
     Console(file=out, width=80, color_system=None).print(compare_table(rows))
     lines = out.getvalue().splitlines()
     assert all(len(line) <= 80 for line in lines) and "…" not in out.getvalue()
-    assert [line for line in lines if line.startswith("a = ")] == ["a = lever-plus:Balanced", "a = lever-plus:Merged"]
+    assert [line for line in lines if line.startswith("a = ")] == ["a = lever-plus:Merged", "a = lever-plus:Balanced"]
     assert "all cells    16 54.10125 53.973125 +0.128125       8     5     3" in lines
     assert any(line.split()[:5] == ["1", "800", "50.15", "49.99", "+0.16"] for line in lines)
     assert "unpaired" in lines[2] and any("Without predictions" in line for line in lines)
