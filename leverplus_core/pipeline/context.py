@@ -59,7 +59,7 @@ class RunContext:
         if measured_here and "state" in self.sampler.blocks() and self.encoder.hidden_states is None:
             at = recipe.where("sampler")
             raise RecipeError(
-                f"sampler '{recipe.sampler.name}'{f' in {at}' if at else ''} draws by hidden states, and there are none.",
+                f"sampler '{recipe.sampler.name}'{f' in {at}' if at else ''} reads hidden states, and there are none.",
                 "Set encoder.hidden_states, for example to 4.",
             )
         self.trainers: Mapping[str, Trainer] = {
