@@ -91,7 +91,7 @@ def _sequences(source: Path) -> Iterator[QuestionData]:
             try:
                 yield ScoredSequence(row["question_id"], tuple(row["demonstrations"]), float(row["score"]))
             except (KeyError, TypeError, ValueError) as e:
-                raise DataError(f"{file}:{number} is no sequence {{question_id, demonstrations, score}}.") from e
+                raise DataError(f"{file}:{number} is not a sequence {{question_id, demonstrations, score}}.") from e
 
     for question_id, group in groupby(sequences(), key=lambda s: s.question_id):
         yield QuestionData(question_id, sequences=tuple(group))
@@ -99,6 +99,8 @@ def _sequences(source: Path) -> Iterator[QuestionData]:
 
 def _embeddings(source: Path) -> Iterator[EmbeddingData]:
     if not (source / MANIFEST).is_file():
-        raise DataError(f"{source} is no imported folder.", "Embeddings are exported from where they were imported.")
+        raise DataError(
+            f"{source} is not an imported folder.", "Embeddings are exported from where they were imported."
+        )
     with np.load(_file(source, EMBEDDINGS), allow_pickle=False) as arrays:
         yield EmbeddingData(arrays["ids"].tolist(), arrays["rows"])

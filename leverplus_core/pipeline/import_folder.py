@@ -44,10 +44,10 @@ class Manifest:
 
     @classmethod
     def read(cls, root: Path) -> Manifest:
-        """Raises DataError when there is no imported folder at `root`, or a file of it is cut, edited or missing."""
+        """Raises DataError when `root` is not an imported folder, or a file of it is cut, edited or missing."""
         recover(root)
         if not (root / MANIFEST).is_file():
-            what = "has no imported.json" if root.is_dir() else "is no folder"
+            what = "has no imported.json" if root.is_dir() else "is not a folder"
             raise DataError(f"{root} {what}.", "Make it with `leverplus import rl-data FILE.json -o FOLDER`.")
         again = f"Delete {root} and import again."
         value = read_json(root / MANIFEST)
@@ -71,7 +71,7 @@ def building(root: Path) -> Iterator[Path]:
     """
     recover(root)
     if root.exists() and not (root.is_dir() and ((root / MANIFEST).is_file() or not any(root.iterdir()))):
-        raise DataError(f"{root} exists and is no imported folder.", "Name another with -o FOLDER.")
+        raise DataError(f"{root} exists and is not an imported folder.", "Name another with -o FOLDER.")
     began = _manifest_bytes(root)
     with storage_errors(root):
         root.parent.mkdir(parents=True, exist_ok=True)

@@ -84,7 +84,7 @@ def _beam(beam: Any, row: int, at: str) -> tuple[list[int], float]:
         raise DataError(f"{at}: a beam needs shots and final_score.")
     score = _score(beam, "final_score", at)
     if not all(isinstance(shot, Mapping) for shot in beam["shots"]):
-        raise DataError(f"{at}: a shot is no object {{id, score}}.")
+        raise DataError(f"{at}: a shot is not an object {{id, score}}.")
     chosen = integers([shot.get("id") for shot in beam["shots"]], f"{at}: the ids of its shots")
     if "full_sequence" not in beam:
         return chosen[::-1], score  # shots are in the order they were chosen; each was put before those already there

@@ -16,9 +16,11 @@ def entry_row(key: str, value: Any, needed: tuple[str, ...], other: str, hint: s
     """The row that the key of an entry names; the entry must have one of `needed`. `other` is a key that it has
     instead where the file is of the other kind, which `hint` names."""
     if not (key.isascii() and key.isdigit() and len(key) < 16):
-        raise DataError(f"entry '{key[:40]}' is no row number.", "Entries are rows of the train questions, and _meta.")
+        raise DataError(
+            f"entry '{key[:40]}' is not a row number.", "Entries are rows of the train questions, and _meta."
+        )
     if not isinstance(value, Mapping):
-        raise DataError(f"question {key} is no object.", f"An entry has {' or '.join(needed)}.")
+        raise DataError(f"question {key} is not an object.", f"An entry has {' or '.join(needed)}.")
     if not any(isinstance(value.get(name), list) for name in needed):
         raise DataError(f"question {key} has no list {' or '.join(needed)}.", hint if other in value else "")
     return int(key)
@@ -27,7 +29,7 @@ def entry_row(key: str, value: Any, needed: tuple[str, ...], other: str, hint: s
 def integers(value: Any, at: str) -> list[int]:
     """A list of row numbers or positions."""
     if not isinstance(value, list) or not all(type(v) is int and 0 <= v < 2**63 for v in value):
-        raise DataError(f"{at} is no list of row numbers or positions: {repr(value)}.")
+        raise DataError(f"{at} is not a list of row numbers or positions: {repr(value)}.")
     return value
 
 
@@ -38,7 +40,7 @@ def number(given: Mapping[str, Any], name: str, at: str) -> float | None:
         return None
     number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
     if not number:
-        raise DataError(f"{at}: {name} {repr(value)} is no finite number.")
+        raise DataError(f"{at}: {name} {repr(value)} is not a finite number.")
     return float(value)
 
 
@@ -54,7 +56,7 @@ def text(given: Mapping[str, Any], name: str, at: str) -> str | None:
     """A text, or None where there is none."""
     value = given.get(name)
     if value is not None and not isinstance(value, str):
-        raise DataError(f"{at}: {name} {repr(value)} is no text.")
+        raise DataError(f"{at}: {name} {repr(value)} is not text.")
     return value
 
 

@@ -44,7 +44,7 @@ class RlDataImporter(JsonImporter):
         for i, given in enumerate(value["pointer_candidates"]):
             at = f"{where}, candidate {i}"
             if not isinstance(given, Mapping):
-                raise DataError(f"{at} is no object.")
+                raise DataError(f"{at} is not an object.")
             if given.get("eval_failed") or given.get("vqa_eval_mode") == "error":
                 report.leave_out("its evaluation had failed", at)
                 continue
@@ -115,7 +115,7 @@ def _query(query: Any, question_id: str, rows: Rows, where: str) -> str | None:
     if query is None:
         return None
     if not isinstance(query, Mapping):
-        raise DataError(f"{where}: query is no object.")
+        raise DataError(f"{where}: query is not an object.")
     given = query.get("question_id")
     if rows.questions is not None and given is not None and str(given) != question_id:
         raise DataError(

@@ -34,7 +34,7 @@ class Rows:
         if self.questions is None:
             if question_id.isascii() and question_id.isdigit():
                 return int(question_id)
-            raise DataError(f"'{question_id}' is no row number.", "Give --recipe: its dataset numbers the rows.")
+            raise DataError(f"'{question_id}' is not a row number.", "Give --recipe: its dataset numbers the rows.")
         row = self._row.get(question_id)
         if row is None:
             raise DataError(f"the dataset has no train question '{question_id}'.", "Name the recipe it came from.")

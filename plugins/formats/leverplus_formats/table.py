@@ -157,7 +157,7 @@ def _count(where: str, axis: str, column: str, cell: str) -> int:
     found = _COUNTS[axis].fullmatch(cell)
     number = int(found[1].replace(",", "")) if found else -1
     if number < (axis == "n"):
-        raise DataError(f"{where}: '{cell}' in column '{column}' is no whole number.", "Give one, such as 4 or 800.")
+        raise DataError(f"{where}: '{cell}' in column '{column}' is not a whole number.", "Give one, such as 4 or 800.")
     return number
 
 
@@ -167,7 +167,7 @@ def _accuracy(where: str, column: str, cell: str) -> tuple[str, str]:
     found = _ACCURACY.fullmatch(cell)
     if not found:
         raise DataError(
-            f"{where}: '{cell}' in column '{column}' is no accuracy in percent.",
+            f"{where}: '{cell}' in column '{column}' is not an accuracy in percent.",
             "Give one, such as 50.15, or leave the column out.",
         )
     if Decimal(found[1]) > 100:

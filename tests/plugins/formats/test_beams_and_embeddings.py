@@ -100,7 +100,7 @@ BAD_BEAMS: dict[str, tuple[Edit, str]] = {
     "another row": (lambda b: b["2"]["id_list"].__setitem__(0, [0, 5, 3]), r"\[0, 5, 3\] does not end with .* row 2"),
     "lengths": (lambda b: b["2"]["score_list"].append(1.0), "id_list and score_list are not of one length"),
     "repeat": (lambda b: b["2"]["id_list"].__setitem__(0, [5, 5, 2]), r"\[5, 5\] shows a demonstration twice"),
-    "score": (lambda b: b["2"]["score_list"].__setitem__(0, "high"), "score 'high' is no finite number"),
+    "score": (lambda b: b["2"]["score_list"].__setitem__(0, "high"), "score 'high' is not a finite number"),
     "no score": (lambda b: b["7"]["beams"][0].pop("final_score"), "has no final_score"),
     "two scores": (lambda b: b["7"]["score_list"].__setitem__(0, 0.9), "beams says .* 0.3, .* say .* 0.9"),
     "two orders": (lambda b: b["7"]["id_list"].__setitem__(0, [0, 5, 7]), r"beams says \[5, 0\] .* say \[0, 5\]"),
@@ -142,7 +142,7 @@ def test_beams_keep_to_the_pools_of_rl_data(
     outside = summary["sequences"]["not_kept"]["a demonstration outside the question's pool"]
     assert outside == {"count": 1, "examples": ["question 7: 6, 0"]}
     assert read_pools(tmp_path / "in")["train"] == {"7": ["0", "3", "5"], "3": ["5", "7", "0"], "2": ["0", "5"]}
-    # Other beams, other pools: what the ones before added is gone.
+    # Other beams, other pools: those that the earlier beams added are removed.
     del beams["2"]
     import_beams(put("b2.json", beams), tmp_path / "in", replace=True)
     assert list(read_pools(tmp_path / "in")["train"]) == ["7", "3"]
@@ -266,9 +266,9 @@ def test_exports_of_what_is_not_there(rl_data: dict[str, Any], put: Put, cli: Cl
     assert cli("import", "rl-data", "x.json", "-o", "in", "--json")[0] == 0
     assert "there is no file in/beams.jsonl" in cli("export", "beams", "in", "-o", "o.json")[2]
     assert "there is no file in/embeddings.npz" in cli("export", "embeddings", "in", "-o", "o.pt")[2]
-    assert "x.json is no imported folder" in cli("export", "embeddings", "x.json", "-o", "o.pt")[2]
+    assert "x.json is not an imported folder" in cli("export", "embeddings", "x.json", "-o", "o.pt")[2]
     assert "no file nowhere.jsonl" in cli("export", "rl-data", "nowhere.jsonl", "-o", "o.json")[2]
     assert not Path("o.json").exists() and not Path("o.pt").exists()
     put("bad.jsonl", json.dumps({"question_id": "1"}).encode())
     code, _, err = cli("export", "beams", "bad.jsonl", "-o", "o.json")
-    assert code == 2 and "bad.jsonl:1 is no sequence" in err
+    assert code == 2 and "bad.jsonl:1 is not a sequence" in err

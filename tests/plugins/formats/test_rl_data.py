@@ -182,8 +182,8 @@ BAD_VALUES = {
     ),
     "disagree": (_set(f"{FIRST}.pointer_global", [0, 5]), r"pointer \[2, 0\] is \[5, 0\] in its pool, but .* \[0, 5\]"),
     "lengths": (_set(f"{FIRST}.pointer_global", [5]), "pointer_global says"),
-    "negative": (_set(f"{FIRST}.pointer", [-1, 0]), "is no list of row numbers"),
-    "fraction": (_set(f"{FIRST}.pointer", [1.5, 0]), "is no list of row numbers"),
+    "negative": (_set(f"{FIRST}.pointer", [-1, 0]), "is not a list of row numbers"),
+    "fraction": (_set(f"{FIRST}.pointer", [1.5, 0]), "is not a list of row numbers"),
     "repeat": (_set(FIRST, {"pointer": [1, 1], "vqa_acc_score": 1}), r"\[3, 3\] shows a demonstration twice"),
     "shots": (
         _set(FIRST, {"pointer": [1], "vqa_acc_score": 1}),
@@ -194,21 +194,21 @@ BAD_VALUES = {
     "percent": (_set(f"{FIRST}.vqa_acc_score", 60), r"vqa_acc_score 60 is not in \[0, 1\]"),
     "probability": (_set(f"{FIRST}.vqa_gt_prob", 1.5), r"vqa_gt_prob 1.5 is not in \[0, 1\]"),
     "text_similarity": (_set(f"{FIRST}.vqa_rel_score", -0.1), r"vqa_rel_score -0.1 is not in \[0, 1\]"),
-    "text": (_set(f"{FIRST}.vqa_acc_score", "0.6"), "vqa_acc_score '0.6' is no finite number"),
+    "text": (_set(f"{FIRST}.vqa_acc_score", "0.6"), "vqa_acc_score '0.6' is not a finite number"),
     "correct": (_set(f"{FIRST}.vqa_correct", 2), "vqa_correct 2 is neither 0 nor 1"),
     "NaN": (_set(f"{FIRST}.vqa_gt_prob", math.nan), "is not JSON after entry '_meta': NaN is not JSON"),
     "infinite": (_set(f"{FIRST}.vqa_gt_prob", math.inf), "Infinity is not JSON"),
-    "too large": (_set(f"{FIRST}.info_score", 10**400), "info_score .* is no finite number"),
-    "row too large": (_set(f"{FIRST}.pointer_global", [10**30, 0]), "is no list of row numbers"),
-    "nested": (_set(f"{FIRST}.pointer", json.loads("[" * 400 + "]" * 400)), "is no list of row numbers"),
+    "too large": (_set(f"{FIRST}.info_score", 10**400), "info_score .* is not a finite number"),
+    "row too large": (_set(f"{FIRST}.pointer_global", [10**30, 0]), "is not a list of row numbers"),
+    "nested": (_set(f"{FIRST}.pointer", json.loads("[" * 400 + "]" * 400)), "is not a list of row numbers"),
     "conflict": (_set("7.pointer_candidates.1.pointer", [2, 0]), r"\[5, 0\] comes twice, with accuracy 0.6 and 0.3"),
-    "key": (_set("dev", {"pointer_candidates": []}), "entry 'dev' is no row number"),
+    "key": (_set("dev", {"pointer_candidates": []}), "entry 'dev' is not a row number"),
     "twice": (_set("07", {"pointer_candidates": []}), "question 7 comes twice"),
-    "a list": (_set("7", []), "question 7 is no object"),
+    "a list": (_set("7", []), "question 7 is not an object"),
     "no candidates": (_set("7.pointer_candidates", ...), "question 7 has no list pointer_candidates"),
     "beams": (_set("7", {"id_list": [], "score_list": []}), "Use `leverplus import beams`"),
-    "pool": (_set("7.candidate_pool_ids", {"0": 1}), "question 7: candidate_pool_ids is no list of row numbers"),
-    "question": (_set("7.query.question", 5), "question 7: question 5 is no text"),
+    "pool": (_set("7.candidate_pool_ids", {"0": 1}), "question 7: candidate_pool_ids is not a list of row numbers"),
+    "question": (_set("7.query.question", 5), "question 7: question 5 is not text"),
 }
 
 
@@ -284,7 +284,7 @@ def test_an_absent_file_and_a_folder_that_is_not_ours(rl_data: dict[str, Any], p
     assert "No such file" in cli("import", "rl-data", "y.json", "-o", "in")[2]
     Path("mine").mkdir()
     Path("mine/work.txt").write_text("dear to me")
-    assert "mine exists and is no imported folder" in cli("import", "rl-data", "x.json", "-o", "mine")[2]
+    assert "mine exists and is not an imported folder" in cli("import", "rl-data", "x.json", "-o", "mine")[2]
     assert Path("mine/work.txt").read_text() == "dear to me"
 
 
@@ -335,7 +335,7 @@ def test_a_folder_that_was_edited_is_refused(rl_data: dict[str, Any], put: Put, 
     (tmp_path / "in" / "candidates.jsonl").unlink()
     with pytest.raises(DataError, match=r"candidates.jsonl is missing"):
         ImportedFolder.load(tmp_path / "in")
-    with pytest.raises(DataError, match=r"is no folder"):
+    with pytest.raises(DataError, match=r"is not a folder"):
         ImportedFolder.load(tmp_path / "nowhere")
 
 
@@ -472,7 +472,7 @@ def test_candidates_of_our_own_making_become_rl_data(tmp_path: Path) -> None:
     assert out["2"]["pointer_candidates"][0]["pointer_global"] == [5, 0]
     import_rl_data(tmp_path / "out.json", tmp_path / "in", questions)
     assert read_groups(tmp_path / "in/candidates.jsonl") == {"20": [made]}
-    with pytest.raises(DataError, match=r"'a1' is no row number\. Give --recipe"):
+    with pytest.raises(DataError, match=r"'a1' is not a row number\. Give --recipe"):
         write_groups(tmp_path / "named.jsonl", {"a1": [Candidate("a1", (), "x", "", "", 0.0, False)]})
         export_rl_data(tmp_path / "named.jsonl", tmp_path / "none.json")
     assert not (tmp_path / "none.json").exists()

@@ -96,14 +96,14 @@ HEAD = "| n | shot | A | B |\n|---|---|---|---|\n"
         (HEAD + "| 100 | 1 | 50% | 50% |\n| 100 | 2 | 50.5% | 49 |\n", r":4: '49' in column 'B' has no percent sign"),
         (HEAD + "| 100 | 1 | 1 | 2 |\n| 100 | 1 | 3 | 4 |\n", r":4: a second row for n = 100 at 1"),
         (HEAD + "| 100 | 1 | 50.1 | 100.01 |\n", r":3: 100.01 in column 'B' is above 100"),
-        (HEAD + "| 100 | 1 | 50.1 | -3 |\n", r":3: '-3' in column 'B' is no accuracy"),
-        (HEAD + "| 100 | 1 | 50.1 | 50.2 ± 1 |\n", r":3: '50.2 ± 1' in column 'B' is no accuracy"),
-        (HEAD + "| 100 | 1 | 50.1 | 1000 |\n", r":3: '1000' in column 'B' is no accuracy in percent"),
+        (HEAD + "| 100 | 1 | 50.1 | -3 |\n", r":3: '-3' in column 'B' is not an accuracy"),
+        (HEAD + "| 100 | 1 | 50.1 | 50.2 ± 1 |\n", r":3: '50.2 ± 1' in column 'B' is not an accuracy"),
+        (HEAD + "| 100 | 1 | 50.1 | 1000 |\n", r":3: '1000' in column 'B' is not an accuracy in percent"),
         (HEAD + "| 100 | 1 | 50.1 | Baseline |\n", r":3: 'Baseline' in column 'B' .* or leave the column out"),
-        (HEAD + "| 100 | 1 | 50.1 | 5e1 |\n", r":3: '5e1' in column 'B' is no accuracy"),
-        (HEAD + "| 100 | one | 50.1 | 50.2 |\n", r":3: 'one' in column 'shot' is no whole number"),
-        (HEAD + "| 0 | 1 | 50.1 | 50.2 |\n", r":3: '0' in column 'n' is no whole number"),
-        (HEAD + "| 100.5 | 1 | 50.1 | 50.2 |\n", r":3: '100.5' in column 'n' is no whole number"),
+        (HEAD + "| 100 | 1 | 50.1 | 5e1 |\n", r":3: '5e1' in column 'B' is not an accuracy"),
+        (HEAD + "| 100 | one | 50.1 | 50.2 |\n", r":3: 'one' in column 'shot' is not a whole number"),
+        (HEAD + "| 0 | 1 | 50.1 | 50.2 |\n", r":3: '0' in column 'n' is not a whole number"),
+        (HEAD + "| 100.5 | 1 | 50.1 | 50.2 |\n", r":3: '100.5' in column 'n' is not a whole number"),
         (HEAD + "| 100 | 1 | 0.501 | 0.502 |\n", r":1: no value is above 1, so these look like fractions"),
         ("| n | shot | A | A |\n|---|---|---|---|\n| 100 | 1 | 1 | 2 |\n", r":1: 2 columns have the name 'A'"),
         ("| n | shot | A | |\n|---|---|---|---|\n| 100 | 1 | 1 | 2 |\n", r":1: 1 columns have the name ''"),
@@ -160,7 +160,7 @@ REPORT = """## Balanced vs Baseline
 """
 
 
-def test_the_report_s_own_tables_are_read_without_the_columns_that_are_no_method(tmp_path: Path) -> None:
+def test_the_report_s_own_tables_are_read_without_the_columns_that_are_not_methods(tmp_path: Path) -> None:
     file = write(tmp_path, REPORT)
     first, second = read(file, 1), read(file, 2)
     assert (first.methods, first.left_out) == (("Baseline (12-12)", "Balanced (12-13)"), ("差异", "评价"))
@@ -173,7 +173,7 @@ def test_the_report_s_own_tables_are_read_without_the_columns_that_are_no_method
 
 
 @pytest.mark.parametrize("head", ["最佳方法", "**Best**", "best method", "Δ", "Diff.", "Verdict", "平均差异 (%)"])
-def test_a_column_that_is_no_method_is_left_out_whatever_it_holds(tmp_path: Path, head: str) -> None:
+def test_a_column_that_is_not_a_method_is_left_out_whatever_it_holds(tmp_path: Path, head: str) -> None:
     table = read(write(tmp_path, f"| n | shot | A | {head} |\n|--|--|--|--|\n| 100 | 1 | 50.1 | = |\n"))
     assert table.methods == ("A",) and len(table.left_out) == 1
 
