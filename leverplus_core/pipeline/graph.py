@@ -94,7 +94,7 @@ class Pipeline:
         return {content: self.folder(provider).path for content, provider in self.providers(stage).items()}
 
     def takes_over(self, stage: Stage) -> bool:
-        """Whether the imported folder takes the place of `stage`: it holds the content that the stage is first to give."""
+        """Whether the imported folder takes the place of `stage`, the first that provides a content which it holds."""
         first = next(s for s in self.stages if s.provides == stage.provides)
         return stage is first and self.context.is_imported(stage.provides)
 

@@ -113,7 +113,7 @@ def test_one_command_trains_from_an_rl_data_file_alone_and_asks_no_model(rl_data
 
 def test_a_sweep_measures_once_shares_stages_and_goes_on_after_a_kill(finished: Any, small_settings: list[str]) -> None:
     from leverplus_core.pipeline.sweep import Axis, Sweep, run_sweep
-    from leverplus_core.report import sweep_rows
+    from leverplus_core.report.sweep import sweep_rows
 
     work = finished.work
     settings = [s for s in small_settings if not s.startswith("balancer")]
