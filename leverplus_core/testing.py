@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     import torch
 
     from leverplus_core.selector.policy import Batch, Encoded
-    from leverplus_core.training.trainer import FitResult
+    from leverplus_core.training.base import FitResult
 
 COLORS = ("red", "green", "blue", "yellow", "black", "white")
 TOLERANCE = 1e-4  # float32, whatever the batch
