@@ -77,9 +77,9 @@ class PartSpec(BaseModel):
 class PromptSettings(FrozenSettings):
     """How a prompt is laid out.
 
-    `single_turn`: all demonstrations and the question in one user turn (Lever-Plus). `multi_turn`: each demonstration is a
-    user turn with the assistant's answer. `order` says how a sequence chosen demonstration by demonstration is shown:
-    `prepend` puts each new one before the others, `append` after them, next to the question.
+    `single_turn`: all demonstrations and the question in one user turn (Lever-Plus). `multi_turn`: each demonstration
+    is a user turn with the assistant's answer. `order` says how a sequence chosen demonstration by demonstration is
+    shown: `prepend` puts each new one before the others, `append` after them, next to the question.
     """
 
     system: str = "In conversations, people ask questions about images. Answer each question with one or a few words."
@@ -111,8 +111,8 @@ class DecodingSettings(FrozenSettings):
 class BeamSettings(FrozenSettings):
     """The InfoScore beam search over a question's pool.
 
-    `expand_top_k` limits the extensions of a sequence to the demonstrations that were best alone (None: the whole pool);
-    it trades thoroughness for `expand_top_k / k` of the prompts after the first shot.
+    `expand_top_k` limits the extensions of a sequence to the demonstrations that were best alone (None: the whole
+    pool); it trades thoroughness for `expand_top_k / k` of the prompts after the first shot.
     """
 
     num_beams: int = Field(5, ge=1)

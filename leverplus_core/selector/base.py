@@ -65,7 +65,7 @@ class BaselineSelector(Selector):
     def select(self, eval_set: EvalSet, shots: Sequence[int], measure: Measure) -> Mapping[int, Sequence[Ids]]:
         """For each number of shots, the demonstrations of each question, aligned with `eval_set.questions`.
 
-        `measure` asks the model: only an oracle, which knows the true answers, has a reason to.
+        `measure` calls the model: only an oracle, which knows the true answers, needs it.
         """
 
     def shot_counts(self, shots: Sequence[int]) -> Sequence[int]:
@@ -82,7 +82,7 @@ class BaselineSelector(Selector):
 class FeatureWidths:
     """Columns of each block of features: of the question, and of a demonstration, which also has its answer.
 
-    An answer is as wide as a text, both being encoded alike; `state` is 0 where the recipe has no hidden states.
+    An answer is as wide as a text, being encoded as one; `state` is 0 where the recipe has no hidden states.
     """
 
     image: int
@@ -104,7 +104,7 @@ class TrainableSelector(Selector):
     """Makes the network that learns to choose demonstrations.
 
     Obligations of the network: the probabilities over all sequences of one length sum to 1; they do not depend on the
-    rest of the batch; shuffling the pool shuffles the answer and nothing else. Weights are drawn from torch's generator.
+    rest of the batch; shuffling the pool shuffles the answer and nothing else. Weights come from torch's generator.
     """
 
     network: ClassVar[str] = ""
