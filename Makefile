@@ -40,7 +40,7 @@ demo-okvqa: $(OKVQA)  ## the same on a slice of real OK-VQA, in about an hour
 	$(BIN)/leverplus run okvqa-laptop
 
 bench: $(INSTALLED)  ## time scoring beside how others do it, and write docs/performance.md, in half an hour
-	$(BIN)/leverplus bench --scaling --output docs/performance.md
+	$(BIN)/python -m tools.bench --scaling --output docs/performance.md
 
 test: $(INSTALLED)  ## all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow"
@@ -54,6 +54,7 @@ check: $(INSTALLED)  ## lint, format, types, boundaries, and whether the generat
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/gen_docs.py --check
+	$(BIN)/python tools/headlines.py --check
 
 format: $(INSTALLED)  ## write the format that check asks for
 	$(BIN)/ruff check --fix .
@@ -61,6 +62,7 @@ format: $(INSTALLED)  ## write the format that check asks for
 
 docs: $(INSTALLED)  ## write the generated parts of the docs
 	$(BIN)/python tools/gen_docs.py
+	$(BIN)/python tools/headlines.py
 
 clean:  ## remove .venv and what tools cached; runs and registries stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .grimp_cache .hypothesis

@@ -1,12 +1,13 @@
 """How a part is built in tests when its defaults want weights or data that are not at hand: a tiny one is made here.
 
-`tests/plugins/test_contracts.py` runs over every part of the catalogue. One that is not in TEST_SETTINGS is built from
+`tests/plugins/test_contracts.py` runs over every part of the catalog. One that is not in TEST_SETTINGS is built from
 its defaults; one that cannot be built either way fails.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,17 +27,13 @@ if TYPE_CHECKING:
 LAYERS = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
+# Tests are many small tensors: threads get in each other's way. Said before torch is imported, here and in the processes
+# that tests start, so that a test without tensors does not pay for torch.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 # A shared machine may take a hundred times as long over one example as over the next.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    """Tests are many small tensors: threads only get in each other's way."""
-    import torch
-
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +44,7 @@ def catalog() -> Catalog:
 
 @pytest.fixture(scope="session")
 def build_part(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Part]:
-    """A part of the catalogue, small enough for a test."""
+    """A part of the catalog, small enough for a test."""
 
     def build(kind: str, name: str) -> Part:
         make = TEST_SETTINGS.get((kind, name))

@@ -138,7 +138,7 @@ def mine(
     seed: int,
     progress: Progress,
 ) -> Mined:
-    """Propose and measure, in rounds, for the `questions` with fewer than `settings.min_positives` positives in `groups`.
+    """Propose and measure, in rounds, for the `questions` with fewer than `settings.min_positives` positives.
 
     Ends when all have enough, when the budget is spent, when nothing new can be proposed, or after the last round.
     `similarity` gives a question's similarity to each of its pool (K,). Raises DataError for a group with a

@@ -6,7 +6,7 @@ first used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -62,7 +62,7 @@ class RunContext:
         if measured_here and "state" in self.sampler.blocks() and self.encoder.hidden_states is None:
             at = recipe.where("sampler")
             raise RecipeError(
-                f"sampler '{recipe.sampler.name}'{f' in {at}' if at else ''} draws by hidden states, and there are none.",
+                f"sampler '{recipe.sampler.name}'{f' in {at}' if at else ''} reads hidden states, and there are none.",
                 "Set encoder.hidden_states, for example to 4.",
             )
         self.trainers: Mapping[str, Trainer] = {
@@ -74,6 +74,8 @@ class RunContext:
             for i, spec in enumerate(recipe.evaluation.baselines)
         }
         self._check_names()
+        if measured_here:
+            self.check_shots()
 
     # --- parts ---
 
@@ -210,6 +212,27 @@ class RunContext:
             # Otherwise the dataset's other questions need features and pools, too.
             return self.offline and self.imported.has(IMPORTED_AS[content])  # type: ignore[arg-type]
         return self.imported.has(IMPORTED_AS[content])  # type: ignore[arg-type]
+
+    def check_shots(self) -> None:
+        """Raises RecipeError for a number of shots that a pool cannot fill, where the sampler draws the pools."""
+        recipe, online = self.recipe, self.recipe.training.online
+        imported = recipe.imported.folder is not None
+        wanted: dict[str, Sequence[int]] = {"evaluation.shots": recipe.evaluation.shots}
+        if not imported:
+            wanted["scoring.beam_search.shots"] = [recipe.scoring.beam_search.shots]
+        if self.learns_from_candidates and not imported:
+            wanted["scoring.candidates.shots"] = recipe.scoring.candidates.shots
+        if recipe.scoring.mining.min_positives:
+            wanted["scoring.mining.shots"] = recipe.scoring.mining.shots or ()
+        if online.rounds:
+            wanted["training.online.candidates.shots"] = online.candidates.shots
+        for key, shots in wanted.items():
+            if (most := max(shots, default=0)) > self.sampler.k:
+                at = recipe.where(key)
+                raise RecipeError(
+                    f"{key}{f' in {at}' if at else ''}: {most} shots cannot be filled from a pool of {self.sampler.k}.",
+                    f"Set sampler.k to at least {most}, or lower the number of shots.",
+                )
 
     @property
     def has_sequences(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from ruamel.yaml import YAML
@@ -24,6 +24,8 @@ ADAPTIVE = "adaptive"
 ORACLE = "oracle"
 """The baseline that knows the true answers; last in every table."""
 Form = Literal["probability", "log"]
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
 Ablation = Literal["none", "blank_images", "shuffled_images", "shuffled_answers", "reversed"]
 PROMPTS_PER_CANDIDATE = 2
 """Its answer and the log-probability of the true one."""
@@ -124,9 +126,11 @@ class BeamSettings(FrozenSettings):
 class CandidateSettings(FrozenSettings):
     """How many sequences each source proposes, for each of `shots`."""
 
-    shots: tuple[int, ...] = Field((2,), min_length=1, description="0 measures the question as it is")
+    shots: tuple[Count, ...] = Field((2,), min_length=1, description="0 measures the question as it is")
     num_beams: int = Field(5, ge=0)
-    samples: Mapping[float, int] = Field({1.0: 1, 1.3: 1}, description="temperature -> how many")
+    samples: Mapping[Annotated[float, Field(gt=0)], Count] = Field(
+        {1.0: 1, 1.3: 1}, description="temperature -> how many"
+    )
     retrieval: int = Field(5, ge=0, description="runs of the most similar, from the nearest on")
     random: int = Field(1, ge=0)
 
@@ -149,7 +153,7 @@ class MiningSettings(FrozenSettings):
     min_positives: int = Field(0, ge=0, description="positives at which a question has enough; 0 turns mining off")
     rounds: int = Field(3, ge=1)
     candidates_per_round: int = Field(4, ge=1, description="sequences per question and round")
-    shots: tuple[int, ...] | None = Field(
+    shots: tuple[Positive, ...] | None = Field(
         None, min_length=1, description="lengths of the sequences; null for those that the question's group has"
     )
     budget: int | None = Field(
@@ -242,8 +246,8 @@ TRAINERS = ("sft", "rce", "grpo")
 class EvaluationSettings(FrozenSettings):
     """The grid. `order: first` takes the questions as they stand, for parity with published first-N tables."""
 
-    shots: tuple[int, ...] = Field((1, 2, 3, 4), min_length=1)
-    sizes: tuple[int, ...] = Field((100, 200, 400, 800), min_length=1)
+    shots: tuple[Positive, ...] = Field((1, 2, 3, 4), min_length=1)
+    sizes: tuple[Positive, ...] = Field((100, 200, 400, 800), min_length=1)
     baselines: tuple[PartSpec, ...] = Field(
         tuple(PartSpec(name=name) for name in ("zero_shot", "random", "text_knn", "image_knn", ORACLE)),
         description="selectors that need no training, evaluated on the same questions",

@@ -16,7 +16,7 @@ from leverplus_core import Balancer, Candidate, Catalog, DataError
 from leverplus_core.candidates.stats import balance_metadata, summary
 from leverplus_core.candidates.store import CANDIDATES, read_groups
 from leverplus_core.pipeline.stages.balance import balanced
-from leverplus_core.report import balance_table
+from leverplus_core.report.balance import balance_table
 
 
 def candidate(question: str, name: str, accuracy: float) -> Candidate:
@@ -93,8 +93,8 @@ def test_the_table_reads_well_at_80_columns() -> None:
         ["questions", "4", "2", "-2"],
         ["candidates", "48", "20", "-28"],
         ["candidates per question", "12.00", "10.00", "-2.00"],
-        ["share of positives", "18.75%", "40.00%", "+21.25 pp"],
-        ["could not be met", "questions", "of all"],
+        ["positive rate", "18.75%", "40.00%", "+21.25 pp"],
+        ["not met", "questions", "of all"],
         ["no positive, dropped", "2", "50.00%"],
         ["fewer than 6 positives, made up", "1", "25.00%"],
     ):
