@@ -125,7 +125,7 @@ def text_similarity(prediction: str, answers: Sequence[str]) -> float:
     """How near `prediction` comes to the nearest of `answers` as text, in [0, 1]; 1 where the two are equal.
 
     The ratio of matching characters (Ratcliff and Obershelp 1988, `difflib`) of both sides, normalised. Unlike the
-    accuracy it tells "motor bike" from "banana" where "motorbike" was asked for. 0 for an empty prediction.
+    accuracy it tells "motor bike" from "banana" where "motorbike" is expected. 0 for an empty prediction.
     """
     said = normalize(prediction)
     if not said:

@@ -65,7 +65,7 @@ class BaselineSelector(Selector):
     def select(self, eval_set: EvalSet, shots: Sequence[int], measure: Measure) -> Mapping[int, Sequence[Ids]]:
         """For each number of shots, the demonstrations of each question, aligned with `eval_set.questions`.
 
-        `measure` asks the model: only an oracle, which knows the true answers, has a reason to.
+        `measure` calls the model: only an oracle, which knows the true answers, needs it.
         """
 
     def shot_counts(self, shots: Sequence[int]) -> Sequence[int]:
