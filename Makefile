@@ -54,6 +54,7 @@ check: $(INSTALLED)  ## lint, format, types, boundaries, and whether the generat
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/gen_docs.py --check
+	$(BIN)/python tools/headlines.py --check
 
 format: $(INSTALLED)  ## write the format that check asks for
 	$(BIN)/ruff check --fix .
@@ -61,6 +62,7 @@ format: $(INSTALLED)  ## write the format that check asks for
 
 docs: $(INSTALLED)  ## write the generated parts of the docs
 	$(BIN)/python tools/gen_docs.py
+	$(BIN)/python tools/headlines.py
 
 clean:  ## remove .venv and what tools cached; runs and registries stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .grimp_cache .hypothesis

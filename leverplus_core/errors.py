@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class LeverplusError(Exception):
@@ -51,3 +52,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, names, n=1)
     guess = f"Did you mean '{near[0]}'? " if near else ""
     return f"{guess}Known: {', '.join(names) or 'none'}."
+
+
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Around an import: a package that is not installed is a LeverplusError that names the extra to install."""
+    try:
+        yield
+    except ModuleNotFoundError as e:
+        raise LeverplusError(f"{e.name} is not installed.", f"Run: pip install 'leverplus[{extra}]'") from e

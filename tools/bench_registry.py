@@ -1,9 +1,9 @@
 """Time `leaderboard` and `compare` on a registry of a million predictions, made in a temporary folder.
 
 Two shapes: an experiment of many runs with a grid each on 800 questions, and one run on a whole validation split.
-Printed are the seconds of each verb's own work (open, read, compute, draw; the least of three) by the clock and of the
-processor, which other programs do not lengthen, and with --process those of the whole command with the start of
-Python. Exits with 1 where a verb's work takes a second or more of the processor.
+Prints the seconds of the work of each command (open, read, compute, draw; the least of three) by the clock and of the
+processor, which other programs do not lengthen, and with --process those of the whole command including the start of
+Python. Exits with 1 where the work of a command takes a second or more of the processor.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from rich.console import Console, RenderableType
 
 from leverplus_core.records import Prediction
 from leverplus_core.registry.registry import Registry, RunRecord
-from leverplus_core.registry.scores import samples
-from leverplus_core.report import compare_rows, compare_table, leaderboard_rows, leaderboard_table
+from leverplus_core.registry.scores import sample_names
+from leverplus_core.report.comparison import compare_rows, compare_table
+from leverplus_core.report.leaderboard import leaderboard_rows, leaderboard_table
 from leverplus_core.statistics import accuracy_interval
 
 LIMIT_S = 1.0
@@ -44,9 +45,9 @@ def record(run: int) -> RunRecord:
 def build(file: Path, runs: int, methods: int, shots: tuple[int, ...], questions: int, sizes: tuple[int, ...]) -> int:
     """A registry whose rows are those that evaluation would write, written in bulk; the number of predictions."""
     drawn = np.random.default_rng(0)
-    asked = [(str(2_000_000 + 7 * i), f"COCO_val2014_{i // 2:012d}") for i in range(questions)]
+    questions_ = [(str(2_000_000 + 7 * i), f"COCO_val2014_{i // 2:012d}") for i in range(questions)]
     hard = drawn.random(questions)
-    sample = samples("world", (Prediction("", 0, q, i, (), "", "", 0.0) for q, i in asked), sizes)
+    sample = sample_names("world", (Prediction("", 0, q, i, (), "", "", 0.0) for q, i in questions_), sizes)
     with Registry(f"sqlite:///{file}") as registry:
         for run in range(runs):
             registry.begin_run(record(run))
@@ -61,10 +62,10 @@ def build(file: Path, runs: int, methods: int, shots: tuple[int, ...], questions
                     c.executemany(
                         "INSERT INTO predictions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                         ((*key, q, i, p, '["131101", "274865"]', " a word", "a word", a)
-                         for p, ((q, i), a) in enumerate(zip(asked, accuracy.tolist(), strict=True))),
+                         for p, ((q, i), a) in enumerate(zip(questions_, accuracy.tolist(), strict=True))),
                     )  # fmt: skip
                     for n in sizes:
-                        found = accuracy_interval(accuracy[:n], [image for _, image in asked[:n]])
+                        found = accuracy_interval(accuracy[:n], [image for _, image in questions_[:n]])
                         c.execute(
                             "INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",
                             (*key, n, found.mean, found.low, found.high, sample[n]),
@@ -94,8 +95,8 @@ def process_seconds(url: str, *words: str) -> float:
     return least_seconds(lambda: subprocess.run(command, check=True, capture_output=True, env=os.environ))[0]
 
 
-def verbs(url: str, runs: int) -> dict[str, tuple[Callable[[], object], list[str]]]:
-    """What the two verbs do, and their words on the command line."""
+def commands(url: str, runs: int) -> dict[str, tuple[Callable[[], object], list[str]]]:
+    """What the two commands do, and their arguments."""
     a, b = "run 0:method1", "run 1:method0" if runs > 1 else "run 0:method0"
 
     def leaderboard() -> None:
@@ -119,7 +120,7 @@ def main() -> int:
             file = Path(folder) / "r.db"
             count = build(file, *sizes)
             print(f"{shape}: {count:,} predictions, {file.stat().st_size / 1e6:.0f} MB")
-            for name, (work, words) in verbs(f"sqlite:///{file}", sizes[0]).items():
+            for name, (work, words) in commands(f"sqlite:///{file}", sizes[0]).items():
                 clock, processor = least_seconds(work)
                 slow |= processor >= LIMIT_S
                 whole = f", whole command {process_seconds(f'sqlite:///{file}', *words):.2f} s" if process else ""

@@ -48,7 +48,7 @@ GRID_SHOTS, GRID_SIZES = 4, (100, 200, 400, 800)
 
 @dataclass(frozen=True)
 class Setting:
-    """Two methods on n questions: b scores by `shape`, a `effect` better, correlated; maybe several an image."""
+    """Two methods on n questions: b scores by `shape`, a `effect` better, correlated; maybe several per image."""
 
     scale: str
     shape: str
@@ -156,7 +156,7 @@ def seeds_coverage(n: int, runs: tuple[int, int], spread: float, draws: int) -> 
 
 def grid_draws(effects: Sequence[float], scale: str, draws: int) -> tuple[float, float, float]:
     """(any mark where nothing differs, the same without correction, all corrected intervals right): shares of draws of
-    a grid of nested samples x shots, the methods correlated 0.7 and neighbouring shots as strongly."""
+    a grid of nested samples x shots, the methods correlated 0.7 and neighboring shots as strongly."""
     random, grades = rng(0, "simulate grid", scale, *map(str, effects)), np.array(GRADES[scale])
     b_shares = np.array(SHARES[scale, "middle"])
     marks = plain = right = 0
@@ -179,7 +179,7 @@ def grid_draws(effects: Sequence[float], scale: str, draws: int) -> tuple[float,
 
 
 def mean_settings() -> list[Setting]:
-    """Of one method: every shape alone, and all but the top one with several questions an image."""
+    """Of one method: every shape alone, and all but the top one with several questions per image."""
     return [
         Setting(scale, shape, n, clustered=clustered)
         for clustered in (False, True)
@@ -190,7 +190,7 @@ def mean_settings() -> list[Setting]:
 
 
 def difference_settings() -> list[Setting]:
-    """Of two methods: alike and five points apart, at every correlation."""
+    """Two methods: equal and five points apart, at every correlation."""
     return [
         Setting(scale, shape, n, correlation, effect, clustered)
         for clustered in (False, True)
@@ -227,9 +227,14 @@ def page(draws: int, workers: int) -> str:
     lines = [f"{draws:,} draws a setting. Coverage in percent; it should be 95.", ""]
     lines += ["### One accuracy", "", *_coverages(mean_settings(), [f.result() for f in means])]
     lines += ["### A paired difference", "", *_coverages(difference_settings(), [f.result() for f in differences])]
-    lines += ["### Several seeded runs a side", ""]
+    lines += ["### Several seeded runs per method", ""]
     found = [f.result() for f in seeds]
-    lines += [_range(found), "", "| runs a side | n | spread 0 | spread 1 | spread 3 |", "|---:|---:|---:|---:|---:|"]
+    lines += [
+        _range(found),
+        "",
+        "| runs per method | n | spread 0 | spread 1 | spread 3 |",
+        "|---:|---:|---:|---:|---:|",
+    ]
     for (n, runs, _), row in zip(SEED_SETTINGS[::3], (found[i : i + 3] for i in range(0, len(found), 3)), strict=True):
         lines.append(f"| {runs} | {n} | {_percents(row)} |")
     lines += ["", "The spread is the standard deviation of a run's true accuracy over seeds, in points.", ""]
@@ -254,7 +259,7 @@ def _coverages(settings: Sequence[Setting], found: Sequence[float]) -> list[str]
                 rows.setdefault((s.scale, s.shape, means, images), []).append(coverage)
         if len({s.correlation for s in settings}) > 1:
             lines += [f"Scores correlated {correlation}:", ""]
-        lines += [f"| scale | shape | accuracy | questions an image | {' | '.join(f'n = {n}' for n in SIZES)} |"]
+        lines += [f"| scale | shape | accuracy | questions per image | {' | '.join(f'n = {n}' for n in SIZES)} |"]
         lines += ["|---|---|---:|---|" + "---:|" * len(SIZES)]
         lines += [f"| {' | '.join(key)} | {_percents(row)} |" for key, row in rows.items()]
         lines.append("")

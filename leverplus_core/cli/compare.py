@@ -17,6 +17,6 @@ def compare(
     json: JsonOpt = False,
 ) -> None:
     """A minus B on the same questions: paired difference, 95% interval and p-value."""
-    from leverplus_core.report import compare_rows, compare_table
+    from leverplus_core.report.comparison import compare_rows, compare_table
 
     output.table(compare_rows(open_registry(registry), a, b), compare_table, json)

@@ -149,6 +149,6 @@ def _folder(out: Path | None, work: Path, file: Path) -> Path:
 
 
 def _show(folder: Path, summary: Summary, json: bool) -> None:
-    from leverplus_core.report import imported_view
+    from leverplus_core.report.imported import imported_view
 
     output.table({"folder": str(folder), **summary}, imported_view, json)

@@ -40,8 +40,7 @@ def leaderboard(
     md: Annotated[bool, typer.Option("--md", help="Print Markdown.")] = False,
 ) -> None:
     """Show the accuracy of every method, by shots and sample size, with 95% intervals."""
-    from leverplus_core.report import leaderboard_layout as layout
-    from leverplus_core.report import leaderboard_rows
+    from leverplus_core.report.leaderboard import leaderboard_csv, leaderboard_rows, leaderboard_table
 
     if json + csv + md > 1:
         raise RegistryError("--json, --csv and --md exclude each other.", "Choose one.")
@@ -52,21 +51,13 @@ def leaderboard(
     }  # fmt: skip
     with open_registry(registry) as store:
         rows = leaderboard_rows(store, run, baseline, keys, groups, **filters)
-    listed = bool(keys or groups)
-    if listed and not (n or json or csv) and "n" not in {word.removeprefix("-") for word in (*keys, *groups)}:
-        rows = layout.largest_samples(rows)
+    view = leaderboard_table(rows, bool(n), groups, keys)
     if csv:
-        print(layout.leaderboard_csv(rows), end="")
+        print(leaderboard_csv(rows), end="")
     elif md:
-        print(
-            layout.leaderboard_list_markdown(rows, groups, keys)
-            if listed
-            else layout.leaderboard_markdown(rows, bool(n))
-        )
-    elif listed:
-        output.table(rows, lambda found: layout.leaderboard_list(found, groups, keys), json)
+        print(view.markdown(), end="")
     else:
-        output.table(rows, lambda found: layout.leaderboard_table(found, bool(n)), json)
+        output.table(rows, lambda _: view, json)
 
 
 def _words(texts: list[str] | None) -> list[str]:

@@ -38,18 +38,20 @@ def report(
     """
     from dataclasses import asdict
 
-    from leverplus_core.report import document
+    from leverplus_core.report.document.content import report_content
+    from leverplus_core.report.document.i18n import Translator
+    from leverplus_core.report.document.render import check_output, markdown_text, write_report
+    from leverplus_core.report.document.summary import summary
 
-    words = document.Words(lang)
+    translator = Translator(lang)
     if out is not None:
-        document.check_output(out)
+        check_output(out)
     with open_registry(registry) as store:
-        content = document.report_content(store, runs, baseline, method or [])
+        content = report_content(store, runs, baseline, method or [])
     if out is not None:
-        for file in document.write_report(content, words, out):
+        for file in write_report(content, translator, out):
             output.say(f"wrote {file}")
     if json:
-        metadata = asdict(content) | {"summary": document.summary(content, words)}
-        output.table(metadata, lambda _: "", json)
+        output.table(asdict(content) | {"summary": summary(content, translator)}, lambda _: "", json)
     elif out is None:
-        print(document.markdown_text(content, words), end="")
+        print(markdown_text(content, translator), end="")

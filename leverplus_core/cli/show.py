@@ -19,8 +19,8 @@ def show(
     json: JsonOpt = False,
 ) -> None:
     """Show one question: its image and answers, and what each method showed, answered and scored."""
-    from leverplus_core.report.question import question_facts, question_view
+    from leverplus_core.report.question import question_record, question_view
 
     with open_registry(registry) as store:
-        metadata = question_facts(store, run, question, method or (), shots or ())
+        metadata = question_record(store, run, question, method or (), shots or ())
     output.table(metadata, question_view, json)

@@ -40,7 +40,7 @@ def sweep(
     """
     from leverplus_core.pipeline.sweep import Axis, Sweep, run_sweep
     from leverplus_core.registry.registry import Registry
-    from leverplus_core.report import sweep_rows, sweep_table
+    from leverplus_core.report.sweep import sweep_rows, sweep_table
 
     catalog = load_catalog(plugin)
     planned = Sweep.of(recipe, [Axis.parse(text) for text in over or []], seeds, overrides or [], name)

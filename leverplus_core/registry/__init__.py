@@ -1,1 +1,1 @@
-"""The registry: the SQL of runs."""
+"""The registry: runs and their results in SQL."""

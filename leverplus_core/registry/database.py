@@ -1,4 +1,4 @@
-"""Opening the database behind a registry, and one line for each way in which it can fail."""
+"""Opening the database behind a registry, and a one-line error for each way in which it can fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModu
 from leverplus_core.errors import LeverplusError, RegistryError, StorageError
 
 BUSY_TIMEOUT_S = 30.0
-MAKE_ONE = "Make one with `leverplus run`, or name it with --registry."
+MAKE_ONE = "Create one with `leverplus run`, or name it with --registry."
 ELSEWHERE = "Name another registry with --registry."
 
 
@@ -39,7 +39,7 @@ def connect(url: str, must_exist: bool) -> Engine:
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
             except OSError as e:
-                raise RegistryError(f"registry {file} cannot be made: {e.strerror}.", ELSEWHERE) from e
+                raise RegistryError(f"registry {file} cannot be created: {e.strerror}.", ELSEWHERE) from e
         event.listen(engine, "connect", _sqlite_settings)
         event.listen(engine, "begin", _sqlite_begin)
     return engine
@@ -51,7 +51,7 @@ def _readable(url: URL) -> URL:
     if url.get_backend_name() != "sqlite" or not file.is_file() or os.access(file.parent, os.W_OK):
         return url
     if file.with_name(f"{file.name}-wal").exists():
-        return url  # A run may be writing: SQLite itself must see to it.
+        return url  # A run may be writing: SQLite itself has to coordinate with it.
     return url.set(database=f"file:{quote(str(file.absolute()))}", query={"immutable": "1", "uri": "true"})
 
 
@@ -79,9 +79,9 @@ def _failure(error: DBAPIError, where: str) -> LeverplusError:
     code = getattr(error.orig, "sqlite_errorcode", None)
     primary = code & 0xFF if isinstance(code, int) else None  # The low byte of SQLite's extended codes.
     if primary == sqlite3.SQLITE_FULL:
-        return StorageError(f"no room left to write {where}.", "Free some space and run the same command.")
+        return StorageError(f"no room left to write {where}.", "Free some space and repeat the command.")
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return RegistryError(f"{where} is locked by another program.", "Wait for it to finish and run again.")
+        return RegistryError(f"{where} is locked by another program.", "Wait for it to finish and repeat the command.")
     if primary in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return RegistryError(f"{where} is damaged or no registry: {detail}.", "Restore it from a copy. " + ELSEWHERE)
     if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):
@@ -92,7 +92,7 @@ def _failure(error: DBAPIError, where: str) -> LeverplusError:
 
 
 def _sqlite_settings(connection: sqlite3.Connection, _: Any) -> None:
-    # Transactions are begun below: the driver's own way leaves CREATE TABLE outside them.
+    # Transactions are begun below: the driver itself would leave CREATE TABLE outside them.
     connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys = ON")
 

@@ -1,4 +1,4 @@
-"""One query that cannot change anything, whatever it says."""
+"""Queries that cannot change anything, whatever their text."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from leverplus_core.errors import LeverplusError, RegistryError
 from leverplus_core.registry import tables
 
 READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
-TABLES = f"Views: {', '.join(tables.views.tables)}. Tables: {', '.join(tables.metadata.tables)}."
+TABLES = f"Views: {', '.join(tables.VIEWS)}. Tables: {', '.join(tables.metadata.tables)}."
 
 
 def query(engine: Engine, text: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """(columns, rows). SQLite asks an authorizer about each thing that a statement does; elsewhere the transaction is
+    """(columns, rows). SQLite consults an authorizer about each action of a statement; elsewhere the transaction is
     read-only and the statement must be a SELECT."""
     with engine.connect() as c:
         if engine.dialect.name == "sqlite":

@@ -1,7 +1,7 @@
-"""The registry: the SQL of runs. What ran, from which recipe, what it predicted, and how far to trust the numbers.
+"""The registry of runs: what ran, from which recipe, what it predicted, and the intervals of its accuracies.
 
-Every write is one transaction and leaves the same rows when it is repeated, so that a resumed run goes on from
-whatever was finished. Every failure of the database is a RegistryError of one line; a full disk is a StorageError.
+Every write is one transaction and leaves the same rows when it is repeated, so that a resumed run continues from
+what was finished. Every failure of the database is a RegistryError of one line; a full disk is a StorageError.
 """
 
 from __future__ import annotations
@@ -12,35 +12,36 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import Connection, Table, delete, insert, select, update
 
 from leverplus_core.errors import DataError, RegistryError, did_you_mean
-from leverplus_core.published import PublishedTable
 from leverplus_core.records import Demonstration, Prediction, Question
 from leverplus_core.registry import tables
-from leverplus_core.registry.asked import answer_rows, demonstration_rows, insert_asked, question_row
 from leverplus_core.registry.database import MAKE_ONE, connect, failures, shown, sqlite_file
-from leverplus_core.registry.importing import insert_published
 from leverplus_core.registry.migrations import CURRENT, migrate, version
+from leverplus_core.registry.published import insert_published
+from leverplus_core.registry.questions import answer_rows, demonstration_rows, insert_questions, question_row
 from leverplus_core.registry.readonly import query
-from leverplus_core.registry.scores import ScoreReader, Scores, samples
-from leverplus_core.statistics import accuracy_interval
+from leverplus_core.registry.scores import ScoreReader, Scores, sample_names
+
+if TYPE_CHECKING:
+    from leverplus_core.published import PublishedTable
 
 __all__ = ["Registry", "RunRecord", "Scores"]
-
 
 STATUSES = ("running", "done", "failed", "stopped")
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What is known of a run when it begins. `parts` are rows of kind, name, distribution and version.
+    """What is known of a run when it begins.
 
-    `note` is what a reader of its results must know about the protocol; '' where it is the standard one.
-    `dataset_fingerprint` says which dataset, by content, its question ids belong to; '' where only this run knows.
-    `sweep` is the sweep that it belongs to and `arm` the settings by which it differs from the others of that sweep.
+    - parts: a row for each part, with kind, name, distribution, version and code (the hash of its source);
+    - note: what a reader of the results must know about the protocol; '' for the standard one;
+    - dataset_fingerprint: identifies by content the dataset that the question ids belong to; '' where it is unknown;
+    - sweep, arm: the sweep that the run belongs to, and the settings by which it differs from the others in it.
     """
 
     id: str
@@ -60,10 +61,10 @@ class RunRecord:
 
 
 class Registry:
-    """A database of runs, made and brought up to date when it is opened.
+    """A database of runs, created and brought up to date when it is opened.
 
     `url` is any SQLAlchemy URL. Raises RegistryError where it cannot be opened or is newer than this program, and,
-    with `must_exist`, where there is none: a command that only reads never makes one.
+    with `must_exist`, where there is none: a command that only reads never creates one.
     """
 
     def __init__(self, url: str = "sqlite:///leverplus.db", must_exist: bool = False) -> None:
@@ -90,10 +91,11 @@ class Registry:
 
     @classmethod
     def open_existing(cls, url: str) -> Registry:
-        """The registry at `url`, to read from. Raises RegistryError where there is none."""
+        """The existing registry at `url`. Raises RegistryError where there is none."""
         return cls(url, must_exist=True)
 
     def close(self) -> None:
+        """Close all connections."""
         self._engine.dispose()
 
     def __enter__(self) -> Self:
@@ -113,7 +115,7 @@ class Registry:
             yield c
 
     def _make_concurrent(self) -> None:
-        """SQLite: let readers read while a run writes. Stays in the file; some network disks cannot, and need not."""
+        """SQLite: let readers read while a run writes. Persists in the file; some network disks do not support it."""
         if sqlite_file(self._engine) is None:
             return
         with failures(self._engine):
@@ -121,22 +123,20 @@ class Registry:
             try:
                 raw.cursor().execute("PRAGMA journal_mode = WAL")
             except Exception as e:
-                # Whatever is wrong with the file itself is told by the migration that follows.
+                # Whatever is wrong with the file itself is reported by the migration that follows.
                 if not isinstance(e, self._engine.dialect.loaded_dbapi.Error):
                     raise
             finally:
                 raw.close()
 
-    # What a run writes.
+    # Writing.
 
     def begin_run(self, run: RunRecord) -> None:
-        """Record that `run` is running; again for a run that is there already, which keeps what it has done.
-
-        A run that is run again by itself stays in the sweep that it belongs to.
-        """
+        """Record that `run` is running. A run that is already recorded keeps its results, and its sweep where `run`
+        names none."""
         now = _now()
         values = {k: _plain(v) for k, v in asdict(run).items()} | {
-            "status": "running", "started_at": now, "finished_at": None,
+            "status": "running", "started_at": now, "finished_at": None, "source": "run",
             "dataset_fingerprint": run.dataset_fingerprint or run.id,
         }  # fmt: skip
         if run.sweep is None:
@@ -146,7 +146,8 @@ class Registry:
                 c.execute(insert(tables.runs).values(created_at=now, **values))
 
     def finish_run(self, run_id: str, status: str) -> None:
-        """Set the run's status: done, failed or stopped; `running` where more of it is to come."""
+        """Set the run's status: done, failed or stopped, or `running` where more of it follows. Raises RegistryError
+        for a run that was never begun."""
         if status not in STATUSES:
             raise ValueError(f"status {status!r} is none of {STATUSES}")
         ended = None if status == "running" else _now()
@@ -166,20 +167,23 @@ class Registry:
         reused: bool,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        """How a stage of the run stands, in place of what was recorded before.
+        """Record the state of a stage, replacing what was recorded before.
 
-        `facts` are what the stage says of its result, and in `cost` the `seconds` and `prompts` of making it, by
-        whichever run made it; None where these are not known.
+        `metadata` describes the result, and has in `cost` the `seconds` and `prompts` that it took, whichever run
+        computed it; None where this is not known.
         """
         row = {
             "run_id": run_id, "name": name, "fingerprint": fingerprint, "status": status,
-            "seconds": float(seconds), "path": path, "reused": reused, "facts": _plain(metadata),
+            "seconds": float(seconds), "path": path, "reused": reused, "metadata": _plain(metadata),
         }  # fmt: skip
+        t = tables.stages.c
         with self._write() as c:
+            places = {n: p for n, p in c.execute(select(t.name, t.position).where(t.run_id == run_id))}
+            row["position"] = places.get(name, len(places))
             _replace(c, tables.stages, [row], run_id=run_id, name=name)
 
     def record_curve(self, run_id: str, stage: str, rows: Sequence[tuple[int, dict[str, float]]]) -> None:
-        """The stage's training curve as (step, metrics), in place of what was recorded before; NaN becomes NULL."""
+        """Record a training curve as (step, metrics), replacing what was recorded before; NaN becomes NULL."""
         points = [
             {"run_id": run_id, "stage": stage, "step": step, "metric": metric,
              "value": float(value) if math.isfinite(value) else None}
@@ -189,20 +193,20 @@ class Registry:
             _replace(c, tables.curves, points, run_id=run_id, stage=stage)
 
     def evaluated_as(self, run_id: str) -> str | None:
-        """The fingerprint of the evaluation that the run's cells are from; None where there was none."""
+        """The fingerprint of the evaluation that the run's cells come from; None where there was none."""
         t = tables.stages.c
         with self._read() as c:
             found = c.execute(select(t.fingerprint).where(t.run_id == run_id, t.name == "evaluate")).scalar()
         return None if found is None else str(found)
 
     def forget_evaluation(self, run_id: str) -> None:
-        """Remove the run's cells and predictions: what they were made from is another now."""
+        """Remove the run's cells and predictions, because what they were computed from has changed."""
         with self._write() as c:
             _replace(c, tables.cells, [], run_id=run_id)
             _replace(c, tables.predictions, [], run_id=run_id)
 
     def record_validation_questions(self, run_id: str, stage: str, question_ids: Iterable[str]) -> None:
-        """The questions that chose the epoch of the policy of `stage`, in place of what was recorded before."""
+        """Record the questions that chose the epoch of the policy of `stage`, replacing those recorded before."""
         rows = [{"run_id": run_id, "stage": stage, "question_id": q} for q in sorted(set(question_ids))]
         with self._write() as c:
             _replace(c, tables.validation_questions, rows, run_id=run_id, stage=stage)
@@ -216,12 +220,14 @@ class Registry:
     def record_cell_predictions(
         self, run_id: str, method: str, shots: int, predictions: Sequence[tuple[int, Prediction]], sizes: Sequence[int]
     ) -> None:
-        """All answers of (method, shots) and a cell for each sample size, in one transaction: all or nothing.
+        """Record all predictions of (method, shots) and a cell for each sample size, in one transaction.
 
         `predictions` are (position in the evaluation order, prediction) with positions 0 .. N - 1; the nested sample
-        of size n is those below n. Raises DataError where positions or sizes do not fit, or for an accuracy that is
-        not in [0, 1].
+        of size n has the positions below n. Raises DataError where positions or sizes do not fit, or for an accuracy
+        outside [0, 1].
         """
+        from leverplus_core.statistics import accuracy_interval
+
         ordered = sorted(predictions, key=lambda row: row[0])
         where = f"cell {method} at {shots} shots of run {run_id}"
         if [position for position, _ in ordered] != list(range(len(ordered))):
@@ -235,7 +241,7 @@ class Registry:
         images = [p.image_id for _, p in ordered]
         intervals = {n: accuracy_interval(accuracies[:n], images[:n]) for n in sorted(set(sizes))}
         with self._write() as c:
-            sampled = samples(_dataset(c, run_id), (p for _, p in ordered), sizes)
+            sampled = sample_names(_dataset(c, run_id), (p for _, p in ordered), sizes)
             cells = [
                 {"run_id": run_id, "method": method, "shots": shots, "n": n,
                  "accuracy": i.mean, "ci_low": i.low, "ci_high": i.high, "sample": sampled[n]}
@@ -247,30 +253,30 @@ class Registry:
     def record_questions(
         self, run_id: str, questions: Iterable[Question], demonstrations: Iterable[Demonstration] = ()
     ) -> None:
-        """What the ids in the run's predictions stand for; those that the registry knows stay as they are."""
+        """Record what the ids in the run's predictions stand for; those already recorded stay as they are."""
         with self._write() as c:
-            insert_asked(c, _dataset(c, run_id), questions, demonstrations)
+            insert_questions(c, _dataset(c, run_id), questions, demonstrations)
 
     def record_published(
         self, name: str, table: PublishedTable, dataset: str = "", model: str = "", note: str = "", source: str = ""
     ) -> str:
-        """A published table as the finished run `name` without predictions, all or nothing; its id.
+        """Record a published table as the finished run `name` without predictions; returns its id.
 
-        `source` is the file that it was read from. Raises RegistryError for a name that is taken or unfit.
+        `source` is the file that it was read from. Raises RegistryError for a name that is taken or unusable.
         """
         with self._write() as c:
             return insert_published(c, name, table, dataset, model, note, source)
 
-    # What is asked of it.
+    # Reading.
 
     def finished_cells(self, run_id: str) -> set[tuple[str, int]]:
-        """The (method, shots) whose predictions are all there."""
+        """The (method, shots) whose predictions are complete."""
         t = tables.cells.c
         with self._read() as c:
             return {(m, s) for m, s in c.execute(select(t.method, t.shots).where(t.run_id == run_id).distinct())}
 
     def predictions(self, run_id: str, method: str, shots: int, n: int | None = None) -> list[tuple[int, Prediction]]:
-        """(position, prediction) in evaluation order, of the nested sample of size `n` or of all."""
+        """(position, prediction) in evaluation order, for the nested sample of size `n` or for all."""
         t = tables.predictions.c
         wanted = select(tables.predictions).where(t.run_id == run_id, t.method == method, t.shots == shots)
         if n is not None:
@@ -283,32 +289,34 @@ class Registry:
             ]  # fmt: skip
 
     def scores(self, run_id: str, method: str, shots: int, n: int | None = None) -> Scores:
-        """The accuracies of `predictions`, with whose they are, as arrays: for a million of them in under a second."""
+        """The accuracies of `predictions` with their question and image ids, as arrays."""
         with self._read() as c:
             return self._scores.read(c, run_id, method, shots, n)
 
     def question(self, run_id: str, question_id: str) -> dict[str, Any] | None:
-        """Row of `questions` for a question of the run; None where it was not recorded (runs of the first version)."""
+        """Row of `questions` for a question of the run; None where it was not recorded."""
         with self._read() as c:
             return question_row(c, _dataset(c, run_id), question_id)
 
     def demonstrations(self, run_id: str, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """id -> row of `demonstrations`, for those of the run's `ids` that were recorded."""
+        """id -> row of `demonstrations`, for the recorded ones among `ids`."""
         with self._read() as c:
             return demonstration_rows(c, _dataset(c, run_id), ids)
 
     def answers(self, run_id: str, question_id: str) -> list[dict[str, Any]]:
-        """Rows of `predictions`: what each method of the run answered to one question, by method and shots."""
+        """Rows of `predictions` for one question, by method and shots."""
         with self._read() as c:
             return answer_rows(c, run_id, question_id)
 
     def runs(self) -> list[dict[str, Any]]:
-        """All runs as rows of the table, the one that was started last first."""
+        """All runs as rows of the table `runs`, the last started first."""
         t = tables.runs.c
         return self._rows(select(tables.runs).order_by(t.started_at.desc(), t.created_at.desc(), t.id))
 
     def stages(self, run_id: str) -> list[dict[str, Any]]:
-        return self._rows(select(tables.stages).where(tables.stages.c.run_id == run_id))
+        """Rows of `stages` in the order in which the run recorded them first."""
+        t = tables.stages.c
+        return self._rows(select(tables.stages).where(t.run_id == run_id).order_by(t.position))
 
     def curves(self, run_id: str) -> list[dict[str, Any]]:
         """stage, step, metric and value of the run's training curves, in order."""
@@ -321,8 +329,9 @@ class Registry:
 
         `filters` name columns of the view: `method="rce"`, `shots=[1, 2]`. Sorted by run, method, shots and n.
         """
-        t = tables.leaderboard.c
-        wanted = select(tables.leaderboard).order_by(t.run, t.method, t.shots, t.n)
+        view = tables.leaderboard.subquery()
+        t = view.c
+        wanted = select(view).order_by(t.run, t.method, t.shots, t.n)
         if run_ids is not None:
             wanted = wanted.where(t.run.in_(list(run_ids)))
         for name, value in filters.items():
@@ -334,12 +343,12 @@ class Registry:
     def resolve(self, text: str) -> dict[str, Any]:
         """The run that `text` names: `latest`, an id, a name (the last started of that name), or the start of an id.
 
-        In that order, so that a name is never taken for the start of an id; `latest` is never a published table.
-        Raises RegistryError with what exists.
+        In that order, so that a name is never mistaken for the start of an id; `latest` is never a published table.
+        Raises RegistryError, naming what exists.
         """
         runs = self.runs()
         if not runs:
-            raise RegistryError("the registry holds no runs.", "Make one with `leverplus run`.")
+            raise RegistryError("the registry holds no runs.", MAKE_ONE)
         if text == "latest":
             ours = [r for r in runs if r["source"] == "run"]
             if not ours:
@@ -358,7 +367,7 @@ class Registry:
         raise RegistryError(f"no run '{text}' in the registry.", did_you_mean(text, names))
 
     def sql(self, text: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """(columns, rows) of one SELECT. Raises RegistryError for a bad query, or one that would change something."""
+        """(columns, rows) of one SELECT. Raises RegistryError for an invalid or a writing query."""
         with failures(self._engine):
             return query(self._engine, text)
 
@@ -368,7 +377,7 @@ class Registry:
 
 
 def _dataset(c: Connection, run_id: str) -> str:
-    """What the run's question ids belong to. Raises RegistryError for a run that was never begun."""
+    """The fingerprint of the run's dataset. Raises RegistryError for a run that was never begun."""
     row = c.execute(select(tables.runs.c.dataset_fingerprint).where(tables.runs.c.id == run_id)).one_or_none()
     if row is None:
         raise RegistryError(f"no run {run_id} in the registry.", "Begin the run before writing to it.")

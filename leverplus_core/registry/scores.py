@@ -1,4 +1,4 @@
-"""Accuracies in bulk: what a comparison reads of millions of predictions, and nothing else of them."""
+"""Accuracies in bulk: the columns that a comparison reads from millions of predictions, and no others."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
 from leverplus_core.records import Prediction
 from leverplus_core.registry import tables
 
-Ids = NDArray[np.str_]
+if TYPE_CHECKING:
+    import numpy as np  # imported on first use: a table of recorded results does not need it
+    from numpy.typing import NDArray
+
+    Ids = NDArray[np.str_]
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The N answers of one (method, shots) in evaluation order: whose they are, and accuracies in [0, 1]; all (N,).
+    """The N answers of one (method, shots) in evaluation order: ids and accuracies in [0, 1]; all (N,).
 
-    Two with equal `sample` answered the same questions in the same order; None where that was not recorded.
+    Scores of equal `sample` have the same questions in the same order; None where there are no answers.
     """
 
     question_id: Ids
@@ -36,32 +39,34 @@ class ScoreReader:
 
     def __init__(self) -> None:
         self._sample: str | None = None
-        self._ids: tuple[Ids, Ids] = (np.empty(0, np.str_), np.empty(0, np.str_))
+        self._ids: tuple[Ids, Ids] | None = None
 
     def read(self, c: Connection, run_id: str, method: str, shots: int, n: int | None) -> Scores:
         """The first `n` answers, or all; empty where there are none."""
+        import numpy as np
+
         t, of = tables.predictions.c, tables.cells.c
         sizes = select(of.n, of.sample).where(of.run_id == run_id, of.method == method, of.shots == shots)
         samples = {size: sample for size, sample in c.execute(sizes)}
         sample = samples.get(max(samples, default=0) if n is None else n)
-        known = sample is not None and sample == self._sample
+        known = self._ids is not None and sample is not None and sample == self._sample
         columns = [t.accuracy] if known else [t.accuracy, t.question_id, t.image_id]
         wanted = select(*columns).where(t.run_id == run_id, t.method == method, t.shots == shots)
         if n is not None:
             wanted = wanted.where(t.position < n)
-        # The driver's own rows: SQLAlchemy's take as long again, and these columns need nothing done to them.
+        # The driver's own rows: SQLAlchemy's take twice as long, and these columns need no conversion.
         found = c.execute(wanted.order_by(t.position)).cursor.fetchall()
         accuracy = np.fromiter(
             chain.from_iterable(found) if known else (row[0] for row in found), np.float64, len(found)
         )
-        if not known:
+        if not known or self._ids is None:
             self._ids = (np.array([row[1] for row in found], np.str_), np.array([row[2] for row in found], np.str_))
             self._sample = sample
         return Scores(*self._ids, np.arange(len(accuracy)), accuracy, sample)
 
 
-def samples(dataset: str, predictions: Iterable[Prediction], sizes: Sequence[int]) -> dict[int, str]:
-    """For each size the 16 hex digits that stand for the first so many questions and their images, in order."""
+def sample_names(dataset: str, predictions: Iterable[Prediction], sizes: Sequence[int]) -> dict[int, str]:
+    """size -> 16 hex digits that identify the first `size` questions and their images, in order."""
     found: dict[int, str] = {}
     seen = hashlib.sha256(dataset.encode())
     for count, p in enumerate(predictions, 1):

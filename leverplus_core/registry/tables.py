@@ -1,4 +1,4 @@
-"""The registry's tables. `migrations.py` makes them; a test holds the two together.
+"""The tables and views of the registry, each defined once.
 
 Times are ISO 8601 in UTC with microseconds, so that they sort as text in any database.
 """
@@ -7,162 +7,125 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, Boolean, Column, Float, ForeignKey, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Select,
+    String,
+    Table,
+    Text,
+    and_,
+    case,
+    select,
+)  # fmt: skip
 
 metadata = MetaData()
+
+
+def _table(name: str, *columns: Any) -> Table:
+    return Table(name, metadata, *columns)
+
+
+def _key(name: str, kind: Any) -> Column[Any]:
+    return Column(name, kind, primary_key=True, autoincrement=False)
+
+
+def _value(name: str, kind: Any) -> Column[Any]:
+    return Column(name, kind, nullable=False)
 
 
 def _run() -> Column[str]:
     return Column("run_id", String(64), ForeignKey("runs.id"), primary_key=True)
 
 
-schema_version = Table("schema_version", metadata, Column("version", Integer, nullable=False))
+schema_version = _table("schema_version", _value("version", Integer))
 
-runs = Table(
+runs = _table(
     "runs",
-    metadata,
-    Column("id", String(64), primary_key=True),
-    Column("name", String(190), nullable=False),
-    Column("fingerprint", String(64), nullable=False),
-    Column("status", String(16), nullable=False),
-    Column("dataset", Text, nullable=False),
-    Column("model", Text, nullable=False),
-    Column("seed", Integer, nullable=False),
-    Column("recipe", JSON, nullable=False),
-    Column("parts", JSON, nullable=False),
-    Column("environment", JSON, nullable=False),
-    Column("git", JSON, nullable=False),
-    Column("note", Text, nullable=False),
-    Column("created_at", String(32), nullable=False),
-    Column("started_at", String(32), nullable=False),
+    _key("id", String(64)), _value("name", String(190)), _value("fingerprint", String(64)),
+    _value("status", String(16)), _value("dataset", Text), _value("model", Text), _value("seed", Integer),
+    _value("recipe", JSON), _value("parts", JSON), _value("environment", JSON), _value("git", JSON),
+    _value("note", Text), _value("created_at", String(32)), _value("started_at", String(32)),
     Column("finished_at", String(32)),
-    Column("dataset_fingerprint", String(64)),  # NULL for runs of the first version
+    Column("dataset_fingerprint", String(64)),  # NULL for published tables
     Column("sweep", String(190)),
     Column("arm", JSON(none_as_null=True)),  # the settings that its sweep varies
-    Column("source", String(16), nullable=False, server_default="run"),  # 'run', or 'published': read from a table
-)
+    _value("source", String(16)),  # 'run', or 'published': imported from a table
+)  # fmt: skip
 
-stages = Table(
+stages = _table(
     "stages",
-    metadata,
-    _run(),
-    Column("name", String(64), primary_key=True),
-    Column("fingerprint", String(64), nullable=False),
-    Column("status", String(16), nullable=False),
-    Column("seconds", Float, nullable=False),
-    Column("path", Text, nullable=False),
-    Column("reused", Boolean, nullable=False),
-    Column("facts", JSON(none_as_null=True)),  # what the stage says of its result, and what making it cost
-)
+    _run(), _key("name", String(64)), _value("fingerprint", String(64)), _value("status", String(16)),
+    _value("seconds", Float), _value("path", Text), _value("reused", Boolean),
+    _value("position", Integer),  # in the order in which the run recorded its stages, from 0
+    Column("metadata", JSON(none_as_null=True)),  # a summary of its result, and its cost
+)  # fmt: skip
 
-curves = Table(
+curves = _table(
     "curves",
-    metadata,
-    _run(),
-    Column("stage", String(64), primary_key=True),
-    Column("step", Integer, primary_key=True),
-    Column("metric", String(64), primary_key=True),
+    _run(), _key("stage", String(64)), _key("step", Integer), _key("metric", String(64)),
     Column("value", Float),  # NULL where the metric was not a number
-)
+)  # fmt: skip
 
-validation_questions = Table(
-    "validation_questions",
-    metadata,
-    _run(),
-    Column("stage", String(64), primary_key=True),
-    Column("question_id", String(190), primary_key=True),
+validation_questions = _table(
+    "validation_questions", _run(), _key("stage", String(64)), _key("question_id", String(190))
 )
 """The questions that chose the epoch of each policy: no result on these says anything about it."""
 
-predictions = Table(
+predictions = _table(
     "predictions",
-    metadata,
-    _run(),
-    Column("method", String(64), primary_key=True),
-    Column("shots", Integer, primary_key=True),
-    Column("question_id", String(190), primary_key=True),
-    Column("image_id", String(190), nullable=False),
-    Column("position", Integer, nullable=False),
-    Column("demonstrations", JSON, nullable=False),
-    Column("raw_text", Text, nullable=False),
-    Column("prediction", Text, nullable=False),
-    Column("accuracy", Float, nullable=False),
+    _run(), _key("method", String(64)), _key("shots", Integer), _key("question_id", String(190)),
+    _value("image_id", String(190)), _value("position", Integer), _value("demonstrations", JSON),
+    _value("raw_text", Text), _value("prediction", Text), _value("accuracy", Float),
+)  # fmt: skip
+
+# Covers all that a comparison reads, in the order in which it reads it.
+Index(
+    "predictions_scores",
+    *(predictions.c[name] for name in ("run_id", "method", "shots", "position", "accuracy", "question_id", "image_id")),
 )
 
-cells = Table(
+cells = _table(
     "cells",
-    metadata,
-    _run(),
-    Column("method", String(64), primary_key=True),
-    Column("shots", Integer, primary_key=True),
-    Column("n", Integer, primary_key=True),
-    Column("accuracy", Float, nullable=False),
-    Column("ci_low", Float, nullable=False),
-    Column("ci_high", Float, nullable=False),
+    _run(), _key("method", String(64)), _key("shots", Integer), _key("n", Integer),
+    _value("accuracy", Float), _value("ci_low", Float), _value("ci_high", Float),
     Column("sample", String(16)),  # cells of equal samples answered the same questions in the same order
     Column("accuracy_text", String(32)),  # what a published table prints, in percent
-)
+)  # fmt: skip
 
 
-def _asked(name: str, answers: Column[Any]) -> Table:
-    return Table(
+def _content(name: str, answer: Column[Any]) -> Table:
+    return _table(
         name,
-        metadata,
-        Column("dataset_fingerprint", String(64), primary_key=True),
-        Column("id", String(190), primary_key=True),
-        Column("text", Text, nullable=False),
-        Column("image_id", String(190), nullable=False),
-        Column("image_path", Text),
-        Column("caption", Text),
-        answers,
+        _key("dataset_fingerprint", String(64)), _key("id", String(190)), _value("text", Text),
+        _value("image_id", String(190)), Column("image_path", Text), Column("caption", Text), answer,
+    )  # fmt: skip
+
+
+questions = _content("questions", _value("answers", JSON))
+demonstrations = _content("demonstrations", _value("answer", Text))
+
+_R, _C, _P, _Q = runs.c, cells.c, predictions.c, questions.c
+
+leaderboard = select(
+    _R.id.label("run"), _R.name, _R.dataset, _R.model, _C.method, _C.shots, _C.n, _C.accuracy, _C.ci_low, _C.ci_high,
+    _R.status, _R.note, case((_R.source == "run", _R.seed)).label("seed"), _R.sweep, _R.arm, _R.source,
+    _C.accuracy_text, _C.sample,
+).join_from(cells, runs)  # fmt: skip
+
+predictions_with_questions = (
+    select(
+        _R.id.label("run"), _R.name, _P.method, _P.shots, _P.position, _P.question_id, _Q.text.label("question"),
+        _P.image_id, _Q.image_path, _Q.caption, _Q.answers, _P.demonstrations, _P.raw_text, _P.prediction, _P.accuracy,
     )
+    .join_from(predictions, runs)
+    .outerjoin(questions, and_(_Q.dataset_fingerprint == _R.dataset_fingerprint, _Q.id == _P.question_id))
+)  # fmt: skip
 
-
-questions = _asked("questions", Column("answers", JSON, nullable=False))
-demonstrations = _asked("demonstrations", Column("answer", Text, nullable=False))
-
-# Views, kept apart from the tables: nothing writes to them and `create_all` must not make them tables.
-views = MetaData()
-
-leaderboard = Table(
-    "leaderboard",
-    views,
-    Column("run", String(64)),
-    Column("name", String(190)),
-    Column("dataset", Text),
-    Column("model", Text),
-    Column("method", String(64)),
-    Column("shots", Integer),
-    Column("n", Integer),
-    Column("accuracy", Float),
-    Column("ci_low", Float),
-    Column("ci_high", Float),
-    Column("status", String(16)),
-    Column("note", Text),
-    Column("seed", Integer),  # NULL for published tables
-    Column("sweep", String(190)),
-    Column("arm", JSON),
-    Column("source", String(16)),
-    Column("accuracy_text", String(32)),
-    Column("sample", String(16)),
-)
-
-predictions_with_questions = Table(
-    "predictions_with_questions",
-    views,
-    Column("run", String(64)),
-    Column("name", String(190)),
-    Column("method", String(64)),
-    Column("shots", Integer),
-    Column("position", Integer),
-    Column("question_id", String(190)),
-    Column("question", Text),
-    Column("image_id", String(190)),
-    Column("image_path", Text),
-    Column("caption", Text),
-    Column("answers", JSON),
-    Column("demonstrations", JSON),
-    Column("raw_text", Text),
-    Column("prediction", Text),
-    Column("accuracy", Float),
-)
+VIEWS: dict[str, Select[Any]] = {"leaderboard": leaderboard, "predictions_with_questions": predictions_with_questions}

@@ -1,37 +1,26 @@
-"""The Lever-Plus report's balancing table: a question set before and after, and what could not be met."""
+"""The balancing table of the Lever-Plus report: the candidates before and after, and the settings that were not met."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from leverplus_core.report.tables import Block, Grid, View
 
 
-def balance_table(metadata: Mapping[str, Any]) -> RenderableType:
-    """`groups.balance_metadata` as a table; shares in percent, their change in percentage points."""
-    shapes = _table("", "before", "after", "change")
+def balance_table(metadata: Mapping[str, Any]) -> View:
+    """The metadata of the stage `balance` as a table; rates in percent, their change in percentage points."""
+    lines = []
     for name, before in metadata["before"].items():
-        cell, unit = (_percent, " pp") if name.startswith("share") else (_number, "")
-        change = f"{cell(metadata['change'][name], '+')}{unit}".replace("%", "")
-        shapes.add_row(name.replace("_", " "), cell(before), cell(metadata["after"][name]), change)
-    if not metadata["unmet"]:
-        return shapes
-    shortfall = _table("could not be met", "questions", "of all")
-    for why, count in metadata["unmet"].items():
-        shortfall.add_row(Text(why), f"{count:,}", _percent(count / metadata["before"]["questions"]))
-    return Group(shapes, Text(""), shortfall)
-
-
-def _table(first: str, *numbers: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column(first, overflow="fold")
-    for name in numbers:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+        show, unit = (_percent, " pp") if name == "positive_rate" else (_number, "")
+        change = f"{show(metadata['change'][name], '+')}{unit}".replace("%", "")
+        lines.append([name.replace("_", " "), show(before), show(metadata["after"][name]), change])
+    blocks: list[Block] = [Grid(["", "before", "after", "change"], lines, gap=1)]
+    if metadata["unmet"]:
+        total = metadata["before"]["questions"]
+        lines = [[why, f"{n:,}", _percent(n / total)] for why, n in metadata["unmet"].items()]
+        blocks += ["", Grid(["not met", "questions", "of all"], lines, gap=1)]
+    return View(blocks)
 
 
 def _number(value: float, sign: str = "") -> str:

@@ -1,34 +1,27 @@
-"""Every arm of an experiment against its baseline, cell by cell, as one family of comparisons."""
+"""Every arm of an experiment compared with its baseline, cell by cell, as one family of comparisons."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from leverplus_core.errors import RegistryError
 from leverplus_core.registry.registry import Registry
+from leverplus_core.report.methods import Row
 from leverplus_core.report.pairing import (
+    ALPHA,
+    SAME,
     Member,
     Pairing,
     Pairs,
-    Row,
     common_cells,
+    differences,
     member,
     nested,
     refuse_other_questions,
-    shot_pairs,
-)
-from leverplus_core.statistics import (
-    PairedDifference,
-    accuracy_interval,
-    corrected,
-    detectable_difference,
-    paired_difference,
-)
-
-ALPHA = 0.05
-"""The chance that a whole grid shows any mark where nothing differs."""
+    with_corrections,
+)  # fmt: skip
+from leverplus_core.statistics import PairedDifference, accuracy_interval
 
 
 @dataclass(frozen=True)
@@ -44,52 +37,47 @@ def grid_rows(registry: Registry, arms: Sequence[Arm], baseline: Arm, alpha: flo
 
     The baseline's own cells come first (`baseline` None), then each arm's in the order given, by shots and n. An arm
     that has the baseline's members is left out: a method is not compared with itself. Questions are paired; those
-    about one image are one cluster; an arm of several runs has each question's score averaged over them, and their
-    spread in its intervals. All comparisons of the grid are one family (see `statistics.corrected`).
+    about one image are one cluster; an arm of several runs has the score of each question averaged over them, and
+    their spread in its intervals. All comparisons of the grid are one family (see `with_corrections`).
 
     Keys of a row, accuracies and differences in units of accuracy (0.01 is one point):
     - arm, baseline (labels), method, shots, n (the nominal sample size), seeds, baseline_seeds (numbers of runs);
     - questions: how many were compared; left_out: n less that, the questions of the sample that not all answered;
     - accuracy, ci_low, ci_high (95%, not corrected), baseline_accuracy: over the questions compared;
     - delta (accuracy - baseline_accuracy), delta_low, delta_high (95%, not corrected), p_value;
-    - corrected_low, corrected_high, p_holm, mark ("better", "worse" or "no difference seen", from the corrected
-      interval alone), comparisons (the number in the family);
-    - detectable: the smallest true difference that this cell would mark 8 times in 10;
+    - corrected_low, corrected_high, p_holm, mark, comparisons, detectable: see `with_corrections`;
     - wins, losses, ties: questions on which the arm scores higher, lower, the same.
-    In the baseline's rows everything from baseline_accuracy on is None, and comparisons the family's number.
+    In the baseline's rows everything from baseline_accuracy on is None, and comparisons the size of the family.
 
-    A baseline at 0 shots only (zero_shot) stands against every number of shots of an arm. Raises RegistryError for a
-    run or method that is not there, for other datasets, metrics or splits, and where an arm and the baseline have no
+    A baseline at 0 shots only (zero_shot) is compared with every number of shots of an arm. Raises RegistryError for
+    an unknown run or method, for different datasets, metrics or splits, and where an arm and the baseline have no
     cell, or no question, in common.
     """
     base = [member(registry, text) for text in baseline.members]
-    sides = [(arm, [member(registry, text) for text in arm.members]) for arm in arms]
-    sides = [(arm, side) for arm, side in sides if _names(side) != _names(base)]
-    refuse_other_questions([m.run for m in base] + [m.run for _, side in sides for m in side])
+    competing = [(arm, [member(registry, text) for text in arm.members]) for arm in arms]
+    competing = [(arm, runs) for arm, runs in competing if _names(runs) != _names(base)]
+    refuse_other_questions([m.run for m in base] + [m.run for _, runs in competing for m in runs])
     pairing = Pairing(registry)
-    rows = _own_rows(pairing, baseline, base)
     compared: list[tuple[Row, PairedDifference]] = []
-    for arm, side in sides:
-        mine = _compared(pairing, arm, side, baseline, base)
+    for arm, runs in competing:
+        mine = [
+            (_cell(arm, runs, shots, size, pairs) | _against(baseline, base, pairs, d), d)
+            for shots, size, pairs, d in differences(pairing, runs, base)
+        ]
         if not mine:
             raise RegistryError(
                 f"{arm.label} and {baseline.label} answered no question in common at any number of shots.",
                 "Nothing to pair.",
             )
         compared += mine
-    for row in rows:
-        row["comparisons"] = len(compared)
-    for (row, found), fixed in zip(compared, corrected([d for _, d in compared], alpha), strict=True):
-        row |= {
-            "corrected_low": fixed.low,
-            "corrected_high": fixed.high,
-            "p_holm": fixed.p_holm,
-            "mark": fixed.mark,
-            "comparisons": fixed.comparisons,
-            "detectable": detectable_difference(found, alpha, fixed.comparisons),
-        }
-        rows.append(row)
-    return rows
+    own = {"baseline": None, "baseline_seeds": len(base), "comparisons": len(compared), **dict.fromkeys(COMPARED)}
+    rows = [
+        _cell(baseline, base, shots, size, sample) | own
+        for shots, sizes in sorted(common_cells(base).items())
+        if (pairs := pairing.pairs(base, [], shots, shots)) is not None
+        for size, sample in nested(pairs, sizes)
+    ]
+    return rows + with_corrections(compared, alpha)
 
 
 COMPARED = (
@@ -98,65 +86,25 @@ COMPARED = (
 )  # fmt: skip
 
 
-def _names(side: Sequence[Member]) -> set[tuple[str, str]]:
-    return {(m.run["id"], m.method) for m in side}
+def _names(runs: Sequence[Member]) -> set[tuple[str, str]]:
+    return {(m.run["id"], m.method) for m in runs}
 
 
-def _own_rows(pairing: Pairing, baseline: Arm, base: Sequence[Member]) -> list[Row]:
-    rows: list[Row] = []
-    for shots, sizes in sorted(common_cells(base).items()):
-        pairs = pairing.pairs(base, [], shots, shots)
-        if pairs is None:
-            continue
-        for size, sample in nested(pairs, sorted(sizes)):
-            rows.append(
-                _cell(baseline, base, shots, size, sample)
-                | {"baseline": None, "baseline_seeds": len(base)}
-                | dict.fromkeys(COMPARED)
-            )
-    return rows
-
-
-def _compared(
-    pairing: Pairing, arm: Arm, side: Sequence[Member], baseline: Arm, base: Sequence[Member]
-) -> list[tuple[Row, PairedDifference]]:
-    found: list[tuple[Row, PairedDifference]] = []
-    cells, base_cells = common_cells(side), common_cells(base)
-    for shots, base_shots in shot_pairs(cells, base_cells):
-        pairs = pairing.pairs(side, base, shots, base_shots)
-        if pairs is None:
-            continue
-        for size, sample in nested(pairs, sorted(cells[shots] | base_cells[base_shots])):
-            difference = paired_difference(sample.a, sample.b, sample.images)
-            ours, theirs = sample.a.mean(axis=0), sample.b.mean(axis=0)
-            apart = ours - theirs
-            row = _cell(arm, side, max(shots, base_shots), size, sample) | {
-                "baseline": baseline.label,
-                "baseline_seeds": len(base),
-                "baseline_accuracy": float(theirs.mean()),
-                "delta": difference.delta,
-                "delta_low": difference.low,
-                "delta_high": difference.high,
-                "p_value": difference.p_value,
-                "wins": int((apart > 1e-9).sum()),
-                "losses": int((apart < -1e-9).sum()),
-                "ties": int((abs(apart) <= 1e-9).sum()),
-            }
-            found.append((row, difference))
-    return found
-
-
-def _cell(arm: Arm, side: Sequence[Member], shots: int, size: int, sample: Pairs) -> dict[str, Any]:
+def _cell(arm: Arm, runs: Sequence[Member], shots: int, size: int, sample: Pairs) -> Row:
     interval = accuracy_interval(sample.a, sample.images)
     return {
-        "arm": arm.label,
-        "method": side[0].method,
-        "shots": shots,
-        "n": size,
-        "seeds": len(side),
-        "questions": sample.n,
-        "left_out": size - sample.n,
-        "accuracy": interval.mean,
-        "ci_low": interval.low,
-        "ci_high": interval.high,
-    }
+        "arm": arm.label, "method": runs[0].method, "shots": shots, "n": size, "seeds": len(runs),
+        "questions": sample.n, "left_out": size - sample.n,
+        "accuracy": interval.mean, "ci_low": interval.low, "ci_high": interval.high,
+    }  # fmt: skip
+
+
+def _against(baseline: Arm, base: Sequence[Member], pairs: Pairs, d: PairedDifference) -> Row:
+    ours, theirs = pairs.a.mean(axis=0), pairs.b.mean(axis=0)
+    gain = ours - theirs
+    return {
+        "baseline": baseline.label, "baseline_seeds": len(base), "baseline_accuracy": float(theirs.mean()),
+        "delta": d.delta, "delta_low": d.low, "delta_high": d.high, "p_value": d.p_value,
+        "wins": int((gain > SAME).sum()), "losses": int((gain < -SAME).sum()),
+        "ties": int((abs(gain) <= SAME).sum()),
+    }  # fmt: skip

@@ -1,119 +1,98 @@
-"""What `inspection.inspect` and `merging.merge_files` found, drawn for 80 columns."""
+"""The health of candidates, as `candidates.stats`, `candidates.merge` and `candidates.mine` compute it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
-from rich.bar import Bar
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
-from leverplus_core.report.leaderboard import percent
+from leverplus_core.report.tables import Block, Grid, View, percent
 
 BAR = 40
 QUESTIONS = {
     "no_positive": "without a positive",
     "only_positives": "with positives only",
-    "flat_accuracy": "flat: one accuracy",
-    "flat_reward": "flat: one reward",
+    "flat_accuracy": "all of one accuracy",
+    "flat_reward": "all of one reward",
 }
 FINDINGS = {
-    "same_sequence": "a sequence again",
-    "same_demonstrations": "the same in another order",
-    "demonstration_twice": "a demonstration twice",
-    "question_itself": "shows the question itself",
-    "outside_pool": "shows one outside the pool",
-    "not_in_dataset": "is not of this dataset",
-    "shares_query_image": "shows the question's image",
+    "same_sequence": "repeats a sequence",
+    "same_demonstrations": "repeats a set in another order",
+    "demonstration_twice": "repeats a demonstration",
+    "question_itself": "contains the question itself",
+    "outside_pool": "contains one outside the pool",
+    "not_in_dataset": "contains one not in the dataset",
+    "shares_query_image": "contains the question's image",
 }
 
 
-def shapes_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """The shape of candidates files, a row a file."""
-    table = _table("file", "questions", "candidates", "a question", "positive")
-    for row in rows:
-        table.add_row(
-            Text(row["file"]),
-            f"{row['questions']:,}",
-            f"{row['candidates']:,}",
-            f"{row['candidates_per_question']:.1f}",
-            _share(row["positive_rate"]),
-        )
-    return table
+def summary_table(rows: Sequence[Mapping[str, Any]]) -> View:
+    """The summary of candidates files, a row per file."""
+    return View([_summary(rows)])
 
 
-def health_view(health: Mapping[str, Any]) -> RenderableType:
-    """Tables one below the other."""
-    shape, headroom, chance = health["summary"], health["headroom"], health["headroom"]["random"]
-    parts: list[RenderableType] = [shapes_table([{"file": health["file"], **shape}]), Text("")]
-
-    table = _table("questions", "", "share")
-    for name, count in health["questions"].items():
-        table.add_row(QUESTIONS[name], f"{count:,}", _share(count / max(shape["questions"], 1)))
-    parts += [table, Text("")]
-
-    table = _table("headroom (accuracy in %)", "best", "mean", "best - mean", "questions")
-    rows = [("all candidates", headroom, shape["questions"])]
-    if chance["questions"]:
-        rows.append(("random candidates", chance, chance["questions"]))
-    for name, row, questions in rows:
-        table.add_row(name, *(percent(row[key]) for key in ("oracle", "mean", "headroom")), f"{questions:,}")
-    parts += [table, Text("")]
-
-    table = _table("accuracy", "candidates", "share")
-    table.add_column("", width=BAR)
-    most = max(health["accuracy"].values()) or 1
-    for tenth, count in health["accuracy"].items():
-        share = _share(count / max(shape["candidates"], 1))
-        table.add_row(tenth, f"{count:,}", share, Bar(most, 0, count, width=BAR) if count else "")
-    parts += [table, Text("")]
-
-    for name in ("sources", "demonstrations"):
-        table = _table(name.removesuffix("s") if name == "sources" else name, "candidates", "positive", "accuracy")
-        for key, row in health[name].items():
-            values = _share(row["positive_rate"]), percent(row["accuracy"])
-            table.add_row(Text(str(key)), f"{row['candidates']:,}", *values)
-        parts += [table, Text("")]
-
-    table = _table("a candidate", "", "the first (question: demonstrations)")
-    table.columns[-1].justify, table.columns[-1].overflow = "left", "fold"
-    for name, row in health["findings"].items():
-        count = "not checked" if row["candidates"] is None else f"{row['candidates']:,}"
-        table.add_row(FINDINGS[name], count, Text(row["first"] or ""))
-    for name, count in health["missing"].items():
-        table.add_row(f"has no {name}", f"{count:,}", "")
-    parts.append(table)
-    return Group(*parts)
+def _summary(rows: Sequence[Mapping[str, Any]]) -> Grid:
+    lines = [
+        [row["file"], f"{row['questions']:,}", f"{row['candidates']:,}", f"{row['candidates_per_question']:.1f}",
+         _share(row["positive_rate"])]
+        for row in rows
+    ]  # fmt: skip
+    return Grid(["file", "questions", "candidates", "per question", "positive"], lines, gap=1)
 
 
-def mined_view(metadata: Mapping[str, Any]) -> RenderableType:
-    """What mining brought and cost."""
-    parts: list[RenderableType] = [
-        shapes_table([{"file": name, **metadata[name]} for name in ("before", "after")]),
-        Text(""),
+def health_view(health: Mapping[str, Any]) -> View:
+    """The health of one candidates file, tables one below the other."""
+    summary, headroom, chance = health["summary"], health["headroom"], health["headroom"]["random"]
+    questions, candidates = max(summary["questions"], 1), max(summary["candidates"], 1)
+
+    shares = [[QUESTIONS[name], f"{n:,}", _share(n / questions)] for name, n in health["questions"].items()]
+    blocks: list[Block] = [
+        _summary([{"file": health["file"], **summary}]),
+        "",
+        Grid(["questions", "", "share"], shares, gap=1),
     ]
-    table = _table("proposer", "candidates", "positives", "positives a prompt")
-    for name, row in metadata["by_proposer"].items():
-        table.add_row(name, f"{row['candidates']:,}", f"{row['positives']:,}", f"{row['positives_per_prompt']:.3f}")
-    helped = (
-        f"{metadata['questions']:,} questions had too few positives: {metadata['helped']:,} gained some, "
-        f"{metadata['first_positive']:,} of them their first; {metadata['have_enough']:,} now have enough."
-    )
+
+    gaps = [("all candidates", headroom, summary["questions"])]
+    gaps += [("random candidates", chance, chance["questions"])] if chance["questions"] else []
+    lines = [[name, *(percent(row[k]) for k in ("oracle", "mean", "headroom")), f"{n:,}"] for name, row, n in gaps]
+    blocks += ["", Grid(["headroom (accuracy in %)", "best", "mean", "best - mean", "questions"], lines, gap=1)]
+
+    most = max(health["accuracy"].values()) or 1
+    lines = [
+        [tenth, f"{n:,}", _share(n / candidates), "█" * -(-BAR * n // most)] for tenth, n in health["accuracy"].items()
+    ]
+    blocks += ["", Grid(["accuracy", "candidates", "share", ""], lines, "wnnm", gap=1)]
+
+    for name, head in (("sources", "source"), ("demonstrations", "demonstrations")):
+        lines = [
+            [str(key), f"{row['candidates']:,}", _share(row["positive_rate"]), percent(row["accuracy"])]
+            for key, row in health[name].items()
+        ]
+        blocks += ["", Grid([head, "candidates", "positive", "accuracy"], lines, gap=1)]
+
+    lines = [
+        [FINDINGS[name], "not checked" if row["candidates"] is None else f"{row['candidates']:,}", row["first"] or ""]
+        for name, row in health["findings"].items()
+    ] + [[f"has no {name}", f"{n:,}", ""] for name, n in health["missing"].items()]
+    return View([*blocks, "", Grid(["a candidate", "", "the first (question: demonstrations)"], lines, "wnw", gap=1)])
+
+
+def mined_view(metadata: Mapping[str, Any]) -> View:
+    """What mining found and what it cost."""
+    lines = [
+        [name, f"{row['candidates']:,}", f"{row['positives']:,}", f"{row['positives_per_prompt']:.3f}"]
+        for name, row in metadata["by_proposer"].items()
+    ]
     rounds = f"{metadata['rounds']} round{'' if metadata['rounds'] == 1 else 's'}"
-    cost = f"{metadata['prompts']:,} prompts in {rounds}; ended by: {metadata['stopped']}."
-    return Group(*parts, table, Text(""), Text(helped), Text(cost))
+    return View([
+        _summary([{"file": name, **metadata[name]} for name in ("before", "after")]),
+        "",
+        Grid(["proposer", "candidates", "positives", "positives per prompt"], lines, gap=1),
+        "",
+        f"{metadata['questions']:,} questions had too few positives: {metadata['helped']:,} gained some, "
+        f"{metadata['first_positive']:,} of them their first; {metadata['have_enough']:,} now have enough.",
+        f"{metadata['prompts']:,} prompts in {rounds}; ended by: {metadata['stopped']}.",
+    ])  # fmt: skip
 
 
 def _share(value: float) -> str:
     return f"{percent(value)}%"
-
-
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
-    table.add_column(first, overflow="fold")
-    for name in others:
-        table.add_column(name, justify="right", no_wrap=name != others[-1] or not name)
-    return table

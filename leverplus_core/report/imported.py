@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from leverplus_core.report.leaderboard import percent
+from leverplus_core.report.tables import percent
 
 
 def imported_view(summary: Mapping[str, Any]) -> RenderableType:
@@ -39,7 +39,8 @@ def _rl_data(metadata: Mapping[str, Any]) -> Iterator[str]:
     yield metadata["file"]
     empty = metadata["questions_without_candidates"]
     yield f"{metadata['questions']:,} questions" + (f", {empty:,} of them without a candidate" if empty else "")
-    yield f"{metadata['candidates']:,} candidates of {_listed(metadata['shots'])} shots from {_counted(metadata['sources'])}"
+    shots, sources = _listed(metadata["shots"]), _counted(metadata["sources"])
+    yield f"{metadata['candidates']:,} candidates of {shots} shots from {sources}"
     at, others = metadata["correct_threshold"], metadata["vqa_correct_says_otherwise"]
     says = f"; vqa_correct says otherwise of {others:,}" if others else ""
     yield f"{percent(metadata['positive_rate'])}% are correct, from accuracy {at:g} on{says}"

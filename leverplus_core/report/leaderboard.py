@@ -1,25 +1,36 @@
 """The leaderboard: accuracy and interval of each method at each number of shots, of runs and published tables.
 
-Rows are data, accuracies and differences in [-1, 1]; `leaderboard_layout` draws them, in percent and points.
+Rows are data, with accuracies in [0, 1] and differences in [-1, 1]; the views show percent and points.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from itertools import groupby
 from typing import Any
 
 from leverplus_core.errors import RegistryError, did_you_mean
 from leverplus_core.registry.registry import Registry
-
-Row = dict[str, Any]
-ORDER = ("zero_shot", "random", "text_knn", "image_knn", "sft", "rce", "grpo", "oracle")
-"""From no help to the most that the pool could give; methods that are not known here stand after these."""
+from leverplus_core.report.methods import Row, merged_order, ordered_methods
+from leverplus_core.report.tables import (
+    Block,
+    Grid,
+    Remark,
+    Title,
+    View,
+    bracket,
+    csv_text,
+    percent,
+    points,
+    shots_text,
+)
 
 FILTERS = ("dataset", "model", "method", "shots", "n", "seed", "sweep", "source")
 GROUPS = ("name", *FILTERS)
 SORTS = ("accuracy", "delta", *GROUPS)
-"""Best first for accuracy and delta, in order for the rest; a `-` in front turns it round."""
+"""Best first for accuracy and delta, ascending for the others; a leading `-` reverses it."""
 
 
 def leaderboard_rows(
@@ -30,60 +41,43 @@ def leaderboard_rows(
     group: Sequence[str] = (),
     **filters: Any,
 ) -> list[Row]:
-    """The recorded cells that fit, with the columns of the view `leaderboard`, and `delta` where there is a baseline.
+    """The recorded cells that match, with the columns of the view `leaderboard`, and `delta` where there is a baseline.
 
     `run` is an id, the start of one, a name or `latest`, or several of these. `filters` name FILTERS, each a value or
     several. By default the run started last comes first, then by method, shots and n; with `group` (of GROUPS) rows
-    are together that agree in these, and best first within, unless `sort` (of SORTS) says otherwise.
+    that agree in these are together, and best first within, unless `sort` (of SORTS) says otherwise.
     `baseline` is `RUN:METHOD`, or a METHOD within each run: `delta` is the difference to its cell of the same shots
-    and n (one at 0 shots only stands against all), None where there is none on the same questions. It is a plain
-    difference; whether it can be told from none is for a paired comparison to say.
+    and n (one at 0 shots only is compared with all), None where there is none on the same questions. It is a plain
+    difference: whether it is distinguishable from zero is for a paired comparison to say.
 
-    Raises RegistryError for a run, method or baseline that is not there, for a filter or key that is not known, and
-    where a value was never evaluated.
+    Raises RegistryError for an unknown run, method or baseline, for an unknown filter or key, and for a value that was
+    never evaluated.
     """
-    chosen = _runs(registry, run)
-    rows = registry.cells([r["id"] for r in chosen])
-    place = {r["id"]: i for i, r in enumerate(chosen)}
-    method_at = _method_order(chosen)
+    runs = _runs(registry, run)
+    rows = registry.cells([r["id"] for r in runs])
     if baseline is not None and rows:
         _add_deltas(registry, rows, baseline)
+    evaluated: dict[str, list[str]] = {}
+    for row in rows:
+        evaluated.setdefault(row["run"], []).append(row["method"])
+    orders = {r["id"]: ordered_methods(r, evaluated.get(r["id"], ())) for r in runs}
     for column, value in filters.items():
         rows = _keep(rows, column, value, run)
-    rows.sort(key=lambda r: (place[r["run"]], method_at(r), r["shots"], r["n"]))
+    place = {run_id: i for i, run_id in enumerate(orders)}
+    rows.sort(key=lambda r: (place[r["run"]], orders[r["run"]].index(r["method"]), r["shots"], r["n"]))
+    methods = merged_order(orders.values())
     for key in reversed(list(sort) or (["accuracy"] if group else [])):
-        rows = _sorted(rows, key, method_at, baseline is not None)
+        rows = _sorted(rows, key, methods, baseline is not None)
     for key in reversed(group):
         if key not in GROUPS:
             raise RegistryError(f"the leaderboard cannot be grouped by '{key}'.", did_you_mean(key, GROUPS))
-        rows = _sorted(rows, key, method_at, True)
+        rows = _sorted(rows, key, methods, True)
     return rows
 
 
-def method_order(method: str) -> tuple[int, str]:
-    return (ORDER.index(method) if method in ORDER else len(ORDER), method)
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
 def _runs(registry: Registry, run: str | Sequence[str] | None) -> list[Row]:
-    if run is None:
-        return registry.runs()
-    found = [registry.resolve(text) for text in ([run] if isinstance(run, str) else run)]
+    found = [registry.resolve(text) for text in ([run] if isinstance(run, str) else run or ())]
     return list({r["id"]: r for r in found}.values()) or registry.runs()
-
-
-def _method_order(runs: Sequence[Row]) -> Callable[[Row], tuple[int, str]]:
-    """As in ORDER; those of a published table as its columns stand."""
-    columns = {r["id"]: r["recipe"]["published"]["methods"] for r in runs if r["source"] == "published"}
-
-    def place(row: Row) -> tuple[int, str]:
-        methods = columns.get(row["run"])
-        return method_order(row["method"]) if methods is None else (methods.index(row["method"]), row["method"])
-
-    return place
 
 
 def _keep(rows: list[Row], column: str, value: Any, run: str | Sequence[str] | None) -> list[Row]:
@@ -96,49 +90,46 @@ def _keep(rows: list[Row], column: str, value: Any, run: str | Sequence[str] | N
     for one in wanted:
         if one not in there:
             known = sorted((x for x in there if x is not None), key=lambda x: (str(type(x)), x))
-            hint = (
-                did_you_mean(one, known) if isinstance(one, str) else f"Known: {', '.join(map(str, known)) or 'none'}."
-            )
+            listed = f"Known: {', '.join(map(str, known)) or 'none'}."
             of = f" in run {run if isinstance(run, str) else ', '.join(run)}" if run else ""
+            hint = did_you_mean(one, known) if isinstance(one, str) else listed
             raise RegistryError(f"no cell with {column} {one}{of}.", hint)
     return [row for row in rows if row[column] in wanted]
 
 
-def _sorted(rows: list[Row], key: str, method_at: Callable[[Row], tuple[int, str]], has_delta: bool) -> list[Row]:
-    """Stable; rows that have no value stand last whichever way it goes."""
-    column, turned = key.removeprefix("-"), key.startswith("-")
+def _sorted(rows: list[Row], key: str, methods: Sequence[str], has_delta: bool) -> list[Row]:
+    """A stable sort; rows without a value come last in either direction."""
+    column, reverse = key.removeprefix("-"), key.startswith("-")
     if column not in SORTS:
         raise RegistryError(f"the leaderboard cannot be sorted by '{column}'.", did_you_mean(column, SORTS))
     if column == "delta" and not has_delta:
         raise RegistryError("there is no delta to sort by.", "Name a baseline: --baseline METHOD or RUN:METHOD.")
-    rank_key = column in ("accuracy", "delta")
     some = [row for row in rows if row[column] is not None]
-    value = method_at if column == "method" else lambda row: row[column]
-    some.sort(key=value, reverse=rank_key != turned)
+    some.sort(
+        key=lambda row: methods.index(row["method"]) if column == "method" else row[column],
+        reverse=(column in ("accuracy", "delta")) != reverse,
+    )
     return some + [row for row in rows if row[column] is None]
+
+
+# Differences to a baseline.
 
 
 def _add_deltas(registry: Registry, rows: Sequence[Row], baseline: str) -> None:
     name, colon, method = baseline.rpartition(":")
     if colon:
         run = registry.resolve(name)
-        cells = registry.cells([run["id"]], method=method)
-        if not cells:
-            known = {c["method"] for c in registry.cells([run["id"]])}
-            raise RegistryError(
-                f"no method '{method}' in run {run['name']} ({run['id']}).", did_you_mean(method, known)
-            )
-        of = {row["run"]: cells for row in rows}
+        there = registry.cells([run["id"]])
+        where, bases = f"in run {run['name']} ({run['id']})", {row["run"]: there for row in rows}
     else:
-        of = {row["run"]: [r for r in rows if r["run"] == row["run"] and r["method"] == baseline] for row in rows}
-        if not any(of.values()):
-            raise RegistryError(
-                f"no run has a method '{baseline}'.", did_you_mean(baseline, {r["method"] for r in rows})
-            )
-    base = {run: _by_place(cells) for run, cells in of.items()}
+        there = list(rows)
+        where, bases = "in any run", {row["run"]: [r for r in rows if r["run"] == row["run"]] for row in rows}
+    if method not in (known := {row["method"] for row in there}):
+        raise RegistryError(f"no method '{method}' {where}.", did_you_mean(method, known))
+    base = {run: _by_place([cell for cell in cells if cell["method"] == method]) for run, cells in bases.items()}
     for row in rows:
         here = base[row["run"]]
-        row["delta"] = _delta(row, here.get((row["shots"], row["n"]), here.get((None, row["n"]))))
+        row["delta"] = _difference(row, here.get((row["shots"], row["n"]), here.get((None, row["n"]))))
     if all(row["delta"] is None for row in rows):
         raise RegistryError(
             f"no cell has the questions, shots and n of a cell of {baseline}.", "Choose another baseline."
@@ -150,12 +141,167 @@ def _by_place(cells: Sequence[Row]) -> dict[tuple[int | None, int], Row]:
     return {(None if anywhere else c["shots"], c["n"]): c for c in cells}
 
 
-def _delta(row: Row, base: Mapping[str, Any] | None) -> float | None:
-    """None where it is known that the two answered other questions."""
-    if base is None or (row["dataset"] and base["dataset"] and row["dataset"] != base["dataset"]):
-        return None
-    if row["sample"] and base["sample"] and row["sample"] != base["sample"]:
+def _difference(row: Row, base: Mapping[str, Any] | None) -> float | None:
+    """None where the two are known to have answered different questions; exact for printed decimals."""
+    if base is None or any(row[k] and base[k] and row[k] != base[k] for k in ("dataset", "sample")):
         return None
     if row["accuracy_text"] and base["accuracy_text"]:
         return float((Decimal(row["accuracy_text"]) - Decimal(base["accuracy_text"])) / 100)
     return float(row["accuracy"] - base["accuracy"])
+
+
+# Views.
+
+COLUMNS_AT_80 = 5
+NOTHING = View(["nothing evaluated yet"])
+UNTESTED = "differences in points are plain, not tested: see `leverplus compare`"
+OF_RUN = ("dataset", "model", "sweep", "arm", "seed")
+OF_CELL = ("method", "shots", "n")
+WORDS = ("name", "dataset", "model", "method", "sweep", "arm", "source")
+FIELDS = (
+    "run", "name", "source", "dataset", "model", "sweep", "arm", "seed", "method", "shots", "n",
+    "accuracy", "ci_low", "ci_high", "accuracy_text", "delta", "status", "note", "sample",
+)  # fmt: skip
+
+
+def leaderboard_csv(rows: Sequence[Row]) -> str:
+    """The rows as CSV, accuracies in [0, 1]; the settings of an arm are JSON."""
+    fields = [f for f in FIELDS if f != "delta" or any("delta" in row for row in rows)]
+    arms = (json.dumps(row["arm"], ensure_ascii=False) if row["arm"] else None for row in rows)
+    return csv_text(({**row, "arm": arm} for row, arm in zip(rows, arms, strict=True)), fields)
+
+
+def leaderboard_table(
+    rows: Sequence[Row], every_size: bool = False, group: Sequence[str] = (), sort: Sequence[str] = ()
+) -> View:
+    """A grid per run, methods as rows and shots as columns; with `group` or `sort` a list, a row per cell.
+
+    Either shows each run's largest sample, or with `every_size` (or where n is grouped or sorted by) every one.
+    """
+    keys = {key.removeprefix("-") for key in (*group, *sort)}
+    if not every_size and "n" not in keys:
+        largest = {run: max(r["n"] for r in cells) for run, cells in groupby(_by_run(rows), key=_run)}
+        rows = [row for row in rows if row["n"] == largest[row["run"]]]
+    if not rows:
+        return NOTHING
+    return _list(rows, group, sort) if keys else _grids(rows)
+
+
+def _run(row: Row) -> str:
+    return str(row["run"])
+
+
+def _by_run(rows: Iterable[Row]) -> list[Row]:
+    return sorted(rows, key=_run)
+
+
+def _grids(rows: Sequence[Row]) -> View:
+    blocks: list[Block] = []
+    for _, of_run in groupby(rows, key=_run):
+        cells = list(of_run)
+        for n in sorted({row["n"] for row in cells}):
+            blocks += [*_grid([row for row in cells if row["n"] == n], n), ""]
+    return View(blocks[:-1])
+
+
+def _grid(cells: Sequence[Row], n: int) -> list[Block]:
+    first, at = cells[0], {(row["method"], row["shots"]): row for row in cells}
+    methods = list(dict.fromkeys(row["method"] for row in cells))
+    about = ", ".join(filter(None, (first["dataset"], first["model"])))
+    published = "published, " if first["source"] == "published" else ""
+    blocks: list[Block] = [Title(f"{first['name']} ({published}{first['run']}){': ' if about else ''}{about}")]
+    every = sorted({row["shots"] for row in cells})
+    for start in range(0, len(every), COLUMNS_AT_80):
+        shots = every[start : start + COLUMNS_AT_80]
+        lines = [
+            [method, *(_cell(at[method, s]) if (method, s) in at else "-" for s in shots)]
+            for method in methods
+            if any((method, s) in at for s in shots)
+        ]
+        blocks.append(Grid(["method", *map(shots_text, shots)], lines))
+    blocks.append(Remark(f"accuracy in %, 95% interval in brackets; n = {n}"))
+    return [*blocks, *([Remark(UNTESTED)] if "delta" in first else []), *_remarks(cells)]
+
+
+def _cell(row: Row) -> str:
+    """Accuracy above interval: side by side they would not fit five times in 80 columns."""
+    delta = f" {_delta(row)}" if row.get("delta") is not None else ""
+    return f"{_accuracy(row)}{delta}\n{bracket(row['ci_low'], row['ci_high'])}"
+
+
+def _list(rows: Sequence[Row], group: Sequence[str], sort: Sequence[str]) -> View:
+    """A table for each value of `group`, with the columns that distinguish cells and those that they are sorted by."""
+    columns = _columns(rows, group, sort)
+    align = "".join("w" if column in WORDS else "n" for column in columns)
+    blocks: list[Block] = []
+    for title, of_group in groupby(rows, key=lambda row: ", ".join(f"{k} {_field(row, k) or '-'}" for k in group)):
+        blocks += [Title(title)] if title else []
+        blocks += [Grid(columns, [[_field(row, column) for column in columns] for row in of_group], align), ""]
+    same = [f"{f} {rows[0][f]}" for f in OF_CELL if f not in group and f not in columns]
+    remarks = ["; ".join(filter(None, ("accuracy in %", ", ".join(same)))), *([UNTESTED] if "delta" in columns else [])]
+    return View([*blocks, *map(Remark, remarks), *_about(rows, columns), *_remarks(rows)])
+
+
+def _columns(rows: Sequence[Row], group: Sequence[str], sort: Sequence[str]) -> list[str]:
+    """What distinguishes the rows of one table, in as few columns as suffice, and what they are sorted by."""
+    runs = list({row["run"]: row for row in rows}.values())
+    wanted = {key.removeprefix("-") for key in sort}
+    shown = ["name"] if len({_name(run) for run in runs}) > 1 else []
+    for field in (*OF_RUN, "run"):
+        coarse = {tuple(_field(run, f) for f in (*group, *shown)) for run in runs}
+        finer = {tuple(_field(run, f) for f in (*group, *shown, field)) for run in runs}
+        if field in wanted or len(coarse) < len(finer):
+            shown.append(field)
+    shown += [f for f in OF_CELL if f in wanted or len({_field(row, f) for row in rows}) > 1]
+    delta = ["delta"] if "delta" in rows[0] else []
+    return [*(f for f in shown if f not in group), "accuracy", "95% interval", *delta]
+
+
+def _about(rows: Sequence[Row], columns: Sequence[str]) -> list[Remark]:
+    """What the runs of each name have in common; where they differ a column says it."""
+    shared: dict[str, list[str]] = {}
+    for name in dict.fromkeys(map(_name, rows)):
+        known = {f: {row[f] for row in rows if _name(row) == name} for f in OF_RUN if f != "arm" and f not in columns}
+        same = [f"{f} {values.pop()}" for f, values in known.items() if len(values) == 1 and values - {None, ""}]
+        shared.setdefault(", ".join(same), []).append(name)
+    several = len(shared) == 1 and any(len(names) > 1 for names in shared.values())
+    return [Remark(f"{'all' if several else ', '.join(names)}: {same}") for same, names in shared.items() if same]
+
+
+def _remarks(rows: Sequence[Row]) -> list[Remark]:
+    """What a reader must know about the runs, each once."""
+    unfinished = dict.fromkeys((row["run"], row["name"], row["status"]) for row in rows if row["status"] != "done")
+    one = len({row["run"] for row in rows}) == 1
+    lines = [
+        f"{'this run' if one else f'run {name} ({id})'} is not complete: {state}" for id, name, state in unfinished
+    ]
+    return [Remark(line) for line in (*dict.fromkeys(row["note"] for row in rows if row["note"]), *lines)]
+
+
+def _field(row: Row, column: str) -> str:
+    match column:
+        case "accuracy":
+            return _accuracy(row)
+        case "95% interval":
+            return bracket(row["ci_low"], row["ci_high"])
+        case "delta":
+            return "-" if row["delta"] is None else _delta(row)
+        case "name":
+            return _name(row)
+        case "arm":
+            return " ".join(f"{key}={value}" for key, value in (row["arm"] or {}).items())
+    return "" if row[column] is None else str(row[column])
+
+
+def _name(row: Row) -> str:
+    return f"{row['name']} (published)" if row["source"] == "published" else str(row["name"])
+
+
+def _accuracy(row: Row) -> str:
+    """As printed, for a published table."""
+    return row["accuracy_text"] or percent(row["accuracy"])
+
+
+def _delta(row: Row) -> str:
+    """To as many decimals as the accuracy is shown with."""
+    return points(row["delta"], max(1, len(_accuracy(row).partition(".")[2])))

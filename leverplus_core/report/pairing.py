@@ -1,18 +1,23 @@
-"""Who is compared with whom, and on which questions: runs and methods by name, aligned scores by question."""
+"""Which methods are compared, and on which questions: runs and methods by name, scores aligned by question."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leverplus_core.errors import RegistryError, did_you_mean
+from leverplus_core.errors import RegistryError
 from leverplus_core.registry.registry import Registry, Scores
+from leverplus_core.report.methods import Row, pick_method
+from leverplus_core.statistics import PairedDifference, corrected, detectable_difference, paired_difference
 
-Row = dict[str, Any]
+ALPHA = 0.05
+"""The chance that a family of comparisons shows any mark where nothing differs."""
+SAME = 1e-9
+"""Scores and means closer than this are equal: they are sums of tenths, added in different orders."""
 Cells = dict[int, set[int]]
 """shots -> sizes of the nested samples"""
 
@@ -28,10 +33,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Pairs:
-    """What S runs of one method and T of another scored on the same N questions, in nested order.
+    """The scores of S runs of one method and T runs of another on the same N questions, in nested order.
 
-    a (S, N), b (T, N) are accuracies; images (N,) are numbers, one an image; `last` (N,) is the place of a question in
-    the order of the run that asks it last, so that the sample of size n is those with last < n.
+    a (S, N), b (T, N) are accuracies; images (N,) numbers the images; `last` (N,) is the position of a question in the
+    run that asks it last, so that the sample of size n has last < n.
     """
 
     a: NDArray[np.float64]
@@ -40,12 +45,13 @@ class Pairs:
     last: NDArray[np.int64]
 
     def sample(self, size: int) -> Pairs:
-        """Those of the nested sample of `size` that all answered."""
+        """The questions of the nested sample of `size` that all runs answered."""
         n = int(np.searchsorted(self.last, size))
         return Pairs(self.a[:, :n], self.b[:, :n], self.images[:n], self.last[:n])
 
     @property
     def n(self) -> int:
+        """The number of questions."""
         return len(self.last)
 
 
@@ -56,7 +62,7 @@ def split_name(text: str) -> tuple[str, str | None]:
 
 
 def members(registry: Registry, run: str) -> dict[str, Member]:
-    """Every method of a run that was evaluated. Raises RegistryError for an unknown run, or one without results."""
+    """The evaluated methods of a run. Raises RegistryError for an unknown run, or one without results."""
     found = registry.resolve(run)
     cells: dict[str, Cells] = {}
     for row in registry.cells([found["id"]]):
@@ -67,23 +73,20 @@ def members(registry: Registry, run: str) -> dict[str, Member]:
 
 
 def member(registry: Registry, text: str) -> Member:
-    """The method that `RUN:METHOD` names. Raises RegistryError for what is not there."""
+    """The method that `RUN:METHOD` names. Raises RegistryError for an unknown run or method."""
     run, method = split_name(text)
     if method is None:
         raise RegistryError(f"'{text}' names a run, not a method of it.", "Write RUN:METHOD.")
     there = members(registry, run)
-    if method not in there:
-        one = next(iter(there.values())).run
-        raise RegistryError(f"no method '{method}' in run {one['name']} ({one['id']}).", did_you_mean(method, there))
-    return there[method]
+    return there[pick_method(next(iter(there.values())).run, there, method)]
 
 
 def refuse_other_questions(runs: Sequence[Mapping[str, Any]]) -> None:
-    """Raise RegistryError where question ids need not mean the same question, or scores the same thing.
+    """Raise RegistryError where question ids may not mean the same questions, or scores are not comparable.
 
-    A generated dataset numbers its questions alike whatever its settings: the name of a dataset is not enough.
+    A generated dataset numbers its questions alike whatever its settings, so its name is not enough.
     """
-    hint = "A paired comparison needs the same questions, scored alike."
+    hint = "A paired comparison needs the same questions and the same metric."
     first = runs[0]
     for other in runs[1:]:
         where = f"{first['name']} ({first['id']}) and {other['name']} ({other['id']})"
@@ -95,30 +98,30 @@ def refuse_other_questions(runs: Sequence[Mapping[str, Any]]) -> None:
             (f"versions of {first['dataset']}", *_contents(first, other)),
         ):
             if ours != theirs:
-                raise RegistryError(f"{where} ran on other {what}: {ours} and {theirs}.", hint)
+                raise RegistryError(f"{where} ran on different {what}: {ours} and {theirs}.", hint)
 
 
 def _contents(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, str]:
-    """The datasets' fingerprints, where both are known: a run that did not know it has its own id there."""
+    """The datasets' fingerprints where both are known; an unknown one is the run's id."""
     ours, theirs = (run.get("dataset_fingerprint") or run["id"] for run in (a, b))
     return (ours, theirs) if ours != a["id"] and theirs != b["id"] else ("", "")
 
 
 def shot_pairs(a: Cells, b: Cells) -> list[tuple[int, int]]:
-    """Which numbers of shots stand against each other: the same, and 0 shots against every one."""
+    """Which numbers of shots are compared: equal ones, and a method at 0 shots only with every one."""
     if a.keys() == {0} or b.keys() == {0}:
         return [(i, j) for i in sorted(a) for j in sorted(b)]
     return [(shots, shots) for shots in sorted(a.keys() & b.keys())]
 
 
-def common_cells(side: Sequence[Member]) -> Cells:
-    """Where all members of one side were evaluated."""
-    shots = set.intersection(*(set(m.cells) for m in side))
-    return {s: set.intersection(*(m.cells[s] for m in side)) for s in shots}
+def common_cells(members: Sequence[Member]) -> Cells:
+    """Where all members were evaluated."""
+    shots = set.intersection(*(set(m.cells) for m in members))
+    return {s: set.intersection(*(m.cells[s] for m in members)) for s in shots}
 
 
 class Pairing:
-    """Pairs scores by question. Reads what each method scored once, however often it is compared."""
+    """Pairs scores by question. Reads the scores of each method once, however often it is compared."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -126,8 +129,8 @@ class Pairing:
         self._images: dict[str, NDArray[np.intp]] = {}
 
     def pairs(self, a: Sequence[Member], b: Sequence[Member], shots_a: int, shots_b: int) -> Pairs | None:
-        """The questions that all of `a` and all of `b` answered; None where there is none."""
-        read = [self._scores(m, shots) for side, shots in ((a, shots_a), (b, shots_b)) for m in side]
+        """The questions that all of `a` and all of `b` answered; None where there are none."""
+        read = [self._scores(m, shots) for group, shots in ((a, shots_a), (b, shots_b)) for m in group]
         if not all(len(scores.position) for scores in read):
             return None
         first = read[0]
@@ -169,11 +172,39 @@ def _rows(scores: Scores, wanted: NDArray[np.str_]) -> NDArray[np.intp]:
     return order[np.searchsorted(scores.question_id, wanted, sorter=order)]
 
 
-def nested(pairs: Pairs, sizes: Sequence[int]) -> Iterator[tuple[int, Pairs]]:
-    """(size, its questions) for each nested sample that holds other questions than the one before it."""
+def nested(pairs: Pairs, sizes: Iterable[int]) -> Iterator[tuple[int, Pairs]]:
+    """(size, its questions) for each nested sample that adds questions to the one before it."""
     before = 0
     for size in sorted(sizes):
         sample = pairs.sample(size)
         if sample.n > before:
             before = sample.n
             yield size, sample
+
+
+def differences(
+    pairing: Pairing, a: Sequence[Member], b: Sequence[Member]
+) -> Iterator[tuple[int, int, Pairs, PairedDifference]]:
+    """(shots, size, pairs, a - b) at each number of shots and nested sample size, questions about one image being one
+    cluster; nothing where they answered no question in common."""
+    cells, others = common_cells(a), common_cells(b)
+    for shots_a, shots_b in shot_pairs(cells, others):
+        pairs = pairing.pairs(a, b, shots_a, shots_b)
+        for size, sample in nested(pairs, cells[shots_a] | others[shots_b]) if pairs else ():
+            yield max(shots_a, shots_b), size, sample, paired_difference(sample.a, sample.b, sample.images)
+
+
+def with_corrections(found: Sequence[tuple[Row, PairedDifference]], alpha: float = ALPHA) -> list[Row]:
+    """The rows of one family of comparisons (see `statistics.corrected`) with their corrected intervals.
+
+    Adds corrected_low, corrected_high, p_holm, mark ("better", "worse" or "no difference seen", from the corrected
+    interval alone), comparisons (the size of the family) and detectable, the smallest true difference that the cell
+    would mark 8 times in 10.
+    """
+    fixed = corrected([difference for _, difference in found], alpha)
+    return [
+        row
+        | {"corrected_low": c.low, "corrected_high": c.high, "p_holm": c.p_holm, "mark": c.mark}
+        | {"comparisons": c.comparisons, "detectable": detectable_difference(difference, alpha, c.comparisons)}
+        for (row, difference), c in zip(found, fixed, strict=True)
+    ]

@@ -20,7 +20,8 @@ from rich.text import Text
 from leverplus_core.errors import RegistryError, did_you_mean
 from leverplus_core.published import unpaired_interval
 from leverplus_core.registry.registry import Registry
-from leverplus_core.report.pairing import Member, Row, shot_pairs
+from leverplus_core.report.methods import Row
+from leverplus_core.report.pairing import Member, shot_pairs
 
 ALPHA = 0.05
 

@@ -1,4 +1,4 @@
-"""One evaluation question: what was asked and, method by method, what was shown, answered and scored."""
+"""One evaluation question and, per method, the demonstrations that were shown, the answer and its score."""
 
 from __future__ import annotations
 
@@ -6,27 +6,23 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from leverplus_core.errors import RegistryError, did_you_mean
 from leverplus_core.registry.registry import Registry
-from leverplus_core.report.leaderboard import method_order, percent
+from leverplus_core.report.methods import ordered_methods
+from leverplus_core.report.tables import Grid, Remark, View, percent
 
-NOT_RECORDED = "not recorded: this run was evaluated by an older leverplus; evaluate it again to record it"
+ABOUT = ("text", "image_id", "image_path", "caption")
 
 
-def question_facts(
+def question_record(
     registry: Registry, run: str, question_id: str, methods: Sequence[str] = (), shots: Sequence[int] = ()
 ) -> dict[str, Any]:
-    """What `run` did with one question, of `methods` and numbers of `shots` or of all.
+    """What `run` recorded for one question, for some `methods` and numbers of `shots` or for all.
 
     run (id), name; question: id, text, image_id, image_path, caption, answers (of every annotator), all but the id
     None where they were not recorded; methods: a row for each method and number of shots with method, shots,
-    demonstrations (id, text, answer, image_id, image_path, caption, in the order shown), raw_text, prediction (what
-    is left of it) and accuracy. Raises RegistryError for a run, question or method that is not there.
+    demonstrations (id, text, answer, image_id, image_path, caption, in the order shown), raw_text, prediction (the
+    post-processed answer) and accuracy. Raises RegistryError for an unknown run, question or method.
     """
     found = registry.resolve(run)
     where = f"run {found['name']} ({found['id']})"
@@ -40,25 +36,21 @@ def question_facts(
             if value not in (there := {row[column] for row in rows}):
                 raise RegistryError(f"{where} has no {column} {value}.", did_you_mean(str(value), map(str, there)))
         rows = [row for row in rows if not wanted or row[column] in wanted]
-    rows.sort(key=lambda row: (*method_order(row["method"]), row["shots"]))
+    order = ordered_methods(found, (row["method"] for row in rows))
+    rows.sort(key=lambda row: (order.index(row["method"]), row["shots"]))
     known = registry.demonstrations(found["id"], (d for row in rows for d in row["demonstrations"]))
-    asked = registry.question(found["id"], question_id) or {}
-    about = ("text", "image_id", "image_path", "caption")
+    recorded = registry.question(found["id"], question_id) or {}
     return {
         "run": found["id"],
         "name": found["name"],
-        "question": {"id": question_id} | {key: asked.get(key) for key in (*about, "answers")},
+        "question": {"id": question_id} | {key: recorded.get(key) for key in (*ABOUT, "answers")},
         "methods": [
-            {
-                "method": row["method"],
-                "shots": row["shots"],
+            {key: row[key] for key in ("method", "shots", "raw_text", "prediction", "accuracy")}
+            | {
                 "demonstrations": [
-                    {"id": d} | {key: known.get(d, {}).get(key) for key in (*about, "answer")}
+                    {"id": d} | {key: known.get(d, {}).get(key) for key in (*ABOUT, "answer")}
                     for d in row["demonstrations"]
-                ],
-                "raw_text": row["raw_text"],
-                "prediction": row["prediction"],
-                "accuracy": row["accuracy"],
+                ]
             }
             for row in rows
         ],
@@ -74,32 +66,28 @@ def _known_questions(registry: Registry, run_id: str) -> str:
     return f"It answered {', '.join(some)} and others: `leverplus sql` on predictions_with_questions lists them."
 
 
-def question_view(metadata: Mapping[str, Any]) -> RenderableType:
-    """The question, then a row for each method and number of shots, at 80 columns."""
-    asked = metadata["question"]
-    head = Table(box=None, padding=(0, 2, 0, 0), show_header=False, pad_edge=False)
-    head.add_column(no_wrap=True, style="dim")
-    head.add_column(overflow="fold")
-    head.add_row("run", Text(f"{metadata['name']} ({metadata['run']})"))
-    head.add_row("question", Text(f"{asked['id']}: {asked['text'] or NOT_RECORDED}"))
-    for name, value in (("picture", asked["image_path"] or asked["image_id"]), ("caption", asked["caption"])):
-        if value:
-            head.add_row(name, Text(value))
-    if asked["answers"]:
-        head.add_row("answers", Text(counted(asked["answers"])))
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
-    table.add_column("method", overflow="fold")
-    table.add_column("shots", justify="right", no_wrap=True)
-    table.add_column("accuracy", justify="right", no_wrap=True)
-    table.add_column("answer", overflow="fold", max_width=18)
-    table.add_column("demonstrations", overflow="fold")
-    for row in metadata["methods"]:
-        # The raw text only where something else than spaces was cut from it.
-        raw = row["raw_text"] if row["raw_text"].strip() != row["prediction"] else None
-        answer = Text(row["prediction"]) if raw is None else Text(f"{row['prediction']}\nfrom {raw!r}")
-        shown = Text("\n".join(map(_shown, row["demonstrations"])))
-        table.add_row(Text(row["method"]), str(row["shots"]), percent(row["accuracy"]), answer, shown)
-    return Group(head, Text(""), table, Text("accuracy in %; demonstrations in the order shown", style="dim"))
+def question_view(record: Mapping[str, Any]) -> View:
+    """The question, then a row for each method and number of shots, for 80 columns."""
+    question = record["question"]
+    about = {
+        "run": f"{record['name']} ({record['run']})",
+        "question": f"{question['id']}: {question['text'] or 'its text was not recorded'}",
+        "image": question["image_path"] or question["image_id"],
+        "caption": question["caption"],
+        "answers": counted(question["answers"] or ()),
+    }
+    lines = []
+    for row in record["methods"]:
+        # The raw text only where more than spaces was cut from it.
+        raw = "" if row["raw_text"].strip() == row["prediction"] else f"\nfrom {row['raw_text']!r}"
+        shown = "\n".join(map(_shown, row["demonstrations"]))
+        lines.append([row["method"], str(row["shots"]), percent(row["accuracy"]), f"{row['prediction']}{raw}", shown])
+    return View([
+        Grid((), [[name, value] for name, value in about.items() if value], "ww", gap=2),
+        "",
+        Grid(["method", "shots", "accuracy", "answer", "demonstrations"], lines, "wnnww", gap=1),
+        Remark("accuracy in %; demonstrations in the order shown"),
+    ])  # fmt: skip
 
 
 def counted(answers: Sequence[str]) -> str:

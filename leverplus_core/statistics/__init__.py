@@ -1,13 +1,13 @@
-"""How far a mean of graded accuracies, or a difference on the same questions, can be trusted.
+"""Intervals and tests for means of graded accuracies and for differences on the same questions.
 
 - `accuracy_interval`: the mean of one method's scores.
 - `paired_difference`: two methods on the same questions, clustered by image, seeds as a second level.
 - `corrected`: a family of such differences, Holm's correction, and the marks that follow.
-- `detectable_difference`, `questions_needed`: what an evaluation could have seen, and what it takes to see more.
-- `share_closed`: how much of the way from random to oracle a method goes.
+- `detectable_difference`, `questions_needed`: what an evaluation could detect, and the questions that more takes.
+- `share_closed`: the share of the gap from random to oracle that a method closes.
 
-Everything rests on scipy and statsmodels, imported on first use: a table of what is recorded needs neither. What the
-intervals cover is simulated by `tools/simulate_statistics.py` and shown in `docs/statistics.md`.
+scipy and statsmodels are imported on first use: a table of recorded results needs neither. The coverage of the
+intervals is simulated by `tools/simulate_statistics.py` and shown in `docs/statistics.md`.
 """
 
 from leverplus_core.statistics.accuracy import Interval, accuracy_interval

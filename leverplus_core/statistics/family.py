@@ -1,4 +1,4 @@
-"""Many comparisons at once: how far each can be trusted given that all were made."""
+"""Correction for many comparisons that are made at once."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ MARKS: tuple[Mark, ...] = ("better", "worse", "no difference seen")
 class Corrected:
     """One difference of a family of `comparisons`: its corrected interval, Holm's p-value and the mark.
 
-    `level` is the confidence level at which the interval was taken. The mark says where zero lies: "better" below
-    the interval, "worse" above it, "no difference seen" in it.
+    `level` is the confidence level of the interval. The mark says where zero lies: "better" below the interval, "worse"
+    above it, "no difference seen" inside it.
     """
 
     low: float
@@ -36,15 +36,15 @@ class Corrected:
 
 
 def corrected(family: Sequence[PairedDifference], alpha: float = 0.05) -> list[Corrected]:
-    """Intervals and marks of m comparisons that are looked at together: any false mark in at most `alpha` of families.
+    """Intervals and marks of m comparisons that are read together: any false mark in at most `alpha` of families.
 
     Holm's step-down procedure ("A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6, 1979)
-    on the p-values of `paired_difference`; no assumption on how the comparisons depend on each other, so that nested
-    samples are no matter. The interval leaves zero out exactly where Holm rejects:
+    on the p-values of `paired_difference`; it makes no assumption on the dependence of the comparisons, so samples may
+    be nested. The interval excludes zero exactly where Holm rejects:
 
-    - at level 1 - alpha / m (Bonferroni), which the m intervals cover all at once with chance 1 - alpha at least;
+    - at level 1 - alpha / m (Bonferroni), at which all m intervals cover at once with a chance of at least 1 - alpha;
     - where Holm rejects at its step k what Bonferroni would not, at the level of that step, 1 - alpha / (m - k + 1);
-    - where the exact permutation test does not reject but the t-interval leaves zero out, stretched to end at zero.
+    - where the exact permutation test does not reject but the t-interval excludes zero, extended to end at zero.
     """
     m = len(family)
     if not m:
@@ -53,7 +53,7 @@ def corrected(family: Sequence[PairedDifference], alpha: float = 0.05) -> list[C
     order = np.argsort(p_values, kind="stable")
     step = np.empty(m, dtype=int)
     step[order] = np.arange(m)
-    # As statsmodels' `multipletests` does, which collects all garbage at each call: seconds over a simulation.
+    # Equal to statsmodels' `multipletests`, which runs the garbage collector at each call: seconds over a simulation.
     p_holm = np.minimum(1, np.maximum.accumulate(p_values[order] * np.arange(m, 0, -1)))[step]
     found = []
     for difference, p, adjusted, k in zip(family, p_values, p_holm, step, strict=True):

@@ -1,4 +1,4 @@
-"""What an evaluation could have seen, and how many questions it takes to see more."""
+"""The differences that an evaluation could have detected, and how many questions it takes to detect smaller ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from leverplus_core.errors import DataError
 from leverplus_core.statistics.difference import PairedDifference
 
 POWER = 0.8
-"""The chance of seeing a difference that is there, as it is usually asked for."""
+"""The usual chance of detecting a difference that exists."""
 
 
 def detectable_difference(
@@ -19,7 +19,7 @@ def detectable_difference(
     From the standard error that was found, so with its pairing, clusters and seeds, in a two-sided t-test at
     alpha / comparisons: (t_(1 - alpha / 2m) + t_power) error, with t of the error's degrees of freedom (Cohen,
     "Statistical Power Analysis for the Behavioral Sciences", 1988, in Student's approximation of the noncentral t).
-    Holm's later steps ask for less, so that this errs on the safe side. 1 where no difference could have been seen.
+    Holm's later steps need less, so this is conservative. 1 where no difference could have been seen.
     """
     from scipy import special
 
@@ -28,7 +28,7 @@ def detectable_difference(
     quantiles = special.stdtrit(difference.df, [1 - alpha / comparisons / 2, power])
     seen = float(quantiles.sum()) * difference.error
     if difference.same is not None:
-        # All alike: the error is a guess, and the interval, which counts questions, is the wider of the two.
+        # All equal: the error is a guess, and the interval, which counts questions, is the wider of the two.
         low, high = difference.at(1 - alpha / comparisons)
         seen = max(seen, (high - low) / 2)
     return min(1.0, seen)
@@ -39,9 +39,9 @@ def questions_needed(
 ) -> int:
     """How many questions it takes to mark a true difference of `effect` (0, 1] with chance `power`.
 
-    The spread of the paired differences is taken to stay as it was found, clusters and all (statsmodels
-    `TTestPower`); seeds stay as many as they were and their spread counts as if more questions lessened it too.
-    Raises DataError for an effect, a level or a power that is out of its range.
+    The spread of the paired differences, clusters included, is assumed to stay as it was estimated (statsmodels
+    `TTestPower`); the number of seeds stays, and their spread is treated as if more questions reduced it too.
+    Raises DataError for an effect, a level or a power out of range.
     """
     from statsmodels.stats.power import TTestPower
 

@@ -1,4 +1,4 @@
-"""What is independent of what: questions, images with several questions, seeded runs; and the variance of a mean."""
+"""The units that are independent (questions, images with several questions, seeded runs) and the variance of a mean."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from leverplus_core.errors import DataError
 
 Floats = NDArray[np.float64]
 Clusters = Sequence[Hashable] | NDArray[Any]
-"""For each question what it is about, say its image's id."""
+"""What each question belongs to, such as the id of its image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +28,11 @@ class Units:
 
     @classmethod
     def of(cls, clusters: Clusters | None, n: int) -> Units:
-        """Raises DataError for clusters that are not one a question."""
+        """The units of `n` questions. Raises DataError where there is not one cluster per question."""
         if clusters is None:
             return cls(np.arange(n), np.ones(n))
         if len(clusters) != n:
-            raise DataError(f"{len(clusters)} clusters for {n} scores.", "Give one a question.")
+            raise DataError(f"{len(clusters)} clusters for {n} scores.", "Give one per question.")
         if isinstance(clusters, np.ndarray):
             number = np.unique(clusters, return_inverse=True)[1].astype(np.intp)
         else:
@@ -42,11 +42,12 @@ class Units:
 
     @property
     def count(self) -> int:
+        """The number of units."""
         return len(self.sizes)
 
     @property
     def df(self) -> float:
-        """Degrees of freedom of a variance between units: count - 1 where all are of one size, Kish's n_eff - 1."""
+        """Degrees of freedom of a variance between units: count - 1 where all have one size, else Kish's n_eff - 1."""
         return float(self.sizes.sum() ** 2 / (self.sizes**2).sum() - 1)
 
     def sums(self, values: Floats) -> Floats:
@@ -61,13 +62,13 @@ class Units:
         return float((self.sums(residual) ** 2 / np.maximum(free, 1e-9)).sum())
 
     def with_runs(self, variance: float, sides: Sequence[Floats]) -> tuple[float, float]:
-        """(variance, degrees of freedom) of a mean over questions, with that between the seeded runs of each side.
+        """(variance, degrees of freedom) of a mean over questions, including the seeded runs of each method.
 
-        `variance` is what the questions, their scores averaged over runs, give it. A side (S, N) of S > 1 runs adds
-        the variance of its runs' means over S, less what the questions alone would make of that: the random effects
-        of questions and runs, crossed. Degrees of freedom are Satterthwaite's ("An approximate distribution of
-        estimates of variance components", Biometrics 2, 1946), with the runs' part not lessened, which errs on the
-        side of width where runs are few.
+        `variance` is that of the questions, with scores averaged over runs. Each of `sides`, (S, N) of S > 1 runs, adds
+        the variance of its runs' means over S, less the part that the questions alone explain: the random effects of
+        questions and runs, crossed. Degrees of freedom are Satterthwaite's ("An approximate distribution of
+        estimates of variance components", Biometrics 2, 1946), with the runs' part not reduced, which is
+        conservative where runs are few.
         """
         known = variance**2 / self.df if self.df > 0 else 0.0
         total = variance
@@ -80,8 +81,8 @@ class Units:
             questions = sum(self.squares(row) for row in residual) / n**2 / (runs - 1) / runs
             total += max(0.0, raw - questions)
             known += raw**2 / (runs - 1)
-        # A sum of mean squares has at least the degrees of freedom of its poorest part; and two runs that happen to
-        # agree are no evidence that runs do, so that with two it has no more.
+        # A sum of mean squares has at least the degrees of freedom of its smallest part; and two runs that happen to
+        # agree are no evidence that runs do, so with two it has no more.
         least = min([self.df, *(len(side) - 1 for side in sides if len(side) > 1)])
         if any(len(side) == 2 for side in sides):
             return total, least
@@ -89,10 +90,10 @@ class Units:
 
 
 def by_run(scores: ArrayLike, what: str) -> Floats:
-    """Accuracies (N,) of one run, or (S, N) of several, as (S, N). Raises DataError for what is no accuracy."""
+    """Accuracies (N,) of one run, or (S, N) of several, as (S, N). Raises DataError for another shape or range."""
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim not in (1, 2) or not values.size:
-        raise DataError(f"{what}: expected one score a question, found shape {values.shape}.")
+        raise DataError(f"{what}: expected one score per question, found shape {values.shape}.")
     wrong = ~((values >= 0) & (values <= 1))  # NaN is neither.
     if wrong.any():
         place = int(wrong.ravel().argmax())

@@ -1,4 +1,4 @@
-"""How much of the way from a floor to a ceiling a method goes."""
+"""The share of the gap from a floor to a ceiling that a method closes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESAMPLES = 4999
 class Share:
     """`share` = (method - floor) / (ceiling - floor) over `n` questions, and its interval; neither is cut to [0, 1].
 
-    `gap` is ceiling - floor. Where its interval holds zero there is nothing to take a share of: `share`, `low` and
+    `gap` is ceiling - floor. Where its interval contains zero there is no gap to take a share of: `share`, `low` and
     `high` are NaN.
     """
 
@@ -42,8 +42,8 @@ def share_closed(
     the same questions.
 
     A ratio of two means over the same questions: its interval is the percentile bootstrap over questions, or over
-    whole `clusters`, each drawn with all three scores (scipy.stats.bootstrap, paired). Near a gap of zero a ratio has
-    no distribution worth the name, so that a gap that cannot be told from none at `level` gives NaN, not a number.
+    whole `clusters`, each drawn with all three scores (scipy.stats.bootstrap, paired). Near a gap of zero the ratio is
+    unstable, so a gap that is indistinguishable from zero at `level` gives NaN.
     Raises DataError as `paired_difference` does.
     """
     from scipy import stats

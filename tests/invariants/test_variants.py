@@ -138,7 +138,7 @@ def test_a_sweep_measures_once_shares_the_baselines_and_goes_on_after_a_kill(
     finished: tuple[Path, str], small_settings: list[str]
 ) -> None:
     from leverplus_core.pipeline.sweep import Axis, Sweep, run_sweep
-    from leverplus_core.report import sweep_rows
+    from leverplus_core.report.sweep import sweep_rows
 
     folder, _ = finished
     url, work = f"sqlite:///{folder}/sweep.db", folder / "work"

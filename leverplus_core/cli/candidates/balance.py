@@ -23,7 +23,7 @@ def balance(
     """Balance a candidates file, and show the table before and after."""
     from leverplus_core.candidates.store import read_groups, write_groups
     from leverplus_core.pipeline.stages.balance import balanced
-    from leverplus_core.report import balance_table
+    from leverplus_core.report.balance import balance_table
 
     chosen = load_recipe("demo", overrides, {"balancer": balancer})
     part = load_catalog(plugin).build("balancer", chosen.balancer.name, chosen.balancer.settings, "--balancer")

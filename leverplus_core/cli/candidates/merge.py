@@ -19,8 +19,8 @@ def merge(
 ) -> None:
     """Merge candidates files by question and ordered demonstrations; conflicting measurements are an error."""
     from leverplus_core.candidates.merge import merge_files
-    from leverplus_core.report import shapes_table
+    from leverplus_core.report.health import summary_table
 
     metadata = merge_files(files, out)
-    output.table(metadata, lambda f: shapes_table([*f["inputs"], f["union"]]), json)
+    output.table(metadata, lambda f: summary_table([*f["inputs"], f["union"]]), json)
     output.say(f"{metadata['equal']:,} candidates were in more than one place, with equal measurements")

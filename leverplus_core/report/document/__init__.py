@@ -1,21 +1,5 @@
-"""The report of an experiment as one document: who is compared, the facts, the words, the pictures and the page.
+"""The report of an experiment as one document: what is compared, its data, sentences, plots, layout and drawing.
 
-`lineup` says who takes part, `content` what is true of them, `summary` which sentences follow; `layout` orders tables
-and pictures, and `page` writes them as Markdown or as one HTML file. All from the registry, none from a work folder.
+`spec` says what is compared, `content` holds the data, `summary` the sentences that follow from it; `layout` orders
+tables and `plots`, and `render` writes them as Markdown or as one HTML file. All from the registry alone.
 """
-
-from leverplus_core.report.document.content import Content, report_content
-from leverplus_core.report.document.language import LANGUAGES, Words
-from leverplus_core.report.document.page import check_output, markdown_text, write_report
-from leverplus_core.report.document.summary import summary
-
-__all__ = [
-    "LANGUAGES",
-    "Content",
-    "Words",
-    "check_output",
-    "markdown_text",
-    "report_content",
-    "summary",
-    "write_report",
-]

@@ -16,7 +16,6 @@ from sqlalchemy import create_engine
 from leverplus_core.errors import RegistryError
 from leverplus_core.published import PublishedCell, PublishedTable
 from leverplus_core.records import Demonstration, Image, Prediction, Question
-from leverplus_core.registry.migrations import CURRENT, MIGRATIONS
 from leverplus_core.registry.registry import Registry, RunRecord
 
 pytest.importorskip("psycopg")
@@ -106,25 +105,6 @@ def test_all_that_sqlite_does(url: str) -> None:
         with pytest.raises(RegistryError, match="does not run"):
             registry.sql("WITH x AS (DELETE FROM cells RETURNING n) SELECT n FROM x")
         assert len(registry.cells()) == 5
-
-
-def test_a_registry_of_the_first_version(url: str) -> None:
-    engine = create_engine(url)
-    with engine.begin() as c:
-        c.exec_driver_sql("CREATE TABLE schema_version (version INTEGER NOT NULL)")
-        c.exec_driver_sql("INSERT INTO schema_version VALUES (1)")
-        for statement in MIGRATIONS[0]:
-            c.exec_driver_sql(statement)
-        c.exec_driver_sql(
-            "INSERT INTO runs VALUES ('old', 'n', 'f', 'done', 'd', 'm', 3, '{}', '[]', '{}', '{}', '', '1', '2', '3')"
-        )
-        c.exec_driver_sql("INSERT INTO predictions VALUES ('old', 'rce', 1, 'q0', 'i0', 0, '[]', 'r', 'p', 0.3)")
-        c.exec_driver_sql("INSERT INTO cells VALUES ('old', 'rce', 1, 1, 0.3, 0.1, 0.9)")
-    engine.dispose()
-    with Registry.open_existing(url) as registry:
-        assert [(c["run"], c["accuracy"], c["source"], c["seed"]) for c in registry.cells()] == [("old", 0.3, "run", 3)]
-        assert registry.scores("old", "rce", 1).accuracy.tolist() == [0.3]
-        assert registry.sql("SELECT version FROM schema_version")[1] == [(CURRENT,)]
 
 
 def test_runs_that_open_and_write_at_once(url: str) -> None:

@@ -16,8 +16,9 @@ from sqlalchemy import JSON, inspect
 
 from leverplus_core.errors import DataError, RegistryError, StorageError
 from leverplus_core.records import Demonstration, Image, Prediction, Question
-from leverplus_core.registry import database, tables
-from leverplus_core.registry.migrations import CURRENT, MIGRATIONS
+from leverplus_core.registry import database, migrations, tables
+from leverplus_core.registry import registry as registry_module
+from leverplus_core.registry.migrations import CURRENT
 from leverplus_core.registry.registry import Registry, RunRecord
 
 RUN = RunRecord(
@@ -88,7 +89,7 @@ def test_predictions_and_cells_round_trip(registry: Registry) -> None:
     small, large = registry.cells(["abc123"])
     assert (small["n"], small["accuracy"]) == (2, 0.5)
     assert (large["n"], large["accuracy"]) == (4, pytest.approx(0.65))
-    # By hand, with half a 0 and half a 1 more: centre .62, squares .1444 .3844 .0004 .1444, (.3844 + .1444) / 2, over
+    # By hand, with half a 0 and half a 1 more: center .62, squares .1444 .3844 .0004 .1444, (.3844 + .1444) / 2, over
     # 4 times 5, t(3) = 3.1824; the shares p with (p - .65)^2 = w p (1 - p).
     w = 3.182446305284263**2 * (0.6736 + 0.2644) / 20 / (0.62 * 0.38)
     low, high = np.sort(np.roots([1 + w, -(1.3 + w), 0.65**2]))
@@ -237,10 +238,11 @@ def test_a_repeat_replaces_what_was_there(registry: Registry) -> None:
         {"run_id": "abc123", "stage": "sft", "step": 1, "metric": "loss", "value": None}
     ]
     registry.record_stage("abc123", "sft", "0f", "running", 0.0, "p", reused=False)
+    registry.record_stage("abc123", "evaluate", "1f", "done", 0.0, "p", reused=False)
     registry.record_stage("abc123", "sft", "0f", "done", 2.0, "p", reused=True, metadata={"cost": {"prompts": 7}})
-    assert [(s["status"], s["reused"], s["facts"]) for s in registry.stages("abc123")] == [
-        ("done", True, {"cost": {"prompts": 7}})
-    ]
+    assert [(s["name"], s["status"], s["reused"], s["metadata"]) for s in registry.stages("abc123")] == [
+        ("sft", "done", True, {"cost": {"prompts": 7}}), ("evaluate", "done", False, None),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -343,22 +345,22 @@ def test_cells_filter(registry: Registry) -> None:
         registry.cells(shot=1)
 
 
-def test_migrations_make_the_tables_that_the_program_reads(registry: Registry) -> None:
+def test_a_new_registry_has_the_tables_and_views_that_the_program_reads(registry: Registry) -> None:
     found = inspect(registry._engine)
     assert set(found.get_table_names()) == set(tables.metadata.tables)
-    assert set(found.get_view_names()) == set(tables.views.tables)
-    for table in (*tables.metadata.tables.values(), *tables.views.tables.values()):
+    assert set(found.get_view_names()) == set(tables.VIEWS)
+    for name, view in tables.VIEWS.items():
+        assert [c["name"] for c in found.get_columns(name)] == [c.name for c in view.selected_columns]
+    for table in tables.metadata.tables.values():
         columns = {c["name"]: c for c in found.get_columns(table.name)}
         assert list(columns) == [c.name for c in table.columns]
-        for column in table.columns if table.metadata is not tables.views else ():
-            made = columns[column.name]
-            assert made["nullable"] == column.nullable, column
-            assert made["type"]._type_affinity is column.type._type_affinity, column
-            assert isinstance(made["type"], JSON) == isinstance(column.type, JSON), column
-        if table.metadata is not tables.views:
-            assert found.get_pk_constraint(table.name)["constrained_columns"] == [c.name for c in table.primary_key]
-            keys = [(k["constrained_columns"], k["referred_table"]) for k in found.get_foreign_keys(table.name)]
-            assert keys == [([k.parent.name], k.column.table.name) for k in table.foreign_keys]
+        for column in table.columns:
+            assert columns[column.name]["nullable"] == column.nullable, column
+            assert isinstance(columns[column.name]["type"], JSON) == isinstance(column.type, JSON), column
+        assert found.get_pk_constraint(table.name)["constrained_columns"] == [c.name for c in table.primary_key]
+        keys = [(k["constrained_columns"], k["referred_table"]) for k in found.get_foreign_keys(table.name)]
+        assert keys == [([k.parent.name], k.column.table.name) for k in table.foreign_keys]
+    assert [i["name"] for i in found.get_indexes("predictions")] == ["predictions_scores"]
 
 
 def test_opening_again_changes_nothing(registry: Registry, file: Path) -> None:
@@ -371,72 +373,24 @@ def test_opening_again_changes_nothing(registry: Registry, file: Path) -> None:
     assert again.sql("SELECT version FROM schema_version") == (["version"], [(CURRENT,)])
 
 
-@pytest.fixture
-def old(file: Path) -> Path:
-    """A registry as the first version made and filled it, by its own statements."""
-    with sqlite3.connect(file) as c:
-        c.execute("CREATE TABLE schema_version (version INTEGER NOT NULL)")
-        c.execute("INSERT INTO schema_version VALUES (1)")
-        for statement in MIGRATIONS[0]:
-            c.execute(statement)
-        c.execute(
-            "INSERT INTO runs VALUES ('old1', 'before', 'f1', 'done', 'demo_world', 'qwen', 3, '{\"seed\": 3}', '[]',"
-            " '{\"python\": \"3.11\"}', '{}', 'a note', '2025-01-01', '2025-01-02', '2025-01-03')"
-        )
-        c.execute("INSERT INTO stages VALUES ('old1', 'sft', '0f', 'done', 1.5, 'p', 0)")
-        c.execute("INSERT INTO curves VALUES ('old1', 'sft', 1, 'loss', 2.5)")
-        for i, accuracy in enumerate((1.0, 0.3)):
-            row = ("old1", "rce", 1, f"q{i}", f"image {i}", i, '["d1"]', f" raw {i}", f"a {i}", accuracy)
-            c.execute(f"INSERT INTO predictions VALUES ({', '.join('?' * 10)})", row)
-        c.execute("INSERT INTO cells VALUES ('old1', 'rce', 1, 2, 0.65, 0.1, 0.9)")
-    return file
+def test_a_registry_of_an_older_version_takes_the_missing_steps_and_loses_nothing(
+    registry: Registry, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.begin_run(RUN)
+    registry.close()
+    steps = (("ALTER TABLE runs ADD COLUMN added TEXT", "UPDATE runs SET added = id"), ("DROP TABLE curves",))
+    monkeypatch.setattr(migrations, "STEPS", steps)
+    for module in (migrations, registry_module):
+        monkeypatch.setattr(module, "CURRENT", CURRENT + 2)
+    with Registry.open_existing(url(file)) as newer:
+        assert newer.sql("SELECT id, added FROM runs")[1] == [("abc123", "abc123")]
+        assert newer.sql("SELECT version FROM schema_version")[1] == [(CURRENT + 2,)]
+    before = dump(file)
+    Registry(url(file)).close()
+    assert dump(file) == before
 
 
-OLD_COLUMNS = {
-    "runs": "id, name, fingerprint, status, dataset, model, seed, recipe, parts, environment, git, note, created_at,"
-    " started_at, finished_at",
-    "stages": "run_id, name, fingerprint, status, seconds, path, reused", "curves": "*", "predictions": "*",
-    "cells": "run_id, method, shots, n, accuracy, ci_low, ci_high",
-    "leaderboard": "run, name, dataset, model, method, shots, n, accuracy, ci_low, ci_high, status, note",
-}  # fmt: skip
-
-
-def old_rows(file: Path) -> dict[str, list[tuple[object, ...]]]:
-    with sqlite3.connect(file) as c:
-        return {table: c.execute(f"SELECT {names} FROM {table}").fetchall() for table, names in OLD_COLUMNS.items()}
-
-
-def test_a_registry_of_the_first_version_loses_nothing(old: Path) -> None:
-    before = old_rows(old)
-    with Registry.open_existing(url(old)) as registry:
-        assert registry.sql("SELECT version FROM schema_version")[1] == [(CURRENT,)]
-        (run,) = registry.runs()
-        assert (run["source"], run["sweep"], run["arm"], run["dataset_fingerprint"]) == ("run", None, None, None)
-        (cell,) = registry.cells()
-        assert (cell["seed"], cell["source"], cell["sample"], cell["accuracy_text"]) == (3, "run", None, None)
-        found = registry.scores("old1", "rce", 1)
-        assert (found.question_id.tolist(), found.accuracy.tolist(), found.sample) == (["q0", "q1"], [1.0, 0.3], None)
-        assert registry.question("old1", "q0") is None
-        assert registry.sql("SELECT question_id, question, prediction FROM predictions_with_questions")[1] == [
-            ("q0", None, "a 0"), ("q1", None, "a 1"),
-        ]  # fmt: skip
-    assert old_rows(old) == before
-
-
-def test_an_old_run_goes_on(old: Path) -> None:
-    """What it had stays without a sample; what is added has one, and its questions become known."""
-    with Registry(url(old)) as registry:
-        registry.begin_run(replace(RUN, id="old1", dataset_fingerprint="world"))
-        registry.record_questions("old1", [ASKED])
-        registry.record_cell_predictions("old1", "sft", 1, answers("sft", 1, [1, 0]), [2])
-        assert {c["method"]: c["sample"] is None for c in registry.cells()} == {"rce": True, "sft": False}
-        assert registry.sql("SELECT DISTINCT question FROM predictions_with_questions WHERE question_id = 'q0'")[1] == [
-            ("what?",)
-        ]
-
-
-def test_a_migration_that_is_killed_is_taken_again(old: Path) -> None:
-    before = old_rows(old)
+def test_a_registry_whose_creation_is_killed_is_created_by_the_next(file: Path) -> None:
     program = f"""
 import os, signal
 from sqlalchemy import event
@@ -446,21 +400,19 @@ def die(connection, cursor, statement, *rest):
     if statement.startswith("CREATE VIEW predictions_with_questions"):
         os.kill(os.getpid(), signal.SIGKILL)
 from leverplus_core.registry.registry import Registry
-Registry({url(old)!r})
+Registry({url(file)!r})
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    with sqlite3.connect(old) as c:
-        assert c.execute("SELECT version FROM schema_version").fetchall() == [(1,)]
-        assert "sweep" not in [row[1] for row in c.execute("PRAGMA table_info(runs)")]
-    Registry(url(old)).close()
-    assert old_rows(old) == before
+    with sqlite3.connect(file) as c:
+        assert c.execute("SELECT name FROM sqlite_master").fetchall() == []
+    Registry(url(file)).begin_run(RUN)
 
 
-def test_two_that_open_an_old_registry_at_once(old: Path) -> None:
-    program = f"from leverplus_core.registry.registry import Registry; print(len(Registry({url(old)!r}).cells()))"
+def test_two_that_create_a_registry_at_once(file: Path) -> None:
+    program = f"from leverplus_core.registry.registry import Registry; print(len(Registry({url(file)!r}).cells()))"
     both = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [p.communicate(timeout=60)[0].strip() for p in both] == ["1", "1"]
+    assert [p.communicate(timeout=60)[0].strip() for p in both] == ["0", "0"]
 
 
 def test_a_newer_registry_is_left_alone(registry: Registry, file: Path) -> None:
@@ -474,9 +426,9 @@ def test_a_newer_registry_is_left_alone(registry: Registry, file: Path) -> None:
     assert dump(file) == before
 
 
-def test_a_migration_cut_short_is_taken_again(file: Path) -> None:
+def test_a_creation_that_fails_leaves_nothing_behind(file: Path) -> None:
     with sqlite3.connect(file) as c:
-        c.execute("CREATE TABLE cells (x)")  # the fifth statement of the first migration will fail
+        c.execute("CREATE TABLE cells (x)")  # one of the statements will fail
     with pytest.raises(RegistryError, match="cells already exists"):
         Registry(url(file))
     with sqlite3.connect(file) as c:

@@ -9,8 +9,8 @@ import pytest
 from leverplus_core.errors import RegistryError
 from leverplus_core.records import Prediction
 from leverplus_core.registry.registry import Registry, RunRecord
-from leverplus_core.report import Arm, compare_rows, grid_rows
-from leverplus_core.report.grid import COMPARED
+from leverplus_core.report.comparison import compare_rows
+from leverplus_core.report.grid import COMPARED, Arm, grid_rows
 from leverplus_core.statistics import accuracy_interval, paired_difference
 
 RUN = RunRecord("aaa111", "one", "f", "vqa_json", "m", 0, recipe={"dataset": {"name": "vqa_json"}})
@@ -128,9 +128,9 @@ def test_what_makes_no_grid_is_one_line(grid: Registry) -> None:
         ("one:rcee",): "Did you mean 'rce'",
         ("nobody:rce",): "no run 'nobody'",
         ("one",): "RUN:METHOD",
-        ("elsewhere:rce",): "other datasets: demo_world and vqa_json|other datasets: vqa_json and demo_world",
-        ("captions:rce",): "other metrics: vqa and caption",
-        ("split:rce",): "other splits: validation and test",
+        ("elsewhere:rce",): "different datasets: demo_world and vqa_json|different datasets: vqa_json and demo_world",
+        ("captions:rce",): "different metrics: vqa and caption",
+        ("split:rce",): "different splits: validation and test",
         ("apart:rce",): "no question in common",
         ("one:zero_shot", "one:rce"): "no question in common",
     }

@@ -15,14 +15,7 @@ from leverplus_core.errors import RegistryError
 from leverplus_core.published import read_published
 from leverplus_core.records import Prediction
 from leverplus_core.registry.registry import Registry, RunRecord
-from leverplus_core.report import leaderboard_rows
-from leverplus_core.report.leaderboard_layout import (
-    largest_samples,
-    leaderboard_csv,
-    leaderboard_list,
-    leaderboard_list_markdown,
-    leaderboard_table,
-)
+from leverplus_core.report.leaderboard import leaderboard_csv, leaderboard_rows, leaderboard_table
 
 RUN = RunRecord("aaa111", "demo", "f", "demo_world", "qwen", 0, dataset_fingerprint="world")
 TABLE = "| n | shot | Baseline | Ours |\n|---|---|---|---|\n| 10 | 1 | 50.15 | 50.40 |\n| 20 | 1 | 49.99 | 49.99 |\n"
@@ -120,7 +113,7 @@ def test_the_delta_to_each_runs_own_baseline(registry: Registry) -> None:
     # zero_shot, at no shots only, stands against every number of shots; filters do not take the baseline away
     (row,) = leaderboard_rows(registry, "hard0", "zero_shot", method="rce", n=20)
     assert row["delta"] == pytest.approx(0.2)
-    with pytest.raises(RegistryError, match=r"no run has a method 'randm'. Did you mean 'random'"):
+    with pytest.raises(RegistryError, match=r"no method 'randm' in any run. Did you mean 'random'"):
         leaderboard_rows(registry, baseline="randm")
 
 
@@ -144,7 +137,7 @@ def test_the_delta_of_printed_decimals_is_exact(registry: Registry) -> None:
 
 def test_lists_say_what_tells_cells_apart(registry: Registry) -> None:
     rows = leaderboard_rows(registry, group=["method"], n=20, baseline="random", source="run")
-    lines = printed(leaderboard_list(rows, ["method"])).splitlines()
+    lines = printed(leaderboard_table(rows, group=["method"])).splitlines()
     assert all(len(line) <= 80 for line in lines)
     assert [line for line in lines if line.startswith("method ")] == ["method zero_shot", "method random", "method rce"]
     start = lines.index("method rce")
@@ -153,8 +146,11 @@ def test_lists_say_what_tells_cells_apart(registry: Registry) -> None:
     assert (first[:2], first[-1]) == (["reward=mixed", "seed=1"], "+25.0") and "75.0" in first
     assert "accuracy in %; n 20" in lines
     assert "demo: dataset demo_world, model qwen, sweep rewards" in lines
-    markdown = leaderboard_list_markdown(rows, ["method"])
-    assert "### method rce\n\n| arm | shots | accuracy | 95% interval | delta |\n|---|---|---|---|---|\n" in markdown
+    markdown = leaderboard_table(rows, group=["method"]).markdown()
+    assert (
+        "### method rce\n\n| arm | shots | accuracy | 95% interval | delta |\n| --- | ---: | ---: | ---: | ---: |\n"
+        in markdown
+    )
     assert "\n| reward=mixed seed=1 | 1 | 75.0 | [" in markdown
 
 
@@ -162,9 +158,9 @@ def test_runs_that_nothing_else_tells_apart_are_shown_by_id(registry: Registry) 
     for run_id in ("b1", "b2"):
         registry.begin_run(replace(RUN, id=run_id, name="twin"))
         record(registry, run_id, "rce", 1, 5)
-    rows = largest_samples(leaderboard_rows(registry, ["b1", "b2"], sort=["accuracy"]))
-    lines = printed(leaderboard_list(rows, [])).splitlines()
-    assert lines[0].split() == ["run", "accuracy", "95%", "interval"] and len(rows) == 2
+    rows = leaderboard_rows(registry, ["b1", "b2"], sort=["accuracy"])
+    lines = printed(leaderboard_table(rows, sort=["accuracy"])).splitlines()
+    assert lines[0].split() == ["run", "accuracy", "95%", "interval"] and len(rows) == 4
     assert {lines[2].split()[0], lines[3].split()[0]} == {"b1", "b2"}
     assert sum("not complete: running" in line for line in lines) == 2
 

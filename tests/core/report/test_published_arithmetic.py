@@ -12,7 +12,8 @@ from leverplus_core.errors import RegistryError
 from leverplus_core.published import read_published, unpaired_interval
 from leverplus_core.records import Prediction
 from leverplus_core.registry.registry import Registry, RunRecord
-from leverplus_core.report import compare_rows, compare_table, published_arithmetic, published_rows
+from leverplus_core.report.comparison import compare_rows, compare_table
+from leverplus_core.report.published import published_arithmetic, published_rows
 
 # Made by hand, with ties, and differences that binary floats get wrong (49.99 + 0.16 is not 50.15 in them).
 TABLE = """| 样本数 | Shot | Baseline | Merged | Balanced |
@@ -134,7 +135,7 @@ def test_compare_reads_well_at_80_columns(registry: Registry) -> None:
     Console(file=out, width=80, color_system=None).print(compare_table(rows))
     lines = out.getvalue().splitlines()
     assert all(len(line) <= 80 for line in lines) and "…" not in out.getvalue()
-    assert [line for line in lines if line.startswith("a = ")] == ["a = lever-plus:Balanced", "a = lever-plus:Merged"]
+    assert [line for line in lines if line.startswith("a = ")] == ["a = lever-plus:Merged", "a = lever-plus:Balanced"]
     assert "all cells    16 54.10125 53.973125 +0.128125       8     5     3" in lines
     assert any(line.split()[:5] == ["1", "800", "50.15", "49.99", "+0.16"] for line in lines)
     assert "unpaired" in lines[2] and any("Without predictions" in line for line in lines)

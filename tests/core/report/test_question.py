@@ -13,9 +13,9 @@ from leverplus_core.errors import RegistryError
 from leverplus_core.published import read_published
 from leverplus_core.records import Demonstration, Image, Prediction, Question
 from leverplus_core.registry.registry import Registry, RunRecord
-from leverplus_core.report.question import question_facts, question_view
+from leverplus_core.report.question import question_record, question_view
 
-ASKED = Question("q1", "what colour is the [bold]hat?", Image("i1", "pictures/i1.png"), ("red", "blue", "red"))
+ASKED = Question("q1", "what color is the [bold]hat?", Image("i1", "pictures/i1.png"), ("red", "blue", "red"))
 SHOWN = Demonstration("d1", "which animal?", Image("i9", None, "a cat"), "cat")
 
 
@@ -35,7 +35,7 @@ def registry(tmp_path: Path) -> Registry:
 
 
 def test_facts(registry: Registry) -> None:
-    metadata = question_facts(registry, "demo", "q1")
+    metadata = question_record(registry, "demo", "q1")
     assert metadata["question"] == {
         "id": "q1", "text": ASKED.text, "image_id": "i1", "image_path": "pictures/i1.png", "caption": None,
         "answers": ["red", "blue", "red"],
@@ -48,23 +48,23 @@ def test_facts(registry: Registry) -> None:
         "id": "d1", "text": "which animal?", "image_id": "i9", "image_path": None, "caption": "a cat", "answer": "cat",
     }  # fmt: skip
     assert unknown["id"] == "d2" and unknown["text"] is unknown["answer"] is None
-    assert [m["shots"] for m in question_facts(registry, "abc", "q1", ["rce"], [2])["methods"]] == [2]
+    assert [m["shots"] for m in question_record(registry, "abc", "q1", ["rce"], [2])["methods"]] == [2]
 
 
 def test_it_reads_well_at_80_columns(registry: Registry) -> None:
     out = io.StringIO()
-    Console(file=out, width=80, color_system=None).print(question_view(question_facts(registry, "latest", "q1")))
+    Console(file=out, width=80, color_system=None).print(question_view(question_record(registry, "latest", "q1")))
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
     assert all(len(line) <= 80 for line in lines)
-    assert "question  q1: what colour is the [bold]hat?" in lines
-    assert "picture   pictures/i1.png" in lines and "answers   red (2), blue (1)" in lines
+    assert "question  q1: what color is the [bold]hat?" in lines
+    assert "image     pictures/i1.png" in lines and "answers   red (2), blue (1)" in lines
     row = next(i for i, line in enumerate(lines) if line.startswith("rce            2"))
     assert lines[row].split() == ["rce", "2", "60.0", "red", "d1:", "which", "animal?", "cat"]
     assert "from ' red" in lines[row + 1] and "d2" in lines[row + 1]
 
 
 def test_a_question_that_was_not_recorded(registry: Registry) -> None:
-    metadata = question_facts(registry, "demo", "q0")
+    metadata = question_record(registry, "demo", "q0")
     assert metadata["question"]["text"] is None and len(metadata["methods"]) == 3
     out = io.StringIO()
     Console(file=out, width=80, color_system=None).print(question_view(metadata))
@@ -83,10 +83,10 @@ def test_what_is_not_there(registry: Registry, tmp_path: Path) -> None:
         ("demo", "q1", "rec"): "no method rec. Did you mean 'rce'?",
     }.items():
         with pytest.raises(RegistryError) as e:
-            question_facts(registry, run, question, only)
+            question_record(registry, run, question, only)
         assert message in str(e.value) and "\n" not in str(e.value)
     with pytest.raises(RegistryError, match="no shots 3"):
-        question_facts(registry, "demo", "q1", shots=[3])
+        question_record(registry, "demo", "q1", shots=[3])
 
 
 def test_the_verb(

@@ -12,7 +12,8 @@ from rich.console import Console, RenderableType
 from leverplus_core.errors import RegistryError
 from leverplus_core.records import Prediction
 from leverplus_core.registry.registry import Registry, RunRecord
-from leverplus_core.report import compare_rows, compare_table, leaderboard_markdown, leaderboard_rows, leaderboard_table
+from leverplus_core.report.comparison import compare_rows, compare_table
+from leverplus_core.report.leaderboard import leaderboard_rows, leaderboard_table
 
 RUN = RunRecord(
     "aaa111", "demo", "f", "demo_world", "qwen2_5_vl", 0,
@@ -128,20 +129,20 @@ def test_names_are_shown_as_they_are(registry: Registry) -> None:
     rows = leaderboard_rows(registry)
     shown = printed(leaderboard_table(rows))
     assert "[red]x|y[/red]" in shown and "my|[bold]method" in shown
-    table = [line for line in leaderboard_markdown(rows).splitlines() if line.startswith("|")]
+    table = [line for line in leaderboard_table(rows).markdown().splitlines() if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in table} == {3}
 
 
 def test_markdown(full: Registry) -> None:
-    text = leaderboard_markdown(leaderboard_rows(full, method="oracle"))
-    assert "| method | 1 shot | 2 shots | 3 shots | 4 shots |\n|---|---:|---:|---:|---:|\n" in text
+    text = leaderboard_table(leaderboard_rows(full, method="oracle")).markdown()
+    assert "| method | 1 shot | 2 shots | 3 shots | 4 shots |\n| --- | ---: | ---: | ---: | ---: |\n" in text
     assert "| oracle | 100.0 [83.9, 100.0] |" in text
     assert "*not the standard protocol*" in text and "n = 20" in text
 
 
 def test_nothing_yet(registry: Registry) -> None:
     assert leaderboard_rows(registry) == []
-    assert "nothing" in printed(leaderboard_table([])) and "nothing" in leaderboard_markdown([])
+    assert "nothing" in printed(leaderboard_table([])) and "nothing" in leaderboard_table([]).markdown()
 
 
 def test_compare_two_methods_by_hand(registry: Registry) -> None:
@@ -154,9 +155,9 @@ def test_compare_two_methods_by_hand(registry: Registry) -> None:
     assert (large["a"], large["b"]) == (pytest.approx(0.64), pytest.approx(0.34))
     # Differences 1 0 .4 .6 -.5: mean .3, variance (1.32 + 2 * .14^2) / 4 / 5, t(4) = 2.776445; cubes sum to -.168.
     variance = (1.32 + 2 * 0.14**2) / 20
-    half, centre = 2.7764451051977987 * math.sqrt(variance), 0.3 - 0.168 / 5**3 / 6 / variance
+    half, center = 2.7764451051977987 * math.sqrt(variance), 0.3 - 0.168 / 5**3 / 6 / variance
     assert large["delta"] == pytest.approx(0.3)
-    assert (large["ci_low"], large["ci_high"]) == (pytest.approx(centre - half), pytest.approx(min(1, centre + half)))
+    assert (large["ci_low"], large["ci_high"]) == (pytest.approx(center - half), pytest.approx(min(1, center + half)))
     assert large["verdict"] == "no difference seen"
     assert small["delta"] == pytest.approx(0.5)
     back = compare_rows(registry, "demo:random", "demo:rce")[1]
@@ -252,8 +253,8 @@ def test_what_cannot_be_compared_is_one_line(registry: Registry) -> None:
         record(registry, run, "rce", 1, {"p0": 1, "p1": 1}, [2])
     registry.begin_run(replace(RUN, id="b4", name="empty"))
     cases = {
-        ("demo", "elsewhere"): "other datasets: demo_world and vqa_json",
-        ("demo", "reseeded"): "other settings of demo_world",
+        ("demo", "elsewhere"): "different datasets: demo_world and vqa_json",
+        ("demo", "reseeded"): "different settings of demo_world",
         ("demo", "disjoint"): "no question in common",
         ("demo:rce", "demo:sft"): "no question in common at any number of shots",
         ("demo", "empty"): "evaluated nothing yet",

@@ -24,7 +24,7 @@ def wilson(mean: float, w: float) -> tuple[float, float]:
 
 
 def test_interval_of_a_mean_by_hand() -> None:
-    # Scores .2 .4 .6 .8 and half a 0 and half a 1: centre .5, squares .09 .01 .01 .09 and .25, in all .45, over 4
+    # Scores .2 .4 .6 .8 and half a 0 and half a 1: center .5, squares .09 .01 .01 .09 and .25, in all .45, over 4
     # times 5, so that w = t^2 (.45 / 20) / .25.
     found = accuracy_interval([0.2, 0.4, 0.6, 0.8])
     low, high = wilson(0.5, T_3**2 * 0.45 / 20 / 0.25)
@@ -76,9 +76,9 @@ def test_paired_difference_by_hand() -> None:
     found = paired_difference(a, b)
     variance = (1.32 + 2 * 0.14**2) / 4 / 5  # with two of .14 more, see PRIOR
     # Johnson's shift, the third moment over 6 n variance: cubes .343 -.027 .001 .027 -.512, in all -.168.
-    centre, half = 0.3 - 0.168 / 5**3 / 6 / variance, T_4 * math.sqrt(variance)
+    center, half = 0.3 - 0.168 / 5**3 / 6 / variance, T_4 * math.sqrt(variance)
     assert found.n == 5
-    assert (found.delta, found.low, found.high) == pytest.approx((0.3, centre - half, min(1.0, centre + half)))
+    assert (found.delta, found.low, found.high) == pytest.approx((0.3, center - half, min(1.0, center + half)))
     # Of all sign patterns of the five differences, those whose sum is at least as far from zero as 1.5.
     signs = itertools.product((1, -1), repeat=5)
     sums = [abs(sum(s * d for s, d in zip(pattern, (1, 0, 0.4, 0.6, -0.5), strict=True))) for pattern in signs]

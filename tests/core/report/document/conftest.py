@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +114,20 @@ def swept_file(tmp_path_factory: pytest.TempPathFactory, write: Write) -> Path:
     return file
 
 
+@pytest.fixture(scope="session")
+def copy_registry() -> Callable[[Path, Path], None]:
+    """Copy a registry with all that its write-ahead log holds, which a copy of the file alone would lose."""
+
+    def copy(source: Path, target: Path) -> None:
+        with closing(sqlite3.connect(source)) as connection:
+            connection.execute("VACUUM INTO ?", (str(target),))
+
+    return copy
+
+
 @pytest.fixture
-def swept(swept_file: Path, tmp_path: Path) -> Registry:
-    shutil.copy(swept_file, tmp_path / "r.db")
+def swept(swept_file: Path, copy_registry: Callable[[Path, Path], None], tmp_path: Path) -> Registry:
+    copy_registry(swept_file, tmp_path / "r.db")
     return Registry(f"sqlite:///{tmp_path / 'r.db'}")
 
 

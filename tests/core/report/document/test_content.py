@@ -8,40 +8,44 @@ import pytest
 
 from leverplus_core.errors import LeverplusError, RegistryError
 from leverplus_core.registry.registry import Registry
-from leverplus_core.report.document import report_content
-from leverplus_core.report.document.lineup import line_up
+from leverplus_core.report.document.content import report_content
+from leverplus_core.report.document.i18n import Translator
+from leverplus_core.report.document.spec import ReportSpec
 from leverplus_core.report.grid import Arm, grid_rows
 
 
 def test_a_sweep_is_its_arms_with_their_seeds(swept: Registry) -> None:
-    found = line_up(swept, ["sw"], "separated:rce")
+    found = ReportSpec.of(swept, ["sw"], "separated:rce")
     assert [c.label for c in found.configurations] == ["separated", "mixed", "hard"]
     assert [[run["seed"] for run in c.runs] for c in found.configurations] == [[0, 1, 2, 3]] * 3
-    assert [(side.label, side.method) for side in found.sides] == [("mixed", "rce"), ("hard", "rce")]
-    assert found.sides[0].arm() == Arm("mixed", tuple(f"mixed{seed}:rce" for seed in range(4)))
+    assert [(side.label, side.method) for side in found.contenders] == [("mixed", "rce"), ("hard", "rce")]
+    assert found.contenders[0].arm() == Arm("mixed", tuple(f"mixed{seed}:rce" for seed in range(4)))
     assert found.baseline.arm() == Arm("separated", tuple(f"separated{seed}:rce" for seed in range(4)))
 
 
 @pytest.mark.parametrize("baseline", ["separated1:rce", "sw (reward=separated, seed=0):rce", "rce", None])
 def test_a_baseline_run_stands_for_its_configuration(swept: Registry, baseline: str | None) -> None:
-    found = line_up(swept, ["sw"], baseline)
+    found = ReportSpec.of(swept, ["sw"], baseline)
     assert found.baseline.arm().members == tuple(f"separated{seed}:rce" for seed in range(4))
 
 
 def test_a_baseline_of_another_method_says_which(swept: Registry) -> None:
-    found = line_up(swept, ["sw"], "mixed:random")
-    assert (found.baseline.label, [s.label for s in found.sides]) == ("mixed · random", ["separated", "mixed", "hard"])
-    outside = line_up(swept, ["mixed0", "mixed1"], "separated0:rce")
+    found = ReportSpec.of(swept, ["sw"], "mixed:random")
+    assert (found.baseline.label, [s.label for s in found.contenders]) == (
+        "mixed · random",
+        ["separated", "mixed", "hard"],
+    )
+    outside = ReportSpec.of(swept, ["mixed0", "mixed1"], "separated0:rce")
     assert outside.baseline.arm().members == ("separated0:rce",)
-    assert [side.arm().members for side in outside.sides] == [("mixed0:rce", "mixed1:rce")]
+    assert [side.arm().members for side in outside.contenders] == [("mixed0:rce", "mixed1:rce")]
 
 
 def test_one_configuration_is_all_its_methods_but_the_oracle(swept: Registry) -> None:
-    found = line_up(swept, ["mixed0"])
-    assert found.baseline.method == "random" and [s.label for s in found.sides] == ["rce"]
-    chosen = line_up(swept, ["mixed0"], "rce", ["oracle", "random"])
-    assert [s.label for s in chosen.sides] == ["oracle", "random"]
-    assert [s.method for s in line_up(swept, ["mixed0:oracle"], "rce").sides] == ["oracle"]
+    found = ReportSpec.of(swept, ["mixed0"])
+    assert found.baseline.method == "random" and [s.label for s in found.contenders] == ["rce"]
+    chosen = ReportSpec.of(swept, ["mixed0"], "rce", ["oracle", "random"])
+    assert [s.label for s in chosen.contenders] == ["oracle", "random"]
+    assert [s.method for s in ReportSpec.of(swept, ["mixed0:oracle"], "rce").contenders] == ["oracle"]
 
 
 def test_runs_made_by_hand_are_grouped_by_recipe_and_named_by_what_differs(registry: Registry, write) -> None:  # type: ignore[no-untyped-def]
@@ -49,7 +53,7 @@ def test_runs_made_by_hand_are_grouped_by_recipe_and_named_by_what_differs(regis
     for reward in ("separated", "mixed"):
         for seed in (0, 1):
             write(registry, f"{reward}{seed}", scores, [2], seed, "demo", reward)
-    found = line_up(registry, ["separated0", "mixed0", "mixed1", "separated1"], "separated0:rce")
+    found = ReportSpec.of(registry, ["separated0", "mixed0", "mixed1", "separated1"], "separated0:rce")
     assert [(c.label, len(c.runs)) for c in found.configurations] == [("reward=separated", 2), ("reward=mixed", 2)]
 
 
@@ -162,7 +166,7 @@ def test_what_is_shared_is_told_once(swept: Registry) -> None:
 
 def test_headroom_averages_seeds(swept: Registry) -> None:
     rows = report_content(swept, ["sw"], "separated:rce").headroom
-    assert [(row["side"], row["shots"]) for row in rows] == [("mixed", 1), ("mixed", 2), ("hard", 1), ("hard", 2)]
+    assert [(row["contender"], row["shots"]) for row in rows] == [("mixed", 1), ("mixed", 2), ("hard", 1), ("hard", 2)]
     both = [swept.scores(f"mixed{seed}", "rce", 1).accuracy for seed in range(4)]
     ends = [swept.scores("mixed0", m, 1).accuracy.mean() for m in ("random", "oracle")]
     assert rows[0]["accuracy"] == pytest.approx(np.mean(both))
@@ -202,7 +206,5 @@ def test_nothing_is_read_but_the_registry(swept: Registry, tmp_path: Path, monke
 
 
 def test_unknown_language() -> None:
-    from leverplus_core.report.document import Words
-
-    with pytest.raises(LeverplusError, match=r"no language 'de'.*en, zh"):
-        Words("de")
+    with pytest.raises(LeverplusError, match=r"no reports in the language 'de'.*en, zh"):
+        Translator("de")

@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from leverplus_core.registry.registry import Registry
-from leverplus_core.report.document import LANGUAGES, Words, report_content, summary
-from leverplus_core.report.document.language import phrases
-from leverplus_core.report.document.summary import caveats, interval, points
+from leverplus_core.report.document.content import report_content
+from leverplus_core.report.document.i18n import LANGUAGES, Translator, phrases
+from leverplus_core.report.document.summary import caveats, summary
+from leverplus_core.report.tables import interval, points
 
 
 def placeholders(phrase: str) -> set[str]:
@@ -41,11 +42,11 @@ def test_every_phrase_is_used() -> None:
 
 def test_what_differs_is_said_with_a_cell_that_shows_it(swept: Registry) -> None:
     content = report_content(swept, ["sw"], "separated:rce")
-    said = summary(content, Words())
+    said = summary(content, Translator())
     assert "4 comparisons" not in said[0] and said[1].startswith("8 comparisons were made")
     (better,) = (s for s in said if "is better than" in s)
     found = re.fullmatch(
-        r"mixed is better than separated in (\d) of 4 cells; at (\d) shots? and (\d+) questions its difference is "
+        r"mixed is better than separated in (\d) of 4 cells; at (\d) shots? and (\d+) questions the difference is "
         r"(\S+) points (\[.*?\])\.(?: In the other (\d) cells no difference was seen\.)?",
         better,
     )
@@ -59,14 +60,14 @@ def test_what_differs_is_said_with_a_cell_that_shows_it(swept: Registry) -> None
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_where_nothing_is_seen_nothing_is_called_better_worse_or_equal(swept: Registry, language: str) -> None:
-    words = Words(language)
+    words = Translator(language)
     content = report_content(swept, ["separated0", "hard0", "hard1", "separated1"], "separated0:rce")
     assert {row["mark"] for row in content.grid} == {None, "no difference seen"}
     text = " ".join(summary(content, words))
     for word in ("better", "worse", "equal", "equivalent", "同等", "相等", "优于", "劣于", "improve", "gain"):
         assert word not in text
     assert re.search(r"No difference to .* was seen|均未见与", text)
-    assert re.search(r"one of \d+\.\d.* points would have been seen|\d+\.\d 个百分点的差异十次中有八次会被看到", text)
+    assert re.search(r"one of \d+\.\d.* points would have been seen|\d+\.\d 个百分点的差异十次中有八次能被检出", text)
 
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -86,7 +87,7 @@ def test_sentences_follow_from_the_marks_of_any_grid(tmp_path_factory, seed: int
             registry.record_cell_predictions("a1", method, 1, rows, [20, 40])
         registry.finish_run("a1", "done")
         content = report_content(registry, ["a1"])
-    said = summary(content, Words())
+    said = summary(content, Translator())
     for side in ("sft", "rce"):
         marks = [row["mark"] for row in content.grid if row["arm"] == side]
         for mark in ("better", "worse"):
@@ -98,6 +99,14 @@ def test_sentences_follow_from_the_marks_of_any_grid(tmp_path_factory, seed: int
         assert (side in nothing) == (marks.count("no difference seen") == 2)
 
 
+def test_chinese_sentences_follow_each_other_without_a_space(swept: Registry) -> None:
+    content = report_content(swept, ["sw"], "separated:rce")
+    text = "\n".join(summary(content, Translator("zh")))
+    assert re.search(r"mixed 在 4 个单元格中有 \d 个优于 separated", text)
+    assert "。 " not in text
+    assert Translator("zh")("then", first="甲。", second="乙。") == "甲。乙。"
+
+
 def test_an_interval_that_leaves_zero_out_never_touches_it_in_print() -> None:
     assert interval(0.0004, 0.3) == "[+0.04, +30.00]"
     assert interval(-0.02, -0.00001) == "[-2.000, -0.001]"
@@ -107,18 +116,20 @@ def test_an_interval_that_leaves_zero_out_never_touches_it_in_print() -> None:
 
 
 def test_a_published_table_is_told_as_printed(table: Registry) -> None:
-    said = summary(report_content(table, ["paper"], "paper:Baseline"), Words())
+    said = summary(report_content(table, ["paper"], "paper:Baseline"), Translator())
     balanced = next(
         s for s in said if s.startswith("As printed, Balanced is above Baseline in 3 of 4 cells, below in 0")
     )
     assert balanced.endswith("the same number in 1; the means are 56.2125% and 55.8475%, +0.3650 points apart.")
-    assert any("corrected for 8 comparisons, 0 of these cells would be above and 0 below; in 4 no" in s for s in said)
+    assert any(
+        "corrected for 8 comparisons, it is better in 0 of these cells and worse in 0; in 4 no" in s for s in said
+    )
 
 
 def test_caveats_name_seeds_notes_and_what_is_not_complete(swept: Registry, write) -> None:  # type: ignore[no-untyped-def]
     write(swept, "part", {("random", 1): [0, 1], ("rce", 1): [1, 1]}, [2], status="stopped")
-    assert caveats(report_content(swept, ["part"]), Words()) == ["part (part) is not complete: stopped."]
-    said = caveats(report_content(swept, ["sw"], "separated:rce"), Words())
+    assert caveats(report_content(swept, ["part"]), Translator()) == ["part (part) is not complete: stopped."]
+    said = caveats(report_content(swept, ["sw"], "separated:rce"), Translator())
     assert (
         said[0].startswith("Every arm is a mean over 4 seeds") and said[-1] == "separated; mixed; hard: a small world"
     )

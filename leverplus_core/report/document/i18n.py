@@ -1,12 +1,10 @@
-"""The languages of a report: each is a file of phrases, `report/phrases/LANGUAGE.yaml`."""
+"""The languages of a report; each is a file of phrases, `report/phrases/LANGUAGE.yaml`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
-
-from ruamel.yaml import YAML
 
 from leverplus_core.errors import LeverplusError, did_you_mean
 
@@ -16,16 +14,21 @@ LANGUAGES = ("en", "zh")
 @cache
 def phrases(language: str) -> dict[str, str]:
     """key -> phrase, with its placeholders in braces."""
+    from ruamel.yaml import YAML
+
     text = resources.files("leverplus_core.report").joinpath(f"phrases/{language}.yaml").read_text(encoding="utf-8")
     return dict(YAML(typ="safe").load(text))
 
 
-class Words:
-    """The phrases of a language: `words("key", name=value)` fills one in. Raises LeverplusError for an unknown one."""
+class Translator:
+    """The phrases of a language: `translator("key", name=value)` fills one in.
+
+    Raises LeverplusError for an unknown language.
+    """
 
     def __init__(self, language: str = "en") -> None:
         if language not in LANGUAGES:
-            raise LeverplusError(f"no language '{language}' to report in.", did_you_mean(language, LANGUAGES))
+            raise LeverplusError(f"no reports in the language '{language}'.", did_you_mean(language, LANGUAGES))
         self.language = language
         self._phrases = phrases(language)
 
@@ -37,8 +40,9 @@ class Words:
         return self("list").join(map(str, values))
 
     def names(self, labels: Iterable[str]) -> str:
-        """Labels may hold commas: `top_pn, mixed; top_pn, separated`."""
+        """Labels, which may contain commas: `top_pn, mixed; top_pn, separated`."""
         return self("names").join(labels)
 
     def shots(self, shots: int) -> str:
+        """`1 shot`, `2 shots`."""
         return self("one_shot") if shots == 1 else self("some_shots", shots=shots)

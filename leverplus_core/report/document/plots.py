@@ -1,7 +1,7 @@
-"""Pictures of a report, as SVG whose text stays text: accuracy, differences, training curves, headroom, cost.
+"""The plots of a report, as SVG whose text stays text: accuracy, differences, training curves, headroom, cost.
 
-Readable without colours: Okabe and Ito's palette ("Color universal design", 2008), and each line has a marker and a
-dash of its own and stands in the legend by name. Ink is one colour, which a page may make its own text's.
+Readable without color: Okabe and Ito's palette ("Color universal design", 2008), and each line has its own marker and
+dash and is named in the legend. Ink is one color, which a page may replace by that of its text.
 """
 
 from __future__ import annotations
@@ -11,11 +11,16 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from leverplus_core.report.document.content import SAME, Content
-from leverplus_core.report.document.language import Words
-from leverplus_core.report.pairing import Row
+import numpy as np
+
+from leverplus_core.errors import needs_extra
+from leverplus_core.report.document.content import Content
+from leverplus_core.report.document.i18n import Translator
+from leverplus_core.report.methods import CEILING, FLOOR, Row
+from leverplus_core.report.pairing import SAME
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -27,24 +32,25 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 DASHES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)))
 WIDTH = 4.8
-"""Inches: at 96 to the inch a little more than a phone is wide, so that letters stay readable on one."""
+"""Inches: at 96 per inch a little wider than a phone, so that text stays readable on one."""
 IN_A_PANEL = 4
-"""Lines beside the baseline's; more are spread over panels."""
+"""Lines beside the baseline's; more are distributed over panels."""
 FONTS = "system-ui, 'Segoe UI', Roboto, 'Noto Sans', 'Noto Sans CJK SC', 'PingFang SC', 'Microsoft YaHei', sans-serif"
 
 
 @dataclass(frozen=True)
-class Picture:
-    """`svg` is the element alone, without an XML head; its ids begin with the picture's."""
+class Plot:
+    """`svg` is the element alone, without an XML head; its ids begin with the plot's."""
 
     id: str
     title: str
     svg: str
 
 
-def draw(content: Content, words: Words) -> list[Picture]:
-    """Those for which there are facts, in order."""
-    from matplotlib import rc_context
+def draw(content: Content, say: Translator) -> list[Plot]:
+    """The plots for which there is data, in order. Raises LeverplusError where matplotlib is not installed."""
+    with needs_extra("report"):
+        from matplotlib import rc_context
 
     settings: Any = {
         "svg.fonttype": "none", "svg.hashsalt": "leverplus", "font.size": 10, "font.family": "sans-serif",
@@ -54,16 +60,16 @@ def draw(content: Content, words: Words) -> list[Picture]:
         "lines.linewidth": 1.6, "lines.markersize": 6, "hatch.linewidth": 0.6,
     }  # fmt: skip
     with rc_context(settings), warnings.catch_warnings():
-        # The font that lines are measured with need not have the letters; the reader's has.
+        # The font that text is measured with may lack the glyphs; the reader's has them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         return [
-            Picture(name, title, _svg(figure, name, title))
+            Plot(name, title, _svg(figure, name, title))
             for name, title, figure in (
-                *_accuracy(content, words),
-                *_differences(content, words),
-                *_headroom(content, words),
-                *_curves(content, words),
-                *_cost(content, words),
+                *_accuracy(content, say),
+                *_differences(content, say),
+                *_headroom(content, say),
+                *_curves(content, say),
+                *_cost(content, say),
             )
         ]
 
@@ -72,7 +78,7 @@ Drawn = Iterator[tuple[str, str, "Figure"]]
 
 
 def _figure(heights: Sequence[float], legend: int, columns: int = 1, share: bool = False) -> tuple[Figure, Any]:
-    """A figure of panels of these heights, in inches, one below the other, and room for a legend of so many lines;
+    """A figure of panels of these heights, in inches, one below the other, with space for a legend of `legend` lines;
     `share`: on the same scales."""
     from matplotlib.figure import Figure
 
@@ -101,141 +107,135 @@ def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
     for ax in axes:
         handles, labels = ax.get_legend_handles_labels()
         named |= dict(zip(labels, handles, strict=True))
-    # One below the other: labels of other alphabets are wider than they are measured.
+    # One column: labels of other alphabets are wider than they are measured.
     figure.legend(list(named.values()), list(named), loc="outside lower left", ncols=1)
 
 
-def _panels(sides: Sequence[str]) -> list[Sequence[str]]:
-    return [sides[i : i + IN_A_PANEL] for i in range(0, len(sides), IN_A_PANEL)]
+def _panels(names: Sequence[str]) -> list[Sequence[str]]:
+    return [names[i : i + IN_A_PANEL] for i in range(0, len(names), IN_A_PANEL)]
 
 
 def _largest(content: Content) -> tuple[list[Row], int]:
-    n = max((row["n"] for row in content.grid if row["baseline"] is not None), default=0)
+    """The rows of the grid at the largest sample, and its size."""
+    n = max((row["n"] for row in content.compared), default=0)
     return [row for row in content.grid if row["n"] == n], n
 
 
-def _accuracy(content: Content, words: Words) -> Drawn:
+def _accuracy(content: Content, say: Translator) -> Drawn:
     rows, n = _largest(content)
-    if not rows:
+    compared = [row for row in rows if row["baseline"] is not None]
+    if not compared:
         return
-    sides = list(dict.fromkeys(row["arm"] for row in rows if row["baseline"] is not None))
-    shots = sorted({row["shots"] for row in rows if row["baseline"] is not None})
-    panels = _panels(sides)
-    figure, axes = _figure([2.6] * len(panels), len(sides) + 1, share=True)
+    names = list(dict.fromkeys(row["arm"] for row in compared))
+    panels = _panels(names)
+    figure, axes = _figure([2.6] * len(panels), len(names) + 1, share=True)
     base = [row for row in rows if row["baseline"] is None]
     for ax, shown in zip(axes, panels, strict=True):
-        lines = [(f"{content.baseline} ({words('baseline')})", base, {"color": INK, "marker": "x", "linestyle": ":"})]
-        lines += [(side, [r for r in rows if r["arm"] == side], _style(sides.index(side))) for side in shown]
+        lines = [(f"{content.baseline} ({say('baseline')})", base, {"color": INK, "marker": "x", "linestyle": ":"})]
+        lines += [(name, [r for r in compared if r["arm"] == name], _style(names.index(name))) for name in shown]
         step = 0.5 / max(len(lines), 2)
         for i, (label, some, style) in enumerate(lines):
             x = [row["shots"] + (i - (len(lines) - 1) / 2) * step for row in some]
-            y = [100 * row["accuracy"] for row in some]
-            ends = [
-                [100 * (r["accuracy"] - r["ci_low"]) for r in some],
-                [100 * (r["ci_high"] - r["accuracy"]) for r in some],
-            ]
+            low, y, high = ([100 * row[key] for row in some] for key in ("ci_low", "accuracy", "ci_high"))
+            ends = abs(np.array([low, high]) - y)
             ax.errorbar(x, y, yerr=ends, label=label, capsize=2, elinewidth=1, **style)
-        ax.set_xticks(shots)
-        ax.set_ylabel(words("axis_accuracy"))
-    axes[-1].set_xlabel(words("shots"))
+        ax.set_xticks(sorted({row["shots"] for row in compared}))
+        ax.set_ylabel(say("axis_accuracy"))
+    axes[-1].set_xlabel(say("shots"))
     _legend(figure, axes)
-    yield "accuracy", words("picture_accuracy", n=n), figure
+    yield "accuracy", say("plot_accuracy", n=n), figure
 
 
-def _differences(content: Content, words: Words) -> Drawn:
-    """Intervals in rows, as a reader compares them with zero."""
+MARKS = {"better": ("^", PALETTE[0], PALETTE[0]), "worse": ("v", PALETTE[1], PALETTE[1]),
+         "no difference seen": ("o", INK, "none")}  # fmt: skip
+"""mark -> symbol, color, color of its face"""
+
+
+def _differences(content: Content, say: Translator) -> Drawn:
+    """A row per interval, so that a reader compares them with zero."""
     rows, n = _largest(content)
     rows = [row for row in rows if row["baseline"] is not None]
     if not rows:
         return
-    sides = list(dict.fromkeys(row["arm"] for row in rows))
-    figure, (ax,) = _figure([0.24 * (len(rows) + len(sides)) + 0.2], 3)
-    place, heads = 0.0, []
-    for mark, symbol, colour in (
-        ("better", "^", PALETTE[0]),
-        ("worse", "v", PALETTE[1]),
-        ("no difference seen", "o", INK),
-    ):
-        # Marks that do not occur stand in the legend too: their absence says something.
-        ax.plot([], [], symbol, color=colour, label=words(mark), markerfacecolor="none" if symbol == "o" else colour)
-    ticks = []
-    for side in sides:
-        heads.append((place, side))
-        place += 1
-        for row in (row for row in rows if row["arm"] == side):
-            symbol, colour = {"better": ("^", PALETTE[0]), "worse": ("v", PALETTE[1])}.get(row["mark"], ("o", INK))
-            low, high = 100 * row["corrected_low"], 100 * row["corrected_high"]
-            ax.plot([low, high], [place, place], color=colour, linewidth=1.4)
-            face = "none" if symbol == "o" else colour
-            ax.plot([100 * row["delta"]], [place], symbol, color=colour, markerfacecolor=face)
-            ticks.append((place, words.shots(row["shots"])))
+    figure, (ax,) = _figure([0.24 * (len(rows) + len({row["arm"] for row in rows})) + 0.2], 3)
+    for mark, (symbol, color, face) in MARKS.items():
+        # Marks that do not occur are in the legend too: their absence is information.
+        ax.plot([], [], symbol, color=color, label=say(mark), markerfacecolor=face)
+    place, ticks = 0, []
+    for name, group in groupby(rows, key=lambda row: row["arm"]):
+        ax.annotate(name, (0, place), xycoords=("axes fraction", "data"), fontweight="bold", va="center")
+        for row in group:
             place += 1
+            symbol, color, face = MARKS[row["mark"]]
+            low, high = 100 * row["corrected_low"], 100 * row["corrected_high"]
+            ax.plot([low, high], [place, place], color=color, linewidth=1.4)
+            ax.plot([100 * row["delta"]], [place], symbol, color=color, markerfacecolor=face)
+            ticks.append((place, say.shots(row["shots"])))
+        place += 1
     ax.axvline(0, color=INK, linewidth=1, alpha=0.6)
-    for y, side in heads:
-        ax.annotate(side, (0, y), xycoords=("axes fraction", "data"), fontweight="bold", va="center")
-    ax.set_yticks([y for y, _ in ticks], [text for _, text in ticks])
+    ax.set_yticks(*zip(*ticks, strict=True))
     ax.set_ylim(place - 0.4, -0.6)
     ax.grid(axis="y", visible=False)
-    ax.set_xlabel(words("axis_difference"))
+    ax.set_xlabel(say("axis_difference"))
     _legend(figure, [ax])
-    yield "differences", words("picture_differences", baseline=content.baseline, n=n), figure
+    yield "differences", say("plot_differences", baseline=content.baseline, n=n), figure
 
 
-def _headroom(content: Content, words: Words) -> Drawn:
-    """For each number of shots a scale from random to oracle, with the sides on it."""
+def _headroom(content: Content, say: Translator) -> Drawn:
+    """For each number of shots a scale from random to oracle, with the contenders on it."""
     rows = content.headroom
     if not rows:
         return
-    sides = list(dict.fromkeys(row["side"] for row in rows))
+    names = list(dict.fromkeys(row["contender"] for row in rows))
     shots = sorted({row["shots"] for row in rows})
-    panels = _panels(sides)
-    figure, axes = _figure([0.5 * len(shots) + 0.3] * len(panels), len(sides) + 2, share=True)
+    panels = _panels(names)
+    figure, axes = _figure([0.5 * len(shots) + 0.3] * len(panels), len(names) + 2, share=True)
     for ax, shown in zip(axes, panels, strict=True):
         for i, s in enumerate(shots):
-            here = [row for row in rows if row["shots"] == s and row["side"] in shown]
-            # Each configuration has a random and an oracle of its own; where these agree they fall into one.
-            low, high = min(row["random"] for row in here), max(row["oracle"] for row in here)
+            here = [row for row in rows if row["shots"] == s and row["contender"] in shown]
+            # Each configuration has its own random and oracle; equal ones are drawn once.
+            low, high = min(row[FLOOR] for row in here), max(row[CEILING] for row in here)
             ax.plot([100 * low, 100 * high], [i, i], color=INK, alpha=0.35, linewidth=5, solid_capstyle="butt")
-            for name, symbol in (("random", 4), ("oracle", 5)):
+            for name, symbol in ((FLOOR, 4), (CEILING, 5)):
                 ends = sorted({row[name] for row in here})
                 kept = [v for j, v in enumerate(ends) if j == 0 or v - ends[j - 1] > SAME]
                 label = name if i == 0 else None
                 ax.plot([100 * v for v in kept], [i] * len(kept), color=INK, marker=symbol, linestyle="", label=label)
             for row in here:
-                place = sides.index(row["side"])
+                place = names.index(row["contender"])
                 style = _style(place) | {"linestyle": ""}
-                off = (shown.index(row["side"]) - (len(shown) - 1) / 2) * 0.14
-                ax.plot([100 * row["accuracy"]], [i + off], label=row["side"] if i == 0 else None, **style)
-        ax.set_yticks(range(len(shots)), [words.shots(s) for s in shots])
+                off = (shown.index(row["contender"]) - (len(shown) - 1) / 2) * 0.14
+                ax.plot([100 * row["accuracy"]], [i + off], label=row["contender"] if i == 0 else None, **style)
+        ax.set_yticks(range(len(shots)), [say.shots(s) for s in shots])
         ax.set_ylim(len(shots) - 0.5, -0.5)
         ax.grid(axis="y", visible=False)
-    axes[-1].set_xlabel(words("axis_accuracy"))
+    axes[-1].set_xlabel(say("axis_accuracy"))
     _legend(figure, axes)
-    yield "headroom", words("picture_headroom", n=max(row["n"] for row in rows)), figure
+    yield "headroom", say("plot_headroom", n=max(row["n"] for row in rows)), figure
 
 
-def _curves(content: Content, words: Words) -> Drawn:
+def _curves(content: Content, say: Translator) -> Drawn:
     lines = [line for line in content.curves if line["metric"] in ("validation", "loss")]
     if not lines:
         return
     stages = list(dict.fromkeys(line["stage"] for line in lines))
-    names = list(dict.fromkeys(words.names(line["labels"]) for line in lines))
+    names = list(dict.fromkeys(say.names(line["labels"]) for line in lines))
     figure, axes = _figure([1.5] * len(stages), len(names), columns=2)
     for line in lines:
         ax = axes[stages.index(line["stage"])][0 if line["metric"] == "validation" else 1]
-        label = words.names(line["labels"])
+        label = say.names(line["labels"])
         x, y = zip(*line["points"], strict=True)
         ax.plot(x, y, label=label, markevery=max(1, len(x) // 6), **_style(names.index(label)))
     for stage, row in zip(stages, axes, strict=True):
         for ax, metric in zip(row, ("validation", "loss"), strict=True):
-            ax.set_title(f"{stage}: {words(metric)}", loc="left")
+            ax.set_title(f"{stage}: {say(metric)}", loc="left")
     for ax in axes[-1]:
-        ax.set_xlabel(words("axis_epoch"))
+        ax.set_xlabel(say("axis_epoch"))
     _legend(figure, axes.flat)
-    yield "curves", words("picture_curves"), figure
+    yield "curves", say("plot_curves"), figure
 
 
-def _cost(content: Content, words: Words) -> Drawn:
+def _cost(content: Content, say: Translator) -> Drawn:
     rows = [row for row in content.cost if row["seconds"] is not None]
     if not rows:
         return
@@ -246,12 +246,12 @@ def _cost(content: Content, words: Words) -> Drawn:
     ax.set_xlim(0, max(seconds) * 1.18 or 1)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
-    ax.set_xlabel(words("seconds"))
-    yield "cost", words("picture_cost"), figure
+    ax.set_xlabel(say("seconds"))
+    yield "cost", say("plot_cost"), figure
 
 
 def _svg(figure: Figure, name: str, title: str) -> str:
-    """The element: as wide as there is room for, named, its ids its own and without what reading needs not."""
+    """The element alone: as wide as its container, named, with ids of its own and without metadata."""
     from html import escape
 
     out = io.StringIO()

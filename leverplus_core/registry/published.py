@@ -1,15 +1,18 @@
-"""A published table as a run: results without predictions."""
+"""A published table as a run of the registry: results without predictions."""
 
 from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, insert, or_, select
 
 from leverplus_core.errors import RegistryError
-from leverplus_core.published import PublishedTable, published_interval
 from leverplus_core.registry import tables
+
+if TYPE_CHECKING:
+    from leverplus_core.published import PublishedTable
 
 PROTOCOL = "published table, no predictions; intervals are what n implies (Wilson), conservative for graded accuracies"
 
@@ -17,10 +20,12 @@ PROTOCOL = "published table, no predictions; intervals are what n implies (Wilso
 def insert_published(
     c: Connection, name: str, table: PublishedTable, dataset: str, model: str, note: str, source: str
 ) -> str:
-    """Write `table` as the finished run `name` in the transaction that `c` is in; the run's id.
+    """Write `table` as the finished run `name` in the transaction that `c` is in; returns the run's id.
 
-    Raises RegistryError for a name that cannot be told from another run's, or from part of `RUN:METHOD`.
+    Raises RegistryError for a name that is taken, or could be mistaken for part of `RUN:METHOD`.
     """
+    from leverplus_core.published import published_interval
+
     known = tables.runs.c
     choose = "Choose another with --name."
     if not name.strip() or ":" in name or name == "latest" or len(name) > 190:

@@ -1,0 +1,116 @@
+"""The report as Markdown with its plots beside it, or as one HTML file that loads nothing else."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leverplus_core.errors import StorageError, needs_extra
+from leverplus_core.io import atomic_write, storage_errors, write_bytes
+from leverplus_core.report.document.content import Content
+from leverplus_core.report.document.i18n import Translator
+from leverplus_core.report.document.layout import Details, Document, Table, lay_out
+from leverplus_core.report.document.plots import INK, Plot
+from leverplus_core.report.tables import escape_markdown
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+HTML, MARKDOWN = (".html", ".htm"), (".md", ".markdown")
+
+
+def write_report(content: Content, say: Translator, out: Path) -> list[Path]:
+    """Write the report to `out`, HTML or Markdown by its suffix; returns the files written.
+
+    The plots of a Markdown report are in `out.files`. A failure leaves earlier files unchanged. Raises StorageError
+    for another suffix, a place that cannot be written to, and a folder `out.files` with other files, and
+    LeverplusError where matplotlib or jinja2 is not installed.
+    """
+    check_output(out)
+    document = lay_out(content, say)
+    if out.suffix.lower() in HTML:
+        write_bytes(out, html_text(document).encode())
+        return [out]
+    folder = out.with_name(f"{out.name}.files")
+    text = _markdown(document, folder.name)
+    with atomic_write(out) as f:
+        f.write(text.encode())
+        _replace_folder(folder, {f"{plot.id}.svg": _file(plot) for plot in document.plots})
+    return [out, *(folder / f"{plot.id}.svg" for plot in document.plots)]
+
+
+def check_output(out: Path) -> None:
+    """Refuse before the work what `write_report` would refuse after it. Raises StorageError for another suffix."""
+    if out.suffix.lower() not in (*HTML, *MARKDOWN):
+        raise StorageError(f"{out} is neither Markdown nor HTML by its suffix.", "Name it FILE.md or FILE.html.")
+
+
+def markdown_text(content: Content, say: Translator) -> str:
+    """The report without plots, for a terminal. Raises LeverplusError where jinja2 is not installed."""
+    return _markdown(lay_out(content, say, plots=False), "")
+
+
+def html_text(document: Document) -> str:
+    """The report as one HTML page. Raises LeverplusError where jinja2 is not installed."""
+    plots = {plot.id: plot.svg.replace(INK, "currentColor") for plot in document.plots}
+    return _environment().get_template("report.html").render(document=document, svg=plots)
+
+
+def _markdown(document: Document, folder: str) -> str:
+    text = _environment().get_template("report.md").render(document=document, folder=folder)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+@cache
+def _environment() -> Environment:
+    with needs_extra("report"):
+        from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+    environment = Environment(
+        loader=PackageLoader("leverplus_core.report"),
+        autoescape=select_autoescape(("html",)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["md"] = escape_markdown
+    environment.tests |= {
+        "table": lambda block: isinstance(block, Table),
+        "details": lambda block: isinstance(block, Details),
+    }
+    return environment
+
+
+def _file(plot: Plot) -> bytes:
+    """A plot in a file of its own has a white background, whatever the page that shows it."""
+    style = ' style="background: #ffffff"'
+    return re.sub(r"^<svg", f"<svg{style}", plot.svg, count=1).encode()
+
+
+def _replace_folder(folder: Path, files: dict[str, bytes]) -> None:
+    """Replace a folder by one of these files; where that fails the earlier one stays."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise StorageError(f"cannot write {folder}: it is no folder.", "Move it, or name another output.")
+    if folder.is_dir() and (strange := sorted(p.name for p in folder.iterdir() if p.suffix != ".svg")):
+        raise StorageError(f"{folder} holds {strange[0]}, no plot of a report.", "Move it, or name another output.")
+    made, old = (folder.with_name(f".{folder.name}.{kind}{os.getpid()}") for kind in ("", "old-"))
+    with storage_errors(folder):
+        try:
+            made.mkdir()
+            for name, data in files.items():
+                (made / name).write_bytes(data)
+            if folder.exists():
+                folder.rename(old)
+            try:
+                made.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)

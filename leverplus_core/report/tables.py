@@ -1,0 +1,142 @@
+"""How tables are drawn, on a terminal of 80 columns, as Markdown and as CSV, and how numbers are written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+class Title(str):
+    """A bold line: the subject of the table below it."""
+
+
+class Remark(str):
+    """A dim line: what a reader must know about the tables above it."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of texts. `align` has a letter per column: `w` words (left, may wrap), `n` numbers (right, never cut),
+    `m` marks (left, never cut); columns beyond it are `n`. Without `heads` it is a list of names and values."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    align: str = "w"
+    gap: int = 0
+
+
+Block = Title | Remark | Grid | str
+
+
+@dataclass(frozen=True)
+class View:
+    """Blocks one below the other. rich prints it; an empty block is a blank line."""
+
+    blocks: Sequence[Block]
+
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+
+        return Group(*map(_drawn, self.blocks))
+
+    def markdown(self) -> str:
+        """The same as Markdown, with titles as headings and remarks in italics."""
+        return "\n\n".join(_markdown(block) for block in self.blocks if block) + "\n"
+
+
+def _drawn(block: Block) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    if not isinstance(block, Grid):
+        return Text(block, style="bold" if isinstance(block, Title) else "dim" if isinstance(block, Remark) else "")
+    table = Table(
+        box=box.SIMPLE_HEAD if block.heads else None, padding=(0, block.gap, 0, 0), show_edge=False, pad_edge=False,
+        show_header=bool(block.heads),
+    )  # fmt: skip
+    for head, kind in zip(block.heads or block.align, block.align.ljust(len(block.heads), "n"), strict=True):
+        words, justify = kind == "w", "right" if kind == "n" else "left"
+        style = "dim" if not block.heads and not table.columns else None
+        table.add_column(
+            head, justify=justify, no_wrap=not words, overflow="fold" if words else None, style=style  # type: ignore[arg-type]
+        )  # fmt: skip
+    for row in block.rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _markdown(block: Block) -> str:
+    if isinstance(block, Grid):
+        align = block.align.ljust(len(block.heads), "n")
+        lines = [block.heads or [""] * len(align), ["---:" if kind == "n" else "---" for kind in align], *block.rows]
+        escaped = [[escape_markdown(cell) if i != 1 else cell for cell in row] for i, row in enumerate(lines)]
+        return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
+    text = escape_markdown(", ".join(block.splitlines()))
+    return f"### {text}" if isinstance(block, Title) else f"*{text}*" if isinstance(block, Remark) else text
+
+
+_INLINE = re.compile(r"[\\`*|<~]|(?<![^\W_])_|_(?![^\W_])|\](?=[(:\[])|&(?=#?\w+;)")
+"""Markup wherever it stands, and `_`, brackets and `&` where they would make emphasis, a link or a character."""
+_BLOCK = re.compile(r"^(\d{0,9})([#+.)=-])(?=[\s#=-]|$)|^()(>)")
+"""What begins a heading, a quotation or a list."""
+
+
+def escape_markdown(text: Any) -> str:
+    """Text that a reader sees unchanged, anywhere in a paragraph or a table cell."""
+    plain = " ".join(str(text).split())
+    return _BLOCK.sub(r"\1\3\\\2\4", _INLINE.sub(r"\\\g<0>", plain))
+
+
+def csv_text(rows: Iterable[Mapping[str, Any]], fields: Sequence[str]) -> str:
+    """The `fields` of `rows` as CSV with a head; None is an empty field."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fields, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+# Numbers.
+
+
+def percent(value: float) -> str:
+    """A share or an accuracy in [0, 1] as percent, to one decimal."""
+    return f"{100 * value:.1f}"
+
+
+def points(value: float, digits: int = 1) -> str:
+    """A signed difference in points; no sign on what rounds to zero."""
+    text = f"{100 * value:+.{digits}f}"
+    return text if Decimal(text) else text[1:]
+
+
+def bracket(low: float | None, high: float | None) -> str:
+    """An interval of accuracies or shares in percent; `?` for an end that is not known."""
+    return f"[{', '.join('?' if end is None else percent(end) for end in (low, high))}]"
+
+
+def interval(low: float, high: float) -> str:
+    """An interval of differences in points, with as many digits as show that it excludes zero where it does."""
+    digits = next(
+        (d for d in (1, 2, 3) if (round(100 * low, d) > 0) == (low > 0) and (round(100 * high, d) < 0) == (high < 0)), 4
+    )
+    return f"[{100 * low:+.{digits}f}, {100 * high:+.{digits}f}]"
+
+
+def count(value: float) -> str:
+    """A count, or the mean of counts to one decimal."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
+
+
+def shots_text(shots: int) -> str:
+    """`1 shot`, `2 shots`."""
+    return f"{shots} shot{'' if shots == 1 else 's'}"
