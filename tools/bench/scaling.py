@@ -85,7 +85,7 @@ def _curve(name: str, about: str, base: Case, sizes: dict[str, list[int]], progr
                 engine = {"image_cache_mb": IMAGE_BUDGET_MB, "image_cache_dir": f"{folder}/{size}"}
             with Remote(replace(base, **changed), FULL, engine) as remote:
                 remote.call("warm")
-                # A second run would find the cache folder filled.
+                # Once for images: a second run would read them from the cache folder.
                 runs: list[Timed] = [remote.call("time", "append", None) for _ in range(1 if engine else 3)]
             first, seconds = runs[0], statistics.median(run.seconds for run in runs)
             shown = size // 28**2 if name == "pixels" else size
