@@ -12,18 +12,12 @@ from decimal import Decimal
 from itertools import groupby
 from statistics import mean
 
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from leverplus_core.errors import RegistryError, did_you_mean
 from leverplus_core.published import unpaired_interval
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.methods import Row
-from leverplus_core.report.pairing import Member, shot_pairs
-
-ALPHA = 0.05
+from leverplus_core.report.pairing import ALPHA, Member, shot_pairs
+from leverplus_core.report.tables import Block, Grid, Remark, Title, View, interval, shots_text
 
 
 @dataclass(frozen=True)
@@ -214,37 +208,37 @@ UNPAIRED = (
 )
 
 
-def unpaired_table(rows: Sequence[Row]) -> RenderableType:
-    """For each pair of names its cells and its means, at 80 columns."""
-    parts: list[RenderableType] = []
+def unpaired_table(rows: Sequence[Row]) -> View:
+    """For each pair of names its cells and its means, for 80 columns."""
+    blocks: list[Block] = []
     for (a, b), group in groupby(rows, key=_names):
         shown = list(group)
-        parts += [Text(f"a = {a}\nb = {b}", style="bold"), _cells_table([row for row in shown if row["verdict"]])]
-        parts += [_means_table([row for row in shown if not row["verdict"]]), Text("")]
-    parts += [Text(line, style="dim") for line in UNPAIRED]
+        cells = [
+            [str(row["shots"]), str(row["n"]), *exact_texts(row), interval(row["corrected_low"], row["corrected_high"]),
+             row["verdict"]]
+            for row in shown if row["verdict"]
+        ]  # fmt: skip
+        means = [
+            [_over(row), str(row["cells"]), *exact_texts(row), *(str(row[key]) for key in ("wins", "losses", "ties"))]
+            for row in shown
+            if not row["verdict"]
+        ]
+        blocks += [
+            Title(f"a = {a}\nb = {b}"),
+            Grid(["shots", "n", "a", "b", "a - b", "unpaired", "verdict"], cells, "nnnnnnm"),
+            Grid(["mean over", "cells", "a", "b", "a - b", "a above", "below", "equal"], means, "n"),
+            "",
+        ]
+    blocks += map(Remark, UNPAIRED)
     if (count := rows[0]["comparisons"]) > 1:
-        parts.append(
-            Text(f"{count} comparisons were made: intervals are corrected for all of them (Bonferroni).", "dim")
-        )
-    return Group(*parts)
+        blocks.append(Remark(f"{count} comparisons were made: intervals are corrected for all of them (Bonferroni)."))
+    return View(blocks)
 
 
-def _cells_table(rows: Sequence[Row]) -> Table:
-    table = _plain_table(("shots", "n", "a", "b", "a - b", "unpaired"), ("verdict",))
-    for row in rows:
-        interval = f"[{100 * row['corrected_low']:+.1f}, {100 * row['corrected_high']:+.1f}]"
-        table.add_row(str(row["shots"]), str(row["n"]), *exact_texts(row), interval, row["verdict"])
-    return table
-
-
-def _means_table(rows: Sequence[Row]) -> Table:
-    table = _plain_table(("mean over", "cells", "a", "b", "a - b", "a above", "below", "equal"), ())
-    for row in rows:
-        shots = f"{row['shots']} shot{'' if row['shots'] == 1 else 's'}" if row["shots"] is not None else ""
-        over = shots or (f"n = {row['n']}" if row["n"] is not None else "all cells")
-        counts = (str(row[key]) for key in ("wins", "losses", "ties"))
-        table.add_row(over, str(row["cells"]), *exact_texts(row), *counts)
-    return table
+def _over(row: Row) -> str:
+    if row["shots"] is not None:
+        return shots_text(row["shots"])
+    return "all cells" if row["n"] is None else f"n = {row['n']}"
 
 
 def exact_texts(row: Row) -> list[str]:
@@ -254,12 +248,3 @@ def exact_texts(row: Row) -> list[str]:
         value if -int(value.as_tuple().exponent) <= 6 else value.quantize(Decimal("0.0001")) for value in values
     )
     return [f"{a:f}", f"{b:f}", signed(delta)]
-
-
-def _plain_table(numbers: Sequence[str], words: Sequence[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False, pad_edge=False)
-    for name in numbers:
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in words:
-        table.add_column(name, no_wrap=True)
-    return table
