@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from leverplus_core.candidates.store import rank_key
+    from leverplus_core.candidates.store import BALANCED, CANDIDATES, rank_key, read_groups, write_groups
     from leverplus_core.cli import output
     from leverplus_core.cli.output import Bars
     from leverplus_core.errors import (
@@ -54,6 +54,16 @@ if TYPE_CHECKING:
     )
     from leverplus_core.plugins.hookspecs import hookimpl
     from leverplus_core.plugins.manager import Catalog
+    from leverplus_core.pretrained import (
+        Attention,
+        Dtype,
+        cache_folder,
+        checkpoint_errors,
+        checkpoint_identity,
+        find_checkpoint,
+        load_model,
+        pick_device,
+    )
     from leverplus_core.progress import Progress, Silent
     from leverplus_core.recipes.recipe import Recipe
     from leverplus_core.recipes.settings import BeamSettings, PromptSettings
@@ -103,7 +113,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "candidates.store": "rank_key",
+    "candidates.store": "BALANCED CANDIDATES rank_key read_groups write_groups",
     "cli": "output",
     "cli.output": "Bars",
     "errors": (
@@ -122,6 +132,9 @@ _HOME = {
     ),
     "plugins.hookspecs": "hookimpl",
     "plugins.manager": "Catalog",
+    "pretrained": (
+        "Attention Dtype cache_folder checkpoint_errors checkpoint_identity find_checkpoint load_model pick_device"
+    ),
     "progress": "Progress Silent",
     "recipes.recipe": "Recipe",
     "recipes.settings": "BeamSettings PromptSettings",
@@ -146,10 +159,13 @@ _HOME = {
 _LAZY = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = [
+    "BALANCED",
+    "CANDIDATES",
     "COSINES",
     "SIMILARITIES",
     "TASKS",
     "AnswerLogprob",
+    "Attention",
     "Balancer",
     "Bank",
     "Bars",
@@ -164,6 +180,7 @@ __all__ = [
     "Dataset",
     "Decoding",
     "Demonstration",
+    "Dtype",
     "Encoded",
     "Encoder",
     "EvalSet",
@@ -225,24 +242,32 @@ __all__ = [
     "beam_search",
     "beam_search_cost",
     "build_prompt",
+    "cache_folder",
     "candidate_log_probs",
+    "checkpoint_errors",
+    "checkpoint_identity",
     "cosine_features",
     "derive",
     "did_you_mean",
     "expected_reward",
+    "find_checkpoint",
     "fingerprint",
     "fit",
     "gather_rows",
     "hookimpl",
+    "load_model",
     "most_frequent",
     "nearest",
     "normalize_per_pool",
     "output",
+    "pick_device",
     "rank_key",
+    "read_groups",
     "read_json",
     "rng",
     "run",
     "storage_errors",
+    "write_groups",
     "write_json",
 ]
 
