@@ -14,11 +14,10 @@ from statistics import mean
 from leverplus_core.errors import RegistryError
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.methods import Row
-from leverplus_core.report.pairing import Member, shot_pairs
+from leverplus_core.report.pairing import ALPHA, Member, shot_pairs
 from leverplus_core.report.tables import Block, Grid, Remark, Title, View, shots_text
 from leverplus_core.statistics import unpaired_interval
 
-ALPHA = 0.05
 
 
 def unpaired_rows(registry: Registry, pairs: Sequence[tuple[Member, Member]], a: str, b: str) -> list[Row]:

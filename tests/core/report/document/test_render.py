@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from PIL import Image
 
@@ -37,20 +35,6 @@ TABLE = """| n | shot | Merged | 平衡 |
 | 60 | 2 | 61.50 | 63.10 |
 """
 NASTY = '<b>甲|乙</b> & "co" *x* _y_ `z` [w](v)'
-
-
-@given(st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=30))
-def test_escaped_text_reads_as_it_is(text: str) -> None:
-    plain = " ".join(text.split())
-    for markdown in (f"a | b\n---|---\nx | {escape_markdown(text)}", f"- {escape_markdown(text)}"):
-        inline = [t for t in MarkdownIt("commonmark").enable("table").parse(markdown) if t.type == "inline"]
-        shown = "".join(c.content for c in inline[-1].children or ()) if plain else ""
-        assert shown == plain
-
-
-def test_escaping_leaves_what_needs_none() -> None:
-    for text in ("qwen2_5_vl:demo", "+1.2 [-0.5, +2.9]", "separated · rce", "—", "57.48%", "样例数 (%)"):
-        assert escape_markdown(text) == text
 
 
 def test_markdown_is_complete_and_its_tables_are_tables(swept: Registry, tmp_path: Path) -> None:
