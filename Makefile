@@ -40,7 +40,7 @@ demo-okvqa: $(OKVQA)  ## the same on a slice of real OK-VQA, in about an hour
 	$(BIN)/leverplus run okvqa-laptop
 
 bench: $(INSTALLED)  ## time scoring beside how others do it, and write docs/performance.md, in half an hour
-	$(BIN)/leverplus bench --scaling --output docs/performance.md
+	$(BIN)/python -m tools.bench --scaling --output docs/performance.md
 
 test: $(INSTALLED)  ## all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow"

@@ -54,6 +54,16 @@ if TYPE_CHECKING:
     )
     from leverplus_core.plugins.hookspecs import hookimpl
     from leverplus_core.plugins.manager import Catalog
+    from leverplus_core.pretrained import (
+        Attention,
+        Dtype,
+        cache_folder,
+        checkpoint_errors,
+        checkpoint_identity,
+        find_checkpoint,
+        load_model,
+        pick_device,
+    )
     from leverplus_core.progress import Progress, Silent
     from leverplus_core.recipes.recipe import Recipe
     from leverplus_core.recipes.settings import BeamSettings, PromptSettings
@@ -122,6 +132,9 @@ _HOME = {
     ),
     "plugins.hookspecs": "hookimpl",
     "plugins.manager": "Catalog",
+    "pretrained": (
+        "Attention Dtype cache_folder checkpoint_errors checkpoint_identity find_checkpoint load_model pick_device"
+    ),
     "progress": "Progress Silent",
     "recipes.recipe": "Recipe",
     "recipes.settings": "BeamSettings PromptSettings",
@@ -150,6 +163,7 @@ __all__ = [
     "SIMILARITIES",
     "TASKS",
     "AnswerLogprob",
+    "Attention",
     "Balancer",
     "Bank",
     "Bars",
@@ -164,6 +178,7 @@ __all__ = [
     "Dataset",
     "Decoding",
     "Demonstration",
+    "Dtype",
     "Encoded",
     "Encoder",
     "EvalSet",
@@ -225,19 +240,25 @@ __all__ = [
     "beam_search",
     "beam_search_cost",
     "build_prompt",
+    "cache_folder",
     "candidate_log_probs",
+    "checkpoint_errors",
+    "checkpoint_identity",
     "cosine_features",
     "derive",
     "did_you_mean",
     "expected_reward",
+    "find_checkpoint",
     "fingerprint",
     "fit",
     "gather_rows",
     "hookimpl",
+    "load_model",
     "most_frequent",
     "nearest",
     "normalize_per_pool",
     "output",
+    "pick_device",
     "rank_key",
     "read_json",
     "rng",

@@ -9,13 +9,13 @@ from typing import Any
 from leverplus_core.pipeline.run import run
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.registry.registry import Registry
-from leverplus_models.bench.comparison import pieces
+from leverplus_models.engine.settings import switches
 
 
 def test_with_every_piece_off_all_answers_are_the_same(
     small: Callable[..., Recipe], finished: tuple[Path, str], tmp_path: Path
 ) -> None:
-    slow = small(*(f"model.engine.{piece}=false" for piece in pieces()), "model.engine.tokens_per_batch=300")
+    slow = small(*(f"model.engine.{piece}=false" for piece in switches()), "model.engine.tokens_per_batch=300")
     found = run(slow, f"sqlite:///{tmp_path}/r.db", tmp_path / "work")
     assert found.calls > 0 and found.run_id != finished[1]
 

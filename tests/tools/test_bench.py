@@ -1,5 +1,5 @@
-"""The bench: its arithmetic against numbers worked by hand, its counts against the model, and its arms against each
-other."""
+"""The comparison with stock transformers: its arithmetic against numbers worked by hand, its counts against the model,
+and its arms against each other."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from leverplus_core.cli import output
-from leverplus_core.cli.app import app
-from leverplus_core.errors import LeverplusError, RecipeError
-from leverplus_core.progress import Silent
-from leverplus_models.bench import page
-from leverplus_models.bench.arm import Arm, Remote, Task
-from leverplus_models.bench.comparison import Row, Table, arm_names, compare, compare_all, pieces, plan
-from leverplus_models.bench.flops import (
+from leverplus_core import LeverplusError, RecipeError, Silent
+from leverplus_models.engine.settings import switches
+from tools.bench import __main__ as command
+from tools.bench import page
+from tools.bench.arm import Arm, Case, Remote
+from tools.bench.comparison import Row, Table, arm_names, compare_all, plan
+from tools.bench.flops import (
     Dimensions,
     Read,
     causal,
@@ -30,15 +28,33 @@ from leverplus_models.bench.flops import (
     prompt_by_prompt,
     text_flops,
 )
-from leverplus_models.bench.geometry import MID, THREE_B, load_random
-from leverplus_models.bench.measure import counted, forget_peak, peak_mb
-from leverplus_models.bench.scaling import Curve, Point, slope
+from tools.bench.geometry import MID, THREE_B, Loaded, load_random
+from tools.bench.measure import counted, peak_mb, reset_peak
+from tools.bench.scaling import Curve, Point, slope
 
 # A model small enough to count on paper.
 TINY = Dimensions(
     hidden=4, layers=2, heads=2, kv_heads=1, head=2, mlp=6, vocabulary=10,
     vision_hidden=2, vision_layers=3, vision_full_layers=1, vision_mlp=4, patch=12, merge=2, window=4,
 )  # fmt: skip
+
+
+SMALL: dict[str, Any] = {
+    "text_config": {
+        "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "intermediate_size": 96, "vocab_size": 4096,
+    },
+    "vision_config": {
+        "hidden_size": 32, "depth": 3, "num_heads": 2, "intermediate_size": 48, "fullatt_block_indexes": [2],
+    },
+}  # fmt: skip
+TEXTS = ["what is it?"]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    """A random model, loaded once."""
+    return load_random(SMALL, TEXTS, "float32", tmp_path_factory.mktemp("small"))
 
 
 def test_flops_of_a_text_by_hand() -> None:
@@ -59,20 +75,19 @@ def test_flops_of_an_image_by_hand() -> None:
     assert image_flops(TINY, (6, 4)) == embedding + blocks + attention + merger
 
 
-def test_flops_agree_with_what_torch_counts(tmp_path: Path) -> None:
+def test_flops_agree_with_what_torch_counts(small: Loaded) -> None:
     """An independent count, of what the modules of a real forward pass multiply."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    loaded = load_random(SMALL, ["what is it?"], "float32", tmp_path)
-    sizes = Dimensions.of(loaded.model.config)
+    sizes = Dimensions.of(small.model.config)
     ids = torch.arange(20, 37)[None]
-    loaded.model.set_attn_implementation("eager")
+    small.model.set_attn_implementation("eager")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        loaded.model(input_ids=ids, logits_to_keep=3, use_cache=False)
+        small.model(input_ids=ids, logits_to_keep=3, use_cache=False)
     # Eager attention multiplies the masked half, too: 17^2 pairs.
     assert counter.get_total_flops() == pytest.approx(text_flops(sizes, 17, 17 * 17, 3), rel=0.002)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        loaded.model.get_image_features(torch.randn(96, 1176), torch.tensor([[1, 8, 12]]))
+        small.model.get_image_features(torch.randn(96, 1176), torch.tensor([[1, 8, 12]]))
     assert counter.get_total_flops() == pytest.approx(image_flops(sizes, (8, 12)), rel=0.002)
 
 
@@ -114,30 +129,18 @@ def test_necessary_counts_the_distinct_prefixes(sequences: list[list[int]]) -> N
     assert least.flops == text_flops(TINY, len(prefixes), sum(map(len, prefixes)), len(reads))
 
 
-SMALL: dict[str, Any] = {
-    "text_config": {
-        "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "intermediate_size": 96, "vocab_size": 4096,
-    },
-    "vision_config": {
-        "hidden_size": 32, "depth": 3, "num_heads": 2, "intermediate_size": 48, "fullatt_block_indexes": [2],
-    },
-}  # fmt: skip
-
-
-def test_hooks_count_what_the_model_computes(tmp_path: Path) -> None:
-    loaded = load_random(SMALL, ["what is it?"], "float32", tmp_path)
-    with torch.no_grad(), counted(loaded.model) as counts:
-        loaded.model(input_ids=torch.arange(20, 50).view(3, 10))
-        loaded.model.get_image_features(torch.randn(32, 1176), torch.tensor([[1, 4, 4], [1, 4, 4]]))
+def test_hooks_count_what_the_model_computes(small: Loaded) -> None:
+    with torch.no_grad(), counted(small.model) as counts:
+        small.model(input_ids=torch.arange(20, 50).view(3, 10))
+        small.model.get_image_features(torch.randn(32, 1176), torch.tensor([[1, 4, 4], [1, 4, 4]]))
     assert (counts.images, counts.tokens) == (2, 30)
     with torch.no_grad():
-        loaded.model(input_ids=torch.arange(20, 30)[None])
-    assert counts.tokens == 30  # the hooks are gone
+        small.model(input_ids=torch.arange(20, 30)[None])
+    assert counts.tokens == 30  # the hooks are removed
 
 
-def test_random_weights_are_the_same_each_time_and_no_two_rows_are_equal(tmp_path: Path) -> None:
-    first, second = (load_random(SMALL, ["what is it?"], "float32", tmp_path) for _ in range(2))
+def test_random_weights_are_the_same_each_time_and_no_two_rows_are_equal(small: Loaded, tmp_path: Path) -> None:
+    first, second = small, load_random(SMALL, TEXTS, "float32", tmp_path)
     weight = first.model.model.language_model.layers[0].mlp.gate_proj.weight
     assert torch.equal(weight, second.model.model.language_model.layers[0].mlp.gate_proj.weight)
     assert len(torch.unique(weight, dim=0)) == len(weight)
@@ -146,21 +149,21 @@ def test_random_weights_are_the_same_each_time_and_no_two_rows_are_equal(tmp_pat
 
 
 def test_peak_memory_is_seen() -> None:
-    forget_peak()
+    reset_peak()
     before = peak_mb()
     held = torch.ones(64 * 2**20, dtype=torch.uint8)
     assert int(held.sum()) and peak_mb() - before > 40
 
 
 @pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     cache = tmp_path_factory.mktemp("bench")
-    return Task("demo", "float32", questions=2, pool=3, beam=2, shots=2, cache=cache, threads=1)
+    return Case("demo", "float32", questions=2, pool=3, num_beams=2, shots=2, cache=cache, threads=1)
 
 
 @pytest.fixture(scope="module")
-def arms(task: Task) -> dict[str, Arm]:
-    return {name: Arm(task, name, {}) for name in arm_names()}
+def arms(case: Case) -> dict[str, Arm]:
+    return {name: Arm(case, name, {}) for name in arm_names()}
 
 
 @pytest.mark.parametrize("order", ["append", "prepend"])
@@ -173,7 +176,7 @@ def test_all_arms_agree_in_float32(arms: dict[str, Arm], order: Any) -> None:
         assert float((found - expected).abs().max()) <= 1e-4, name
 
 
-def test_a_timed_search_asks_what_beam_search_asks(arms: dict[str, Arm]) -> None:
+def test_a_timed_search_runs_the_prompts_of_beam_search(arms: dict[str, Arm]) -> None:
     """2 questions: 1 with none, 3 with one, 2 beams x 2 others with two."""
     naive, batched = arms["naive"].time("append", None), arms["hf-batched"].time("append", None)
     assert naive.prompts == batched.prompts == 2 * (1 + 3 + 4)
@@ -187,15 +190,22 @@ def test_a_timed_search_asks_what_beam_search_asks(arms: dict[str, Arm]) -> None
     assert work.necessary.tokens < full.tokens + 1 and work.prompt_by_prompt.tokens <= batched.tokens
 
 
-def test_a_sample_has_each_number_of_shots_in_its_share(task: Task) -> None:
-    rows = Arm(replace(task, pool=64, beam=5), "naive", {}).sample(76)
+def test_a_sample_has_each_number_of_shots_in_its_share(case: Case) -> None:
+    rows = Arm(replace(case, pool=64, num_beams=5), "naive", {}).sample(76)
     assert [sum(len(ids) == shots for _, ids in rows) for shots in range(3)] == [0, 13, 63]
     assert len(set(rows)) == len(rows)
 
 
-def test_a_bench_has_every_figure_and_reads_well_at_80_columns(task: Task, capsys: pytest.CaptureFixture[str]) -> None:
-    table = Table(task, ("naive", "hf-batched", "full"), rounds=2, samples={"naive": 4}, compared=4)
-    rows = compare(table, Silent())
+@pytest.fixture(scope="module")
+def compared(case: Case) -> tuple[Table, list[Row]]:
+    """A small comparison, each arm in a process of its own, as it is stored for the next call."""
+    table = Table(case, ("naive", "hf-batched", "full"), rounds=2, samples={"naive": 4}, compared=4)
+    (rows,) = compare_all([table], case.cache, Silent())
+    return table, rows
+
+
+def test_a_comparison_has_every_figure(compared: tuple[Table, list[Row]]) -> None:
+    table, rows = compared
     assert [(row.order, row.arm) for row in rows] == [(o, a) for o in ("append", "prepend") for a in table.arms]
     for row in rows:
         assert row.agrees and row.max_abs_diff is not None and row.max_abs_diff <= 1e-4
@@ -207,76 +217,66 @@ def test_a_bench_has_every_figure_and_reads_well_at_80_columns(task: Task, capsy
     full, batched = by["prepend", "full"], by["prepend", "hf-batched"]
     assert full.over_hf_batched == pytest.approx(full.prompts_per_s / batched.prompts_per_s)
     assert by["prepend", "naive"].over_naive == 1.0 and by["prepend", "naive"].sampled
-    output.table(page.json_rows(rows, []), lambda _: page.console([rows], []), json=False)
-    shown = capsys.readouterr().out
-    assert max(map(len, shown.splitlines())) <= 80
-    assert "naive*" in shown and "demo, prepended (left): 2 questions" in shown
+    shown = page.tables([rows], [])
+    assert "| naive* |" in shown and "## demo, prepended (left): 2 questions, pools of 3, 2 beams" in shown
 
 
-def test_a_stopped_bench_goes_on_with_the_next_table(task: Task, tmp_path: Path) -> None:
+def test_an_interrupted_comparison_goes_on_with_the_next_table(case: Case, compared: tuple[Table, list[Row]]) -> None:
     said: list[str] = []
 
     class Heard(Silent):
         def say(self, message: str) -> None:
             said.append(message)
 
-    first = Table(task, ("full",), rounds=1, compared=2)
-    rows = compare_all([first], tmp_path, Heard())
-    assert said == ["demo, pools of 3: round 1 of full"]
-    second = replace(first, task=replace(task, pool=4))
-    both = compare_all([first, second], tmp_path, Heard())
-    assert both[0] == rows[0]
-    assert said[1:] == ["demo, pools of 3: kept from before this was stopped", "demo, pools of 4: round 1 of full"]
-    assert [row.pool for row in both[1]] == [4, 4] and both[1][0].over_naive is None
+    first, rows = compared
+    second = Table(replace(case, pool=4), ("full",), rounds=1, compared=2)
+    both = compare_all([first, second], case.cache, Heard())
+    assert said == ["demo, pools of 3: stored before the interruption", "demo, pools of 4: round 1 of full"]
+    assert both[0] == rows and [row.pool for row in both[1]] == [4, 4] and both[1][0].over_naive is None
 
 
-def test_arms_that_do_not_agree_are_told() -> None:
+def test_arms_that_do_not_agree_are_reported() -> None:
     row = Row(**{**dict.fromkeys(Row.__dataclass_fields__), "max_abs_diff": 2e-4})  # type: ignore[arg-type]
     assert not row.agrees
     assert replace(row, max_abs_diff=9e-5).agrees
     assert not replace(row, max_abs_diff=0.0, max_abs_diff_bfloat16=0.2).agrees
 
 
-def test_a_process_that_dies_is_one_line(task: Task) -> None:
-    with Remote(task, "full") as remote:
+def test_a_process_that_dies_is_one_line(case: Case) -> None:
+    with Remote(case, "full") as remote:
         remote._process.kill()
         with pytest.raises(LeverplusError, match="process for full ended with exit code -9"):
             remote.call("warm")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["--geometry", "dmo"], "no geometry named 'dmo'. Did you mean 'demo'? Known: 3b, demo, mid."),
-        (["--arms", "naive,fulll"], "no arm named 'fulll'. Did you mean 'full'?"),
-    ],
-)
-def test_a_mistake_is_one_line(arguments: list[str], told: str) -> None:
-    result = CliRunner().invoke(app, ["bench", *arguments])
-    assert isinstance(result.exception, RecipeError)
-    assert told in str(result.exception) and result.exception.exit_code == 2
+def test_an_unknown_geometry_or_arm_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"no geometry named 'dmo'\. Did you mean 'demo'\? Known: 3b, demo, mid\."):
+        plan(["dmo"], [], tmp_path)
+    with pytest.raises(RecipeError, match=r"no arm named 'fulll'\. Did you mean 'full'\?"):
+        plan(["demo"], ["naive", "fulll"], tmp_path)
+    with pytest.raises(RecipeError, match="a pool of 1 cannot give 2 shots"):
+        plan(["demo"], [], tmp_path, pool=1)
 
 
-def test_pieces_come_from_the_settings(tmp_path: Path) -> None:
-    assert "prefix_sharing" in pieces() and "tokens_per_batch" not in pieces()
+def test_there_is_an_arm_for_each_switch_of_the_engine(tmp_path: Path) -> None:
+    assert "prefix_sharing" in switches() and "kernels" in switches() and "tokens_per_batch" not in switches()
     (demo,) = plan(["demo"], [], tmp_path)
-    assert demo.arms == ("naive", "hf-batched", "full", *(f"no-{piece}" for piece in pieces()))
+    assert demo.arms == ("naive", "hf-batched", "full", *(f"no-{name}" for name in switches()))
     assert len(plan(["mid"], ["full"], tmp_path, pool=4)) == 1  # equal tables are run once
 
 
-def test_quick_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_program_prints_json_and_writes_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("LEVERPLUS_CACHE", str(tmp_path))
     written = tmp_path / "performance.md"
-    small = ["--questions", "1", "--pool", "3", "--rounds", "1", "--threads", "1"]
-    arguments = ["bench", "--quick", "--geometry", "demo", "--arms", "naive,hf-batched,full", *small]
-    result = CliRunner().invoke(app, [*arguments, "--json", "--output", str(written)])
-    assert result.exit_code == 0, result.output
-    rows = json.loads(result.stdout)
+    command.main(["demo"], "full", questions=1, pool=3, rounds=1, threads=1, output=written, as_json=True)
+    rows = json.loads(capsys.readouterr().out)["rows"]
     wanted = {
         "geometry", "arm", "order", "prompts_per_s", "over_naive", "over_hf_batched", "bound", "ceiling_share",
         "peak_mb", "max_abs_diff", "image_encodings", "tokens_computed", "seconds_min", "seconds_median", "seconds_max",
     }  # fmt: skip
-    assert len(rows) == 6 and all(wanted <= set(row) for row in rows)
+    assert len(rows) == 2 and all(wanted <= set(row) for row in rows)
     text = written.read_text(encoding="utf-8")
     assert "## demo, appended (right): 1 question, pools of 3" in text and "| full |" in text
 
@@ -289,5 +289,3 @@ def test_curves_are_drawn_with_their_exponent(tmp_path: Path) -> None:
     page.write(tmp_path / "p.md", [], [curve])
     assert "questions: seconds grow as size to the 2.00" in (tmp_path / "p.md").read_text(encoding="utf-8")
     assert (tmp_path / "p.svg").read_text(encoding="utf-8").lstrip().startswith("<?xml")
-    (first, *_) = page.json_rows([], [curve])
-    assert first["curve"] == "questions" and first["geometry"] == "demo" and first["bound"] is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leverplus_core.plugins.hookspecs import hookimpl
+from leverplus_core import hookimpl
 
 
 @hookimpl

@@ -1,23 +1,30 @@
-"""CLIP (Radford et al. 2021, arXiv:2103.00020) through transformers."""
+"""CLIP (Radford et al. 2021, arXiv:2103.00020) through transformers, imported when weights are loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
-import torch
 from PIL import Image as Pil
 from PIL import ImageOps
 from pydantic import Field
-from torch.nn import functional as F
-from transformers import AutoConfig, AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
-from leverplus_core.errors import CheckpointError, DataError
-from leverplus_core.plugins.contracts import Encoder, Floats, Model
-from leverplus_core.records import Image
-from leverplus_encoders.checkpoints import fixed_content, open_checkpoint, pick_device
+from leverplus_core import (
+    CheckpointError,
+    DataError,
+    Encoder,
+    Floats,
+    Image,
+    Model,
+    checkpoint_errors,
+    checkpoint_identity,
+    find_checkpoint,
+    load_model,
+)
+
+T = TypeVar("T")
 
 
 class ClipEncoder(Encoder):
@@ -30,82 +37,77 @@ class ClipEncoder(Encoder):
     batch_size: int = Field(32, gt=0, description="changes speed and memory only")
 
     def identity(self) -> dict[str, object]:
-        settings = self.model_dump(mode="json", include={"dtype"})
-        return {
-            **settings,
-            "checkpoint": self._content,
-            "image_processor": CLIPImageProcessorPil.__name__,
-        }
+        """The number format, the checkpoint's content hash, and the image processor."""
+        return {"dtype": self.dtype, "checkpoint": self._content, "image_processor": "CLIPImageProcessorPil"}
 
     def images(self, images: Sequence[Image], model: Model | None = None) -> Floats:
-        rows = [self._encode_images(images[i : i + self.batch_size]) for i in range(0, len(images), self.batch_size)]
-        return np.concatenate([self._none, *rows])
+        """(N, D) projected image features, normalized. Raises DataError for an image that cannot be read."""
+        return self._batched(images, self._encode_images)
 
     def texts(self, texts: Sequence[str], model: Model | None = None) -> Floats:
-        rows = [self._encode_texts(texts[i : i + self.batch_size]) for i in range(0, len(texts), self.batch_size)]
-        return np.concatenate([self._none, *rows])
+        """(N, D) projected text features, normalized; longer texts are truncated to CLIP's context."""
+        return self._batched(texts, self._encode_texts)
 
-    @torch.inference_mode()
-    def _encode_images(self, images: Sequence[Image]) -> Floats:
-        pixels = self._image_processor(images=[_picture(image) for image in images], return_tensors="pt")[
-            "pixel_values"
-        ]
-        out = self._model.get_image_features(pixel_values=pixels.to(self._model.device, self._model.dtype))
-        return _unit(out)
+    def _batched(self, items: Sequence[T], encode: Callable[[Sequence[T]], Any]) -> Floats:
+        import torch
+        from torch.nn import functional as F
 
-    @torch.inference_mode()
-    def _encode_texts(self, texts: Sequence[str]) -> Floats:
-        window = self._model.config.text_config.max_position_embeddings
-        tokens = self._tokenizer(list(texts), padding=True, truncation=True, max_length=window, return_tensors="pt")
+        rows = [np.zeros((0, self._model.config.projection_dim), dtype=np.float32)]
+        with torch.inference_mode():
+            for start in range(0, len(items), self.batch_size):
+                out = encode(items[start : start + self.batch_size])
+                features = out if isinstance(out, torch.Tensor) else out.pooler_output  # a tensor before transformers 5
+                rows.append(F.normalize(features.float(), dim=-1).cpu().numpy())
+        return np.concatenate(rows)
+
+    def _encode_images(self, images: Sequence[Image]) -> Any:
+        pixels = self._image_processor(images=[_open(image) for image in images], return_tensors="pt")["pixel_values"]
+        return self._model.get_image_features(pixel_values=pixels.to(self._model.device, self._model.dtype))
+
+    def _encode_texts(self, texts: Sequence[str]) -> Any:
+        context = self._model.config.text_config.max_position_embeddings
+        tokens = self._tokenizer(list(texts), padding=True, truncation=True, max_length=context, return_tensors="pt")
         device = self._model.device
-        out = self._model.get_text_features(
+        return self._model.get_text_features(
             input_ids=tokens["input_ids"].to(device), attention_mask=tokens["attention_mask"].to(device)
         )
-        return _unit(out)
 
     @cached_property
     def _content(self) -> str:
-        return fixed_content(self.path, self.revision)
-
-    @cached_property
-    def _none(self) -> Floats:
-        return np.zeros((0, self._model.config.projection_dim), dtype=np.float32)
+        return checkpoint_identity(self.path, self.revision)
 
     @cached_property
     def _model(self) -> Any:
-        kind = open_checkpoint(
-            self.path, lambda: AutoConfig.from_pretrained(self.path, revision=self.revision)
-        ).model_type
+        from transformers import AutoConfig, CLIPModel
+
+        with checkpoint_errors(self.path):
+            kind = AutoConfig.from_pretrained(find_checkpoint(self.path), revision=self.revision).model_type
         if kind != "clip":
             raise CheckpointError(f"checkpoint '{self.path}' is a {kind}, not a clip.", "Give a CLIP checkpoint.")
-        cls: Any = CLIPModel  # transformers types the pair that output_loading_info returns as a model
-        model, report = open_checkpoint(
-            self.path,
-            lambda: cls.from_pretrained(
-                self.path, revision=self.revision, dtype=getattr(torch, self.dtype), output_loading_info=True
-            ),
+        return load_model(
+            CLIPModel, self.path, revision=self.revision, dtype=self.dtype, device=self.device, allow_unused=True
         )
-        if report["missing_keys"]:
-            lacking = sorted(report["missing_keys"])[0]
-            raise CheckpointError(f"checkpoint '{self.path}' lacks {lacking}.", "Give a complete CLIP checkpoint.")
-        return model.to(pick_device(self.device)).eval()
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return open_checkpoint(self.path, lambda: AutoTokenizer.from_pretrained(self.path, revision=self.revision))
+        from transformers import AutoTokenizer
+
+        with checkpoint_errors(self.path):
+            return AutoTokenizer.from_pretrained(find_checkpoint(self.path), revision=self.revision)
 
     @cached_property
     def _image_processor(self) -> Any:
         # The PIL one: the same pixels everywhere, and torchvision is not needed.
-        return open_checkpoint(
-            self.path, lambda: CLIPImageProcessorPil.from_pretrained(self.path, revision=self.revision or "main")
-        )
+        from transformers import CLIPImageProcessorPil
+
+        with checkpoint_errors(self.path):
+            return CLIPImageProcessorPil.from_pretrained(find_checkpoint(self.path), revision=self.revision or "main")
 
 
-def _picture(image: Image) -> Pil.Image:
+def _open(image: Image) -> Pil.Image:
     if image.path is None:
         raise DataError(
-            f"image '{image.id}' has no file.", "Encoder clip reads pictures: set the dataset's image folder."
+            f"image '{image.id}' has no file.", "Encoder clip reads images: set the dataset's image folder."
         )
     try:
         with Pil.open(image.path) as file:
@@ -114,8 +116,3 @@ def _picture(image: Image) -> Pil.Image:
         raise DataError(
             f"image '{image.path}' cannot be read: {error}.", "Replace it or drop its questions."
         ) from error
-
-
-def _unit(out: Any) -> Floats:
-    rows = out if isinstance(out, torch.Tensor) else out.pooler_output  # a tensor before transformers 5
-    return np.asarray(F.normalize(rows.float(), dim=-1).cpu().numpy(), dtype=np.float32)

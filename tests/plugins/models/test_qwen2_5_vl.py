@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,17 @@ import pytest
 import torch
 from PIL import Image as Pil
 from transformers import LlamaConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from leverplus_core.errors import CheckpointError, DataError
 from leverplus_core.recipes.settings import PromptSettings
 from leverplus_core.records import Decoding, Demonstration, Image, Prompt, Question, Turn
 from leverplus_core.scoring.prompt import build_prompt
 from leverplus_core.testing import check_model
-from leverplus_models.batching import by_length
-from leverplus_models.engine import EngineSettings
-from leverplus_models.pictures import Pictures
-from leverplus_models.qwen2_5_vl import Qwen25Vl, pieces, rope_positions
+from leverplus_models.engine.image_encoder import ImageEncoder
+from leverplus_models.engine.rows import length_batches
+from leverplus_models.engine.settings import EngineSettings, switches
+from leverplus_models.qwen2_5_vl import Qwen25Vl, pieces, rope_positions, visual_tokens
 from tools.demo_vlm.geometry import build_config, build_tokenizer, image_processor
 
 SIZES = ((56, 56), (56, 56), (112, 56), (84, 140), (56, 112), (60, 61))
@@ -195,18 +198,18 @@ def test_batches_change_nothing(model: Qwen25Vl, checkpoint: Path, prompts: list
         path=str(checkpoint), device="cpu", engine=EngineSettings(tokens_per_batch=budget, image_cache_mb=1)
     )
     room = 2 * 15 * 160 * 4
-    other._pictures.known.limit = room
+    other._image_encoder.cache.limit = room
     expected = np.array([a.sum for a in model.logprob(prompts, answers)])
     got = np.array([a.sum for a in other.logprob([prompts[i] for i in order], [answers[i] for i in order])])
     assert np.allclose(got, expected[order], atol=1e-4)
-    assert 0 < other._pictures.known.bytes <= room
+    assert 0 < other._image_encoder.cache.bytes <= room
     for decoding in (Decoding(num_beams=1), Decoding(num_beams=3)):
         expected_texts = model.generate(prompts, decoding)
         assert other.generate([prompts[i] for i in order], decoding) == [expected_texts[i] for i in order]
 
 
-@pytest.mark.parametrize("off", [*EngineSettings.model_fields][4:])
-def test_a_piece_that_is_off_changes_nothing(
+@pytest.mark.parametrize("off", switches())
+def test_an_optimization_switched_off_changes_nothing(
     model: Qwen25Vl, checkpoint: Path, prompts: list[Prompt], off: str, tmp_path: Path
 ) -> None:
     answers = [ANSWERS[i % len(ANSWERS)] for i in range(len(prompts))]
@@ -226,7 +229,7 @@ def test_encoded_images_outlive_the_run(
     first.use_cache_folder(tmp_path)
     second.use_cache_folder(tmp_path)
     expected = first.embed_images(images)
-    monkeypatch.setattr(Pictures, "_read", lambda self, key: pytest.fail("an image was read again"))
+    monkeypatch.setattr(ImageEncoder, "_read", lambda self, key: pytest.fail("an image was read again"))
     assert np.allclose(second.embed_images(images), expected)
     other = Qwen25Vl(path=str(checkpoint), device="cpu", dtype="bfloat16")  # other numbers: nothing is taken over
     other.use_cache_folder(tmp_path)
@@ -239,30 +242,30 @@ def test_a_file_that_changes_under_the_run_is_named(
 ) -> None:
     path = tmp_path / "changing.png"
     Pil.new("RGB", (56, 56), "white").save(path)
-    seen = model._pictures.see(str(path))
+    seen = model._image_encoder.inspect(str(path))
     Pil.new("RGB", (56, 56), "purple").save(path)
     with pytest.raises(DataError, match=r"changing\.png' changed"):
-        model._pictures.features([seen.key], ())
+        model._image_encoder.encode([seen.key], ())
 
 
-def test_a_camera_on_its_side(model: Qwen25Vl, tmp_path: Path) -> None:
+def test_a_photo_taken_sideways(model: Qwen25Vl, tmp_path: Path) -> None:
     """The grid is known before the file is decoded: from its size and its EXIF orientation."""
     path = tmp_path / "sideways.jpg"
     exif = Pil.Exif()
     exif[0x0112] = 6
     Pil.fromarray(np.random.default_rng(0).integers(0, 255, (56, 140, 3), dtype=np.uint8)).save(path, exif=exif)
-    seen = model._pictures.see(str(path))
+    seen = model._image_encoder.inspect(str(path))
     assert seen.grid == (5, 2)
-    assert len(model._pictures.features([seen.key], ())[seen.key]) == 10
+    assert len(model._image_encoder.encode([seen.key], ())[seen.key]) == 10
 
 
 def test_the_contract(model: Qwen25Vl, images: list[Image]) -> None:
     check_model(model, images)
 
 
-def test_by_length_keeps_the_budget() -> None:
+def test_batches_keep_the_budget() -> None:
     lengths = [7, 3, 9, 3, 50, 1]
-    batches = list(by_length(lengths, 20))
+    batches = list(length_batches(lengths, 20))
     assert sorted(i for batch in batches for i in batch) == list(range(6))
     assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 20 for batch in batches)
 
@@ -306,8 +309,8 @@ def test_control_tokens_in_a_question_are_text(model: Qwen25Vl, images: list[Ima
 def test_an_image_is_encoded_once(checkpoint: Path, images: list[Image], monkeypatch: pytest.MonkeyPatch) -> None:
     model = Qwen25Vl(path=str(checkpoint), device="cpu")
     read: list[str] = []
-    honest = Pictures._read
-    monkeypatch.setattr(Pictures, "_read", lambda self, key: (read.append(self._paths[key]), honest(self, key))[1])
+    honest = ImageEncoder._read
+    monkeypatch.setattr(ImageEncoder, "_read", lambda self, key: (read.append(self._paths[key]), honest(self, key))[1])
     asked = [Prompt((Turn("user", (a, "it", b, "What shape is it?")),)) for a in images for b in images]
     model.logprob(asked, ["fox"] * len(asked))
     model.generate(asked[:3], Decoding(max_new_tokens=1, num_beams=1))
@@ -355,9 +358,9 @@ def test_embeddings(model: Qwen25Vl, images: list[Image]) -> None:
 
 def test_pixels_are_settings(checkpoint: Path, images: list[Image]) -> None:
     def tokens(**settings: Any) -> int:
-        pictures = Qwen25Vl(path=str(checkpoint), **settings)._pictures
-        seen = pictures.see(str(images[3].path))
-        (features,) = pictures.features([seen.key], ()).values()
+        encoder = Qwen25Vl(path=str(checkpoint), **settings)._image_encoder
+        seen = encoder.inspect(str(images[3].path))
+        (features,) = encoder.encode([seen.key], ()).values()
         assert len(features) == seen.grid[0] * seen.grid[1]
         return len(features)
 
@@ -412,3 +415,37 @@ def test_wrong_checkpoints_are_one_line(checkpoint: Path, tmp_path: Path, prompt
     (cut / "config.json").write_text(json.dumps(config))
     (cut / "model.safetensors").write_bytes((checkpoint / "model.safetensors").read_bytes())
     fails(cut, "missing keys")
+
+
+@pytest.mark.parametrize(("low", "high"), [(56 * 56, 640 * 480), (56 * 56, 56 * 56), (100_352, 1_003_520)])
+def test_visual_tokens_are_counted_as_transformers_resizes(low: int, high: int) -> None:
+    draw = np.random.default_rng(0)
+    for width, height in [(28, 28), (10, 1900), (1, 1), (640, 480), (4000, 3000), *draw.integers(1, 2000, (200, 2))]:
+        if max(width, height) <= 200 * min(width, height):
+            h, w = smart_resize(int(height), int(width), 28, low, high)
+            assert visual_tokens(int(width), int(height), low, high) == h * w // 28**2
+
+
+def test_planning_reads_headers_and_config_files_only(checkpoint: Path, images: list[Image], tmp_path: Path) -> None:
+    part = Qwen25Vl(path=str(checkpoint))
+    assert part.image_tokens(images[:1]) == 4 and part.image_tokens(images) == 3 * 5
+    assert part.image_tokens([]) == part.image_tokens([Image("x"), Image("y", "absent.png")]) == 640 * 480 // 784
+    assert Qwen25Vl(path=str(checkpoint), min_pixels=None, max_pixels=None).image_tokens(images) == 2 * 2
+    assert part.cached_image_bytes() == 640 * 480 // 784 * 160 * 4
+    absent = Qwen25Vl(path=str(tmp_path / "absent"), dtype="bfloat16")
+    assert absent.image_tokens(images) == 3 * 5 and absent.cached_image_bytes() == 640 * 480 // 784 * 2048 * 2
+    assert "_model" not in vars(part) and "_image_processor" not in vars(part)
+
+
+def test_settings_identity_and_planning_import_no_torch(checkpoint: Path, images: list[Image]) -> None:
+    code = (
+        "import sys; from leverplus_core import Image; from leverplus_models.caption_lm import CaptionLm;"
+        "from leverplus_models.qwen2_5_vl import Qwen25Vl; CaptionLm(path=sys.argv[1]).identity();"
+        "part = Qwen25Vl(path=sys.argv[1]); part.identity(); part.cached_image_bytes();"
+        "assert part.image_tokens([Image('a', sys.argv[2])]);"
+        "print({'torch', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(checkpoint), str(images[0].path)], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout.strip(), done.stderr) == ("set()", "")

@@ -1,4 +1,4 @@
-"""The faster layers: equal in float32, within rounding in bfloat16, and gone when they are given back."""
+"""The faster layers: equal in float32, within rounding in bfloat16, removed after use, and off by a setting."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from leverplus_models import kernels
-from leverplus_models.batching import Row
-from leverplus_models.engine import Engine, EngineSettings
-from leverplus_models.kernels import Kernels
+from leverplus_models.engine import kernels
+from leverplus_models.engine.engine import Engine
+from leverplus_models.engine.kernels import Kernels
+from leverplus_models.engine.rows import Row
+from leverplus_models.engine.settings import EngineSettings
 
 
 def _model(dtype: torch.dtype) -> Any:
@@ -34,8 +35,9 @@ ROWS = [Row(np.array([*range(2, 22), *tail]), np.arange(20 + len(tail))[None]) f
 ANSWERS = [[5], [6, 7, 8], [9, 10]]
 
 
-def _scores(model: Any) -> torch.Tensor:
-    return torch.tensor([found.sum for found in Engine(model, [1], 0, EngineSettings()).logprob(ROWS, ANSWERS)])
+def _scores(model: Any, **settings: bool) -> torch.Tensor:
+    engine = Engine(model, [1], 0, EngineSettings(**settings))
+    return torch.tensor([found.sum for found in engine.logprob(ROWS, ANSWERS)])
 
 
 def _own(model: Any) -> torch.Tensor:
@@ -50,24 +52,24 @@ def _own(model: Any) -> torch.Tensor:
 def test_float32_is_the_model_s_own() -> None:
     model = _model(torch.float32)
     assert torch.allclose(_scores(model), _own(model), atol=1e-4)
-    with Kernels(model).lent():  # without a tree: the padded path
+    with Kernels(model).patched():  # without a tree: the padded path
         assert torch.allclose(model(IDS).logits, _model(torch.float32)(IDS).logits, atol=1e-4)
 
 
 @torch.inference_mode()
-def test_bfloat16_is_as_near_to_float32_as_the_model_s_own() -> None:
+def test_bfloat16_is_as_close_to_float32_as_the_model_s_own() -> None:
     exact = _own(_model(torch.float32).to(torch.bfloat16).float())
     model = _model(torch.bfloat16)
     assert (_scores(model) - exact).abs().mean() <= 1.2 * (_own(model) - exact).abs().mean()
 
 
 @torch.inference_mode()
-def test_rows_taken_some_at_a_time_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model = _model(torch.float32)
     expected = _scores(model)
-    monkeypatch.setattr(kernels, "FEWEST", 7)
-    monkeypatch.setattr(kernels, "INNER", 1)
-    monkeypatch.setattr(kernels, "WIDE", 1)
+    monkeypatch.setattr(kernels, "MIN_BLOCK_ROWS", 7)
+    monkeypatch.setattr(kernels, "MLP_BLOCK", 1)
+    monkeypatch.setattr(kernels, "NORM_BLOCK", 1)
     assert torch.allclose(_scores(model), expected, atol=1e-5)
 
 
@@ -93,13 +95,13 @@ GRIDS = torch.tensor([(1, 10, 14), (1, 10, 14), (1, 4, 6), (1, 8, 8)])
 
 @torch.inference_mode()
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.06)])
-@pytest.mark.parametrize("cache", [None, 1], ids=["at once", "some rows at a time"])
+@pytest.mark.parametrize("cache", [None, 1], ids=["one block", "blocks"])
 def test_the_vision_tower_is_the_model_s_own(
     dtype: torch.dtype, tolerance: float, cache: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if cache:
-        monkeypatch.setattr(kernels, "INNER", cache)
-        monkeypatch.setattr(kernels, "WIDE", cache)
+        monkeypatch.setattr(kernels, "MLP_BLOCK", cache)
+        monkeypatch.setattr(kernels, "NORM_BLOCK", cache)
     model = _tower(dtype)
     pixels = torch.randn(int(GRIDS.prod(1).sum()), 1176, generator=torch.Generator().manual_seed(1)).to(dtype)
 
@@ -107,7 +109,7 @@ def test_the_vision_tower_is_the_model_s_own(
         return torch.cat(list(model.get_image_features(pixels, GRIDS).pooler_output)).float()
 
     expected = features()
-    with Kernels(model).lent():
+    with Kernels(model).patched():
         assert "forward" in vars(model.model.visual.blocks[0])
         found = features()
     assert torch.allclose(found, expected, atol=tolerance * expected.abs().max())
@@ -119,17 +121,31 @@ def test_the_model_is_untouched_after_it(dtype: torch.dtype) -> None:
     model = _model(dtype)
     before = model(IDS).logits
     faster = Kernels(model)
-    with pytest.raises(RuntimeError, match="lost"), faster.lent():
+    with pytest.raises(RuntimeError, match="lost"), faster.patched():
         assert any("forward" in vars(m) for m in model.modules())
         raise RuntimeError("lost")
     assert not any("forward" in vars(m) for m in model.modules())
     assert torch.equal(model(IDS).logits, before)
 
 
-def test_no_second_copy_of_the_weights_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_not_copied_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "_free_memory", lambda: 1000)
     model = _model(torch.bfloat16)
     monkeypatch.setattr(kernels, "_packed", lambda weight: pytest.fail("a copy was made"))
-    with Kernels(model).lent():
-        lent = {type(m).__name__ for m in model.modules() if "forward" in vars(m)}
-    assert lent == {"LlamaRMSNorm", "LlamaDecoderLayer"}
+    with Kernels(model).patched():
+        patched = {type(m).__name__ for m in model.modules() if "forward" in vars(m)}
+    assert patched == {"LlamaRMSNorm", "LlamaDecoderLayer"}
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.5)])
+def test_switched_off_the_stock_layers_run(
+    dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = _model(dtype)
+    with_kernels = _scores(model)
+    monkeypatch.setattr(kernels, "_decoder_layer", lambda *_: pytest.fail("a layer was replaced"))
+    without = _scores(model, kernels=False)
+    assert torch.allclose(without, with_kernels, atol=tolerance)
+    assert torch.allclose(without, _own(model), atol=tolerance)
+    assert not Kernels(model, enabled=False).last_layer_selects

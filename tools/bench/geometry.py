@@ -1,4 +1,4 @@
-"""The models that are benched, at three sizes, and the pictures they see.
+"""The models that are compared, at three sizes, and the photos they see.
 
 `demo` is the packaged checkpoint. `mid` and `3b` have random weights: what a matrix product costs does not depend on
 its numbers. `3b` is Qwen2.5-VL-3B's true geometry; `mid` keeps its ratio of vision to language arithmetic (0.95 an
@@ -8,9 +8,6 @@ image of 391 visual tokens) at a twenty-fifth of the size, so that it predicts.
 from __future__ import annotations
 
 import copy
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,9 +25,9 @@ from transformers import (
 )
 from transformers.initialization import no_init_weights
 
-from leverplus_core.io import fingerprint, storage_errors
+from leverplus_core import Dtype, fingerprint
 from leverplus_models.qwen2_5_vl import Qwen25Vl
-from leverplus_models.weights import Dtype
+from tools.demo_vlm.geometry import SPECIAL
 
 MID = {
     "text_config": {
@@ -52,15 +49,10 @@ THREE_B = {
     },
 }  # fmt: skip
 
-SPECIAL = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
-    "<|image_pad|>", "<|video_pad|>", "<unk>",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in memory: its weights are shared by every arm of a process, its settings are each arm's own."""
+    """A model in memory: the arms of a process share its weights, each with settings of its own."""
 
     model: Any
     tokenizer: Any
@@ -69,12 +61,12 @@ class Loaded:
     content: str
 
     def backend(self, engine: dict[str, Any]) -> Qwen25Vl:
-        """A backend that has asked nothing yet, so that every run starts with empty caches."""
-        vlm = Qwen25Vl.model_validate({**self.settings, "engine": engine})
-        # What `Qwen25Vl` would read from the checkpoint once; its caches of images and texts stay its own.
-        vars(vlm).update(_model=self.model, _tokenizer=self.tokenizer, _image_processor=self.processor)
-        vars(vlm).update(_content=self.content)
-        return vlm
+        """A backend with empty caches."""
+        part = Qwen25Vl.model_validate({**self.settings, "engine": engine})
+        # What `Qwen25Vl` would load from the checkpoint; its caches of images and texts stay its own.
+        vars(part).update(_model=self.model, _tokenizer=self.tokenizer, _image_processor=self.processor)
+        vars(part).update(_content=self.content)
+        return part
 
     def to(self, dtype: Dtype) -> Loaded:
         """The same weights in another dtype, as a copy."""
@@ -83,29 +75,31 @@ class Loaded:
 
 
 def load_demo(dtype: Dtype, pixels: int | None = None) -> Loaded:
-    """The packaged checkpoint; `pixels` enlarges every picture to so many."""
+    """The packaged checkpoint; `pixels` enlarges every image to so many."""
     size = {"min_pixels": pixels, "max_pixels": pixels} if pixels else {}
     settings = {"path": "demo", "dtype": dtype, "device": "cpu", **size}
-    vlm = Qwen25Vl.model_validate(settings)
-    return Loaded(vlm._model, vlm._tokenizer, vlm._image_processor, settings, vlm._content)
+    part = Qwen25Vl.model_validate(settings)
+    return Loaded(part._model, part._tokenizer, part._image_processor, settings, part._content)
 
 
 def load_random(sizes: dict[str, Any], texts: Sequence[str], dtype: Dtype, folder: Path) -> Loaded:
     """A model of the given sizes with random weights, and a tokenizer trained on `texts`, kept below `folder`."""
     place = folder / f"bench-{fingerprint([sizes, list(texts)])}"
-    if not (place / "config.json").is_file():
-        _write(place, sizes, texts)
+    if not (place / "config.json").is_file():  # written last
+        tokenizer = _tokenizer(texts)
+        tokenizer.save_pretrained(place)
+        Qwen2VLImageProcessorPil(size={"shortest_edge": 56 * 56, "longest_edge": 640 * 480}).save_pretrained(place)
+        _config(sizes, tokenizer).save_pretrained(place)
     settings = {"path": str(place), "dtype": dtype, "device": "cpu"}
-    vlm = Qwen25Vl.model_validate(settings)
-    config = Qwen2_5_VLConfig.from_pretrained(place)
-    model = random_model(config, getattr(torch, dtype))
-    return Loaded(model, vlm._tokenizer, vlm._image_processor, settings, vlm._content)
+    part = Qwen25Vl.model_validate(settings)
+    model = random_model(Qwen2_5_VLConfig.from_pretrained(place), getattr(torch, dtype))
+    return Loaded(model, part._tokenizer, part._image_processor, settings, part._content)
 
 
 def random_model(config: Qwen2_5_VLConfig, dtype: torch.dtype) -> Any:
-    """Weights of standard deviation 0.02 and norms of one, in seconds and in no more memory than they take.
+    """Weights of standard deviation 0.02 and norms of one, in seconds and without extra memory.
 
-    One block of normal numbers is laid end to end. Its length is prime, so that no two rows of a matrix are equal.
+    One block of normal numbers is repeated. Its length is prime, so that no two rows of a matrix are equal.
     """
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -127,25 +121,6 @@ def random_model(config: Qwen2_5_VLConfig, dtype: torch.dtype) -> Any:
                 part.copy_(block.roll(-at)[: len(part)])
                 at = (at + len(part) + 7919) % len(block)
     return model.tie_weights() or model.eval()
-
-
-def _write(place: Path, sizes: dict[str, Any], texts: Sequence[str]) -> None:
-    """A checkpoint folder without weights, whole or absent."""
-    with storage_errors(place):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
-    try:
-        tokenizer = _tokenizer(texts)
-        tokenizer.save_pretrained(scratch)
-        Qwen2VLImageProcessorPil(size={"shortest_edge": 56 * 56, "longest_edge": 640 * 480}).save_pretrained(scratch)
-        _config(sizes, tokenizer).save_pretrained(scratch)
-        with storage_errors(place):
-            os.replace(scratch, place)
-    except OSError:
-        if not place.is_dir():  # another process of this bench was first
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
@@ -191,7 +166,7 @@ def _config(sizes: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> Qwen2_
 
 
 def draw_photo(draw: np.random.Generator, width: int, height: int) -> Pil.Image:
-    """Two tones that fade into each other, blurred shapes and the noise of a sensor; no two are alike."""
+    """Two tones that blend, blurred shapes and sensor noise; no two photos are equal."""
     down, right = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     slope = draw.normal(size=(2, 1, 1, 3))
     shade = down[..., None] * slope[0] + right[..., None] * slope[1] + draw.uniform(size=3)

@@ -1,8 +1,8 @@
-"""Token sequences as a tree of shared prefixes, and the tree as batches: pure planning, no tensors.
+"""Token sequences as a tree of shared prefixes, and its nodes in batches of similar shape: planning without tensors.
 
-Sequences in sorted order are the leaves of a compressed trie (Morrison 1968, PATRICIA), read off the common prefixes
-of neighbours. A node is a run of tokens that all sequences through it share; a sequence is the path to its last node.
-Nodes stand in depth-first order, so that any stretch of them needs only its own nodes and the ancestors of its first.
+The tree is a compressed trie (Morrison 1968, PATRICIA), built from the common prefixes of neighbors in sorted order. A
+node is a run of tokens that all sequences through it share; a sequence is the path from the root to its last node.
+Nodes are in depth-first order, so that any chunk of consecutive nodes needs only the ancestors of its first.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from leverplus_models.engine.rows import Ints
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Tokens `start` to `end` of sequence `row` (and of every other sequence through it), after `parent` (-1: none)."""
+    """Tokens `start` to `end` of sequence `row` (and of every other sequence through it); `parent` is -1 for a root."""
 
     parent: int
     row: int
@@ -38,7 +37,7 @@ class Tree:
     last: tuple[int, ...]
 
     def path(self, node: int) -> list[int]:
-        """The nodes from the root to `node`."""
+        """Numbers of the nodes from the root to `node`."""
         found = []
         while node >= 0:
             found.append(node)
@@ -47,25 +46,25 @@ class Tree:
 
     @property
     def tokens(self) -> int:
-        """Tokens to compute: each shared one once."""
+        """Number of tokens to compute, each shared token once."""
         return sum(map(len, self.nodes))
 
 
-def plan(sequences: Sequence[Ints], longest: int, least: int = 8, share: bool = True) -> Tree:
-    """The tree of non-empty `sequences`; equal ones end in one node. Without `share`, each has a path of its own.
+def build_tree(sequences: Sequence[Ints], max_node: int, min_saving: int = 8, share: bool = True) -> Tree:
+    """The tree of `sequences`; equal ones end in one node. Without `share`, each sequence has a path of its own.
 
-    A node is cut into pieces of at most `longest` tokens. A branching is made only where it spares `least` tokens:
-    a node costs something too.
+    Longer nodes are split into parts of at most `max_node` tokens. The tree branches only where that saves at least
+    `min_saving` tokens, since a node has a cost of its own. Raises ValueError for an empty sequence.
     """
     if any(len(s) == 0 for s in sequences):
-        raise ValueError("an empty sequence has no place in a tree")
+        raise ValueError("an empty sequence cannot be part of a prefix tree")
     nodes: list[Node] = []
     last = [-1] * len(sequences)
 
     def add(parent: int, row: int, start: int, end: int) -> int:
-        """The last of the nodes that hold tokens `start` to `end`; pieces of like length."""
-        pieces = -(-(end - start) // longest)
-        cuts = [start + (end - start) * k // pieces for k in range(pieces + 1)] if pieces else []
+        """Append nodes of about equal length for tokens `start` to `end`; returns the last one (`parent` for none)."""
+        parts = -(-(end - start) // max_node)
+        cuts = [start + (end - start) * k // parts for k in range(parts + 1)] if parts else []
         for a, b in pairwise(cuts):
             nodes.append(Node(parent, row, a, b))
             parent = len(nodes) - 1
@@ -79,40 +78,41 @@ def plan(sequences: Sequence[Ints], longest: int, least: int = 8, share: bool = 
     keys = [np.asarray(s, dtype=">i8").tobytes() for s in sequences]
     order = sorted(range(len(keys)), key=keys.__getitem__)
     distinct = [row for n, row in enumerate(order) if n == 0 or keys[row] != keys[order[n - 1]]]
-    common = np.array([0, *(_common(sequences[a], sequences[b]) for a, b in pairwise(distinct))])
-    # Stretches of `distinct` that share their first `depth` tokens, which end in node `parent`.
-    waiting = [(0, len(distinct), 0, -1)] if distinct else []
-    while waiting:
-        low, high, depth, parent = waiting.pop()
+    common = np.array([0, *(_common_prefix(sequences[a], sequences[b]) for a, b in pairwise(distinct))])
+    # Ranges of `distinct` that share their first `depth` tokens, which end in node `parent`.
+    pending = [(0, len(distinct), 0, -1)] if distinct else []
+    while pending:
+        low, high, depth, parent = pending.pop()
         row = distinct[low]
         if high - low == 1:
             last[row] = add(parent, row, depth, len(sequences[row]))
             continue
         shared = int(common[low + 1 : high].min())
         cuts = [low, *(low + 1 + np.flatnonzero(common[low + 1 : high] == shared)).tolist(), high]
-        if (shared - depth) * (len(cuts) - 2) >= least:
+        if (shared - depth) * (len(cuts) - 2) >= min_saving:
             parent, depth = add(parent, row, depth, shared), shared
-        # Last in, first out: the first child comes next, before its siblings.
-        waiting += [(a, b, depth, parent) for a, b in pairwise(cuts)][::-1]
+        # Last in, first out: the first child is visited next, before its siblings.
+        pending += [(a, b, depth, parent) for a, b in pairwise(cuts)][::-1]
     for n, row in enumerate(order):
         if last[row] < 0:  # equal to the one before it
             last[row] = last[order[n - 1]]
     return Tree(tuple(nodes), tuple(last))
 
 
-def _common(a: Ints, b: Ints) -> int:
-    """How many first tokens two sequences share."""
+def _common_prefix(a: Ints, b: Ints) -> int:
+    """Length of the longest common prefix."""
     n = min(len(a), len(b))
     differ = np.flatnonzero(a[:n] != b[:n])
     return int(differ[0]) if len(differ) else n
 
 
-def buckets(shapes: Sequence[tuple[int, int]], spare: int, like: bool = True) -> Iterator[list[int]]:
-    """Numbers of (queries, keys) pairs to be padded to one shape: the padding of a bucket is at most `spare` products.
+def shape_buckets(shapes: Sequence[tuple[int, int]], spare: int, bucket_by_length: bool = True) -> Iterator[list[int]]:
+    """Indices of (queries, keys) pairs grouped to be padded to one shape.
 
-    Without `like` they are taken as they come, however much is padded.
+    The padding of a bucket is at most `spare` query-key products, or an eighth of the real ones. Without
+    `bucket_by_length` all pairs form one bucket, however much of it is padding.
     """
-    if not like:
+    if not bucket_by_length:
         yield list(range(len(shapes)))
         return
     order = sorted(range(len(shapes)), key=lambda i: (shapes[i][0].bit_length(), shapes[i][1], shapes[i][0]))

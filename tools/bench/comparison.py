@@ -1,4 +1,4 @@
-"""The tables of the bench: which arms, interleaved round by round, and what is said of each."""
+"""The tables: which arms run, interleaved round by round, and the figures of each."""
 
 from __future__ import annotations
 
@@ -9,28 +9,26 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from leverplus_core.errors import RecipeError, did_you_mean
-from leverplus_core.io import fingerprint, read_json, write_json
-from leverplus_core.progress import Progress
+from leverplus_core import Progress, RecipeError, did_you_mean, fingerprint
+from leverplus_core.io import read_json, write_json
 from leverplus_core.provenance import describe_environment, describe_git
-from leverplus_models.bench.arm import FULL, HF_BATCHED, NAIVE, WITHOUT, Arithmetic, Remote, Task, Timed
-from leverplus_models.bench.stage import Order
-from leverplus_models.engine import EngineSettings
+from leverplus_models.engine.settings import switches
+from tools.bench.arm import FULL, HF_BATCHED, NAIVE, WITHOUT, Arithmetic, Case, Remote, Timed
+from tools.bench.workload import Order
 
 ORDERS: tuple[Order, ...] = ("append", "prepend")
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
-"""How far an arm's log-probability may lie from naive's. bfloat16 keeps 8 bits, and batch make-up moves the last."""
+"""How much an arm's log-probability may differ from naive's. bfloat16 has 8 bits, and batching changes the last."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """One comparison. `samples`: arms whose prompts cost the same whatever else is asked, timed on so many of them.
+    """One comparison. `samples`: arms whose cost per prompt does not depend on other prompts, timed on so many of them.
 
-    Every arm is also asked `compared` prompts apart from the timing, in the task's dtype and, unless there is no
-    memory for it, in float32.
+    Outside the timing every arm scores `compared` prompts, in the case's dtype and, with `in_float32`, in float32.
     """
 
-    task: Task
+    case: Case
     arms: tuple[str, ...]
     rounds: int
     samples: Mapping[str, int] = field(default_factory=dict)
@@ -61,7 +59,7 @@ class Row:
     dtype: str
     questions: int
     pool: int
-    beam: int
+    num_beams: int
     shots: int
     rounds: int
     prompts: int
@@ -84,34 +82,29 @@ class Row:
         return all(diff is None or diff <= TOLERANCE[dtype] for dtype, diff in found.items())
 
 
-def pieces() -> list[str]:
-    """What can be switched off in the engine: its boolean settings."""
-    return [name for name, setting in EngineSettings.model_fields.items() if setting.annotation is bool]
-
-
 def arm_names() -> tuple[str, ...]:
-    return (NAIVE, HF_BATCHED, FULL, *(WITHOUT + piece for piece in pieces()))
+    return (NAIVE, HF_BATCHED, FULL, *(WITHOUT + name for name in switches()))
 
 
 def usual(cache: Path, quick: bool) -> dict[str, list[Table]]:
     """The tables of each geometry: some twenty minutes in all, or with `quick` three minutes for demo and mid."""
     few = (NAIVE, HF_BATCHED, FULL)
     demo = Table(
-        Task("demo", "float32", questions=2 if quick else 8, pool=64, beam=5, shots=2, cache=cache),
+        Case("demo", "float32", questions=2 if quick else 8, pool=64, num_beams=5, shots=2, cache=cache),
         arm_names(),
         rounds=2 if quick else 3,
         samples={NAIVE: 128 if quick else 380},
     )
     mid = Table(
-        Task("mid", "bfloat16", questions=1, pool=8 if quick else 64, beam=5, shots=2, cache=cache),
+        Case("mid", "bfloat16", questions=1, pool=8 if quick else 64, num_beams=5, shots=2, cache=cache),
         few,
         rounds=1 if quick else 2,
         samples={NAIVE: 8 if quick else 12, HF_BATCHED: 8 if quick else 12},
         compared=3,
     )
-    mid_pieces = replace(mid, task=replace(mid.task, pool=8), arms=arm_names(), rounds=1)
+    mid_switches = replace(mid, case=replace(mid.case, pool=8), arms=arm_names(), rounds=1)
     three_b = Table(
-        Task("3b", "bfloat16", questions=1, pool=3, beam=2, shots=2, cache=cache),
+        Case("3b", "bfloat16", questions=1, pool=3, num_beams=2, shots=2, cache=cache),
         few,
         rounds=1,
         samples={NAIVE: 2, HF_BATCHED: 2},
@@ -119,7 +112,7 @@ def usual(cache: Path, quick: bool) -> dict[str, list[Table]]:
         in_float32=False,
         one_process_at_a_time=True,
     )
-    return {"demo": [demo], "mid": [mid] if quick else [mid, mid_pieces], "3b": [three_b]}
+    return {"demo": [demo], "mid": [mid] if quick else [mid, mid_switches], "3b": [three_b]}
 
 
 def plan(
@@ -128,9 +121,9 @@ def plan(
     cache: Path,
     quick: bool = False,
     rounds: int | None = None,
-    **sizes: int | None,
+    **sizes: int | bool | None,
 ) -> list[Table]:
-    """The usual tables of these geometries, with what is given in `sizes` (fields of Task) in place of their own.
+    """The usual tables of these geometries, with what is given in `sizes` (fields of Case) in place of their own.
 
     Raises RecipeError for a geometry or an arm that does not exist.
     """
@@ -142,29 +135,29 @@ def plan(
         if name not in arm_names():
             raise RecipeError(f"no arm named '{name}'.", did_you_mean(name, arm_names()))
     given: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
-    tables: dict[Task, Table] = {}
+    tables: dict[Case, Table] = {}
     for table in (table for name in dict.fromkeys(geometries) for table in known[name]):
         own = replace(
-            table, task=replace(table.task, **given), arms=tuple(arms) or table.arms, rounds=rounds or table.rounds
+            table, case=replace(table.case, **given), arms=tuple(arms) or table.arms, rounds=rounds or table.rounds
         )
-        tables[own.task] = own  # two that differ in size alone become one where the size is given
-    for task in tables:
-        if task.pool < max(task.shots, 1):
-            raise RecipeError(f"a pool of {task.pool} cannot give {task.shots} shots.", "Set --pool higher.")
+        tables[own.case] = own  # two that differ in size alone become one where the size is given
+    for case in tables:
+        if case.pool < max(case.shots, 1):
+            raise RecipeError(f"a pool of {case.pool} cannot give {case.shots} shots.", "Set --pool higher.")
     return list(tables.values())
 
 
 def compare_all(tables: Sequence[Table], finished: Path, progress: Progress) -> list[list[Row]]:
-    """Run tables, each kept in the folder `finished`: when this is stopped, the same call goes on with the next table.
+    """Run the tables, each stored in the folder `finished`: after an interruption the same call goes on.
 
-    What another version or commit measured is not used. Whoever has shown all rows deletes the folder.
+    Tables measured by another version or commit are not reused. The caller deletes the folder at the end.
     """
     found = []
     for table in tables:
         key = fingerprint([repr(table), describe_environment(), describe_git()])
         file = finished / f"{key}.json"
         if file.is_file():
-            progress.say(f"{table.task.geometry}, pools of {table.task.pool}: kept from before this was stopped")
+            progress.say(f"{table.case.geometry}, pools of {table.case.pool}: stored before the interruption")
         else:
             write_json(file, [asdict(row) for row in compare(table, progress)])
         found.append([Row(**row) for row in read_json(file)])
@@ -173,22 +166,22 @@ def compare_all(tables: Sequence[Table], finished: Path, progress: Progress) -> 
 
 def compare(table: Table, progress: Progress) -> list[Row]:
     """Run a table: every arm and order once a round, in turn."""
-    task = table.task
+    case = table.case
     timed: dict[tuple[str, Order], list[Timed]] = {(arm, order): [] for arm in table.arms for order in ORDERS}
     scores: dict[tuple[str, Order, str], list[float]] = {}
     searched: dict[Order, Arithmetic] = {}
     ceilings: list[float] = []
-    dtypes = dict.fromkeys((task.dtype, "float32") if table.in_float32 else (task.dtype,))
+    dtypes = dict.fromkeys((case.dtype, "float32") if table.in_float32 else (case.dtype,))
     groups = [[arm] for arm in table.arms] if table.one_process_at_a_time else [list(table.arms)]
-    with progress.task(f"{task.geometry}, pools of {task.pool}", len(timed) * table.rounds) as bar:
+    with progress.task(f"{case.geometry}, pools of {case.pool}", len(timed) * table.rounds) as bar:
         for group in groups:
             with ExitStack() as stack:
-                remotes = [stack.enter_context(Remote(task, arm)) for arm in group]
+                remotes = [stack.enter_context(Remote(case, arm)) for arm in group]
                 for remote in remotes:
                     remote.call("warm")
                 for number in range(table.rounds):
-                    progress.say(f"{task.geometry}, pools of {task.pool}: round {number + 1} of {', '.join(group)}")
-                    ceilings.append(remotes[0].call("ceilings")[task.dtype])
+                    progress.say(f"{case.geometry}, pools of {case.pool}: round {number + 1} of {', '.join(group)}")
+                    ceilings.append(remotes[0].call("ceilings")[case.dtype])
                     turn = number % len(remotes)
                     for order in ORDERS:
                         for remote in remotes[turn:] + remotes[:turn]:
@@ -202,7 +195,7 @@ def compare(table: Table, progress: Progress) -> list[Row]:
                         if order not in searched and remote.name not in table.samples:
                             searched[order] = remote.call("arithmetic", order, first.rows)
                         for dtype in dtypes:
-                            known = first.scores if dtype == task.dtype and first.rows == compared else None
+                            known = first.scores if dtype == case.dtype and first.rows == compared else None
                             found = known or remote.call("scores", order, compared, dtype)
                             scores[remote.name, order, dtype] = found
     ceiling = statistics.median(ceilings)
@@ -220,7 +213,7 @@ def _row(
     searched: Arithmetic | None,
     ceiling: float,
 ) -> Row:
-    task, runs = table.task, timed[arm, order]
+    case, runs = table.case, timed[arm, order]
     seconds = sorted(run.seconds for run in runs)
 
     def rate(name: str) -> float:
@@ -252,7 +245,7 @@ def _row(
             "necessary_gflop": least.flops / 1e9,
         }
     return Row(
-        geometry=task.geometry,
+        geometry=case.geometry,
         arm=arm,
         order=order,
         prompts_per_s=own,
@@ -261,11 +254,11 @@ def _row(
         peak_mb=max(run.peak_mb for run in runs),
         max_abs_diff=differs("float32"),
         max_abs_diff_bfloat16=differs("bfloat16"),
-        dtype=task.dtype,
-        questions=task.questions,
-        pool=task.pool,
-        beam=task.beam,
-        shots=task.shots,
+        dtype=case.dtype,
+        questions=case.questions,
+        pool=case.pool,
+        num_beams=case.num_beams,
+        shots=case.shots,
         rounds=len(runs),
         prompts=runs[0].prompts,
         sampled=arm in table.samples,

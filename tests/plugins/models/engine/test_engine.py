@@ -11,13 +11,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from leverplus_core.records import Decoding
-from leverplus_models.batching import Row
-from leverplus_models.engine import Engine, EngineSettings
-from leverplus_models.tree_attention import Shapes
-from leverplus_models.tree_walk import TreeWalk
+from leverplus_core import Decoding
+from leverplus_models.engine.engine import Engine
+from leverplus_models.engine.rows import Row
+from leverplus_models.engine.settings import EngineSettings, switches
+from leverplus_models.engine.tree_attention import Padding
+from leverplus_models.engine.tree_walk import TreeWalk
 
-PIECES = ("image_cache", "image_batches", "prefix_sharing", "length_buckets", "answer_logits", "prompt_reuse")
 GREEDY, BEAM = Decoding(max_new_tokens=4, num_beams=1), Decoding(max_new_tokens=4, num_beams=3)
 
 
@@ -65,19 +65,19 @@ def _plain(model: Any, row: Row, answer: Sequence[int]) -> float:
     return sum(float(logprobs[len(row.ids) - 1 + n, token]) for n, token in enumerate(answer))
 
 
-@pytest.mark.parametrize("off", [None, *PIECES])
+@pytest.mark.parametrize("off", [None, *switches()])
 @pytest.mark.parametrize("budget", [1, 60, 5000])
 def test_logprob_is_the_model_s_own(model: Any, rows: list[Row], off: str | None, budget: int) -> None:
     settings = EngineSettings(tokens_per_batch=budget, **({off: False} if off else {}))
     engine = Engine(model, [1], 0, settings)
-    assert engine.packs
+    assert engine.uses_tree
     got = engine.logprob(rows, _answers(rows))
     expected = [_plain(model, row, answer) for row, answer in zip(rows, _answers(rows), strict=True)]
     assert [g.sum for g in got] == pytest.approx(expected, abs=1e-4)
     assert [g.tokens for g in got] == [len(a) for a in _answers(rows)]
 
 
-@pytest.mark.parametrize("off", [None, *PIECES])
+@pytest.mark.parametrize("off", [None, *switches()])
 @pytest.mark.parametrize("decoding", [GREEDY, BEAM], ids=["greedy", "beam"])
 def test_generate_is_transformers_own(model: Any, rows: list[Row], off: str | None, decoding: Decoding) -> None:
     engine = Engine(model, [1, 3], 0, EngineSettings(tokens_per_batch=200, **({off: False} if off else {})))
@@ -91,22 +91,24 @@ def test_generate_is_transformers_own(model: Any, rows: list[Row], off: str | No
 
 
 @pytest.mark.parametrize("budget", [1, 60, 5000])
-def test_rows_that_fill_up_change_nothing(model: Any, rows: list[Row], budget: int) -> None:
-    """Where products are compiled for a number of rows, the model is run on a few numbers of them."""
-    plain, filling = (Engine(model, [1, 3], 0, EngineSettings(tokens_per_batch=budget)) for _ in range(2))
-    filling.kernels.shapes = Shapes(filled=True)
-    assert [filling.kernels.shapes.rows(n) for n in (1, 16, 17, 256, 257, 2048)] == [16, 16, 32, 256, 320, 2048]
-    assert [filling.kernels.shapes.keys(n) for n in (1, 32, 33, 1277)] == [32, 32, 64, 1280]
-    assert (plain.kernels.shapes.rows(17), plain.kernels.shapes.keys(17)) == (17, 17)
+def test_rounding_up_rows_and_keys_changes_nothing(model: Any, rows: list[Row], budget: int) -> None:
+    """Where products are compiled per number of rows, the model runs on few different numbers."""
+    plain, rounding = (Engine(model, [1, 3], 0, EngineSettings(tokens_per_batch=budget)) for _ in range(2))
+    rounding.kernels.padding = Padding(rounded=True)
+    assert [rounding.kernels.padding.rows(n) for n in (1, 16, 17, 256, 257, 2048)] == [16, 16, 32, 256, 320, 2048]
+    assert [rounding.kernels.padding.keys(n) for n in (1, 32, 33, 1277)] == [32, 32, 64, 1280]
+    assert (plain.kernels.padding.rows(17), plain.kernels.padding.keys(17)) == (17, 17)
     expected = [found.sum for found in plain.logprob(rows, _answers(rows))]
-    assert [found.sum for found in filling.logprob(rows, _answers(rows))] == pytest.approx(expected, abs=1e-4)
-    assert filling.generate(rows, GREEDY) == plain.generate(rows, GREEDY)
-    np.testing.assert_allclose(filling.last_hidden_state(rows), plain.last_hidden_state(rows), atol=1e-4)
+    assert [found.sum for found in rounding.logprob(rows, _answers(rows))] == pytest.approx(expected, abs=1e-4)
+    assert rounding.generate(rows, GREEDY) == plain.generate(rows, GREEDY)
+    np.testing.assert_allclose(rounding.last_hidden_state(rows), plain.last_hidden_state(rows), atol=1e-4)
 
 
-@pytest.mark.parametrize("off", [None, *PIECES])
+@pytest.mark.parametrize("off", [None, *switches()])
 @pytest.mark.parametrize("budget", [1, 60, 5000])
-def test_states_are_what_the_output_layer_reads(model: Any, rows: list[Row], off: str | None, budget: int) -> None:
+def test_the_last_hidden_state_is_the_input_of_the_output_layer(
+    model: Any, rows: list[Row], off: str | None, budget: int
+) -> None:
     engine = Engine(model, [1], 0, EngineSettings(tokens_per_batch=budget, **({off: False} if off else {})))
     np.testing.assert_allclose(engine.last_hidden_state(rows), _plain_states(model, rows), atol=1e-4)
     assert engine.last_hidden_state([]).shape == (0, 32)
@@ -132,16 +134,16 @@ def test_a_small_memory_for_keys_and_values_changes_nothing(model: Any, rows: li
     assert small.generate(rows, GREEDY) == whole.generate(rows, GREEDY)
 
 
-def test_only_the_way_to_the_next_node_is_held(model: Any, rows: list[Row]) -> None:
+def test_only_the_path_to_the_next_chunk_is_kept(model: Any, rows: list[Row]) -> None:
     walk = TreeWalk(rows, [1] * len(rows))
     longest = max(len(row.ids) for row in rows)
     with torch.inference_mode():
         while not walk.done:
-            stretch = walk.stretch(50, 1000)
-            _, held, _ = walk.run(model, stretch, {}, "answers")
-            walk.advance(stretch, held)
-            assert walk.held.size <= longest
-            assert all(len(both) == walk.held.size for both in walk.held.layers.values())
+            chunk = walk.chunk(50, 1000)
+            _, cache, _ = walk.run(model, chunk, {}, "needed")
+            walk.advance(chunk, cache)
+            assert walk.cache.size <= longest
+            assert all(len(both) == walk.cache.size for both in walk.cache.layers.values())
 
 
 def test_memory_that_runs_out_halves_the_batch(model: Any, rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +167,7 @@ def test_memory_that_runs_out_halves_the_batch(model: Any, rows: list[Row], monk
     assert [_until_end(t) for t in engine.generate(rows[:-1], BEAM)] == [_until_end(t) for t in texts[BEAM][:-1]]
 
 
-def test_an_error_that_is_not_about_memory_is_told(model: Any, rows: list[Row]) -> None:
+def test_an_error_that_is_not_about_memory_is_raised(model: Any, rows: list[Row]) -> None:
     def lost(keys: Sequence[str], upcoming: Sequence[str]) -> dict[str, torch.Tensor]:
         raise RuntimeError("lost")
 
@@ -173,11 +175,11 @@ def test_an_error_that_is_not_about_memory_is_told(model: Any, rows: list[Row]) 
         Engine(model, [1], 0, EngineSettings(), lost).logprob(rows, _answers(rows))
 
 
-def test_a_sliding_window_is_padded(rows: list[Row]) -> None:
-    """A window is no tree's business: such a model takes the stock path, with equal results."""
+def test_a_model_with_a_sliding_window_takes_the_padded_path(rows: list[Row]) -> None:
+    """Tree attention does not support windows: such a model takes the padded path, with equal results."""
     model = _model(MistralForCausalLM, MistralConfig, sliding_window=8)
     engine = Engine(model, [1], 0, EngineSettings(tokens_per_batch=300))
-    assert not engine.packs
+    assert not engine.uses_tree
     got = engine.logprob(rows, _answers(rows))
     expected = [_plain(model, row, answer) for row, answer in zip(rows, _answers(rows), strict=True)]
     assert [g.sum for g in got] == pytest.approx(expected, abs=1e-4)

@@ -1,9 +1,9 @@
-"""Encoded images, kept: in memory up to a bound, and in a folder that runs share.
+"""A cache of encoded images: in memory up to a bound, and in a folder that runs can share.
 
-A key is the hash of everything that decides the features: the image's bytes, the model, the pixel settings, the
-number format. The features of an image are one safetensors file, written whole or not at all, so that two runs may
-use one folder. A file that is damaged is dropped and its image encoded again; a folder that cannot be written leaves
-memory to do the work. Each is said once.
+A key is the hash of everything that decides the features: the image's bytes, the model, the pixel settings and the
+number format. The features of an image are one safetensors file, written atomically, so that several processes may use
+one folder. A damaged file is deleted and its image encoded again; when the folder cannot be written, the cache stays in
+memory. Each is warned about once.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from leverplus_core.errors import LeverplusWarning
+from leverplus_core import LeverplusWarning
 
 
-class ImageFeatures:
-    """Key -> features (V, D) of an image; the least recently used leave memory beyond `limit` bytes."""
+class ImageCache:
+    """Key -> visual tokens (V, D) of an image; beyond `limit` bytes the least recently used leave memory."""
 
     def __init__(self, limit: int, folder: Path | None = None) -> None:
         self.limit, self.folder = limit, folder
         self.bytes = 0
         self._memory: OrderedDict[str, Tensor] = OrderedDict()
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
 
     def get(self, keys: Sequence[str], device: torch.device) -> dict[str, Tensor]:
-        """Those of `keys` that are known."""
+        """The features of those `keys` that are cached, on `device`."""
         found: dict[str, Tensor] = {}
         for key in keys:
             if key in self._memory:
@@ -46,12 +46,12 @@ class ImageFeatures:
         return found
 
     def put(self, key: str, features: Tensor) -> None:
-        """Keep `features` under `key`, in memory and in the folder."""
+        """Store `features` under `key`, in memory and in the folder."""
         self._remember(key, features)
         self._write(key, features)
 
     def has(self, key: str) -> bool:
-        """Whether `get` is likely to know `key`: it is in memory, or there is a file."""
+        """Whether `key` is in memory or has a file; the file may turn out to be damaged."""
         return key in self._memory or (self.folder is not None and self._file(self.folder, key).exists())
 
     def _remember(self, key: str, features: Tensor) -> None:
@@ -75,8 +75,8 @@ class ImageFeatures:
             return None
         except (OSError, SafetensorError, KeyError, TypeError) as error:
             problem = str(error)
-        self._say("damaged", f"the encoded image {path} is damaged ({problem}); it is dropped and encoded again.")
-        with suppress(OSError):  # where nothing may be written, the next run meets it again
+        self._warn("damaged", f"the encoded image {path} is damaged ({problem}); it is deleted and encoded again.")
+        with suppress(OSError):  # in a read-only folder the next run finds it again
             path.unlink(missing_ok=True)
         return None
 
@@ -84,7 +84,7 @@ class ImageFeatures:
         if self.folder is None:
             return
         path = self._file(self.folder, key)
-        # A name of this process's own, then a rename: a reader sees the whole file or none.
+        # Written under a name of this process's own and renamed: a reader sees the whole file or none.
         scratch = path.with_name(f".{path.name}.{os.getpid()}")
         tensor = features.detach().cpu().contiguous()
         try:
@@ -95,10 +95,10 @@ class ImageFeatures:
             finally:
                 scratch.unlink(missing_ok=True)
         except OSError as error:
-            self._say(
+            self._warn(
                 "unwritable",
                 f"encoded images cannot be written to {self.folder} ({error.strerror or error}); "
-                "memory alone keeps them, and this run goes on.",
+                "this run continues with the cache in memory.",
             )
             self.folder = None
 
@@ -106,9 +106,9 @@ class ImageFeatures:
     def _file(folder: Path, key: str) -> Path:
         return folder / key[:2] / f"{key}.safetensors"
 
-    def _say(self, what: str, message: str) -> None:
-        if what not in self._said:
-            self._said.add(what)
+    def _warn(self, what: str, message: str) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
             warnings.warn(message, LeverplusWarning, stacklevel=2)
 
 

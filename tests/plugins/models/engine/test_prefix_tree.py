@@ -1,4 +1,4 @@
-"""The tree of shared prefixes: what it spells, what it saves, and how its nodes are batched."""
+"""The tree of shared prefixes: what it spells, what it saves, and how its nodes are grouped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leverplus_models.prefix_tree import Ints, Tree, buckets, plan
+from leverplus_models.engine.prefix_tree import Tree, build_tree, shape_buckets
+from leverplus_models.engine.rows import Ints
 
 # Few letters, so that prefixes are shared and sequences repeat.
 SEQUENCES = st.lists(st.lists(st.integers(-2, 2), min_size=1, max_size=12), max_size=12)
@@ -23,13 +24,13 @@ def _spelled(tree: Tree, sequences: list[list[int]], row: int) -> list[int]:
 
 
 @given(SEQUENCES, st.integers(1, 5), st.integers(1, 6), st.booleans())
-def test_every_sequence_is_a_path(sequences: list[list[int]], longest: int, least: int, share: bool) -> None:
-    tree = plan(_arrays(sequences), longest, least, share)
+def test_every_sequence_is_a_path(sequences: list[list[int]], max_node: int, min_saving: int, share: bool) -> None:
+    tree = build_tree(_arrays(sequences), max_node, min_saving, share)
     assert [_spelled(tree, sequences, row) for row in range(len(sequences))] == sequences
     for number, node in enumerate(tree.nodes):
-        assert node.parent < number and 1 <= len(node) <= longest
+        assert node.parent < number and 1 <= len(node) <= max_node
         assert node.start == (tree.nodes[node.parent].end if node.parent >= 0 else 0)
-    # Depth first: what a stretch needs from before it is the path to its first node.
+    # Depth first: all that a chunk needs from before it is the path to its first node.
     for end in range(1, len(tree.nodes)):
         above = {-1, *tree.path(tree.nodes[end].parent)}
         assert all(node.parent in above or node.parent >= end for node in tree.nodes[end:])
@@ -38,17 +39,17 @@ def test_every_sequence_is_a_path(sequences: list[list[int]], longest: int, leas
 @given(SEQUENCES)
 def test_every_prefix_is_computed_once(sequences: list[list[int]]) -> None:
     prefixes = {tuple(s[:n]) for s in sequences for n in range(1, len(s) + 1)}
-    tree = plan(_arrays(sequences), longest=3, least=1)
+    tree = build_tree(_arrays(sequences), max_node=3, min_saving=1)
     assert tree.tokens == len(prefixes)
     assert len(set(tree.last)) == len({tuple(s) for s in sequences})
-    apart = plan(_arrays(sequences), longest=3, share=False)
+    apart = build_tree(_arrays(sequences), max_node=3, share=False)
     assert apart.tokens == sum(map(len, sequences)) >= tree.tokens
 
 
-def test_a_branching_must_pay() -> None:
+def test_the_tree_branches_only_where_that_saves_enough() -> None:
     sequences = _arrays([[1, 2, 3], [1, 2, 4], [5]])
-    assert plan(sequences, longest=9, least=2).tokens == 5
-    assert plan(sequences, longest=9, least=3).tokens == 7  # two tokens spared are too few
+    assert build_tree(sequences, max_node=9, min_saving=2).tokens == 5
+    assert build_tree(sequences, max_node=9, min_saving=3).tokens == 7  # two tokens saved are too few
 
 
 def test_appended_and_prepended_demonstrations_share() -> None:
@@ -58,20 +59,20 @@ def test_appended_and_prepended_demonstrations_share() -> None:
         return [ord(letter) for letter in text for _ in range(10)]
 
     appended = _arrays([prompt(f"s{beam}{new}q") for beam in "ab" for new in "cdef"])
-    assert plan(appended, 99).tokens == 10 * (1 + 2 + 8 * 2)
+    assert build_tree(appended, 99).tokens == 10 * (1 + 2 + 8 * 2)
     prepended = _arrays([prompt(f"s{new}{beam}q") for beam in "ab" for new in "cdef"])
-    assert plan(prepended, 99).tokens == 10 * (1 + 4 + 8 * 2)
+    assert build_tree(prepended, 99).tokens == 10 * (1 + 4 + 8 * 2)
 
 
 def test_an_empty_sequence_is_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
-        plan(_arrays([[1], []]), 9)
+        build_tree(_arrays([[1], []]), 9)
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 50)), max_size=20), st.integers(0, 100))
 def test_buckets_hold_each_node_once_and_waste_little(pairs: list[tuple[int, int]], spare: int) -> None:
     shapes = [(q, q + above) for q, above in pairs]
-    found = list(buckets(shapes, spare))
+    found = list(shape_buckets(shapes, spare))
     assert sorted(i for bucket in found for i in bucket) == list(range(len(shapes)))
     for bucket in found:
         real = sum(shapes[i][0] * shapes[i][1] for i in bucket)

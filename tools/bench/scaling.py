@@ -1,4 +1,4 @@
-"""How cost grows: with questions, pool size, shots and image size, and with ever more images under a fixed budget."""
+"""How cost grows: with questions, pool size, shots, image size, and distinct images under a fixed memory budget."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from leverplus_core.progress import Progress
-from leverplus_models.bench.arm import FULL, Remote, Task, Timed
+from leverplus_core import Progress
+from tools.bench.arm import FULL, Case, Remote, Timed
 
 IMAGE_BUDGET_MB = 4
-"""Memory for encoded images while their number grows: those of the demo geometry take 2.5 KB each."""
+"""Memory for encoded images while their number grows; one of the demo geometry takes 2.5 KB."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Curve:
 
 
 def curves(cache: Path, quick: bool, threads: int | None, progress: Progress) -> list[Curve]:
-    """All curves, on the demo geometry with every piece on; each point is the median of three runs in one process."""
-    base = Task("demo", "float32", questions=8, pool=32, beam=5, shots=2, cache=cache, threads=threads)
+    """All curves, on the demo geometry with all optimizations on; a point is the median of three runs in a process."""
+    base = Case("demo", "float32", questions=8, pool=32, num_beams=5, shots=2, cache=cache, threads=threads)
     sixteen = replace(base, pool=16)
     two = replace(sixteen, questions=2)
-    distinct = replace(base, pool=19, beam=1, distinct=True)
+    distinct = replace(base, pool=19, num_beams=1, distinct=True)
     sizes = {
         "questions": [4, 8, 16, 32, 64],
         "pool": [8, 16, 32, 64],
@@ -72,8 +72,8 @@ def slope(sizes: Sequence[float], costs: Sequence[float]) -> float:
     return statistics.linear_regression([math.log(s) for s in sizes], [math.log(c) for c in costs]).slope
 
 
-def _curve(field: str, about: str, base: Task, sizes: dict[str, list[int]], progress: Progress) -> Curve:
-    """Cost against one field of the task. Pixels are shown as visual tokens, one for 28 x 28."""
+def _curve(field: str, about: str, base: Case, sizes: dict[str, list[int]], progress: Progress) -> Curve:
+    """Cost against one field of the case. Pixels are shown as visual tokens, one for 28 x 28."""
     points = []
     with progress.task(f"scaling: {field}", len(sizes[field])) as bar:
         for size in sizes[field]:
@@ -84,9 +84,9 @@ def _curve(field: str, about: str, base: Task, sizes: dict[str, list[int]], prog
     return Curve("visual tokens" if field == "pixels" else field, about, tuple(points))
 
 
-def _growing_images(base: Task, images: Sequence[int], progress: Progress) -> Curve:
-    """Ever more distinct pictures, twenty a question, under one budget of memory, with a folder to spill to."""
-    about = f"distinct images (20 a question, {IMAGE_BUDGET_MB} MB of memory for encoded ones)"
+def _growing_images(base: Case, images: Sequence[int], progress: Progress) -> Curve:
+    """Cost against the number of distinct images, twenty per question, under one memory budget with a cache folder."""
+    about = f"distinct images (20 per question, {IMAGE_BUDGET_MB} MB of memory for encoded ones)"
     points = []
     with progress.task("scaling: images", len(images)) as bar:
         for count in images:

@@ -26,12 +26,11 @@ class Counts:
 
 @contextmanager
 def counted(model: Any) -> Iterator[Counts]:
-    """Count what a `Qwen2_5_VLForConditionalGeneration` computes, by hooks on the modules that all of it must pass."""
+    """Count what a `Qwen2_5_VLForConditionalGeneration` computes, by hooks on modules that all of it passes."""
     counts = Counts()
 
     def images(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        grids = kwargs["grid_thw"] if "grid_thw" in kwargs else args[1]
-        counts.images += len(grids)
+        counts.images += len(kwargs["grid_thw"] if "grid_thw" in kwargs else args[1])
 
     def tokens(module: Any, args: tuple[Any, ...]) -> None:
         counts.tokens += args[0].numel() // args[0].shape[-1]
@@ -47,15 +46,15 @@ def counted(model: Any) -> Iterator[Counts]:
             hook.remove()
 
 
-def forget_peak() -> None:
-    """Start the peak of this process's memory anew, where the system can (Linux); else it stays the process's own."""
+def reset_peak() -> None:
+    """Reset the peak of this process's memory where the system can (Linux); else it stays the process's own."""
     gc.collect()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_mb() -> float:
-    """The most memory (resident, MiB) that this process held since `forget_peak`."""
+    """The most resident memory (MiB) of this process since `reset_peak`."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 

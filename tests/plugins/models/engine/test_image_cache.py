@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from leverplus_core.errors import LeverplusWarning
-from leverplus_models.image_features import ImageFeatures
+from leverplus_core import LeverplusWarning
+from leverplus_models.engine.image_cache import ImageCache
 
 CPU = torch.device("cpu")
 
@@ -25,7 +25,7 @@ def _key(n: int) -> str:
 
 def test_memory_is_bounded_and_disk_has_the_rest(tmp_path: Path) -> None:
     each = _tokens(0).nbytes
-    known = ImageFeatures(3 * each, tmp_path)
+    known = ImageCache(3 * each, tmp_path)
     for n in range(10):
         known.put(_key(n), _tokens(n))
         assert known.bytes <= 3 * each
@@ -36,7 +36,7 @@ def test_memory_is_bounded_and_disk_has_the_rest(tmp_path: Path) -> None:
 
 
 def test_without_a_folder_what_does_not_fit_is_forgotten() -> None:
-    known = ImageFeatures(2 * _tokens(0).nbytes)
+    known = ImageCache(2 * _tokens(0).nbytes)
     for n in range(3):
         known.put(_key(n), _tokens(n))
         known.get([_key(0)], CPU)  # used again and again
@@ -45,14 +45,14 @@ def test_without_a_folder_what_does_not_fit_is_forgotten() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_later_run_reads_them(tmp_path: Path, dtype: torch.dtype) -> None:
-    ImageFeatures(1 << 20, tmp_path).put(_key(1), _tokens(1).to(dtype))
-    found = ImageFeatures(1 << 20, tmp_path).get([_key(1)], CPU)[_key(1)]
+    ImageCache(1 << 20, tmp_path).put(_key(1), _tokens(1).to(dtype))
+    found = ImageCache(1 << 20, tmp_path).get([_key(1)], CPU)[_key(1)]
     assert found.dtype == dtype and torch.equal(found, _tokens(1).to(dtype))
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "another's"])
 def test_a_damaged_file_is_noticed_and_dropped(tmp_path: Path, damage: str) -> None:
-    known = ImageFeatures(1 << 20, tmp_path)
+    known = ImageCache(1 << 20, tmp_path)
     for n in range(2):
         known.put(_key(n), _tokens(n))
     files = [next(tmp_path.rglob(f"{_key(n)}.safetensors")) for n in range(2)]
@@ -61,14 +61,14 @@ def test_a_damaged_file_is_noticed_and_dropped(tmp_path: Path, damage: str) -> N
         flipped = data[:-1] + bytes([data[-1] ^ 1])
         other = (files[1] if file == files[0] else files[0]).read_bytes()
         file.write_bytes({"cut": data[:-5], "flipped": flipped, "empty": b"", "another's": other}[damage])
-    fresh = ImageFeatures(1 << 20, tmp_path)
+    fresh = ImageCache(1 << 20, tmp_path)
     with pytest.warns(LeverplusWarning, match="is damaged") as said:
         assert fresh.get([_key(0)], CPU) == {}
         fresh.get([_key(1)], CPU)
     assert len(said) == 1  # once a run
     assert not files[0].exists()
     fresh.put(_key(0), _tokens(0))
-    assert torch.equal(ImageFeatures(1 << 20, tmp_path).get([_key(0)], CPU)[_key(0)], _tokens(0))
+    assert torch.equal(ImageCache(1 << 20, tmp_path).get([_key(0)], CPU)[_key(0)], _tokens(0))
 
 
 def test_a_folder_that_cannot_be_written_leaves_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,8 +76,8 @@ def test_a_folder_that_cannot_be_written_leaves_memory(tmp_path: Path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    known = ImageFeatures(1 << 20, tmp_path)
-    with pytest.warns(LeverplusWarning, match="No space left on device.; memory alone") as said:
+    known = ImageCache(1 << 20, tmp_path)
+    with pytest.warns(LeverplusWarning, match="No space left on device.; this run continues") as said:
         known.put(_key(0), _tokens(0))
         known.put(_key(1), _tokens(1))
     assert len(said) == 1
@@ -87,7 +87,7 @@ def test_a_folder_that_cannot_be_written_leaves_memory(tmp_path: Path, monkeypat
 
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
-    known = ImageFeatures(1 << 20, tmp_path / "taken")
+    known = ImageCache(1 << 20, tmp_path / "taken")
     with pytest.warns(LeverplusWarning, match="cannot be written"):
         known.put(_key(0), _tokens(0))
     assert _key(0) in known.get([_key(0)], CPU)
@@ -95,7 +95,7 @@ def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
 
 def _write_and_read(folder: Path) -> None:
     warnings.simplefilter("error")
-    known = ImageFeatures(1, folder)  # nothing stays in memory
+    known = ImageCache(1, folder)  # nothing stays in memory
     for _ in range(5):
         for n in range(20):
             known.put(_key(n), _tokens(n, 64))

@@ -1,8 +1,8 @@
-"""Qwen2.5-VL as its users write it, with stock transformers: what the engine is compared with.
+"""Qwen2.5-VL with stock transformers: what the engine is compared with.
 
 `naive` does what the Lever-Plus research code does: for each prompt its image files are read, preprocessed and run
 from pixels, four prompts at a time, with logits of the whole vocabulary at every token. `hf-batched` is what a careful
-user makes of that: prompts of like length in batches of a token budget, logits at the answer only.
+user writes: prompts of similar length in batches of a token budget, with logits at the answer only.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ import torch
 from PIL import Image as Pil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from leverplus_core.plugins.contracts import Model
-from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
-from leverplus_models.batching import by_length
+from leverplus_core import AnswerLogprob, Decoding, Image, Model, Prompt
+from leverplus_models.engine.rows import length_batches
 
 CHAT = (  # Qwen2.5-VL's own chat template, less its default system turn and its branch for videos
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -52,7 +51,7 @@ class Stock(Model):
     def _batches(self, texts: Sequence[str]) -> Iterator[list[int]]:
         if self.tokens_per_batch:
             tokens = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-            yield from by_length([len(row) for row in tokens], self.tokens_per_batch)
+            yield from length_batches([len(row) for row in tokens], self.tokens_per_batch)
         else:
             yield from (list(range(n, min(n + self.batch, len(texts)))) for n in range(0, len(texts), self.batch))
 

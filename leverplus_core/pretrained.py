@@ -1,0 +1,167 @@
+"""Pretrained checkpoints: where one is, what it contains, on which device it runs, and how it is loaded.
+
+For the parts that read one (models, encoders). A checkpoint is named by a local folder, by the id of a Hugging Face hub
+repository, or by the name under which an installed package ships one: an entry point of the group
+`leverplus.checkpoints`, whose value is `package:relative/folder`. Code from a hub is never run. Importing this module
+imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata, util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from leverplus_core.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+Dtype = Literal["float32", "bfloat16", "float16", "auto"]
+Attention = Literal["sdpa", "eager", "flash_attention_2"]
+
+GROUP = "leverplus.checkpoints"
+CONTENT = ("*.json", "*.safetensors", "*.bin", "*.txt", "*.model", "*.jinja")
+"""The files of a checkpoint folder that decide a result."""
+
+
+def find_checkpoint(path: str) -> str:
+    """What `from_pretrained` takes for `path`: the folder of a packaged checkpoint, a local folder, or a hub id.
+
+    A packaged name comes first; write `./name` for a folder of that name. Nothing is downloaded. Raises
+    CheckpointError for a folder that does not exist or has no config.json.
+    """
+    for entry in metadata.entry_points(group=GROUP):
+        if entry.name == path:
+            return str(_packaged_folder(entry))
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(f"no config.json in the checkpoint folder '{path}'.", "Give the folder that has it.")
+        return str(folder)
+    if path.startswith((".", "/", "~")) or path.count("/") > 1:
+        raise CheckpointError(f"no checkpoint folder '{path}'.", _known())
+    return path
+
+
+def checkpoint_identity(path: str, revision: str | None = None) -> str:
+    """What decides the weights wherever they are stored: `sha256:` of a folder's files, or `hub/id@revision`.
+
+    Raises CheckpointError as `find_checkpoint` does.
+    """
+    source = find_checkpoint(path)
+    folder = Path(source)
+    if not folder.is_dir():
+        return f"{source}@{revision or 'main'}"
+    digest = hashlib.sha256()
+    for file in sorted({file for pattern in CONTENT for file in folder.glob(pattern)}):
+        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return f"sha256:{digest.hexdigest()}"
+
+
+@contextmanager
+def checkpoint_errors(path: str) -> Iterator[None]:
+    """Turn what a loader raises for an absent or damaged checkpoint into a CheckpointError that names `path`."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
+        raise CheckpointError(f"cannot load '{path}': {str(error)[:300]}", _known()) from error
+
+
+def load_model(
+    cls: Any,
+    path: str,
+    *,
+    revision: str | None = None,
+    dtype: Dtype = "float32",
+    device: str = "auto",
+    attention: Attention | None = None,
+    allow_unused: bool = False,
+) -> Any:
+    """`cls.from_pretrained` of a checkpoint as `find_checkpoint` finds it, in evaluation mode on `device`.
+
+    Raises CheckpointError when it cannot be read, when a weight is missing or of another shape, or, unless
+    `allow_unused`, when the checkpoint has weights that `cls` does not use.
+    """
+    from logging import CRITICAL
+
+    import torch
+    from transformers.utils import logging
+
+    settings = {} if attention is None else {"attn_implementation": attention}
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(CRITICAL)  # a loading report would repeat what is raised below
+    logging.disable_progress_bar()
+    try:
+        with checkpoint_errors(path):
+            model, report = cls.from_pretrained(
+                find_checkpoint(path),
+                revision=revision,
+                dtype="auto" if dtype == "auto" else getattr(torch, dtype),
+                trust_remote_code=False,
+                output_loading_info=True,
+                **settings,
+            )
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
+    for problem in ("missing_keys", "mismatched_keys", *([] if allow_unused else ["unexpected_keys"])):
+        if names := sorted(str(name) for name in report[problem]):
+            raise CheckpointError(
+                f"checkpoint '{path}' does not fit {cls.__name__}: {problem.replace('_', ' ')} {', '.join(names[:3])}"
+                f"{' ...' if len(names) > 3 else ''}.",
+                "Give a checkpoint of this architecture.",
+            )
+    return model.to(pick_device(device)).eval()
+
+
+def pick_device(name: str) -> torch.device:
+    """A device by its torch name; `auto` is the first GPU if there is one, else the CPU.
+
+    Raises CheckpointError for a device that this machine does not have.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise CheckpointError(f"no device '{name}' on this machine: {error}.", "Set device to auto or cpu.") from error
+
+
+def cache_folder() -> Path:
+    """The user's folder for files that can be made again: LEVERPLUS_CACHE, else XDG_CACHE_HOME/leverplus, else
+    ~/.cache/leverplus. It may not exist yet."""
+    if own := os.environ.get("LEVERPLUS_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "leverplus"
+
+
+def _packaged_folder(entry: metadata.EntryPoint) -> Path:
+    package, _, folder = entry.value.partition(":")
+    spec = util.find_spec(package)  # locates the package without running it
+    for place in (spec and spec.submodule_search_locations) or ():
+        if (found := Path(place) / folder).is_dir():
+            return found
+    raise CheckpointError(
+        f"the packaged checkpoint '{entry.name}' is not where its package says: {entry.value}.",
+        f"Reinstall {entry.dist.name if entry.dist else package}.",
+    )
+
+
+def _known() -> str:
+    names = sorted({entry.name for entry in metadata.entry_points(group=GROUP)})
+    return "Give a complete checkpoint: a folder with config.json, a hub id in reach" + (
+        f", or a packaged one: {', '.join(names)}." if names else "."
+    )

@@ -1,0 +1,252 @@
+"""The scoring engine: runs prompts through a transformers causal model at the cost of their distinct tokens.
+
+All rows of a call form a tree of shared prefixes (`prefix_tree`), which is run chunk by chunk, packed without padding
+(`tree_attention`). Only the keys and values that later chunks need are kept, and logits are computed only where an
+answer token is predicted. A chunk that does not fit in memory is halved. The decisions are explained in
+`docs/design/010-scoring-engine.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from leverplus_core import AnswerLogprob, CheckpointError, Decoding, Floats
+from leverplus_models.engine.kernels import Kernels
+from leverplus_models.engine.padding import pad
+from leverplus_models.engine.rows import Row, length_batches, sequence_keys
+from leverplus_models.engine.settings import EngineSettings
+from leverplus_models.engine.tree_attention import supports_tree
+from leverplus_models.engine.tree_walk import Chunk, GreedyDecoder, KVCache, LogitsMode, TreeWalk
+
+Features = Callable[[Sequence[str], Sequence[str]], Mapping[str, Tensor]]
+"""(keys, upcoming) -> features of the images `keys`, each encoded as often as it occurs; `upcoming` are needed next."""
+
+MAX_LOGITS = 1 << 26
+"""Logits per forward pass: 256 MB in float32."""
+
+
+class Engine:
+    """Scores and generates; `features` returns the encoded images of the rows that are run next.
+
+    `eos` are the token ids that end a generated answer. A generation config of the checkpoint (repetition penalty,
+    sampling) is replaced: the decoding of the recipe alone decides.
+    """
+
+    def __init__(
+        self, model: Any, eos: Sequence[int], pad_id: int, settings: EngineSettings, features: Features | None = None
+    ) -> None:
+        self.model, self.eos, self.pad_id, self.settings = model, list(eos), pad_id, settings
+        self.features: Features = features or (lambda keys, upcoming: {})
+        model.generation_config = GenerationConfig(eos_token_id=self.eos, pad_token_id=pad_id)
+        self.uses_tree = supports_tree(model)
+        self.kernels = Kernels(model, settings.kernels)
+        self._mode: LogitsMode = "last layer" if self.kernels.last_layer_selects else "needed"
+        if not settings.answer_logits:
+            self._mode = "all"
+        text = model.config.get_text_config()
+        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        kv_bytes = 2 * text.num_hidden_layers * heads * width * model.dtype.itemsize  # per token
+        self.budget = max(1, min(settings.tokens_per_batch, int(settings.kv_cache_mb * 2**20 // kv_bytes)))
+        self._logit_budget = max(1, MAX_LOGITS // text.vocab_size)
+
+    @torch.inference_mode()
+    def logprob(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> list[AnswerLogprob]:
+        """Sum of the log-probabilities, in float32, of the tokens `answers[i]` after `rows[i]`."""
+        # The last answer token is predicted, but nothing is predicted from it.
+        whole = [row.extended(answer[:-1]) for row, answer in zip(rows, answers, strict=True)]
+        with self.kernels.patched():
+            found = (self._tree_logprob if self.uses_tree else self._padded_logprob)(whole, answers)
+        return [AnswerLogprob(float(sum(tokens)), len(tokens)) for tokens in found]
+
+    @torch.inference_mode()
+    def generate(self, rows: Sequence[Row], decoding: Decoding) -> list[list[int]]:
+        """New token ids after each row; an end token may be followed by padding."""
+        keys: list[bytes | int] = list(range(len(rows)))
+        if self.settings.prompt_reuse:
+            keys = [key.tobytes() for key in sequence_keys(rows)]
+        first = {key: i for i, key in reversed(list(enumerate(keys)))}
+        distinct = sorted(first.values())
+        greedy = self.uses_tree and decoding.num_beams == 1
+        with self.kernels.patched():
+            new = (self._tree_greedy if greedy else self._padded_generate)([rows[i] for i in distinct], decoding)
+        found = dict(zip(distinct, new, strict=True))
+        return [found[first[key]] for key in keys]
+
+    @torch.inference_mode()
+    def last_hidden_state(self, rows: Sequence[Row]) -> Floats:
+        """(N, D) the input of the output layer at the last token of each row."""
+        found: list[Any] = [None] * len(rows)
+
+        def run(walk: TreeWalk, chunk: Chunk) -> KVCache:
+            states, cache, _ = walk.run(self.model, chunk, self._features(walk, chunk), self._mode)
+            for (row, _), state in zip(walk.logit_positions(chunk), states.cpu().numpy(), strict=True):
+                found[row] = state
+            return cache
+
+        def run_padded(batch: Sequence[int], inputs: dict[str, Tensor]) -> None:
+            states = self.model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1].float().cpu().numpy()
+            for i, state in zip(batch, states, strict=True):
+                found[i] = state
+
+        with self.kernels.patched(), _without_output_layer(self.model):
+            if self.uses_tree:
+                self._walk(rows, [1] * len(rows), run)
+            else:
+                self._batches(rows, [len(row.ids) for row in rows], run_padded)
+        return np.stack(found) if found else np.zeros((0, self.model.config.get_text_config().hidden_size), np.float32)
+
+    # --- with the tree ------------------------------------------------------------------------------------------------
+
+    def _tree_logprob(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> list[list[float]]:
+        found = [[0.0] * len(answer) for answer in answers]
+
+        def run(walk: TreeWalk, chunk: Chunk) -> KVCache:
+            logits, cache, _ = walk.run(self.model, chunk, self._features(walk, chunk), self._mode)
+            if positions := walk.logit_positions(chunk):
+                targets = torch.tensor([[answers[row][n]] for row, n in positions], device=logits.device)
+                values = (logits.gather(1, targets)[:, 0] - logits.logsumexp(-1)).tolist()
+                for (row, n), value in zip(positions, values, strict=True):
+                    found[row][n] = value
+            return cache
+
+        self._walk(rows, [len(answer) for answer in answers], run)
+        return found
+
+    def _tree_greedy(self, rows: Sequence[Row], decoding: Decoding) -> list[list[int]]:
+        texts: list[list[int]] = [[] for _ in rows]
+
+        def run(walk: TreeWalk, chunk: Chunk) -> KVCache:
+            features = self._features(walk, chunk)
+            logits, cache, paths = walk.run(self.model, chunk, features, self._mode, keep_all=True)
+            alive = [row for row, _ in walk.logit_positions(chunk)]
+            ends = {row: paths[walk.tree.last[row]] for row in alive}
+            decoder = GreedyDecoder(self.model, cache.layers, ends, walk.bucket_by_length, walk.padding)
+            for row in alive:
+                texts[row] = []  # the chunk may have run before and run out of memory
+            for n in range(decoding.max_new_tokens):
+                for row, token in zip(alive, logits.argmax(-1).tolist(), strict=True):
+                    texts[row].append(token)
+                alive = [row for row in alive if texts[row][-1] not in self.eos]
+                if not alive or n + 1 == decoding.max_new_tokens:
+                    break
+                positions = [rows[row].positions[:, -1] + n + 1 for row in alive]
+                logits = decoder.step(alive, [texts[row][-1] for row in alive], positions)
+            return cache
+
+        self._walk(rows, [1] * len(rows), run)
+        return texts
+
+    def _walk(self, rows: Sequence[Row], num_logits: Sequence[int], run: Callable[[TreeWalk, Chunk], KVCache]) -> None:
+        """Call `run` on chunk after chunk of the rows' tree."""
+        settings = self.settings
+        walk = TreeWalk(rows, num_logits, settings.prefix_sharing, settings.length_buckets, self.kernels.padding)
+        while not walk.done:
+            chunk = walk.chunk(self.budget, self._logit_budget)
+            with self._halving(chunk.end - chunk.first > 1):
+                walk.advance(chunk, run(walk, chunk))
+
+    def _features(self, walk: TreeWalk, chunk: Chunk) -> Mapping[str, Tensor]:
+        # Without the cache an image is encoded as often as prompts show it, as in the stock path.
+        repeated = [] if self.settings.image_cache else walk.repeated_images(chunk)
+        following = walk.chunk(self.budget, self._logit_budget, after=chunk)
+        return self.features([*repeated, *walk.images(chunk)], walk.images(following))
+
+    # --- padded: beam search, and models without tree attention -------------------------------------------------------
+
+    def _padded_logprob(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> list[list[float]]:
+        found: list[list[float]] = [[] for _ in rows]
+
+        def run(batch: Sequence[int], inputs: dict[str, Tensor]) -> None:
+            width = max(len(answers[i]) for i in batch)
+            kept = width if self.settings.answer_logits else 0
+            logits = self.model(**inputs, logits_to_keep=kept, use_cache=False).logits[:, -width:].float()
+            logprobs = logits - logits.logsumexp(-1, keepdim=True)  # (B, width, vocabulary)
+            for n, i in enumerate(batch):
+                targets = torch.tensor(list(answers[i]), device=logits.device)[:, None]
+                found[i] = logprobs[n, width - len(answers[i]) :].gather(-1, targets)[:, 0].tolist()
+
+        self._batches(rows, [len(row.ids) for row in rows], run)
+        return found
+
+    def _padded_generate(self, rows: Sequence[Row], decoding: Decoding) -> list[list[int]]:
+        # Without beams transformers warns about a length penalty.
+        beams: dict[str, Any] = {"length_penalty": decoding.length_penalty} if decoding.num_beams > 1 else {}
+        config = GenerationConfig(
+            max_new_tokens=decoding.max_new_tokens,
+            num_beams=decoding.num_beams,
+            do_sample=False,
+            eos_token_id=self.eos,
+            pad_token_id=self.pad_id,
+            **beams,
+        )
+        texts: list[list[int]] = [[] for _ in rows]
+
+        def run(batch: Sequence[int], inputs: dict[str, Tensor]) -> None:
+            new = self.model.generate(**inputs, generation_config=config).tolist()
+            for i, text in zip(batch, new, strict=True):
+                texts[i] = text
+
+        self._batches(rows, [(len(row.ids) + decoding.max_new_tokens) * decoding.num_beams for row in rows], run)
+        return texts
+
+    def _batches(
+        self, rows: Sequence[Row], lengths: Sequence[int], run: Callable[[Sequence[int], dict[str, Tensor]], None]
+    ) -> None:
+        """Call `run` on padded batch after batch."""
+        pending = list(range(len(rows)))
+        while pending:
+            budget = self.budget
+            planned = list(length_batches([lengths[i] for i in pending], budget, self.settings.length_buckets))
+            done: set[int] = set()
+            for batch in ([pending[n] for n in numbers] for numbers in planned):
+                with self._halving(len(batch) > 1):
+                    features = self.features([s.key for i in batch for s in rows[i].images], ())
+                    run(batch, pad([rows[i] for i in batch], self.pad_id, self.model, features))
+                    done.update(batch)
+                if self.budget != budget:
+                    break
+            pending = [i for i in pending if i not in done]
+
+    @contextmanager
+    def _halving(self, divisible: bool) -> Iterator[None]:
+        """When memory runs out, halve the budget instead of failing; the caller tries again with less."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            out = isinstance(error, torch.OutOfMemoryError | MemoryError) or "memory" in str(error)
+            if not (out and divisible):
+                raise
+            self.budget = max(1, self.budget // 2)
+
+
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """The token ids at which a generation ends: the checkpoint's, else the tokenizer's.
+
+    Raises CheckpointError when neither names one.
+    """
+    ids = model.generation_config.eos_token_id
+    ids = tokenizer.eos_token_id if ids is None else ids
+    if ids is None:
+        raise CheckpointError(
+            f"'{model.name_or_path}' names no end token.", "Set eos_token_id in its generation_config.json."
+        )
+    return list(ids) if isinstance(ids, list) else [int(ids)]
+
+
+@contextmanager
+def _without_output_layer(model: Any) -> Iterator[None]:
+    """Inside the block the model returns the input of its output layer in place of logits."""
+    layer = model.get_output_embeddings()
+    vars(layer)["forward"] = lambda states: states
+    try:
+        yield
+    finally:
+        vars(layer).pop("forward", None)

@@ -1,0 +1,33 @@
+"""Settings of the scoring engine; no torch here, so that a recipe is validated without it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class EngineSettings(BaseModel):
+    """Speed and memory of the scoring engine; results are equal (float32: to 1e-4) whatever is set here.
+
+    Each boolean switches one optimization off, so that its gain can be measured.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tokens_per_batch: int = Field(2048, gt=0, description="tokens per forward pass; halved when memory runs out")
+    image_cache_mb: int = Field(1024, gt=0, description="memory for encoded images")
+    kv_cache_mb: int = Field(1024, gt=0, description="memory for keys and values of a batch")
+    image_cache_dir: Path | None = Field(None, description="folder for encoded images; null = the run's own")
+    image_cache: bool = Field(True, description="encode each image once")
+    image_batches: bool = Field(True, description="encode images of one size as one batch")
+    prefix_sharing: bool = Field(True, description="compute keys and values of a shared prefix once")
+    length_buckets: bool = Field(True, description="batch prompts of similar length")
+    answer_logits: bool = Field(True, description="compute logits, and the last layer, for answer tokens only")
+    prompt_reuse: bool = Field(True, description="tokenize a text once, and generate once for equal prompts of a call")
+    kernels: bool = Field(True, description="run the layers of Llama and Qwen models in a faster equivalent form")
+
+
+def switches() -> list[str]:
+    """The optimizations that can be switched off: the boolean settings."""
+    return [name for name, setting in EngineSettings.model_fields.items() if setting.annotation is bool]

@@ -1,0 +1,167 @@
+"""The figures as Markdown tables, and as the page `docs/performance.md`."""
+
+from __future__ import annotations
+
+import io
+import platform
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from leverplus_core.io import write_bytes
+from leverplus_core.provenance import describe_environment, describe_git
+from tools.bench.comparison import TOLERANCE, Row
+from tools.bench.scaling import Curve
+
+COLUMNS = ("arm", "prompts/s", "+-%", "x naive", "x hf", "ceiling", "img/p", "tok/p", "MB", "diff")
+ORDER = {"append": "appended (right)", "prepend": "prepended (left)"}
+LEGEND = (
+    "prompts/s: median over the rounds; +-%: half the range over the median. x naive, x hf: prompts/s over those of "
+    "naive and of hf-batched. ceiling: the share of this machine's measured matmul rate that the necessary arithmetic "
+    "amounts to. img/p, tok/p: images encoded and tokens computed (padding too) per prompt, counted by hooks on the "
+    "model. MB: peak resident memory of the arm's process. diff: largest difference of a log-probability from naive's, "
+    f"in float32 (checked: at most {TOLERANCE['float32']:g}) where there is room for it, else in bfloat16 (checked: at "
+    f"most {TOLERANCE['bfloat16']:g}).",
+    "* An arm timed on a sample of the prompts, each number of shots in its share: its cost per prompt does not "
+    "depend on the others.",
+)
+
+
+def tables(tables: Sequence[Sequence[Row]], curves: Sequence[Curve]) -> str:
+    """The tables alone."""
+    lines = []
+    for rows in tables:
+        for order in ORDER:
+            own = [row for row in rows if row.order == order]
+            title, *bound = _title(own)
+            lines += [f"## {title}", "", *bound, "", *_pipes(COLUMNS, [_cells(row) for row in own]), ""]
+    for curve in curves:
+        heading = f"{curve.about}: seconds grow as size to the {curve.exponent:.2f}."
+        lines += [heading, "", *_pipes(CURVE_COLUMNS, _points(curve)), ""]
+    return "\n".join(lines)
+
+
+def write(path: Path, rows: Sequence[Sequence[Row]], curves: Sequence[Curve]) -> None:
+    """Write the page, and beside it the plot of the curves."""
+    intro = [
+        "# Performance",
+        "",
+        f"Written by `python -m tools.bench {' '.join(sys.argv[1:])}`. {_machine()}",
+        "",
+        "The work is the InfoScore beam search of a question set, from image files to stored rows, with empty caches.",
+        "`naive` is what the Lever-Plus research code does: each prompt's image files are read, preprocessed and run",
+        "from pixels, four prompts at a time, logits everywhere. `hf-batched` is what a careful user of transformers",
+        "writes: batches of similar length under a token budget, logits at the answer. `full` is leverplus,",
+        "`no-SWITCH` leverplus with one setting of its engine off. Arms take turns, each in its own process.",
+        "",
+        "`demo` is the packaged checkpoint. `mid` and `3b` have random weights and see photos of 640 x 480 (391 visual",
+        "tokens); `3b` is Qwen2.5-VL-3B's true geometry, and `mid` keeps its ratio of vision to language arithmetic.",
+        "",
+        *(line for text in LEGEND for line in [*textwrap.wrap(text, 118), ""]),
+        "",
+    ]
+    plot = path.with_suffix(".svg")
+    shown = ["## How cost grows", "", "Demo geometry, `full`, appended, medians of three runs.", ""]
+    shown += [f"![cost against size]({plot.name})", ""]
+    if curves:
+        write_bytes(plot, _plot(curves))
+    text = "\n".join([*intro, tables(rows, []), *(shown if curves else []), tables([], curves)])
+    write_bytes(path, text.encode())
+
+
+def _title(rows: Sequence[Row]) -> list[str]:
+    """The case, and what arithmetic allows."""
+    first = rows[0]
+    many = f"{first.questions} question{'s' if first.questions > 1 else ''}"
+    lines = [
+        f"{first.geometry}, {ORDER[first.order]}: {many}, pools of {first.pool}, {first.num_beams} beams, "
+        f"{first.shots} shots, {first.dtype}"
+    ]
+    if first.bound is not None and first.search_prompts and first.necessary_images is not None:
+        per = first.search_prompts
+        lines.append(
+            f"{per:,} prompts; necessary: {first.necessary_images:,} images and {first.necessary_tokens:,} tokens, "
+            f"{first.necessary_gflop:,.0f} GFLOP;"
+        )
+        lines.append(
+            f"arithmetic allows {first.bound:.2f} x hf-batched; matmul ceiling {first.ceiling_gflops:,.0f} GFLOP/s"
+        )
+    return lines
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    spread = 50 * (row.seconds_max - row.seconds_min) / row.seconds_median
+    diff = row.max_abs_diff if row.max_abs_diff is not None else row.max_abs_diff_bfloat16
+    return (
+        row.arm + ("*" if row.sampled else ""),
+        _number(row.prompts_per_s),
+        f"{spread:.0f}" if row.rounds > 1 else "",
+        _number(row.over_naive),
+        _number(row.over_hf_batched),
+        "" if row.ceiling_share is None else f"{100 * row.ceiling_share:.1f}%",
+        _number(row.image_encodings / row.prompts),
+        _number(row.tokens_computed / row.prompts),
+        f"{row.peak_mb:,.0f}",
+        "" if diff is None else f"{diff:.0e}" if diff else "0",
+    )
+
+
+CURVE_COLUMNS = ("size", "prompts", "seconds", "ms per prompt", "images encoded", "tokens computed", "peak MB")
+
+
+def _points(curve: Curve) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"{p.size:,}", f"{p.prompts:,}", f"{p.seconds:.2f}", f"{1000 * p.seconds / p.prompts:.3f}",
+            f"{p.images:,}", f"{p.tokens:,}", f"{p.peak_mb:,.0f}",
+        )
+        for p in curve.points
+    ]  # fmt: skip
+
+
+def _number(value: float | None) -> str:
+    """Three significant digits."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 1 else f"{value:.2f}"
+
+
+def _pipes(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    rule = "|" + "|".join("---" if n == 0 else "---:" for n in range(len(columns))) + "|"
+    return [f"| {' | '.join(columns)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _machine() -> str:
+    seen = describe_environment()
+    packages = seen["packages"]
+    assert isinstance(packages, dict)
+    commit = str(describe_git().get("commit", ""))[:8]
+    return (
+        f"It ran on {seen['cpus']} CPUs ({_processor()}), {seen['system']}, Python {seen['python']}, "
+        f"torch {packages['torch']}, transformers {packages['transformers']}{f', commit {commit}' if commit else ''}."
+    )
+
+
+def _processor() -> str:
+    """The processor's name and its bfloat16 instructions."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or "unknown"
+    metadata = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
+    fast = [name for name in ("amx_bf16", "avx512_bf16") if name in metadata.get("flags", "").split()]
+    return ", ".join([metadata.get("model name", "unknown"), *fast])
+
+
+def _plot(curves: Sequence[Curve]) -> bytes:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3 * len(curves), 2.8), layout="constrained")
+    for axes, curve in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
+        axes.loglog([p.size for p in curve.points], [p.seconds for p in curve.points], marker="o")
+        axes.set_title(f"{curve.name} (exponent {curve.exponent:.2f})", fontsize=9)
+        axes.set_ylabel("seconds")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
