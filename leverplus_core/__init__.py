@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from leverplus_core.candidates.store import rank_key
+    from leverplus_core.candidates.store import BALANCED, CANDIDATES, rank_key, read_groups, write_groups
     from leverplus_core.cli import output
     from leverplus_core.cli.output import Bars
     from leverplus_core.errors import (
@@ -113,7 +113,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "candidates.store": "rank_key",
+    "candidates.store": "BALANCED CANDIDATES rank_key read_groups write_groups",
     "cli": "output",
     "cli.output": "Bars",
     "errors": (
@@ -159,6 +159,8 @@ _HOME = {
 _LAZY = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = [
+    "BALANCED",
+    "CANDIDATES",
     "COSINES",
     "SIMILARITIES",
     "TASKS",
@@ -260,10 +262,12 @@ __all__ = [
     "output",
     "pick_device",
     "rank_key",
+    "read_groups",
     "read_json",
     "rng",
     "run",
     "storage_errors",
+    "write_groups",
     "write_json",
 ]
 

@@ -1,4 +1,4 @@
-"""The nouns that stages hand to each other: frozen, JSON-able, no behaviour.
+"""The records that stages hand to each other: frozen, JSON-able, without behavior.
 
 Every score is such that higher is better; accuracies are in [0, 1]; log-probabilities are natural.
 """
@@ -16,7 +16,7 @@ Ids = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A picture, by `id` (two questions about one picture share it), with the file and, where known, a caption."""
+    """An image, by `id` (two questions about one image share it), with its file and, where known, a caption."""
 
     id: str
     path: str | None = None
@@ -53,7 +53,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the VLM reads before it answers. The answer follows as the assistant's turn."""
+    """What the model reads before it answers. The answer follows as the assistant's turn."""
 
     turns: tuple[Turn, ...]
 
@@ -81,13 +81,14 @@ class AnswerLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An ordered demonstration sequence for a question, with what the VLM did after it.
+    """An ordered demonstration sequence for a question, with what the model did after it.
 
     `accuracy` is the task's score of the generated answer (VQA accuracy), in [0, 1]; `correct` is
-    `accuracy >= correct_threshold` of the recipe; `logprob` is the mean log-probability a token of the true answer;
-    `info_score` is the gain of the geometric-mean probability of that answer over no demonstrations; `text_similarity` is how
-    near the text of the answer comes to a true one, in [0, 1]; `source` says who proposed it. The last three are None
-    where a file from elsewhere did not measure them. A sequence may be empty: the question asked as it is.
+    `accuracy >= correct_threshold` of the recipe; `logprob` is the mean log-probability per token of the true answer;
+    `info_score` is the gain of the geometric-mean probability of that answer over no demonstrations; `text_similarity`
+    compares the text of the answer with the most similar true one, in [0, 1]; `source` says who proposed it. The last
+    three are None where an imported file did not measure them. A sequence may be empty: the question without
+    demonstrations.
     """
 
     question_id: str

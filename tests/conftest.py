@@ -1,12 +1,13 @@
 """How a part is built in tests when its defaults want weights or data that are not at hand: a tiny one is made here.
 
-`tests/plugins/test_contracts.py` runs over every part of the catalogue. One that is not in TEST_SETTINGS is built from
+`tests/plugins/test_contracts.py` runs over every part of the catalog. One that is not in TEST_SETTINGS is built from
 its defaults; one that cannot be built either way fails.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,20 +21,19 @@ from leverplus_core.plugins.manager import Catalog
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from leverplus_core.selector.policy import Policy
+    from leverplus_core.training.trainer import TrainingData
+
 LAYERS = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
+
+# Tests are many small tensors: threads get in each other's way. Said before torch is imported, here and in the processes
+# that tests start, so that a test without tensors does not pay for torch.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # A shared machine may take a hundred times as long over one example as over the next.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    """Tests are many small tensors: threads only get in each other's way."""
-    import torch
-
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +44,7 @@ def catalog() -> Catalog:
 
 @pytest.fixture(scope="session")
 def build_part(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Part]:
-    """A part of the catalogue, small enough for a test."""
+    """A part of the catalog, small enough for a test."""
 
     def build(kind: str, name: str) -> Part:
         make = TEST_SETTINGS.get((kind, name))
@@ -52,6 +52,52 @@ def build_part(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Ca
         return catalog.build(kind, name, settings, where="TEST_SETTINGS in tests/conftest.py")
 
     return build
+
+
+@pytest.fixture(scope="session")
+def new_policy() -> Callable[..., Policy]:
+    """`new_policy(seed=0)`: a small pointer network for images and texts of three columns."""
+    import torch
+
+    from leverplus_core.selector.policy import FeatureWidths
+    from leverplus_selectors.pointer import PointerSelector
+
+    def new(seed: int = 0) -> Policy:
+        torch.manual_seed(seed)
+        return PointerSelector(width=16, heads=2).policy(FeatureWidths(image=3, text=3))
+
+    return new
+
+
+@pytest.fixture(scope="session")
+def new_data() -> Callable[..., TrainingData]:
+    """`new_data(seed=0)`: candidates of one and two shots for 24 questions with pools of 6.
+
+    The reward is how far up a fixed direction the first demonstration lies; correctness varies in three of four groups.
+    """
+    import torch
+
+    from leverplus_core.selector.policy import Batch, Blocks, FeatureWidths
+    from leverplus_core.training.trainer import TrainingData, TrainingGroups
+
+    widths = FeatureWidths(image=3, text=3)
+
+    def new(seed: int = 0) -> TrainingData:
+        draw = torch.Generator().manual_seed(seed)
+        query, bank = torch.randn(24, 6, generator=draw), torch.randn(24, 6, 9, generator=draw)
+        sequences = torch.rand(24, 5, 6, generator=draw).argsort(-1)[..., :2]
+        sequences[:, ::2, 1] = -1
+        mask = torch.ones(24, 5, dtype=torch.bool)
+        mask[::3, -1] = False
+        rewards = bank[..., 0].gather(1, sequences[..., 0])
+
+        def inputs(rows: list[int]) -> Batch:
+            question, shown = Blocks(query[rows], widths.question), Blocks(bank[rows], widths.candidate)
+            return Batch(question, shown, bank[rows][..., :2])
+
+        return TrainingData(TrainingGroups(sequences, mask, rewards, torch.arange(24) % 4 != 0), inputs)
+
+    return new
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:

@@ -57,7 +57,10 @@ def imported(source: str, modules: set[str]) -> set[str]:
 def measure(root: Path) -> tuple[dict[str, int], dict[str, set[str]]]:
     """Code lines by room, and the rooms that each room imports."""
     listed = subprocess.run(
-        ["git", "-C", str(root), "ls-files", "leverplus_core/*.py", "plugins/*.py"], capture_output=True, text=True, check=True
+        ["git", "-C", str(root), "ls-files", "leverplus_core/*.py", "plugins/*.py"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split()
     files = [Path(name) for name in listed]
     module_room = {}

@@ -49,7 +49,7 @@ def _filled(a: Candidate, a_name: str, b: Candidate, b_name: str) -> Candidate:
             raise DataError(
                 f"question {a.question_id}, demonstrations {', '.join(a.demonstrations) or 'none'}: {field} is "
                 f"{left!r} in {a_name} and {right!r} in {b_name}.",
-                "Merge what one model measured with one prompt, decoding and correct_threshold, or drop one of the two.",
+                "Merge candidates of one model, prompt, decoding and correct_threshold, or drop one of the files.",
             )
     return replace(a, **filled) if filled else a
 

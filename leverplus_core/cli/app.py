@@ -7,7 +7,7 @@ that plugins add through the entry-point group `leverplus.commands`.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
@@ -111,23 +111,28 @@ class Commands(TyperGroup):
 def _find(table: Mapping[str, Target], word: str) -> Any:
     if word in table:
         target = table[word]
-        if isinstance(target, str):
-            module, _, name = target.partition(":")
-            found = getattr(importlib.import_module(module), name)
-        else:
-            from leverplus_core.plugins.commands import command_function
+        if not isinstance(target, str):
+            from leverplus_core.plugins.commands import command_function, unusable
 
-            found = command_function(target)
-        if isinstance(found, typer.Typer):
-            return typer.main.get_group(found)
-        single = typer.Typer(**SETTINGS)
-        single.command(word)(found)
-        return typer.main.get_command(single)
+            function = command_function(target)
+            try:
+                return _command(word, function)
+            except Exception as error:  # annotations that typer cannot read
+                raise unusable(target, error) from error
+        module, _, name = target.partition(":")
+        found = getattr(importlib.import_module(module), name)
+        return typer.main.get_group(found) if isinstance(found, typer.Typer) else _command(word, found)
     if below := _below(table, word):
         group = Commands(name=word, help=GROUPS.get(word) or _names(below), rich_markup_mode=None)
         group.own = below
         return group
     return None
+
+
+def _command(word: str, function: Callable[..., Any]) -> Any:
+    single = typer.Typer(**SETTINGS)
+    single.command(word)(function)
+    return typer.main.get_command(single)
 
 
 def _line(table: Mapping[str, Target], word: str) -> str:

@@ -21,7 +21,7 @@ from leverplus_core.cli.options import (
 
 def audit(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id, prefix, name or 'latest'.")],
-    sample: Annotated[int, typer.Option(min=0, help="Predictions to compute again; 0 loads no model.")] = 40,
+    sample: Annotated[int, typer.Option(min=0, help="Predictions to ask the model again; 0 loads no model.")] = 40,
     plugin: PluginOpt = None,
     registry: RegistryOpt = DEFAULT_REGISTRY,
     work: WorkOpt = DEFAULT_WORK,
@@ -29,7 +29,7 @@ def audit(
 ) -> None:
     """Recompute a run's cells and a sample of its predictions, and report what differs.
 
-    The exit code is 1 when anything differs.
+    Parts whose code has changed since the run are named. The exit code is 1 when a result differs.
     """
     from leverplus_core.pipeline.audit import audit as audit_run
 
@@ -42,10 +42,12 @@ def audit(
     else:
         output.say(
             f"run {found['run']} ({found['name']}): {found['cells']} cells of {found['predictions']:,} predictions "
-            f"recomputed, {found['asked_again']} computed again"
+            f"recomputed, {found['asked_again']} predictions asked again"
         )
         if differences:
             output.rows([{k: str(v) for k, v in row.items()} for row in differences[:50]], json)
+        for part in found["changed_code"]:
+            output.say(f"the code of {part['kind']} '{part['name']}' has changed since the run: {part['now']}")
         output.say(f"{len(differences)} differences" if differences else "nothing differs")
     if differences:
         raise typer.Exit(1)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +17,7 @@ from leverplus_core.errors import RecipeError
 
 if TYPE_CHECKING:
     from leverplus_core.interchange.rows import Rows
+    from leverplus_core.pipeline.graph import Pipeline
     from leverplus_core.plugins.manager import Catalog
     from leverplus_core.recipes.recipe import Recipe
     from leverplus_core.registry.registry import Registry
@@ -102,6 +106,23 @@ def load_catalog(files: list[Path] | None) -> Catalog:
     for warning in catalog.warnings:
         output.warn(warning)
     return catalog
+
+
+@contextmanager
+def composed(recipe: Recipe, plugin: list[Path] | None, work: Path) -> Iterator[Pipeline]:
+    """A recipe's parts and stages for a command that writes nothing: a file to import goes to a temporary folder.
+
+    Raises RecipeError, PluginError and DataError as `RunContext` and `Pipeline` do.
+    """
+    from leverplus_core.pipeline.context import RunContext
+    from leverplus_core.pipeline.graph import Pipeline
+
+    catalog = load_catalog(plugin)
+    if recipe.imported.folder is None or Path(recipe.imported.folder).expanduser().is_dir():
+        yield Pipeline(RunContext(recipe, catalog, work))
+    else:
+        with TemporaryDirectory() as temporary:
+            yield Pipeline(RunContext(recipe, catalog, Path(temporary)))
 
 
 def load_rows(recipe: str | None, plugin: list[Path] | None) -> Rows:

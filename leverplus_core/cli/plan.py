@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from leverplus_core.cli import output
 from leverplus_core.cli.options import (
+    DEFAULT_WORK,
     JsonOpt,
     PluginOpt,
     RecipeArg,
     SetOpt,
-    load_catalog,
+    WorkOpt,
+    composed,
     load_recipe,
 )
 
@@ -28,21 +29,18 @@ def plan(
         float | None, typer.Option("--images-per-s", min=0.001, help="Images encoded per second.")
     ] = None,
     plugin: PluginOpt = None,
+    work: WorkOpt = DEFAULT_WORK,
     json: JsonOpt = False,
 ) -> None:
     """Estimate model calls, disk and time per stage; no weights are loaded and nothing is written."""
-    from tempfile import TemporaryDirectory
-
-    from leverplus_core.pipeline.context import RunContext
     from leverplus_core.pipeline.plan import Throughput, plan_table
     from leverplus_core.pipeline.plan import plan as plan_of
 
-    with TemporaryDirectory() as scratch:  # an imported file is read into it
-        found = plan_of(RunContext(load_recipe(recipe, overrides), load_catalog(plugin), Path(scratch)))
+    with composed(load_recipe(recipe, overrides), plugin, work) as pipeline:
+        found = plan_of(pipeline.context)
     assumed = Throughput()
     device = Throughput(prompts_per_s or assumed.prompts_per_s, images_per_s or assumed.images_per_s)
-    rows = found.rows(device)
-    summary = found.summary(device)
+    rows, summary = found.rows(device), found.summary(device)
     if json:
         output.metadata({**summary, "stages": rows}, json)
     else:

@@ -76,12 +76,8 @@ def run(
     }
     chosen = load_recipe(recipe, overrides, parts, name, imported)
     from leverplus_core.pipeline.run import run as run_recipe
-    from leverplus_core.pipeline.stages import STAGE_NAMES
     from leverplus_core.registry.registry import Registry
 
-    for stage in [*([until] if until else []), *(redo or [])]:
-        if stage not in STAGE_NAMES:
-            raise RecipeError(f"no stage '{stage}'.", f"Stages, in order: {', '.join(STAGE_NAMES)}.")
     if until == "mine" and not chosen.scoring.mining.min_positives:
         raise RecipeError(
             "mining is off: scoring.mining.min_positives is 0.", "Use --set scoring.mining.min_positives=4, or another."

@@ -2,56 +2,52 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from leverplus_core.cli import output
 from leverplus_core.cli.options import (
+    DEFAULT_WORK,
     JsonOpt,
     PluginOpt,
     RecipeArg,
     SetOpt,
-    load_catalog,
+    WorkOpt,
+    composed,
     load_recipe,
 )
 
 if TYPE_CHECKING:
-    from leverplus_core.pipeline.context import RunContext
-    from leverplus_core.recipes.recipe import Recipe
-
-SPLITS: tuple[Literal["train", "validation"], ...] = ("train", "validation")
+    from leverplus_core.pipeline.graph import Pipeline
 
 
 def validate(
     recipe: RecipeArg = "demo",
     overrides: SetOpt = None,
     plugin: PluginOpt = None,
+    work: WorkOpt = DEFAULT_WORK,
     json: JsonOpt = False,
 ) -> None:
     """Validate a recipe and its parts, and read its dataset; no model is loaded and nothing is written."""
-    from tempfile import TemporaryDirectory
-
-    from leverplus_core.pipeline.context import RunContext
-
-    loaded = load_recipe(recipe, overrides)
-    with TemporaryDirectory() as scratch:  # an imported file is read into it
-        context = RunContext(loaded, load_catalog(plugin), Path(scratch))
-        output.metadata(_described(loaded, context), json)
+    with composed(load_recipe(recipe, overrides), plugin, work) as pipeline:
+        output.metadata(_described(pipeline), json)
 
 
-def _described(recipe: Recipe, context: RunContext) -> dict[str, Any]:
-    from leverplus_core.pipeline.graph import Pipeline
-
-    parts = {row["kind"]: f"{row['name']} ({row['distribution']} {row['version']})" for row in context.provenance()}
-    described: dict[str, Any] = {"recipe": recipe.name, "run": recipe.fingerprint()[:12], "parts": parts}
+def _described(pipeline: Pipeline) -> dict[str, Any]:
+    context = pipeline.context
+    recipe = context.recipe
+    parts: dict[str, list[str]] = {}
+    for row in context.provenance():
+        origin = f"{row['distribution']} {row['version']}".strip()
+        parts.setdefault(row["kind"], []).append(f"{row['name']} ({origin})")
+    described: dict[str, Any] = {
+        "recipe": recipe.name,
+        "run": recipe.fingerprint()[:12],
+        "parts": {kind: ", ".join(names) for kind, names in parts.items()},
+        "stages": ", ".join(stage.name for stage in pipeline.stages if pipeline.enabled[stage.name]),
+    }
     if context.offline:
-        assert context.imported is not None
-        described["imported"] = str(recipe.imported.folder)
-    else:
-        described["questions"] = {s: len(context.dataset.questions(s)) for s in SPLITS}
-        described["demonstrations"] = len(context.dataset.demonstrations())
-    pipeline = Pipeline(context)
-    stages = [stage.name for stage in pipeline.stages if pipeline.enabled[stage.name]]
-    described["stages"] = ", ".join(stages)
-    note = "" if context.offline else context.dataset.note()
-    return {**described, "note": " ".join(filter(None, (recipe.note, note)))}
+        return {**described, "imported": recipe.imported.folder, "note": recipe.note}
+    dataset = context.dataset
+    described["questions"] = {split: len(dataset.questions(split)) for split in ("train", "validation")}
+    described["demonstrations"] = len(dataset.demonstrations())
+    return {**described, "note": " ".join(filter(None, (recipe.note, dataset.note())))}

@@ -18,6 +18,7 @@ from leverplus_core.errors import DataError, RegistryError
 from leverplus_core.evaluation.ablation import ablated
 from leverplus_core.metrics import TASKS, Task
 from leverplus_core.pipeline.context import RunContext
+from leverplus_core.pipeline.graph import Pipeline
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.progress import Progress
 from leverplus_core.recipes.recipe import Recipe
@@ -53,7 +54,7 @@ def audit(
     if not cells:
         raise RegistryError(f"run {row['name']} ({row['id']}) has evaluated nothing yet.", "Run it to the end.")
     recipe = Recipe.of(row["recipe"])
-    context = RunContext(recipe, catalog or Catalog.load(), work, progress=progress)
+    context = Pipeline(RunContext(recipe, catalog or Catalog.load(), work, progress=progress)).context
     content = context.dataset_fingerprint
     if row["dataset_fingerprint"] not in (None, content):
         raise DataError(
@@ -87,10 +88,10 @@ def audit(
             model.close()
             context.close()
     changed = [
-        {"kind": then["kind"], "name": then["name"], "then": then.get("code"), "now": now["code"]}
+        {"kind": then["kind"], "name": then["name"], "then": _code(then), "now": _code(now)}
         for then in row["parts"]
         for now in context.provenance()
-        if (then["kind"], then["name"]) == (now["kind"], now["name"]) and then.get("code") != now["code"]
+        if (then["kind"], then["name"]) == (now["kind"], now["name"]) and _code(then) != _code(now)
     ]
     return {
         "run": row["id"],
@@ -101,6 +102,11 @@ def audit(
         "differences": differences,
         "changed_code": changed,
     }
+
+
+def _code(part: Mapping[str, str]) -> str:
+    """Distribution, version and code of a part, as one text."""
+    return " ".join(filter(None, (part["distribution"], part["version"], part.get("code", ""))))
 
 
 Stored = Mapping[tuple[str, int], Sequence[Prediction]]

@@ -6,7 +6,7 @@ first used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,7 +21,7 @@ from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Model, 
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.recipes.recipe import Recipe
-from leverplus_core.recipes.settings import PARTS, PartSpec
+from leverplus_core.recipes.settings import ADAPTIVE, PARTS, PartSpec
 from leverplus_core.scoring.cache import CachedModel, ResponseCache
 from leverplus_core.scoring.scorer import Scorer
 from leverplus_core.selector.base import BaselineSelector, TrainableSelector
@@ -62,7 +62,7 @@ class RunContext:
         if measured_here and "state" in self.sampler.blocks() and self.encoder.hidden_states is None:
             at = recipe.where("sampler")
             raise RecipeError(
-                f"sampler '{recipe.sampler.name}'{f' in {at}' if at else ''} draws by hidden states, and there are none.",
+                f"sampler '{recipe.sampler.name}'{f' in {at}' if at else ''} reads hidden states, and there are none.",
                 "Set encoder.hidden_states, for example to 4.",
             )
         self.trainers: Mapping[str, Trainer] = {
@@ -70,10 +70,12 @@ class RunContext:
             for name, settings in recipe.training.trainers.items()
         }
         self.baselines: Mapping[str, BaselineSelector] = {
-            spec.name: self.build("selector", spec.name, spec.settings, "evaluation.baselines", BaselineSelector)
-            for spec in recipe.evaluation.baselines
+            spec.name: self.build("selector", spec.name, spec.settings, f"evaluation.baselines.{i}", BaselineSelector)
+            for i, spec in enumerate(recipe.evaluation.baselines)
         }
         self._check_names()
+        if measured_here:
+            self.check_shots()
 
     # --- parts ---
 
@@ -93,7 +95,7 @@ class RunContext:
             at = self.recipe.where(where)
             raise PluginError(
                 f"{kind} '{name}'{f' in {at}' if at else ''} is not a {contract.__name__}.",
-                f"{where} needs one: {did_you_mean(name, self._fitting(kind, contract))}",
+                f"'{where}' takes one of these: {', '.join(self._fitting(kind, contract))}.",
             )
         self._used[kind, name] = part
         return part
@@ -140,8 +142,8 @@ class RunContext:
         return self.identity_of(key, getattr(self.recipe, key).name, self._part(key))
 
     def identity_of(self, kind: str, name: str, part: Part) -> object:
-        """As `identity`, of any part: a baseline, a trainer."""
-        return [name, part.identity(), self.catalog.identity(kind, name)]
+        """As `identity`, of any part: a baseline, a trainer. Names of one class share results."""
+        return [self.catalog.entry(kind, name).target, part.identity(), self.catalog.identity(kind, name)]
 
     def provenance(self) -> list[dict[str, str]]:
         """Kind, name, distribution, version and code of each part in use, for the registry."""
@@ -158,15 +160,28 @@ class RunContext:
     def _check_names(self) -> None:
         if both := sorted(set(self.trainers) & set(self.baselines)):
             raise RecipeError(
-                f"'{both[0]}' is a trainer and a baseline of this recipe.", "A method has one name: leave one out."
+                f"'{both[0]}'{self._at(f'training.{both[0]}')} is a trainer and a baseline of this recipe.",
+                "A method has one name: leave one out.",
             )
         wanted = self.recipe.training.online.trainer
         if self.recipe.training.online.rounds and getattr(self.trainers.get(wanted), "learns_from", "") != "candidates":
             known = [name for name, trainer in self.trainers.items() if trainer.learns_from == "candidates"]
             raise RecipeError(
-                f"training.online.trainer '{wanted}' is not a trainer that learns from candidates.",
+                f"training.online.trainer '{wanted}'{self._at('training.online.trainer')} is not a trainer that learns "
+                "from candidates.",
                 did_you_mean(wanted, known),
             )
+        policies = [*self.trainers, "online", *(stage.name for stage in self.recipe.stages), ADAPTIVE]
+        if unknown := next((name for name in self.recipe.evaluation.policies or () if name not in policies), None):
+            raise RecipeError(
+                f"evaluation.policies{self._at('evaluation.policies')} names '{unknown}', which nothing trains.",
+                did_you_mean(unknown, policies),
+            )
+
+    def _at(self, key: str) -> str:
+        """' in FILE:LINE' of a key, or nothing for a default."""
+        where = self.recipe.where(key)
+        return f" in {where}" if where else ""
 
     # --- imported data ---
 
@@ -197,6 +212,27 @@ class RunContext:
             # Otherwise the dataset's other questions need features and pools, too.
             return self.offline and self.imported.has(IMPORTED_AS[content])  # type: ignore[arg-type]
         return self.imported.has(IMPORTED_AS[content])  # type: ignore[arg-type]
+
+    def check_shots(self) -> None:
+        """Raises RecipeError for a number of shots that a pool cannot fill, where the sampler draws the pools."""
+        recipe, online = self.recipe, self.recipe.training.online
+        imported = recipe.imported.folder is not None
+        wanted: dict[str, Sequence[int]] = {"evaluation.shots": recipe.evaluation.shots}
+        if not imported:
+            wanted["scoring.beam_search.shots"] = [recipe.scoring.beam_search.shots]
+        if self.learns_from_candidates and not imported:
+            wanted["scoring.candidates.shots"] = recipe.scoring.candidates.shots
+        if recipe.scoring.mining.min_positives:
+            wanted["scoring.mining.shots"] = recipe.scoring.mining.shots or ()
+        if online.rounds:
+            wanted["training.online.candidates.shots"] = online.candidates.shots
+        for key, shots in wanted.items():
+            if (most := max(shots, default=0)) > self.sampler.k:
+                at = recipe.where(key)
+                raise RecipeError(
+                    f"{key}{f' in {at}' if at else ''}: {most} shots cannot be filled from a pool of {self.sampler.k}.",
+                    f"Set sampler.k to at least {most}, or lower the number of shots.",
+                )
 
     @property
     def has_sequences(self) -> bool:

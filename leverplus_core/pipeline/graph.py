@@ -26,6 +26,7 @@ class Pipeline:
 
     def __init__(self, context: RunContext) -> None:
         self.context = context
+        self._added = {spec.name for spec in context.recipe.stages}
         self.stages: Sequence[Stage] = self._ordered()
 
     def _ordered(self) -> list[Stage]:
@@ -49,6 +50,8 @@ class Pipeline:
     @cached_property
     def enabled(self) -> Mapping[str, bool]:
         """Stage -> whether the recipe has a use for it."""
+        if self.context.imported is not None and not self.context.offline:
+            self.context.check_shots()
         return {stage.name: stage.enabled(self.context) for stage in self.stages}
 
     def providers(self, stage: Stage) -> dict[str, Stage]:
@@ -73,7 +76,10 @@ class Pipeline:
                 of[stage.name] = fingerprint([FORMAT, stage.provides, self.context.imported.fingerprint])
                 continue
             read = {content: of[provider.name] for content, provider in self.providers(stage).items()}
-            of[stage.name] = fingerprint([FORMAT, stage.name, stage.depends(self.context), read])
+            depends = [stage.depends(self.context)]
+            if stage.name in self._added:  # the settings and the code of a plugin's stage decide its result, too
+                depends.append(self.context.identity_of("stage", stage.name, stage))
+            of[stage.name] = fingerprint([FORMAT, stage.name, *depends, read])
         return of
 
     def folder(self, stage: Stage) -> StageFolder:
@@ -88,7 +94,7 @@ class Pipeline:
         return {content: self.folder(provider).path for content, provider in self.providers(stage).items()}
 
     def takes_over(self, stage: Stage) -> bool:
-        """Whether the imported folder takes the place of `stage`: it holds the content that the stage is first to give."""
+        """Whether the imported folder takes the place of `stage`, the first that provides a content which it holds."""
         first = next(s for s in self.stages if s.provides == stage.provides)
         return stage is first and self.context.is_imported(stage.provides)
 

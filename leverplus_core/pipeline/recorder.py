@@ -12,8 +12,6 @@ from leverplus_core.provenance import describe_environment, describe_git
 from leverplus_core.records import Demonstration, Prediction, Question, RunInfo
 from leverplus_core.registry.registry import Registry, RunRecord
 
-EVALUATE = "evaluate"
-
 
 @dataclass(frozen=True)
 class Membership:
@@ -46,22 +44,26 @@ def run_record(run_id: str, context: RunContext, sweep: Membership | None) -> Ru
 
 
 class Recorder:
-    """Writes what it hears of one run; an error of the registry ends the run."""
+    """Writes what it hears of one run; an error of the registry ends the run.
 
-    def __init__(self, registry: Registry, record: RunRecord) -> None:
-        self._registry, self._record = registry, record
+    `evaluation` is the fingerprint of the run's evaluation, None where it has none.
+    """
+
+    def __init__(self, registry: Registry, record: RunRecord, evaluation: str | None) -> None:
+        self._registry, self._record, self._evaluation = registry, record, evaluation
         self._curve: list[tuple[int, dict[str, float]]] = []
 
     @hookimpl
     def leverplus_run_start(self, run: RunInfo) -> None:
         self._registry.begin_run(self._record)
+        if self._registry.evaluated_as(run.id) not in (None, self._evaluation):
+            # The recipe, and so the run, is the same where a part's code or a file that it names is another: its cells
+            # are then stale, wherever this call ends. The folder of the earlier evaluation still has them.
+            self._registry.forget_evaluation(run.id)
 
     @hookimpl
     def leverplus_stage_start(self, run: RunInfo, stage: str, fingerprint: str, path: str) -> None:
         self._curve = []
-        if stage == EVALUATE and self._registry.evaluated_as(run.id) not in (None, fingerprint):
-            # The recipe, and so the run, may name files whose content has changed since: its cells are then stale.
-            self._registry.forget_evaluation(run.id)
         self._registry.record_stage(run.id, stage, fingerprint, "running", 0.0, path, reused=False)
 
     @hookimpl

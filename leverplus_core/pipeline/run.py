@@ -77,7 +77,8 @@ def run(
     if not context.offline and isinstance(context.model, SupportsCacheFolder):
         context.model.use_cache_folder(context.workspace.root / "cache")
     info = RunInfo(recipe.fingerprint()[:12], recipe.name, recipe.values(), store.url, str(work))
-    recorder, listeners = Recorder(store, run_record(info.id, context, sweep)), context.catalog.listeners
+    recorder = Recorder(store, run_record(info.id, context, sweep), pipeline.fingerprints.get("evaluate"))
+    listeners = context.catalog.listeners
     listeners.add(recorder, trusted=True)
     job = _Job(pipeline, info, listeners, frozenset(redo))
     try:
@@ -99,22 +100,28 @@ def run(
 
 class _Job:
     def __init__(self, pipeline: Pipeline, info: RunInfo, listeners: Listeners, redo: frozenset[str]) -> None:
-        self.pipeline, self.context, self.info, self.listeners, self.redo = (
-            pipeline,
-            pipeline.context,
-            info,
-            listeners,
-            redo,
-        )
-        self.again: set[str] = set()
+        self.pipeline, self.context = pipeline, pipeline.context
+        self.info, self.listeners, self.redo = info, listeners, redo
 
     def run(self, until: str | None) -> dict[str, str]:
+        self._reopen()
         states: dict[str, str] = {}
         for stage in self.pipeline.stages:
             states[stage.name] = self._stage(stage)
             if stage.name == until:
                 break
         return states
+
+    def _reopen(self) -> None:
+        """Remove the results to compute again, all of them first: a kill must leave none that was read from them."""
+        pipeline, again = self.pipeline, set[str]()
+        for stage in pipeline.stages:
+            if not pipeline.enabled[stage.name] or pipeline.takes_over(stage):
+                continue
+            if stage.name in self.redo or again & {read.name for read in pipeline.providers(stage).values()}:
+                again.add(stage.name)
+        for name in again:
+            pipeline.folder(pipeline.stage(name)).reopen()
 
     def _stage(self, stage: Stage) -> str:
         context = self.context
@@ -124,10 +131,6 @@ class _Job:
         if self.pipeline.takes_over(stage):
             self._end(stage, folder, {}, 0.0, reused=True)
             return "imported"
-        read = {provider.name for provider in self.pipeline.providers(stage).values()}
-        if stage.name in self.redo or read & self.again:
-            self.again.add(stage.name)
-            folder.reopen()
         if folder.done:
             provenance = folder.provenance()
             if provenance.get("core_code") != core_code():

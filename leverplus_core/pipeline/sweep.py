@@ -113,7 +113,8 @@ def run_sweep(
 ) -> list[str]:
     """Run what is not finished yet, and return the runs' ids, in order. The same call goes on after a kill.
 
-    The parts of all combinations are built before any of them runs. One that fails ends the sweep; what ran before stays.
+    The parts of all combinations are built before any of them runs. One that fails ends the sweep; what ran before it
+    stays.
     """
     shown = progress or Silent()
     known = catalog or Catalog.load()

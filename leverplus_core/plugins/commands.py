@@ -71,3 +71,8 @@ def command_function(entry: Entry) -> Callable[..., Any]:
     if not inspect.isfunction(found):
         raise PluginError(f"{title(entry)}: {entry.target} is not a function.")
     return found
+
+
+def unusable(entry: Entry, error: BaseException) -> PluginError:
+    """The error for a command whose function is no typer command; it names the distribution."""
+    return PluginError(f"{title(entry)}: {entry.target} is not a command: {describe(error)}.")

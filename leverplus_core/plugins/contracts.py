@@ -213,7 +213,7 @@ class Bank:
 
 @dataclass(frozen=True)
 class Query:
-    """A question with its feature rows: image (Di,), text (Dt,), and state (Ds,) where the encoder's `hidden_states` asks."""
+    """A question with its feature rows: image (Di,), text (Dt,), and state (Ds,) with the encoder's `hidden_states`."""
 
     question: Question
     image: Floats

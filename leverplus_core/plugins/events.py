@@ -14,9 +14,16 @@ from leverplus_core.plugins import hookspecs
 from leverplus_core.plugins.installed import describe
 
 EVENTS = (
-    "run_start", "stage_start", "epoch_end", "validation_questions", "questions", "predictions", "cell_end", "stage_end",
+    "run_start",
+    "stage_start",
+    "epoch_end",
+    "validation_questions",
+    "questions",
+    "predictions",
+    "cell_end",
+    "stage_end",
     "run_end",
-)  # fmt: skip
+)
 """The events, in the order of a run; the hook of an event is `leverplus_EVENT`."""
 
 

@@ -125,4 +125,4 @@ def leverplus_cell_end(
 
 @hookspec
 def leverplus_run_end(run: RunInfo, status: str) -> None:
-    """A call of `run` ends: `done`, `running` (it was asked to end before the evaluation), `stopped` or `failed`."""
+    """A call of `run` ends: `done`, `stopped` (by the user, or where `until` says) or `failed`."""

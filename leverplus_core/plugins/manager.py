@@ -321,7 +321,9 @@ def _import_file(path: Path) -> ModuleType:
         return loaded
     if path.suffix != ".py" or not path.stem.isidentifier():
         raise PluginError(f"--plugin {path} is not a Python module.", "Name it like my_parts.py.")
-    if loaded is not None or importlib.util.find_spec(path.stem) is not None:
+    known = importlib.util.find_spec(path.stem) if loaded is None else loaded.__spec__
+    origin = known.origin if known is not None else None
+    if (loaded or known) and (origin is None or Path(origin).resolve() != path.resolve()):
         raise PluginError(f"--plugin {path}: a module '{path.stem}' exists already.", "Rename the file.")
     spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
     assert spec is not None and spec.loader is not None  # a .py file always has a loader

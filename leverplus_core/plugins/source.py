@@ -85,7 +85,7 @@ def _hash(roots: Sequence[Path]) -> str:
 
 
 def _spec(module: str) -> importlib.machinery.ModuleSpec:
-    """Where a module is. Only the finder of the top-level name is asked, so no parent package is imported."""
+    """Where a module is. Only the finder of the top-level name is called, so no parent package is imported."""
     top, *rest = module.split(".")
     try:
         spec = importlib.util.find_spec(top)

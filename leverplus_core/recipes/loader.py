@@ -12,11 +12,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from leverplus_core.errors import RecipeError, did_you_mean
-from leverplus_core.recipes.settings import (
-    PARTS,
-    parse_part,
-    parse_scalar,
-)
+from leverplus_core.recipes.settings import PARTS, parse_part, parse_scalar
 
 
 def bundled() -> dict[str, Path]:
@@ -26,6 +22,10 @@ def bundled() -> dict[str, Path]:
 
 
 def read_layers(source: str | Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Plain values of a recipe over what it extends, and the file and line of each dotted key.
+
+    `seen` are the recipes that extend this one. Raises RecipeError as `Recipe.load`.
+    """
     path = Path(source)
     if seen and (beside := seen[-1].parent / path).is_file():
         path = beside  # `extends:` means the file beside it, wherever the command is given
@@ -48,7 +48,7 @@ def read_layers(source: str | Path, seen: tuple[Path, ...]) -> tuple[dict[str, A
     except MarkedYAMLError as e:
         line = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
         raise RecipeError(
-            f"{path.name}{line} is not YAML: {e.problem or e.context or 'malformed'}.", "Mend that line."
+            f"{path.name}{line} is not YAML: {e.problem or e.context or 'malformed'}.", "Fix that line."
         ) from e
     except (OSError, UnicodeDecodeError, YAMLError) as e:
         raise RecipeError(f"{path.name} cannot be read: {e}.") from e
@@ -63,7 +63,7 @@ def read_layers(source: str | Path, seen: tuple[Path, ...]) -> tuple[dict[str, A
         raise RecipeError(f"{path.name} has an anchor that holds itself.", "Remove the `*alias`.") from e
     base = values.pop("extends", None)
     if base is not None and not isinstance(base, str):
-        raise RecipeError(f"'extends' in {lines['extends']} is no recipe: {base!r}.", "Name one recipe.")
+        raise RecipeError(f"'extends' in {lines['extends']} is not a recipe: {base!r}.", "Name one recipe.")
     if base is not None:
         below, below_lines = read_layers(base, (*seen, path))
         values, lines = _merge(below, values), below_lines | lines
@@ -82,7 +82,9 @@ def _plain(node: Any, file: str, prefix: str, lines: dict[str, str]) -> Any:
             values[str(key)] = _plain(value, file, dotted, lines)
         return values
     if isinstance(node, CommentedSeq):
-        return [_plain(value, file, prefix, lines) for value in node]
+        for i in range(len(node)):
+            lines[f"{prefix}.{i}"] = f"{file}:{node.lc.item(i)[0] + 1}"
+        return [_plain(value, file, f"{prefix}.{i}", lines) for i, value in enumerate(node)]
     if isinstance(node, str):
         return str(node)
     # ruamel keeps how a number was written in its own subclasses; plain ones make equal fingerprints.
@@ -111,6 +113,7 @@ def _as_part(value: Any) -> Any:
 
 
 def apply_override(values: dict[str, Any], lines: dict[str, str], text: str) -> None:
+    """Apply `a.b=c` of --set to `values` and `lines` in place. Raises RecipeError for text that is not key=value."""
     key, equals, raw = text.partition("=")
     key = key.strip()
     if not equals or not key:
@@ -125,7 +128,7 @@ def apply_override(values: dict[str, Any], lines: dict[str, str], text: str) -> 
     lines[key] = f"--set {key}"
     for above in _prefixes(key):
         if not isinstance(_at_key(before, above), dict):
-            lines[above] = f"--set {key}"  # what stood there is gone, too
+            lines[above] = f"--set {key}"  # what was there is replaced, too
 
 
 def _prefixes(key: str) -> list[str]:
@@ -141,6 +144,6 @@ def _at_key(values: Mapping[str, Any], key: str) -> Any:
 
 
 def forget_lines(lines: dict[str, str], key: str) -> None:
-    """What stood below `key` has been replaced: its lines would blame the wrong place."""
+    """Drop the lines of the keys below `key`, which has been replaced: they would blame the wrong place."""
     for below in [name for name in lines if name.startswith(f"{key}.")]:
         del lines[below]

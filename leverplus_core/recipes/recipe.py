@@ -1,7 +1,6 @@
 """A recipe is the whole experiment on a page: YAML, `extends:`, and dotted overrides, validated before any work.
 
-It composes the settings of every stage, so it stands above them in the house; the stages themselves never see it.
-Parts (`sampler: {name: mix, k: 32}`, or just `sampler: mix`) are validated by the catalogue when they are built.
+Parts (`sampler: {name: mixed, k: 32}`, or just `sampler: mixed`) are validated by the catalog when they are built.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class Recipe(FrozenSettings):
 
     name: str = "unnamed"
     note: str = Field("", description="shown with every result")
-    seed: int = Field(0, description="of training: weights, order, held-out questions, sampled candidates")
+    seed: int = Field(0, description="of training: weights, order, validation questions, sampled candidates")
     data_seed: int = Field(0, description="of the data: pools, questions that are scored, evaluation order")
     threads: int | None = Field(None, ge=1, description="CPU threads; null leaves torch's choice; not fingerprinted")
     task: TaskName = Field("vqa", description="the metric, the answer that counts and the prompt's defaults")
@@ -83,7 +82,7 @@ class Recipe(FrozenSettings):
     def load(
         cls, source: str | Path = "demo", overrides: Sequence[str] = (), parts: Mapping[str, str] | None = None
     ) -> Recipe:
-        """Read a recipe file, or a bundled recipe by name; then `parts` ("mix:k=32" each), then `a.b=c` overrides.
+        """Read a recipe file, or a bundled recipe by name; then `parts` ("mixed:k=32" each), then `a.b=c` overrides.
 
         Raises RecipeError: no such file, malformed YAML, a circular `extends`, an unknown key or a bad value, with
         the file and line.
@@ -125,6 +124,7 @@ class Recipe(FrozenSettings):
 
 
 def nearest_line(lines: Mapping[str, str], key: str) -> str:
+    """The place of a dotted key, or of the nearest key above it; '' for none."""
     while key:
         if key in lines:
             return lines[key]
@@ -135,7 +135,7 @@ def nearest_line(lines: Mapping[str, str], key: str) -> str:
 def _explain(error: ValidationError, lines: Mapping[str, str]) -> RecipeError:
     first = error.errors(include_url=False)[0]
     key = ".".join(str(piece) for piece in first["loc"])
-    # A key that is given only by what stands below it (`--set a.b=1` for an unknown a) has no line of its own.
+    # With `--set a.b=1` for an unknown `a`, only the key below it has a line.
     where = nearest_line(lines, key) or next((place for name, place in lines.items() if name.startswith(f"{key}.")), "")
     at = f" in {where}" if where else ""
     given = first.get("input")
@@ -143,18 +143,22 @@ def _explain(error: ValidationError, lines: Mapping[str, str]) -> RecipeError:
     if first["type"] == "extra_forbidden":
         known = _settings_at(first["loc"][:-1]).model_fields
         return RecipeError(f"unknown key '{key}'{at}.", did_you_mean(str(first["loc"][-1]), known))
-    if key in PARTS and first["type"] == "model_type":
-        return RecipeError(f"'{key}'{at} is no part{shown}.", f"Write {key}: NAME, or {key}: {{name: NAME, ...}}.")
+    if first["type"] == "model_type" and first.get("ctx", {}).get("class_name") == PartSpec.__name__:
+        return RecipeError(f"'{key}'{at} is not a part{shown}.", "Write NAME, or {name: NAME, setting: value}.")
     if first["type"] == "model_type":
         known = _settings_at(first["loc"]).model_fields
-        return RecipeError(f"'{key}'{at} is no mapping of settings{shown}.", f"Its settings: {', '.join(known)}.")
+        return RecipeError(f"'{key}'{at} is not a mapping of settings{shown}.", f"Settings: {', '.join(known)}.")
+    if first["type"] == "dict_type":  # a key of `training` that is not one of its settings names a trainer
+        name, settings = str(first["loc"][-1]), _settings_at(first["loc"][:-1]).model_fields
+        hint = f"Write {name}: {{epochs: 5}}. Settings of '{key.rpartition('.')[0]}': {did_you_mean(name, settings)}"
+        return RecipeError(f"'{key}'{at} is not a mapping of settings of a trainer{shown}.", hint)
     if first["type"] == "tuple_type":
-        return RecipeError(f"'{key}'{at} is no list{shown}.", f"Write [{given}].")
+        return RecipeError(f"'{key}'{at} is not a list{shown}.", f"Write [{given}].")
     return RecipeError(f"'{key}'{at}: {first['msg'].removeprefix('Value error, ')}{shown}.")
 
 
 def _settings_at(path: Sequence[int | str]) -> type[BaseModel]:
-    """The settings class that stands at a key of the recipe; the nearest above it where that is no class."""
+    """The settings class at a key of the recipe; the nearest one above it where the key has none."""
     found: type[BaseModel] = Recipe
     for piece in path:
         field = found.model_fields.get(str(piece))
@@ -165,10 +169,13 @@ def _settings_at(path: Sequence[int | str]) -> type[BaseModel]:
 
 
 def method_order(recipe: Mapping[str, Any]) -> list[str]:
-    """The methods of a recipe's values in the order of reports: baselines as listed, trained policies in the order of
-    the pipeline, `adaptive`, and the oracle last. The defaults stand in for missing settings."""
+    """The methods of a recipe's values in the order of reports: baselines as listed, the policies of `sft`, `rce`,
+    `grpo` and of further trainers as written, `online`, `adaptive`, and the oracle last. The defaults stand in for what
+    the values lack."""
     listed = recipe.get("evaluation", {}).get("baselines")
     default = [spec.name for spec in EvaluationSettings().baselines]
     baselines = default if listed is None else [spec["name"] for spec in listed]
-    trained = [name for name in recipe.get("training", TRAINERS) if name not in TrainingSettings.model_fields]
-    return [*(name for name in baselines if name != ORACLE), *trained, "online", ADAPTIVE, ORACLE]
+    training = recipe.get("training", TRAINERS)
+    first = [name for name in TRAINERS if name in training]
+    others = [name for name in training if name not in first and name not in TrainingSettings.model_fields]
+    return [*(name for name in baselines if name != ORACLE), *first, *others, "online", ADAPTIVE, ORACLE]

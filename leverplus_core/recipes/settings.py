@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from ruamel.yaml import YAML
@@ -19,27 +19,21 @@ from leverplus_core.errors import RecipeError
 from leverplus_core.records import Decoding
 
 Order = Literal["prepend", "append"]
-
-
 ADAPTIVE = "adaptive"
 """The method of a policy with a learned stop: as many demonstrations as it considers enough, at most `shots`."""
 ORACLE = "oracle"
 """The baseline that knows the true answers; last in every table."""
-
-
 Form = Literal["probability", "log"]
-
-
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
 Ablation = Literal["none", "blank_images", "shuffled_images", "shuffled_answers", "reversed"]
-
-
 PROMPTS_PER_CANDIDATE = 2
 """Its answer and the log-probability of the true one."""
 PARTS = ("dataset", "model", "encoder", "sampler", "selector", "balancer", "reward")
 
 
 def parse_part(text: str) -> dict[str, Any]:
-    """`mix:k=32,text=0.5` -> {name: mix, k: 32, text: 0.5}; values are YAML."""
+    """`mixed:k=32,text=0.5` -> {name: mixed, k: 32, text: 0.5}; values are YAML."""
     name, _, rest = text.partition(":")
     part: dict[str, Any] = {"name": name.strip()}
     if not part["name"]:
@@ -85,8 +79,8 @@ class PartSpec(BaseModel):
 class PromptSettings(FrozenSettings):
     """How a prompt is laid out.
 
-    `single_turn`: all demonstrations and the question in one user turn (Lever-Plus). `multi_turn`: each demonstration is a
-    user turn with the assistant's answer. `order` says how a sequence chosen demonstration by demonstration is shown:
+    `single_turn`: all demonstrations and the question in one user turn (Lever-Plus). `multi_turn`: each demonstration is
+    a user turn with the assistant's answer. `order` says how a sequence chosen demonstration by demonstration is shown:
     `prepend` puts each new one before the others, `append` after them, next to the question.
     """
 
@@ -119,8 +113,8 @@ class DecodingSettings(FrozenSettings):
 class BeamSettings(FrozenSettings):
     """The InfoScore beam search over a question's pool.
 
-    `expand_top_k` limits the extensions of a sequence to the demonstrations that were best alone (None: the whole pool);
-    it trades thoroughness for `expand_top_k / k` of the prompts after the first shot.
+    `expand_top_k` limits the extensions of a sequence to the demonstrations that were best alone (None: the whole
+    pool); it trades thoroughness for `expand_top_k / k` of the prompts after the first shot.
     """
 
     num_beams: int = Field(5, ge=1)
@@ -132,9 +126,11 @@ class BeamSettings(FrozenSettings):
 class CandidateSettings(FrozenSettings):
     """How many sequences each source proposes, for each of `shots`."""
 
-    shots: tuple[int, ...] = Field((2,), min_length=1, description="0 measures the question as it is")
+    shots: tuple[Count, ...] = Field((2,), min_length=1, description="0 measures the question as it is")
     num_beams: int = Field(5, ge=0)
-    samples: Mapping[float, int] = Field({1.0: 1, 1.3: 1}, description="temperature -> how many")
+    samples: Mapping[Annotated[float, Field(gt=0)], Count] = Field(
+        {1.0: 1, 1.3: 1}, description="temperature -> how many"
+    )
     retrieval: int = Field(5, ge=0, description="runs of the most similar, from the nearest on")
     random: int = Field(1, ge=0)
 
@@ -157,7 +153,7 @@ class MiningSettings(FrozenSettings):
     min_positives: int = Field(0, ge=0, description="positives at which a question has enough; 0 turns mining off")
     rounds: int = Field(3, ge=1)
     candidates_per_round: int = Field(4, ge=1, description="sequences per question and round")
-    shots: tuple[int, ...] | None = Field(
+    shots: tuple[Positive, ...] | None = Field(
         None, min_length=1, description="lengths of the sequences; null for those that the question's group has"
     )
     budget: int | None = Field(
@@ -225,6 +221,7 @@ class TrainingSettings(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, dict[str, Any]]
 
     validation_fraction: float = Field(
         0.15, gt=0, lt=1, description="share of the train questions that choose the epoch"
@@ -234,14 +231,7 @@ class TrainingSettings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _built_in_first(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
-        own = {key: value for key, value in values.items() if key in cls.model_fields}
-        trainers = {**{name: {} for name in TRAINERS}, **{k: v for k, v in values.items() if k not in own}}
-        for name, settings in trainers.items():
-            if not isinstance(settings, Mapping):
-                raise ValueError(f"'{name}' is not a mapping of settings: write {name}: {{epochs: 5}}")
-        return {**own, **{name: dict(settings) for name, settings in trainers.items()}}
+        return {**{name: {} for name in TRAINERS}, **values} if isinstance(values, Mapping) else values
 
     @property
     def trainers(self) -> dict[str, dict[str, Any]]:
@@ -256,8 +246,8 @@ TRAINERS = ("sft", "rce", "grpo")
 class EvaluationSettings(FrozenSettings):
     """The grid. `order: first` takes the questions as they stand, for parity with published first-N tables."""
 
-    shots: tuple[int, ...] = Field((1, 2, 3, 4), min_length=1)
-    sizes: tuple[int, ...] = Field((100, 200, 400, 800), min_length=1)
+    shots: tuple[Positive, ...] = Field((1, 2, 3, 4), min_length=1)
+    sizes: tuple[Positive, ...] = Field((100, 200, 400, 800), min_length=1)
     baselines: tuple[PartSpec, ...] = Field(
         tuple(PartSpec(name=name) for name in ("zero_shot", "random", "text_knn", "image_knn", ORACLE)),
         description="selectors that need no training, evaluated on the same questions",

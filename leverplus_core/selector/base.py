@@ -104,7 +104,8 @@ class TrainableSelector(Selector):
     """Makes the network that learns to choose demonstrations.
 
     Obligations of the network: the probabilities over all sequences of one length sum to 1; they do not depend on the
-    rest of the batch; shuffling the pool shuffles the answer and nothing else. Weights are drawn from torch's generator.
+    rest of the batch; shuffling the pool shuffles the answer and nothing else. Weights are drawn from torch's
+    generator.
     """
 
     network: ClassVar[str] = ""

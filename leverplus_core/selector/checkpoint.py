@@ -17,13 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from leverplus_core.errors import CheckpointError
-from leverplus_core.io import read_json, write_bytes, write_json
+from leverplus_core.io import write_bytes, write_json
 from leverplus_core.selector.base import FeatureWidths, TrainableSelector
 from leverplus_core.selector.policy import Policy
 
 FORMAT = 3
-
-
 WEIGHTS, DESCRIPTION = "selector.safetensors", "selector.json"
 
 
@@ -45,8 +43,11 @@ def save_policy(folder: Path, policy: Policy, meta: Mapping[str, Any]) -> None:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """What training left beside the policy in `folder`: its best epoch, and the questions that chose it."""
-    return dict(read_json(folder / DESCRIPTION)["meta"])
+    """What training left beside the policy in `folder`: its best epoch, and the questions that chose it.
+
+    Raises CheckpointError when the description is absent or damaged.
+    """
+    return dict(_described(folder)["meta"])
 
 
 def architecture(selector: TrainableSelector) -> dict[str, Any]:
@@ -57,33 +58,24 @@ def architecture(selector: TrainableSelector) -> dict[str, Any]:
 def load_policy(folder: Path, selector: TrainableSelector) -> Policy:
     """The policy that `selector` made and training left in `folder`, in evaluation mode.
 
-    Raises CheckpointError when it is absent, damaged or another.
+    Raises CheckpointError when it is absent or damaged, or was trained for other settings of the selector.
     """
-    where = folder / DESCRIPTION
-    hint = f"Delete {folder} and train again."
+    description = _described(folder)
+    hint = _again(folder)
     try:
-        description = json.loads(where.read_text(encoding="utf-8"))
         data = (folder / WEIGHTS).read_bytes()
     except FileNotFoundError as e:
-        raise CheckpointError(
-            f"no selector in {folder}: {Path(e.filename).name} is missing.", "Train one first."
-        ) from e
-    except (OSError, ValueError) as e:
-        raise CheckpointError(f"{where} cannot be read: {e}.", hint) from e
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise CheckpointError(f"{where} is not a selector of format {FORMAT}.", hint)
-    try:
-        widths = FeatureWidths(**description["widths"])
-        digest, made = description["sha256"], description["architecture"]
-    except (KeyError, TypeError, ValueError) as e:
-        raise CheckpointError(f"{where} does not describe a selector: {type(e).__name__} {e}.", hint) from e
+        raise CheckpointError(f"no selector in {folder}: {WEIGHTS} is missing.", "Train one first.") from e
+    except OSError as e:
+        raise CheckpointError(f"{folder / WEIGHTS} cannot be read: {e}.", hint) from e
+    made = description["architecture"]
     if made != architecture(selector):
         raise CheckpointError(
             f"{folder} has another architecture: {made}, not {architecture(selector)}.", "Train for these settings."
         )
-    if hashlib.sha256(data).hexdigest() != digest:
+    if hashlib.sha256(data).hexdigest() != description["sha256"]:
         raise CheckpointError(f"{folder / WEIGHTS} is cut or not the file that {DESCRIPTION} describes.", hint)
-    policy: Policy = selector.policy(widths)
+    policy: Policy = selector.policy(FeatureWidths(**description["widths"]))
     try:
         policy.load_state_dict(load(data), strict=True)
     except (SafetensorError, RuntimeError) as e:
@@ -92,3 +84,27 @@ def load_policy(folder: Path, selector: TrainableSelector) -> Policy:
             f"{folder / WEIGHTS} holds another architecture than {DESCRIPTION} says: {reason}.", hint
         ) from e
     return policy.eval()
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    """The description in `folder`, with all its keys."""
+    where, hint = folder / DESCRIPTION, _again(folder)
+    try:
+        description = json.loads(where.read_text(encoding="utf-8"))
+    except FileNotFoundError as e:
+        raise CheckpointError(f"no selector in {folder}: {DESCRIPTION} is missing.", "Train one first.") from e
+    except (OSError, ValueError) as e:
+        raise CheckpointError(f"{where} cannot be read: {e}.", hint) from e
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise CheckpointError(f"{where} is not a selector of format {FORMAT}.", hint)
+    try:
+        FeatureWidths(**description["widths"])
+        dict(description["meta"])
+        description["sha256"], description["architecture"]
+    except (KeyError, TypeError, ValueError) as e:
+        raise CheckpointError(f"{where} does not describe a selector: {type(e).__name__} {e}.", hint) from e
+    return description
+
+
+def _again(folder: Path) -> str:
+    return f"Delete {folder} and train again."

@@ -15,7 +15,7 @@ from leverplus_core.cli.options import (
     PluginOpt,
     RegistryOpt,
     WorkOpt,
-    load_catalog,
+    composed,
     load_recipe,
     open_registry,
 )
@@ -50,19 +50,17 @@ def inspect(
     against = load_recipe(recipe) if recipe else known
     dataset = reward = pools = None
     if against:
-        from leverplus_core.pipeline.context import RunContext
-        from leverplus_core.pipeline.graph import Pipeline
         from leverplus_core.pipeline.pools import POOLS, all_pools
 
-        context = RunContext(against, load_catalog(plugin), work)
-        dataset, reward = None if context.offline else context.dataset, context.reward
-        if recipe or not pool:
-            pipeline = Pipeline(context)
-            pool = pipeline.folder(pipeline.stage("pool")).path
-        if (pool / POOLS).exists():
-            pools = all_pools(pool)
-        else:
-            output.warn(f"no pools in {pool}: whether demonstrations are in them is not checked")
+        with composed(against, plugin, work) as pipeline:
+            context = pipeline.context
+            dataset, reward = None if context.offline else context.dataset, context.reward
+            if recipe or not pool:
+                pool = pipeline.folder(pipeline.stage("pool")).path
+            if (pool / POOLS).exists():
+                pools = all_pools(pool)
+            else:
+                output.warn(f"no pools in {pool}: whether demonstrations are in them is not checked")
     groups = (group for _, (group,) in iter_groups([file]))
     output.table({"file": str(file), **inspect_groups(groups, pools, dataset, reward)}, health_view, json)
 
@@ -85,7 +83,7 @@ def _locate(target: str, registry: str) -> tuple[Path, Path | None, Recipe | Non
     store = open_registry(registry)
     run = store.resolve(target)
     folders = {row["name"]: Path(row["path"]) for row in store.stages(run["id"]) if row["status"] == "done"}
-    made = [stage for stage in ("balance", "mine", "propose", "candidates") if stage in folders]
+    made = [stage for stage in ("balance", "mine", "propose") if stage in folders]
     if not made:
         raise DataError(
             f"run {run['id']} ({run['name']}) has no candidates.", "Resume it: `leverplus run --until balance`."

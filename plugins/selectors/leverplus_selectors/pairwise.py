@@ -10,7 +10,7 @@ from leverplus_core import TrainableSelector
 
 
 class PairwiseSelector(TrainableSelector):
-    """A learned measure of text_similarity: the most alike are chosen, best first; small, and good with few questions."""
+    """A learned similarity: the most similar are chosen, best first; small, and good with few questions."""
 
     network: ClassVar[str] = "leverplus_selectors.pairwise_policy:PairwisePolicy"
 

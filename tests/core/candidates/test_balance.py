@@ -13,10 +13,9 @@ import pytest
 from rich.console import Console
 
 from leverplus_core import Balancer, Candidate, Catalog, DataError
-from leverplus_core.candidates.stats import balance_metadata
-from leverplus_core.candidates.store import BALANCED, CANDIDATES, read_groups, write_groups
-from leverplus_core.io import read_json
-from leverplus_core.pipeline.stages import balance
+from leverplus_core.candidates.stats import balance_metadata, summary
+from leverplus_core.candidates.store import CANDIDATES, read_groups
+from leverplus_core.pipeline.stages.balance import balanced
 from leverplus_core.report.balance import balance_table
 
 
@@ -30,13 +29,6 @@ def question(name: str, positives: int, negatives: int) -> list[Candidate]:
 
 
 GROUPS = {"a": question("a", 7, 5), "b": question("b", 0, 12), "c": question("c", 2, 10), "d": question("d", 0, 12)}
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "out").mkdir()
-    write_groups(tmp_path / CANDIDATES, GROUPS)
-    return tmp_path
 
 
 def top_pn(**settings: object) -> Balancer:
@@ -68,17 +60,15 @@ def test_a_measurement_out_of_its_range_is_named_with_its_line(tmp_path: Path, f
         read_groups(tmp_path / CANDIDATES)
 
 
-def test_shape_by_hand() -> None:
+def test_the_summary_by_hand() -> None:
     expected = {"questions": 4, "candidates": 48, "candidates_per_question": 12.0, "positive_rate": 9 / 48}
     assert summary(GROUPS) == expected
     assert summary({"a": []}) == {**dict.fromkeys(expected, 0), "candidates_per_question": 0.0, "positive_rate": 0.0}
 
 
-def test_the_balance_stage_stores_the_table_and_what_could_not_be_met(folder: Path) -> None:
-    out = folder / "out"
-    metadata = balance(out, folder, top_pn(), seed=0)
-    assert metadata == read_json(out / "balance.json")
-    assert metadata["before"] == summary(GROUPS) and metadata["after"] == summary(read_groups(out / BALANCED))
+def test_balancing_gives_the_table_and_what_could_not_be_met() -> None:
+    selected, metadata, shortfall = balanced(GROUPS, top_pn(), seed=0)
+    assert metadata["before"] == summary(GROUPS) and metadata["after"] == summary(selected)
     assert metadata["after"] == {
         "questions": 2, "candidates": 20, "candidates_per_question": 10.0, "positive_rate": 0.4,
     }  # fmt: skip
@@ -86,15 +76,15 @@ def test_the_balance_stage_stores_the_table_and_what_could_not_be_met(folder: Pa
         "questions": -2, "candidates": -28, "candidates_per_question": -2.0, "positive_rate": 0.4 - 9 / 48,
     }  # fmt: skip
     assert list(metadata["unmet"].items()) == [("no positive, dropped", 2), ("fewer than 6 positives, made up", 1)]
-    assert read_json(out / "unmet.json") == {
+    assert shortfall == {
         "b": "no positive, dropped",
         "c": "fewer than 6 positives, made up",
         "d": "no positive, dropped",
     }
 
 
-def test_the_table_reads_well_at_80_columns(folder: Path) -> None:
-    text = drawn(balance(folder / "out", folder, top_pn(), seed=0))
+def test_the_table_reads_well_at_80_columns() -> None:
+    text = drawn(balanced(GROUPS, top_pn(), seed=0)[1])
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80
     rows = [re.split(r"\s{2,}", line.strip()) for line in lines]
@@ -111,7 +101,7 @@ def test_the_table_reads_well_at_80_columns(folder: Path) -> None:
         assert row in rows, text
 
 
-def test_nothing_unmet_is_not_a_table() -> None:
+def test_no_shortfall_is_no_table() -> None:
     assert "could not be met" not in drawn(balance_metadata(GROUPS, GROUPS, {}))
 
 
@@ -144,28 +134,25 @@ class _Silent(Balancer):
 
 
 @pytest.mark.parametrize(("part", "where"), [(_Rule(), "c"), (_Foreign(), "a")])
-def test_a_balancer_that_breaks_its_contract_is_found_out(folder: Path, part: Balancer, where: str) -> None:
-    with pytest.raises(DataError, match=f"picked for question {where} what it was not given, or twice"):
-        balance(folder / "out", folder, part, seed=0)
-    assert not list((folder / "out").iterdir())
+def test_a_balancer_that_breaks_its_contract_is_found_out(part: Balancer, where: str) -> None:
+    with pytest.raises(DataError, match=f"selected for question {where} what it was not given, or twice"):
+        balanced(GROUPS, part, seed=0)
 
 
-def test_a_file_with_a_candidate_twice_is_not_the_balancers_fault(folder: Path) -> None:
+def test_a_candidate_that_is_there_twice_is_not_the_balancers_fault() -> None:
     twice = {"a": [*GROUPS["a"], GROUPS["a"][0]]}
-    write_groups(folder / CANDIDATES, twice)
     keep_all = Catalog.load(disabled="").build("balancer", "keep_all", {})
-    assert balance(folder / "out", folder, keep_all, seed=0)["after"] == summary(twice)
+    assert balanced(twice, keep_all, seed=0)[1]["after"] == summary(twice)
 
 
-def test_a_question_dropped_without_a_word_is_put_down(folder: Path) -> None:
-    assert balance(folder / "out", folder, _Silent(), seed=0)["unmet"] == {"dropped": 1}
+def test_a_question_dropped_without_a_reason_is_counted_as_dropped() -> None:
+    assert balanced(GROUPS, _Silent(), seed=0)[1]["unmet"] == {"dropped": 1}
 
 
-def test_a_balancer_that_drops_everything_says_why_in_one_line_and_writes_nothing(folder: Path) -> None:
+def test_a_balancer_that_drops_everything_says_why_in_one_line() -> None:
     with pytest.raises(DataError) as caught:
-        balance(folder / "out", folder, top_pn(min_pos=8), seed=0)
+        balanced(GROUPS, top_pn(min_pos=8), seed=0)
     assert str(caught.value) == (
         "the balancer dropped all 4 questions (fewer than 8 positives, dropped: 2; no positive, dropped: 2). "
         "Loosen its settings, score more questions, or use keep_all."
     )
-    assert not list((folder / "out").iterdir())

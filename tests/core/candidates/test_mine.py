@@ -1,4 +1,4 @@
-"""Mining: what the proposers may propose, by property; what mining brings and costs, on the demo VLM."""
+"""Mining: what the proposers may propose, by property; what mining brings and costs, on the demo model."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from leverplus_core.plugins.contracts import Dataset, Model
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.recipes.settings import MiningSettings, PromptSettings
-from leverplus_core.records import Candidate, Decoding, Question
+from leverplus_core.records import Candidate, Decoding, Ids, Question
 from leverplus_core.scoring.cache import CachedModel, ResponseCache
-from leverplus_core.scoring.scorer import Ids, Scorer
+from leverplus_core.scoring.scorer import Scorer
 from leverplus_core.seeding import rng
 
 POOL = [f"d{i}" for i in range(6)]
@@ -118,9 +118,9 @@ def model(catalog: Catalog) -> Model:
 
 
 def _scorer(world: Dataset, model: Model, folder: Path, progress: Progress | None = None) -> Scorer:
-    model = CachedModel(lambda: model, model.identity, ResponseCache(folder / "m.sqlite"), progress)
+    cached = CachedModel(lambda: model, model.identity, ResponseCache(folder / "m.sqlite"), progress)
     prompt = PromptSettings(system="Answer with one word.")
-    return Scorer(model, {d.id: d for d in world.demonstrations()}, prompt, Decoding(2, 1, 0.0))
+    return Scorer(cached, {d.id: d for d in world.demonstrations()}, prompt, Decoding(2, 1, 0.0))
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_mining_finds_positives_and_says_what_they_cost(
         assert sum(c.correct for c in before_last) < 2, "a question that has enough is left alone"
 
 
-def test_mining_again_asks_nothing_and_proposes_the_same(
+def test_mining_again_calls_no_model_and_proposes_the_same(
     world: Dataset, model: Model, case: Case, tmp_path: Path
 ) -> None:
     settings = MiningSettings(min_positives=3, rounds=2, candidates_per_round=3)
@@ -214,7 +214,7 @@ def test_mining_killed_anywhere_ends_the_same_with_a_budget_too(
         )  # fmt: skip
 
 
-def test_a_question_s_first_proposals_do_not_depend_on_the_others(
+def test_first_proposals_do_not_depend_on_other_questions(
     world: Dataset, model: Model, case: Case, tmp_path: Path
 ) -> None:
     questions, groups, pools = case

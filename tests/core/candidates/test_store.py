@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leverplus_core.candidates.stats import shape
+from leverplus_core.candidates.stats import summary
 from leverplus_core.candidates.store import by_question, iter_groups, read_candidates, read_groups, write_groups
 from leverplus_core.errors import DataError
 from leverplus_core.records import Candidate
@@ -95,9 +95,9 @@ def test_empty_cut_and_absent_files(tmp_path: Path) -> None:
         next(iter_groups([tmp_path]))
 
 
-def test_the_shape_by_hand() -> None:
+def test_the_summary_by_hand() -> None:
     group = [Candidate("q", (str(i),), "", "", "", float(i < 1), i < 1) for i in range(4)]
-    assert shape({"q": group, "r": group[:1], "none": []}) == {
+    assert summary({"q": group, "r": group[:1], "none": []}) == {
         "questions": 2, "candidates": 5, "candidates_per_question": 2.5, "positive_rate": 0.4
     }  # fmt: skip
-    assert shape({})["positive_rate"] == 0
+    assert summary({})["positive_rate"] == 0

@@ -1,4 +1,4 @@
-"""What a run goes on in spite of is one line of the CLI's own, from a part's depths as well."""
+"""A warning of ours is one line of the command line, wherever it comes from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_our_warnings_are_one_line_and_others_python_s_own(
         with pytest.raises(SystemExit):
             main()
         capsys.readouterr()
-        warnings.warn("the cache is full; this run goes on.", LeverplusWarning, stacklevel=1)
-        assert capsys.readouterr().err == "leverplus: warning: the cache is full; this run goes on.\n"
+        warnings.warn("the cache is full; this run continues.", LeverplusWarning, stacklevel=1)
+        assert capsys.readouterr().err == "leverplus: warning: the cache is full; this run continues.\n"
         warnings.warn("something old", DeprecationWarning, stacklevel=1)
         assert others == ["something old"] and not capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Samples are nested and seeded; baselines choose what their names say."""
+"""Samples are nested and seeded; the nearest stands next to the question."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from leverplus_core.evaluation.grid import evaluation_order, sample_sizes
 from leverplus_core.recipes.settings import EvaluationSettings
 from leverplus_core.records import Image, Question
-from leverplus_core.selector.propose import nearest
+from leverplus_core.selector.ranking import nearest
 
 ROWS = [Question(str(i), "?", Image(str(i)), ("x",)) for i in range(50)]
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from leverplus_core.errors import RecipeError
-from leverplus_core.pipeline.sweep import Axis, Sweep
+from leverplus_core.errors import LeverplusError, RecipeError
+from leverplus_core.pipeline.sweep import Axis, Sweep, run_sweep
+from leverplus_core.plugins.manager import Catalog
+from leverplus_core.registry.registry import Registry
 
 
 @pytest.mark.parametrize(
@@ -39,7 +43,7 @@ def test_a_sweep_is_the_cross_product_with_seeds_outermost() -> None:
         ("demo-balanced", "separated"), ("demo-balanced", "mixed"),
     ]  # fmt: skip
     assert {r.recipe.balancer.name for r in sweep.runs} == {"keep_all", "top_pn"}
-    assert {r.recipe.training.rce.epochs for r in sweep.runs} == {3}
+    assert {r.recipe.training.trainers["rce"]["epochs"] for r in sweep.runs} == {3}
     assert len({r.recipe.fingerprint() for r in sweep.runs}) == len({r.recipe.name for r in sweep.runs}) == 8
 
 
@@ -50,5 +54,23 @@ def test_mistakes_are_told_before_anything_runs() -> None:
         Sweep.of("demo", [Axis.parse("seed=1,2")], 1)
     with pytest.raises(RecipeError, match="same experiment"):
         Sweep.of("demo", [Axis.parse("training.rce.learning_rate=0.001,0.0010")], 1)
-    with pytest.raises(RecipeError, match="epochz"):
-        Sweep.of("demo", [Axis.parse("training.rce.epochz=1,2")], 1)
+    with pytest.raises(RecipeError, match="shotz"):
+        Sweep.of("demo", [Axis.parse("evaluation.shotz=[1],[2]")], 1)
+
+
+@pytest.mark.parametrize(
+    ("axis", "says"),
+    [
+        ("reward=separated,nosuch", "no reward named 'nosuch' in --reward"),
+        ("training.rce.epochz=1,2", "epochz"),
+        ("evaluation.shots=[1],[99]", "99 shots cannot be filled"),
+    ],
+)
+def test_a_part_that_cannot_be_built_is_told_before_anything_runs(
+    tiny_catalog: Catalog, tmp_path: Path, axis: str, says: str
+) -> None:
+    sweep = Sweep.of("demo", [Axis.parse(axis)], 1)
+    registry = Registry(f"sqlite:///{tmp_path}/r.db")
+    with pytest.raises(LeverplusError, match=says):
+        run_sweep(sweep, registry, tmp_path / "work", tiny_catalog)
+    assert not registry.runs() and not (tmp_path / "work").exists()

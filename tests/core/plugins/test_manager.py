@@ -1,4 +1,4 @@
-"""The catalogue: what is found, what is refused, and how a mistake is told."""
+"""The catalog: what is found, what is refused, and how a mistake is reported."""
 
 from __future__ import annotations
 
@@ -6,41 +6,16 @@ import importlib.metadata
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 import leverplus_core
 from leverplus_core import Catalog, PluginError, RecipeError
-from leverplus_core.cli.app import app
 from leverplus_core.plugins.manager import KINDS, Entry
 
-ACME = Path(__file__).parents[2] / "acme" / "leverplus_acme.py"
-
-
-def _install(folder: Path, distribution: str, code: str, module: str | None = None) -> str:
-    """Put a distribution with one entry point on the path, as pip would leave it."""
-    module = module or distribution.replace("-", "_")
-    (folder / f"{module}.py").write_text(textwrap.dedent(code), encoding="utf-8")
-    info = folder / f"{distribution.replace('-', '_')}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n", encoding="utf-8")
-    (info / "entry_points.txt").write_text(f"[leverplus]\nparts = {module}\n", encoding="utf-8")
-    return module
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder on the import path; modules that tests leave behind are forgotten."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    before = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
-            del sys.modules[name]
-
+Install = Callable[..., str]
 
 REWARD = """
     from leverplus_core import Reward, hookimpl
@@ -67,13 +42,13 @@ def test_built_ins_come_through_the_group_that_third_parties_use() -> None:
     entry = catalog.entry("sampler", "mixed")
     assert (entry.distribution, entry.status) == ("leverplus", "ok")
     assert entry.version == importlib.metadata.version("leverplus")
-    assert {e.kind for e in catalog.entries()} == set(KINDS)
+    assert {e.kind for e in catalog.entries()} == set(KINDS) - {"stage"}, "our own stages are in one list"
     assert catalog.warnings == []
     assert catalog.names("sampler") == ["image_knn", "mixed", "random", "text_knn"]
 
 
-def test_a_third_party_part_is_listed_and_built(site: Path) -> None:
-    _install(site, "acme-flat", REWARD.replace("NAME", "flat"))
+def test_a_third_party_part_is_listed_and_built(install: Install) -> None:
+    install("acme-flat", REWARD.replace("NAME", "flat"))
     catalog = Catalog.load(disabled="")
     assert _of(catalog.entries(), "acme-flat") == [Entry("reward", "flat", "acme_flat:Flat", "acme-flat", "1.0", "ok")]
     assert catalog.build("reward", "flat", {"value": 3}).model_dump() == {"value": 3.0}
@@ -94,8 +69,8 @@ def test_a_third_party_part_is_listed_and_built(site: Path) -> None:
         (REWARD.replace("return {", "raise OSError('no disk')\n        return {"), "broken: OSError: no disk"),
     ],
 )
-def test_a_broken_plugin_is_one_warning_and_its_parts_are_absent(site: Path, code: str, says: str) -> None:
-    _install(site, "acme-bad", code)
+def test_a_broken_plugin_is_one_warning_and_its_parts_are_absent(install: Install, code: str, says: str) -> None:
+    install("acme-bad", code)
     catalog = Catalog.load(disabled="")
     (entry,) = _of(catalog.entries(), "acme-bad")
     assert entry.kind == "" and entry.status.startswith("broken: ") and says in entry.status
@@ -106,16 +81,18 @@ def test_a_broken_plugin_is_one_warning_and_its_parts_are_absent(site: Path, cod
         catalog.build("reward", "NAME", {})
 
 
-def test_a_half_registered_plugin_leaves_nothing_behind(site: Path) -> None:
-    code = REWARD.replace("NAME", "flat") + "\n    @hookimpl\n    def leverplus_vlms():\n        raise KeyError('x')\n"
-    _install(site, "acme-half", code)
+def test_a_half_registered_plugin_leaves_nothing_behind(install: Install) -> None:
+    code = (
+        REWARD.replace("NAME", "flat") + "\n    @hookimpl\n    def leverplus_models():\n        raise KeyError('x')\n"
+    )
+    install("acme-half", code)
     catalog = Catalog.load(disabled="")
     assert [entry.kind for entry in _of(catalog.entries(), "acme-half")] == [""]
     assert "flat" not in catalog.names("reward")
 
 
-def test_a_clash_names_both_and_replaces_nothing(site: Path) -> None:
-    _install(site, "acme-clash", REWARD.replace("NAME", "separated"))
+def test_a_clash_names_both_and_replaces_nothing(install: Install) -> None:
+    install("acme-clash", REWARD.replace("NAME", "separated"))
     catalog = Catalog.load(disabled="")
     statuses = {e.distribution: e.status for e in catalog.entries() if e.name == "separated"}
     assert statuses == {"leverplus": "clash with acme-clash", "acme-clash": "clash with leverplus"}
@@ -128,8 +105,8 @@ def test_a_clash_names_both_and_replaces_nothing(site: Path) -> None:
 
 
 @pytest.mark.parametrize(("off", "winner"), [("acme-clash", "leverplus"), (" Acme_Clash , other", "leverplus")])
-def test_disable_settles_a_clash(site: Path, monkeypatch: pytest.MonkeyPatch, off: str, winner: str) -> None:
-    _install(site, "acme-clash", REWARD.replace("NAME", "separated"))
+def test_disable_settles_a_clash(install: Install, monkeypatch: pytest.MonkeyPatch, off: str, winner: str) -> None:
+    install("acme-clash", REWARD.replace("NAME", "separated"))
     monkeypatch.setenv("LEVERPLUS_DISABLE", off)
     catalog = Catalog.load()
     assert catalog.entry("reward", "separated").distribution == winner
@@ -137,33 +114,35 @@ def test_disable_settles_a_clash(site: Path, monkeypatch: pytest.MonkeyPatch, of
     assert [e.status for e in _of(catalog.entries(), "acme-clash")] == ["disabled by LEVERPLUS_DISABLE"]
 
 
-def test_disabling_the_built_ins_lets_a_third_party_take_their_place(site: Path) -> None:
-    _install(site, "acme-clash", REWARD.replace("NAME", "separated"))
+def test_disabling_the_built_ins_lets_a_third_party_take_their_place(install: Install) -> None:
+    install("acme-clash", REWARD.replace("NAME", "separated"))
     catalog = Catalog.load(disabled="leverplus")
     assert catalog.build("reward", "separated", {}).model_dump() == {"value": 1.0}
 
 
-def test_a_disabled_plugin_is_not_imported(site: Path) -> None:
-    module = _install(site, "acme-off", "raise RuntimeError('imported')")
+def test_a_disabled_plugin_is_not_imported(install: Install) -> None:
+    module = install("acme-off", "raise RuntimeError('imported')")
     assert Catalog.load(disabled="acme-off").warnings == []
     assert module not in sys.modules
 
 
-def test_two_third_parties_may_share_an_entry_point_name(site: Path) -> None:
+def test_two_third_parties_may_share_an_entry_point_name(install: Install) -> None:
     """`load_setuptools_entrypoints` would skip the second without a word."""
     for name in ("one", "two"):
-        _install(site, f"acme-{name}", REWARD.replace("NAME", name))
+        install(f"acme-{name}", REWARD.replace("NAME", name))
     assert {"one", "two"} <= set(Catalog.load(disabled="").names("reward"))
 
 
 def test_unknown_name_says_where_what_exists_and_what_was_meant() -> None:
     with pytest.raises(PluginError) as error:
         Catalog.load(disabled="").build("sampler", "mixd", {}, where="okvqa.yaml:7")
-    expected = "no sampler named 'mixd' in okvqa.yaml:7. Did you mean 'mix'? Known: image_knn, mix, rand, text_knn."
+    expected = (
+        "no sampler named 'mixd' in okvqa.yaml:7. Did you mean 'mixed'? Known: image_knn, mixed, random, text_knn."
+    )
     assert str(error.value) == expected
 
 
-def test_a_vlm_is_a_model_in_messages() -> None:
+def test_messages_name_the_kind_as_a_recipe_does() -> None:
     with pytest.raises(PluginError, match="no model named 'qwen'"):
         Catalog.load(disabled="").build("model", "qwen", {})
 
@@ -190,16 +169,99 @@ def test_a_wrong_setting_is_one_line(name: str, settings: dict[str, object], say
         ('":Flat"', '":Missing"', "cannot be imported from acme_bad:Missing: AttributeError"),
         ('__name__ + ":Flat"', '"acme_nowhere:Flat"', "cannot be imported from acme_nowhere:Flat: ModuleNotFoundError"),
         ("(Reward)", "", "acme_bad:Flat is not a leverplus_core.Reward"),
-        ("def of", "def off", "acme_bad:Flat lacks the method compute of Reward"),
+        ("def compute", "def computed", "acme_bad:Flat lacks the method compute of Reward"),
     ],
 )
-def test_a_part_that_is_not_what_it_says(site: Path, old: str, new: str, says: str) -> None:
-    _install(site, "acme-bad", REWARD.replace(old, new))
+def test_a_part_that_is_not_what_it_says(install: Install, old: str, new: str, says: str) -> None:
+    install("acme-bad", REWARD.replace(old, new))
     catalog = Catalog.load(disabled="")
     assert catalog.warnings == [], "parts are not imported to be listed"
     with pytest.raises(PluginError, match=r"reward 'NAME' of acme-bad 1\.0") as error:
         catalog.build("reward", "NAME", {})
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "listed", "checked"),
+    [
+        ('":Flat"', '":Missing"', "has no attribute 'Missing'", "has no attribute 'Missing'"),
+        (
+            '__name__ + ":Flat"',
+            '"acme_nowhere:Flat"',
+            "No module named 'acme_nowhere'",
+            "No module named 'acme_nowhere'",
+        ),
+        (
+            '__name__ + ":Flat"',
+            '"acme_bad.sub:Flat"',
+            "No module named 'acme_bad.sub'",
+            "No module named 'acme_bad.sub'",
+        ),
+        ("class Flat(Reward):", "class Flat:", "is not a leverplus_core.Reward", "is not a leverplus_core.Reward"),
+        ('":Flat"', '":leverplus_rewards"', "is not a leverplus_core.Reward", "is not a leverplus_core.Reward"),
+        ("class Flat(Reward):", "class Flat(str):", "ok", "is not a leverplus_core.Reward"),
+        ("def compute", "def computed", "ok", "lacks the method compute of Reward"),
+        ('":Flat"', '":Reward"', "ok", "lacks the method compute"),
+    ],
+)
+def test_a_part_that_cannot_be_used_is_listed_as_broken(
+    install: Install, old: str, new: str, listed: str, checked: str
+) -> None:
+    install("acme-bad", REWARD.replace("NAME", "bad").replace(old, new))
+    catalog = Catalog.load(disabled="")
+    for by_import, says in ((False, listed), (True, checked)):
+        (entry,) = _of([e for e in catalog.checked_entries(by_import=by_import) if e.name == "bad"], "acme-bad")
+        assert says in entry.status and entry.status.startswith("ok" if says == "ok" else "broken: ")
+        assert "\n" not in entry.status
+
+
+def test_listing_reads_a_part_s_source_and_does_not_run_it(install: Install, site: Path) -> None:
+    part = "raise RuntimeError('imported')\nfrom leverplus_core import Reward\nclass Flat(Reward): ...\n"
+    (site / "acme_lazy_part.py").write_text(part, encoding="utf-8")
+    install("acme-lazy", REWARD.replace("NAME", "lazy").replace('__name__ + ":Flat"', '"acme_lazy_part:Flat"'))
+    catalog = Catalog.load(disabled="")
+    assert {e.status for e in catalog.checked_entries()} == {"ok"}
+    broken = {e.name: e.status for e in _of(catalog.checked_entries(by_import=True), "acme-lazy")}
+    assert broken["lazy"].endswith("cannot be imported from acme_lazy_part:Flat: RuntimeError: imported")
+    (site / "acme_lazy_part.py").write_text("class Flat(", encoding="utf-8")
+    assert "SyntaxError" in next(e.status for e in catalog.checked_entries() if e.name == "lazy")
+
+
+def test_a_plugin_file_of_the_folder_that_is_imported_from_is_itself(site: Path) -> None:
+    """As in a notebook, whose folder is on the import path."""
+    file = site / "my_parts_here.py"
+    file.write_text(textwrap.dedent(REWARD.replace("NAME", "flat")), encoding="utf-8")
+    assert Catalog.load([file], disabled="").build("reward", "flat", {})
+
+
+def test_every_built_in_part_can_be_imported() -> None:
+    catalog = Catalog.load(disabled="")
+    entries = [e for e in catalog.checked_entries(by_import=True) if e.distribution == "leverplus"]
+    assert {e.status for e in entries} == {"ok"}
+
+
+def test_a_damaged_distribution_is_one_warning_that_names_its_folder(install: Install, site: Path) -> None:
+    install("acme-flat", REWARD.replace("NAME", "flat"))
+    unnamed = site / "acme_unnamed-1.0.dist-info"
+    unnamed.mkdir()
+    (unnamed / "entry_points.txt").write_text("[leverplus]\nparts = acme_flat\n", encoding="utf-8")
+    garbled = site / "unrelated-1.0.dist-info"
+    garbled.mkdir()
+    (garbled / "METADATA").write_text("Metadata-Version: 2.1\nName: unrelated\nVersion: 1\n", encoding="utf-8")
+    (garbled / "entry_points.txt").write_text("[leverplus]\nno equals sign\n", encoding="utf-8")
+    catalog = Catalog.load(disabled="")
+    assert "flat" in catalog.names("reward")
+    assert len(catalog.warnings) == 2
+    for folder, warning in zip((unnamed, garbled), sorted(catalog.warnings), strict=True):
+        assert str(folder) in warning and "\n" not in warning
+
+
+def test_a_plugin_that_prints_leaves_standard_output_alone(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("acme-loud", "print('hello')\n" + textwrap.dedent(REWARD).replace("NAME", "loud"))
+    assert Catalog.load(disabled="").build("reward", "loud", {})
+    assert capsys.readouterr() == ("", "hello\n")
 
 
 def test_a_plugin_file_is_tried_unpackaged(tmp_path: Path) -> None:
@@ -210,11 +272,6 @@ def test_a_plugin_file_is_tried_unpackaged(tmp_path: Path) -> None:
     assert catalog.build("reward", "flat", {"value": 2}).model_dump() == {"value": 2.0}
     assert Catalog.load([file], disabled="").build("reward", "flat", {}), "a second load finds it again"
     del sys.modules["my_parts_tried"]
-
-
-def test_the_packaged_example_works_as_a_file() -> None:
-    reward = Catalog.load([ACME], disabled="").build("reward", "acme", {"gap": 5})
-    assert reward.model_dump() == {"gap": 5.0}
 
 
 @pytest.mark.parametrize(
@@ -237,11 +294,11 @@ def test_a_plugin_file_that_cannot_be_read_is_an_error(tmp_path: Path, name: str
 
 
 def test_all_is_what_a_plugin_author_imports() -> None:
-    assert leverplus_core.__all__ == sorted(leverplus_core.__all__)
+    assert sorted(leverplus_core.__all__) == sorted(leverplus_core._LAZY)
     for name in leverplus_core.__all__:
         assert getattr(leverplus_core, name) is not None
     needed = {"hookimpl", "Candidate", "Question", "LeverplusError", "Recipe", "run", "Registry"}
-    contracts = {"Dataset", "Encoder", "Sampler", "Model", "Balancer", "Reward"}
+    contracts = {name for kind, name in KINDS.items() if kind not in ("importer", "exporter")}
     assert needed | contracts <= set(leverplus_core.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = leverplus_core.no_such_name
@@ -256,40 +313,3 @@ def test_listing_imports_neither_torch_nor_a_part() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-VERB = """
-    from leverplus_core import hookimpl
-
-    def greet(name: str = "you") -> None:
-        \"\"\"Say hello.\"\"\"
-        print(f"hello {name}")
-
-    @hookimpl
-    def leverplus_verbs():
-        return {"NAME": __name__ + ":TARGET"}
-"""
-
-
-def test_a_third_party_verb_is_called_and_listed(site: Path) -> None:
-    _install(site, "acme-verb", VERB.replace("NAME", "greet").replace("TARGET", "greet"))
-    called = CliRunner().invoke(app, ["greet", "--name", "anna"])
-    assert (called.exit_code, called.output) == (0, "hello anna\n")
-    assert "Say hello." in CliRunner().invoke(app, ["--help"]).output
-
-
-@pytest.mark.parametrize(
-    ("name", "target", "told"),
-    [
-        ("greet", "nothing", "verb 'greet' of acme-verb 1.0 cannot be imported"),
-        ("greet", "hookimpl", "verb 'greet' of acme-verb 1.0: acme_verb:hookimpl is not a function."),
-        ("run", "greet", "verb 'run' of a plugin is leverplus's own: the plugin's is not used."),
-    ],
-)
-def test_a_verb_that_cannot_be_is_a_warning(site: Path, name: str, target: str, told: str) -> None:
-    _install(site, "acme-verb", VERB.replace("NAME", name).replace("TARGET", target))
-    listed = CliRunner().invoke(app, ["--help"])
-    assert listed.exit_code == 0 and told in listed.output
-    assert "Run the whole job" in listed.output and "Say hello." not in listed.output
-    if name == "greet":
-        assert isinstance(CliRunner().invoke(app, ["greet"]).exception, PluginError)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from leverplus_core.errors import RecipeError
+from leverplus_core.errors import LeverplusError, RecipeError
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.loader import bundled
-from leverplus_core.recipes.recipe import Recipe
+from leverplus_core.recipes.recipe import Recipe, method_order
 from leverplus_core.recipes.settings import parse_part
 
 
@@ -71,14 +72,32 @@ def test_the_fingerprint_follows_what_decides_the_result() -> None:
         ("prompt: {question: hello}\n", r"'prompt.question' in mine.yaml:1: must hold"),
         ("name: 'a:b'\n", "colon"),
         ("seed: 1\nseed: 2\n", r"mine.yaml:2 is not YAML: found duplicate key"),
-        ("extends: [demo, other]\n", r"'extends' in mine.yaml:1 is no recipe: \['demo', 'other'\]"),
+        ("extends: [demo, other]\n", r"'extends' in mine.yaml:1 is not a recipe: \['demo', 'other'\]"),
         ("&a\nname: *a\n", "anchor that holds itself"),
-        ("scoring:\n  mining: {enuf: 1}\n", r"unknown key 'scoring.mining.enuf' in mine.yaml:2. Did you mean 'enough'"),
-        ("training:\n  online:\n    candidates: {num_beams: 1}\n", r"'training.online.candidates.beam' in mine.yaml:3"),
-        ("training: {sft: 5}\n", r"'training.sft' in mine.yaml:1 is no mapping of settings \(given: 5\). Its .*epochs"),
-        ("scoring: null\n", r"'scoring' in mine.yaml:1 is no mapping of settings. Its settings: questions"),
-        ("sampler: [mix]\n", r"'sampler' in mine.yaml:1 is no part. Write sampler: NAME"),
-        ("evaluation:\n  shots: 3\n", r"'evaluation.shots' in mine.yaml:2 is no list \(given: 3\). Write \[3\]"),
+        (
+            "scoring:\n  mining: {enuf: 1}\n",
+            r"unknown key 'scoring.mining.enuf' in mine.yaml:2. Known: .*min_positives",
+        ),
+        ("training:\n  online:\n    candidates: {beam: 1}\n", r"'training.online.candidates.beam' in mine.yaml:3"),
+        (
+            "training:\n  grpo: {epochs: 1}\n  sft: 5\n",
+            r"'training.sft' in mine.yaml:3 is not a mapping of settings of a trainer \(given: 5\). Write sft: {epochs: 5}",
+        ),
+        (
+            "training:\n  validation_fractio: 0.3\n",
+            r"'training.validation_fractio' in mine.yaml:2 .*Did you mean 'validation_fraction'",
+        ),
+        ("scoring: null\n", r"'scoring' in mine.yaml:1 is not a mapping of settings. Settings: questions"),
+        ("sampler: [mix]\n", r"'sampler' in mine.yaml:1 is not a part. Write NAME"),
+        ("evaluation:\n  shots: 3\n", r"'evaluation.shots' in mine.yaml:2 is not a list \(given: 3\). Write \[3\]"),
+        (
+            "evaluation:\n  baselines: [random, text_knn, random]\n",
+            r"'evaluation.baselines' in mine.yaml:2: names 'random' twice",
+        ),
+        (
+            "evaluation:\n  baselines:\n    - random\n    - 5\n",
+            r"'evaluation.baselines.1' in mine.yaml:4 is not a part \(given: 5\)",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_with_its_place(tmp_path: Path, text: str, says: str) -> None:
@@ -117,7 +136,7 @@ def test_extends_means_the_file_beside_it(tmp_path: Path, monkeypatch: pytest.Mo
             "'scoring.beam_search.num_beams' in --set scoring.beam_search.num_beams.x",
         ),
         ("a.b.c=1", "unknown key 'a' in --set a.b.c"),
-        ("evaluation={oracle: {x: 1}}", "unknown key 'evaluation.oracle.x' in --set evaluation"),
+        ("evaluation={oracle: {x: 1}}", "unknown key 'evaluation.oracle' in --set evaluation"),
     ],
 )
 def test_an_override_is_blamed_for_what_it_broke(override: str, place: str) -> None:
@@ -138,7 +157,18 @@ def test_an_override_is_blamed_for_what_it_broke(override: str, place: str) -> N
             "model.engine.foo=1",
             "in --set model.engine.foo: unknown setting 'engine.foo'",
         ),
-        ("sampler: {name: mixed, k: 0}\n", "seed=1", "sampler 'mix' in mine.yaml:1: k=0"),
+        (
+            "training:\n  rce: {epochs: 1}\n  sft:\n    epochz: 1\n",
+            "seed=1",
+            "trainer 'sft' in mine.yaml:4: unknown setting 'epochz'. Did you mean 'epochs'",
+        ),
+        ("seed: 1\n", "training.sft.epochz=1", "trainer 'sft' in --set training.sft.epochz: unknown setting"),
+        (
+            "evaluation:\n  baselines:\n    - random\n    - name: oracle\n      num_beam: 3\n",
+            "seed=1",
+            "selector 'oracle' in mine.yaml:5: unknown setting 'num_beam'. Did you mean 'num_beams'",
+        ),
+        ("sampler: {name: mixed, k: 0}\n", "seed=1", "sampler 'mixed' in mine.yaml:1: k=0"),
     ],
 )
 def test_a_setting_of_a_part_is_found_where_it_stands(
@@ -149,7 +179,106 @@ def test_a_setting_of_a_part_is_found_where_it_stands(
         RunContext(recipe, catalog)
 
 
-@pytest.mark.parametrize("override", ["novalue", "=3", "scoring.beam_search.num_beams=0", "training.sft.epochz=1"])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "training:\n  rce: {epochs: 1}\n  stf: {epochs: 3}\n",
+            "no trainer named 'stf' in mine.yaml:3. Did you mean 'sft'",
+        ),
+        (
+            "evaluation:\n  baselines:\n    - random\n    - name: text_kn\n",
+            "no selector named 'text_kn' in mine.yaml:4. Did you mean 'text_knn'",
+        ),
+        (
+            "evaluation:\n  baselines: [random, pointer]\n",
+            "selector 'pointer' in mine.yaml:2 is not a BaselineSelector. .*: .*image_knn, .*random, text_knn, zero_shot",
+        ),
+        ("selector: random\n", "selector 'random' in mine.yaml:1 is not a TrainableSelector. .*: .*lever_lm, pairwise"),
+        (
+            "training:\n  online: {rounds: 1, trainer: gpro}\n",
+            "training.online.trainer 'gpro' in mine.yaml:2 is not a trainer .*. Did you mean 'grpo'. Known: grpo, rce",
+        ),
+        (
+            "training:\n  online: {rounds: 1, trainer: sft}\n",
+            "training.online.trainer 'sft' in mine.yaml:2 is not a trainer that learns from candidates",
+        ),
+        ("evaluation:\n  policies: [sfd]\n", "evaluation.policies in mine.yaml:2 names 'sfd', .*Did you mean 'sft'"),
+        (
+            "sampler: {name: mixed, k: 8, text: 0.25, image: 0, state: 0.5}\n",
+            "sampler 'mixed' in mine.yaml:1 draws by hidden states, and there are none. Set encoder.hidden_states",
+        ),
+    ],
+)
+def test_a_part_that_does_not_fit_is_refused_when_the_recipe_is_composed(
+    tmp_path: Path, catalog: Catalog, text: str, says: str
+) -> None:
+    recipe = Recipe.load(_write(tmp_path, text))
+    with pytest.raises(LeverplusError, match=says) as caught:
+        RunContext(recipe, catalog, tmp_path / "work")
+    assert "\n" not in str(caught.value) and not (tmp_path / "work").exists()
+
+
+def test_a_sampler_may_draw_by_states_that_the_encoder_gives(tmp_path: Path, catalog: Catalog) -> None:
+    text = "sampler: {name: mixed, k: 8, text: 0.25, image: 0, state: 0.5}\nencoder: {hidden_states: 4}\n"
+    assert RunContext(Recipe.load(_write(tmp_path, text)), catalog).sampler.blocks() == {"text", "state"}
+    # A share that is less than one demonstration of the pool reads no states.
+    RunContext(Recipe.load(_write(tmp_path, "sampler: {name: mixed, k: 8, state: 0.1}\n")), catalog)
+
+
+_NAMED_AS_A_BASELINE = """
+from leverplus_core import FitResult, Trainer, hookimpl
+
+@hookimpl
+def leverplus_trainers():
+    return {"random": "trainer_named_as_a_baseline:Named"}
+
+class Named(Trainer):
+    \"\"\"Has the name of a baseline.\"\"\"
+
+    def fit(self, policy, data, validation, run):
+        return FitResult(0, [])
+"""
+
+
+def test_a_trainer_named_as_a_baseline_is_refused(tmp_path: Path) -> None:
+    """Their rows of a report would be one."""
+    catalog = Catalog.load([_write(tmp_path, _NAMED_AS_A_BASELINE, "trainer_named_as_a_baseline.py")], disabled="")
+    recipe = Recipe.load(_write(tmp_path, "seed: 1\ntraining:\n  random: {epochs: 1}\n"))
+    with pytest.raises(RecipeError, match=r"'random' in mine.yaml:3 is a trainer and a baseline"):
+        RunContext(recipe, catalog)
+    alone = Recipe.load(_write(tmp_path, "training:\n  random: {epochs: 1}\nevaluation: {baselines: [zero_shot]}\n"))
+    assert list(RunContext(alone, catalog).trainers) == ["sft", "rce", "grpo", "random"]
+
+
+def test_names_of_one_class_share_results(catalog: Catalog) -> None:
+    contexts = [
+        RunContext(Recipe.load("demo", [f"sampler={{name: {name}, k: 8}}"]), catalog) for name in ("random", "rand")
+    ]
+    assert contexts[0].identity("sampler") == contexts[1].identity("sampler")
+    assert [row["name"] for row in contexts[1].provenance() if row["kind"] == "sampler"] == ["rand"]
+
+
+def test_methods_stand_in_one_order_in_reports() -> None:
+    values = Recipe.load(
+        "demo", ["training.dpo.epochs=1", "evaluation.baselines=[oracle, {name: text_knn}, random]"]
+    ).values()
+    expected = ["text_knn", "random", "sft", "rce", "grpo", "dpo", "online", "adaptive", "oracle"]
+    assert method_order(values) == expected
+    # A registry may give the keys back in another order.
+    assert method_order(json.loads(json.dumps(values, sort_keys=True))) == expected
+    assert method_order({}) == ["online", "adaptive", "oracle"]
+
+
+def test_trainers_run_in_the_order_of_the_report_then_as_written() -> None:
+    recipe = Recipe.of(
+        {"training": {"second": {"epochs": 1}, "grpo": {"epochs": 2}, "first": {}, "online": {"rounds": 1}}}
+    )
+    assert list(recipe.training.trainers) == ["sft", "rce", "grpo", "second", "first"]
+    assert recipe.training.trainers["grpo"] == {"epochs": 2} and recipe.training.online.rounds == 1
+
+
+@pytest.mark.parametrize("override", ["novalue", "=3", "scoring.beam_search.num_beams=0", "training.sft=1"])
 def test_a_bad_override_is_one_line(override: str) -> None:
     with pytest.raises(RecipeError) as caught:
         Recipe.load("demo", [override])

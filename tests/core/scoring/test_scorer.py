@@ -1,21 +1,22 @@
-"""InfoScore and the beam search against a brute force that shares no code with them, on the demo VLM."""
+"""InfoScore and the beam search against a brute force that shares no code with them, on the demo model."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from leverplus_core import metrics as vqa
+from leverplus_core import metrics
 from leverplus_core.errors import DataError
 from leverplus_core.plugins.contracts import Dataset, Model
 from leverplus_core.plugins.manager import Catalog
-from leverplus_core.recipes.settings import BeamSettings, OracleSettings, PromptSettings
-from leverplus_core.records import Decoding, Image, Prompt
-from leverplus_core.scoring.beam_search import beam_search, oracle
+from leverplus_core.recipes.settings import BeamSettings, PromptSettings
+from leverplus_core.records import AnswerLogprob, Decoding, Ids, Image, Prompt, Question
+from leverplus_core.scoring.beam_search import beam_search, beam_search_cost
 from leverplus_core.scoring.cache import CachedModel, ResponseCache
 from leverplus_core.scoring.prompt import build_prompt
 from leverplus_core.scoring.scorer import Scorer
@@ -40,7 +41,7 @@ def scorer(world: Dataset, model: Model, tmp_path: Path) -> Scorer:
     return Scorer(cached, {d.id: d for d in world.demonstrations()}, PROMPT, Decoding(2, 1, 0.0))
 
 
-def _brute_probability(model: Model, prompt: Prompt, answer: str) -> float:
+def _brute_probability(prompt: Prompt, answer: str) -> float:
     """Geometric-mean probability of the answer's tokens, token by token through transformers' plain forward pass."""
     import torch
     from PIL import Image as Pil
@@ -81,13 +82,13 @@ def _brute_probability(model: Model, prompt: Prompt, answer: str) -> float:
 
 
 @pytest.mark.parametrize("order", ["prepend", "append"])
-def test_info_scores_equal_brute_force(world: Dataset, model: Model, scorer: Scorer, order: str) -> None:
+def test_info_scores_equal_brute_force(world: Dataset, scorer: Scorer, order: str) -> None:
     settings = PROMPT.model_copy(update={"order": order})
     scorer = Scorer(scorer.model, scorer.demonstrations, settings, scorer.decoding)
     question = world.questions("validation")[0]
     pool = [d.id for d in world.demonstrations()[:3]]
     kept = beam_search(scorer, [question], {question.id: pool}, BeamSettings(num_beams=6, shots=2))[question.id]
-    answer = vqa.most_frequent(question.answers)
+    answer = metrics.most_frequent(question.answers)
 
     def probability(ids: tuple[str, ...]) -> float:
         shown = [scorer.demonstrations[i] for i in ids]
@@ -95,7 +96,7 @@ def test_info_scores_equal_brute_force(world: Dataset, model: Model, scorer: Sco
         pictures = [part.id for part in prompt.turns[-1].content if isinstance(part, Image)]
         expected = [d.image.id for d in (shown if order == "append" else shown[::-1])] + [question.image.id]
         assert pictures == expected
-        return _brute_probability(model, prompt, answer)
+        return _brute_probability(prompt, answer)
 
     bare = probability(())
     brute = {ids: probability(ids) - bare for ids in itertools.permutations(pool, 2)}
@@ -121,17 +122,32 @@ def test_a_pool_smaller_than_the_shots_is_an_error(world: Dataset, scorer: Score
         beam_search(scorer, [question], {question.id: []}, BeamSettings())
 
 
-def test_the_oracle_is_at_least_as_good_as_its_best_beam(world: Dataset, scorer: Scorer) -> None:
-    questions = world.questions("validation")[:6]
-    pools = {q.id: [d.id for d in world.demonstrations()[:8]] for q in questions}
-    best = oracle(scorer, questions, pools, 1, OracleSettings(num_beams=8, expand_top_k=None))[1]
-    accuracy = [a for _, _, a in scorer.answers(list(zip(questions, best, strict=True)))]
-    for question, found in zip(questions, accuracy, strict=True):
-        every = scorer.answers([(question, (i,)) for i in pools[question.id]])
-        assert found == max(a for _, _, a in every)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        BeamSettings(num_beams=2, shots=3),
+        BeamSettings(num_beams=3, shots=2, expand_top_k=4),
+        BeamSettings(num_beams=1, shots=2, expand_top_k=1),
+    ],
+)
+def test_the_cost_of_a_search_is_what_it_measures(world: Dataset, scorer: Scorer, settings: BeamSettings) -> None:
+    question = world.questions("validation")[0]
+    asked: list[int] = []
+
+    class Counting:
+        def logprobs(self, rows: Sequence[tuple[Question, Ids]], label: str = "") -> list[AnswerLogprob]:
+            asked.extend(len(ids) for _, ids in rows)
+            return scorer.logprobs(rows, label)
+
+        def answers(self, rows: Sequence[tuple[Question, Ids]], label: str = "") -> list[tuple[str, str, float]]:
+            raise AssertionError("a search generates nothing")
+
+    pool = [d.id for d in world.demonstrations()[:5]]
+    beam_search(Counting(), [question], {question.id: pool}, settings)
+    assert Counter(asked) == beam_search_cost(5, settings)
 
 
-def test_nothing_is_asked_twice_and_chunks_change_nothing(
+def test_nothing_is_computed_twice_and_chunks_change_nothing(
     world: Dataset, scorer: Scorer, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     demonstrations = [d.id for d in world.demonstrations()[:6]]
@@ -146,12 +162,10 @@ def test_nothing_is_asked_twice_and_chunks_change_nothing(
     assert [o.sum for o in other] == pytest.approx([f.sum for f in first], abs=1e-4)
 
 
-def test_prompts_that_begin_alike_are_asked_together(
+def test_prompts_with_a_common_prefix_are_in_one_chunk(
     world: Dataset, scorer: Scorer, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever order a stage asks in: questions by demonstrations, or the other way round."""
-    from leverplus_core.records import AnswerLogprob
-
     chunks: list[list[str]] = []
 
     def record(self: Model, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[AnswerLogprob]:
@@ -168,8 +182,6 @@ def test_prompts_that_begin_alike_are_asked_together(
 def test_a_log_probability_that_is_not_finite_is_refused(
     world: Dataset, scorer: Scorer, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from leverplus_core.records import AnswerLogprob
-
     monkeypatch.setattr(
         type(model), "logprob", lambda self, prompts, answers: [AnswerLogprob(math.nan, 1)] * len(prompts)
     )
@@ -180,7 +192,7 @@ def test_a_log_probability_that_is_not_finite_is_refused(
 def test_the_demo_model_copies_from_a_matching_demonstration_and_sees_shapes(
     model: Model, catalog: Catalog, tmp_path: Path
 ) -> None:
-    """On a world and pictures that its training never drew: the bars of the demo VLM."""
+    """On a world and pictures that its training never drew: the bars of the demo model."""
     from leverplus_demo import world as w
 
     settings = {"seed": 4242, "train": 400, "validation": 400, "keep": 0.0, "agreement": 1.0, "cache": str(tmp_path)}
@@ -198,7 +210,7 @@ def test_the_demo_model_copies_from_a_matching_demonstration_and_sees_shapes(
     copied, seen = [], []
     for question in dataset.questions("validation"):
         key = cell(question.text, question.image.caption)
-        truth = vqa.most_frequent(question.answers)
+        truth = metrics.most_frequent(question.answers)
         if key[0] == "shape":
             seen.append((build_prompt([], question, PROMPT), question))
         elif key in bank and defaults.get(key, truth) != truth:
@@ -206,5 +218,5 @@ def test_the_demo_model_copies_from_a_matching_demonstration_and_sees_shapes(
     for rows, bar in ((copied, 0.95), (seen, 0.97)):
         assert len(rows) >= 30
         texts = model.generate([prompt for prompt, _ in rows], Decoding(2, 1, 0.0))
-        right = [vqa.accuracy(text, q.answers) for text, (_, q) in zip(texts, rows, strict=True)]
+        right = [metrics.accuracy(text, q.answers) for text, (_, q) in zip(texts, rows, strict=True)]
         assert sum(right) / len(right) >= bar

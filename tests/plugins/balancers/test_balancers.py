@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leverplus_core import Balancer, Candidate, Catalog, RecipeError
-from leverplus_core.candidates.stats import shape
+from leverplus_core.candidates.stats import summary
 from leverplus_core.testing import tiny_groups
 
 CATALOGUE = Catalog.load(disabled="")
@@ -108,8 +108,8 @@ def test_the_shape_of_the_report() -> None:
         for _ in range(questions):
             before[f"q{len(before)}"] = group_of(positives, 12 - positives)
     after = {q: select(balancer("top_pn"), group) for q, group in before.items()}
-    found = shape(after)
-    assert shape(before)["questions"] == 800
+    found = summary(after)
+    assert summary(before)["questions"] == 800
     assert (found["questions"], found["candidates_per_question"]) == (552, 10)
     assert all(len(group) in (0, 10) for group in after.values())
     assert round(100 * found["positive_rate"], 2) == 57.48

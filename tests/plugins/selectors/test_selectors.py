@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -12,32 +14,46 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from leverplus_core.errors import DataError
-from leverplus_core.recipes.settings import RceSettings, SftSettings, StopSettings
-from leverplus_core.selector.policy import Batch, Policy, cosine_features
-from leverplus_core.training import rce, sft
-from leverplus_core.training.trainer import Groups, TrainingData
-from leverplus_selectors.lever_lm import LeverLm
+from leverplus_core import (
+    Batch,
+    Blocks,
+    DataError,
+    FeatureWidths,
+    FitRun,
+    Policy,
+    StopSettings,
+    TrainableSelector,
+    TrainingData,
+    TrainingGroups,
+    cosine_features,
+)
+from leverplus_selectors.lever_lm import LeverLmSelector
 from leverplus_selectors.pairwise import PairwiseSelector
-from leverplus_selectors.pointer import PointerPolicy, PointerSelector
+from leverplus_selectors.pointer import PointerSelector
+from leverplus_selectors.pointer_policy import PointerPolicy
+from leverplus_trainers.rce import RceTrainer
+from leverplus_trainers.sft import SftTrainer
 
-torch.set_num_threads(1)
-
+WIDTHS = FeatureWidths(image=3, text=3)
 State = Literal["none", "gate", "gru"]
 STATES: tuple[State, ...] = ("none", "gate", "gru")
 
 
 def small(state: State = "gru", layers: int = 1, seed: int = 0, **more: Any) -> PointerPolicy:
     torch.manual_seed(seed)
-    made = PointerSelector(width=16, heads=2, layers=layers, state=state, **more).policy(6, 9)
-    assert made.weigh is not None
-    torch.nn.init.constant_(made.weigh.weight, 0.05)  # so that the similarities take part
-    return made.eval()
+    policy = PointerSelector(width=16, heads=2, layers=layers, state=state, **more).policy(WIDTHS)
+    assert isinstance(policy, PointerPolicy) and policy.weigh is not None
+    torch.nn.init.constant_(policy.weigh.weight, 0.05)  # so that the similarities take part
+    return policy.eval()
+
+
+def batch_of(question: Tensor, candidates: Tensor, similarity: Tensor, widths: FeatureWidths = WIDTHS) -> Batch:
+    return Batch(Blocks(question, widths.question), Blocks(candidates, widths.candidate), similarity)
 
 
 def batch(questions: int = 3, pool: int = 5, seed: int = 1) -> Batch:
     g = torch.Generator().manual_seed(seed)
-    return Batch(
+    return batch_of(
         torch.randn(questions, 6, generator=g),
         torch.randn(questions, pool, 9, generator=g),
         torch.randn(questions, pool, 2, generator=g),
@@ -50,12 +66,12 @@ def all_sequences(questions: int, pool: int, shots: int) -> Tensor:
 
 def lever_lm(seed: int = 0, stop: bool = False) -> Policy:
     torch.manual_seed(seed)
-    return LeverLm(width=16, heads=2, stop=stop).policy(6, 9).eval()
+    return LeverLmSelector(width=16, heads=2, stop=stop).policy(WIDTHS).eval()
 
 
 def pairwise() -> Policy:
     torch.manual_seed(0)
-    return PairwiseSelector(width=16).policy(6, 9).eval()
+    return PairwiseSelector(width=16).policy(WIDTHS).eval()
 
 
 def every_kind() -> list[Any]:
@@ -91,7 +107,7 @@ def test_with_a_learned_stop_the_sequences_of_all_lengths_sum_to_one(policy: Pol
 
 def test_mmr_prefers_what_is_unlike_the_chosen() -> None:
     plain, diverse, b = small("none"), small("none", diversity="mmr", mmr_weight=0.9), batch(questions=1)
-    b.candidates[0, 1] = b.candidates[0, 0]  # a twin of the first
+    b.candidates.rows[0, 1] = b.candidates.rows[0, 0]  # a twin of the first
     twin = torch.tensor([[[0, 1]]])
 
     def odds(policy: Policy) -> float:
@@ -123,7 +139,7 @@ def test_each_kind_is_trained_through_every_weight_that_it_has(policy: Policy) -
 def test_shuffling_the_pool_shuffles_the_answer(seed: int, layers: int, state: State) -> None:
     selector, b = small(state, layers), batch(seed=seed)
     order = torch.randperm(5, generator=torch.Generator().manual_seed(seed))
-    shuffled = Batch(b.query, b.candidates[:, order], b.similarity[:, order])
+    shuffled = batch_of(b.question.rows, b.candidates.rows[:, order], b.similarity[:, order])
     sequences = all_sequences(3, 5, 2)
     torch.testing.assert_close(
         selector.log_probs(shuffled, order.argsort()[sequences]), selector.log_probs(b, sequences), atol=1e-4, rtol=1e-4
@@ -169,8 +185,8 @@ def test_a_padded_pool_is_the_shorter_pool() -> None:
     selector, b = small(), batch()
     mask = torch.tensor([True, True, True, False, False]).expand(3, 5)
     long, short = (
-        Batch(b.query, b.candidates, b.similarity, mask),
-        Batch(b.query, b.candidates[:, :3], b.similarity[:, :3]),
+        replace(b, pool_mask=mask),
+        batch_of(b.question.rows, b.candidates.rows[:, :3], b.similarity[:, :3]),
     )
     sequences = all_sequences(3, 3, 2)
     torch.testing.assert_close(selector.log_probs(long, sequences), selector.log_probs(short, sequences))
@@ -194,14 +210,14 @@ def test_samples_follow_the_probabilities_and_hold_no_repeats() -> None:
     assert torch.equal(drawn, selector.sample(b, 2, 4000, 1.0, torch.Generator().manual_seed(0)))
 
 
-def test_inputs_are_standardised_by_the_train_rows() -> None:
+def test_inputs_are_standardized_by_the_train_rows() -> None:
     selector, b = small(), batch()
     before = selector.log_probs(b, all_sequences(3, 5, 1))
-    selector.fit_standardizer(b.query, b.candidates.flatten(0, 1))
+    selector.fit_standardizer(b.question.rows, b.candidates.rows.flatten(0, 1))
     fitted = selector.log_probs(b, all_sequences(3, 5, 1))
     assert not torch.allclose(before, fitted)
-    scaled = Batch(b.query * 50 + 7, b.candidates * 50 + 7, b.similarity)
-    selector.fit_standardizer(scaled.query, scaled.candidates.flatten(0, 1))
+    scaled = batch_of(b.question.rows * 50 + 7, b.candidates.rows * 50 + 7, b.similarity)
+    selector.fit_standardizer(scaled.question.rows, scaled.candidates.rows.flatten(0, 1))
     torch.testing.assert_close(selector.log_probs(scaled, all_sequences(3, 5, 1)), fitted, atol=1e-3, rtol=1e-3)
 
 
@@ -209,41 +225,45 @@ def test_mistakes_are_one_line() -> None:
     selector, b = small(), batch()
     with pytest.raises(DataError, match="6 shots were asked of a pool of 5"):
         selector.beam_search(b, 6, 2)
-    with pytest.raises(DataError, match="features have 5 and 9 columns"):
-        selector.encode(Batch(b.query[:, :5], b.candidates, b.similarity))
+    other = FeatureWidths(image=2, text=3)
+    with pytest.raises(
+        DataError, match=r"columns image 2, text 3, state 0, answer 3, .* for image 3, text 3, state 0, "
+    ):
+        selector.encode(batch_of(b.question.rows[:, :5], b.candidates.rows[..., :8], b.similarity, other))
     with pytest.raises(ValueError, match="multiple of heads"):
         PointerSelector(width=10, heads=4)
 
 
-def test_likenesses_by_hand() -> None:
+def test_cosines_by_hand() -> None:
     """Columns [image 2; text 2; state 1; answer 2]: a row of each pair, worked out by hand."""
     query = torch.tensor([[1.0, 0.0, 0.6, 0.8, -1.0]])
     candidate = torch.tensor([[[0.0, 1.0, 0.8, 0.6, 1.0, 0.6, -0.8]]])
-    alike = cosine_features(Batch(query, candidate, torch.zeros(1, 1, 2), state_width=1))
+    nothing = torch.zeros(1, 1, 2)
+    found = cosine_features(batch_of(query, candidate, nothing, FeatureWidths(2, 2, 1)))
     # image-image, text-text, text-answer, image-answer, image-text, text-image, state-state
-    torch.testing.assert_close(alike[0, 0], torch.tensor([0.0, 0.96, -0.28, 0.6, 0.8, 0.8, -1.0]))
-    none = cosine_features(Batch(query[:, :4], candidate[..., [0, 1, 2, 3, 5, 6]], torch.zeros(1, 1, 2)))
-    torch.testing.assert_close(none[0, 0], torch.tensor([0.0, 0.96, -0.28, 0.6, 0.8, 0.8, 0.0]))
+    torch.testing.assert_close(found[0, 0], torch.tensor([0.0, 0.96, -0.28, 0.6, 0.8, 0.8, -1.0]))
+    stateless = batch_of(query[:, :4], candidate[..., [0, 1, 2, 3, 5, 6]], nothing, FeatureWidths(2, 2))
+    torch.testing.assert_close(cosine_features(stateless)[0, 0], torch.tensor([0.0, 0.96, -0.28, 0.6, 0.8, 0.8, 0.0]))
     # An image of three columns and a text of two are of two encoders: their cosine means nothing.
-    apart = Batch(torch.ones(1, 5), torch.ones(1, 1, 7), torch.zeros(1, 1, 2))
+    apart = batch_of(torch.ones(1, 5), torch.ones(1, 1, 7), nothing, FeatureWidths(3, 2))
     assert cosine_features(apart)[0, 0].tolist() == [3, 2, 2, 0, 0, 0, 0]
 
 
-def test_pairwise_learns_which_likeness_counts() -> None:
-    """Right is the demonstration with the likest state, whatever image and text say: the state alone tells."""
+def test_pairwise_learns_which_similarity_counts() -> None:
+    """Right is the demonstration with the nearest state, whatever image and text say: the state alone tells."""
     draw = torch.Generator().manual_seed(0)
     query, rows = (F.normalize(torch.randn(*size, generator=draw), dim=-1) for size in ((400, 12), (400, 8, 16)))
-    made = Batch(query, rows, torch.zeros(400, 8, 2), state_width=4)
-    right = cosine_features(made)[..., 6].argmax(1)
+    widths = FeatureWidths(image=4, text=4, state=4)
 
     def inputs(index: list[int]) -> Batch:
-        return Batch(query[index], rows[index], made.similarity[index], state_width=4)
+        return batch_of(query[index], rows[index], torch.zeros(len(index), 8, 2), widths)
 
-    groups = Groups(right[:, None, None], torch.ones(400, 1, dtype=torch.bool), torch.zeros(400, 1))
+    right = cosine_features(inputs(list(range(400))))[..., 6].argmax(1)
+    groups = TrainingGroups(right[:, None, None], torch.ones(400, 1, dtype=torch.bool), torch.zeros(400, 1))
     torch.manual_seed(0)
-    policy = PairwiseSelector(width=32, dropout=0.1).policy(12, 16)
+    policy = PairwiseSelector(width=32, dropout=0.1).policy(widths)
     taught = TrainingData(groups.rows(torch.arange(300)), inputs)
-    sft.train(policy, taught, None, SftSettings(epochs=10, learning_rate=5e-3), seed=0)
+    SftTrainer(epochs=10, learning_rate=5e-3).fit(policy, taught, None, FitRun("sft", 0))
     chosen = policy.beam_search(inputs(list(range(300, 400))), 1, 1)[0][:, 0, 0]
     assert (chosen == right[300:]).float().mean() > 0.8  # chance: 0.125
     three = policy.beam_search(inputs([0]), 3, 2)[0][0, 0]
@@ -257,6 +277,8 @@ class MatchingTask:
     Images show a shape (8), a colour (6) and, above all, a background (4) in rotated axes with noise; a topic's parity
     says whether shape or colour counts.
     """
+
+    widths = FeatureWidths(image=32, text=32)
 
     def __init__(self, questions: int, pool: int = 32, bank: int = 600) -> None:
         g = torch.Generator().manual_seed(0)
@@ -283,21 +305,25 @@ class MatchingTask:
     def inputs(self, rows: list[int]) -> Batch:
         query, candidates = self.query[rows], self.bank[self.pools[rows]]
         products = candidates[..., :64] * query[:, None]
-        return Batch(query, candidates, torch.stack([products[..., :32].sum(-1), products[..., 32:].sum(-1)], -1))
+        similarity = torch.stack([products[..., :32].sum(-1), products[..., 32:].sum(-1)], -1)
+        return batch_of(query, candidates, similarity, self.widths)
 
     def data(self, start: int, stop: int) -> TrainingData:
         right = self.right[start:stop]
         positions = right.float().topk(3, dim=1).indices  # the right ones first
-        groups = Groups(positions[..., None], right.gather(1, positions), torch.zeros(positions.shape))
+        groups = TrainingGroups(positions[..., None], right.gather(1, positions), torch.zeros(positions.shape))
         return TrainingData(groups, lambda rows: self.inputs([start + row for row in rows]))
+
+
+TWENTY = SftTrainer(epochs=20, learning_rate=2e-3)
 
 
 def test_it_learns_the_matching_rule_from_few_questions() -> None:
     task = MatchingTask(1000)
     torch.manual_seed(0)
-    selector = PointerSelector(width=64).policy(64, 96)
+    selector = PointerSelector(width=64).policy(MatchingTask.widths)
     selector.fit_standardizer(task.query[:500], task.bank)
-    sft.train(selector, task.data(0, 430), task.data(430, 500), SftSettings(epochs=20, learning_rate=2e-3), seed=0)
+    TWENTY.fit(selector, task.data(0, 430), task.data(430, 500), FitRun("sft", 0))
     unseen = task.inputs(list(range(500, 1000)))
     positions, _ = selector.beam_search(unseen, 1, 1)
     learned = task.right[500:].gather(1, positions[:, 0]).float().mean()
@@ -308,16 +334,16 @@ def test_it_learns_the_matching_rule_from_few_questions() -> None:
 def test_lever_lm_learns_the_matching_rule_too() -> None:
     task = MatchingTask(1000)
     torch.manual_seed(0)
-    policy = LeverLm(width=64).policy(64, 96)
+    policy = LeverLmSelector(width=64).policy(MatchingTask.widths)
     policy.fit_standardizer(task.query[:500], task.bank)
-    sft.train(policy, task.data(0, 430), task.data(430, 500), SftSettings(epochs=20, learning_rate=2e-3), seed=0)
+    TWENTY.fit(policy, task.data(0, 430), task.data(430, 500), FitRun("sft", 0))
     unseen = task.inputs(list(range(500, 1000)))
     learned = task.right[500:].gather(1, policy.beam_search(unseen, 1, 1)[0][:, 0]).float().mean()
     assert learned > 2 * task.right[500:].float().mean(), learned  # far above chance, if below the pointer network
 
 
-@pytest.mark.parametrize("kind", [PointerSelector, LeverLm])
-def test_it_learns_when_to_stop(kind: Any) -> None:
+@pytest.mark.parametrize("kind", [PointerSelector, LeverLmSelector])
+def test_it_learns_when_to_stop(kind: Callable[..., TrainableSelector]) -> None:
     """Questions whose first feature is positive are right with one demonstration, the others with two only."""
     g = torch.Generator().manual_seed(0)
     n, pool = 640, 5
@@ -329,13 +355,13 @@ def test_it_learns_when_to_stop(kind: Any) -> None:
     mask = torch.ones(n, 3, dtype=torch.bool)
 
     def inputs(rows: list[int]) -> Batch:
-        return Batch(query[rows], candidates[rows], similarity[rows])
+        return batch_of(query[rows], candidates[rows], similarity[rows])
 
     torch.manual_seed(0)
-    policy = kind(width=32, heads=2, stop=True, dropout=0.0).policy(6, 9)
-    data = TrainingData(Groups(sequences[:600], mask[:600], rewards[:600]), inputs)
-    settings = RceSettings(epochs=40, learning_rate=3e-3, stop=StopSettings(cost=0.4))
-    rce.train(policy, data, None, settings, seed=0)
+    policy = kind(width=32, heads=2, stop=True, dropout=0.0).policy(WIDTHS)
+    data = TrainingData(TrainingGroups(sequences[:600], mask[:600], rewards[:600]), inputs)
+    trainer = RceTrainer(epochs=40, learning_rate=3e-3, stop=StopSettings(cost=0.4))
+    trainer.fit(policy, data, None, FitRun("rce", 0))
     lengths = torch.tensor([len(row) for row in policy.adaptive(inputs(list(range(600, 640))), 2, 1)])
     right = (lengths == torch.where(easy[600:], 1, 2)).float().mean()
     assert right >= 0.75, (right, lengths)  # always one, or always two, would be half right
@@ -346,7 +372,7 @@ def test_what_stopping_learns_does_not_reach_the_choices(policy: Policy) -> None
     policy.zero_grad()
     policy.step_log_probs(batch(), all_sequences(3, 5, 2))[1].sum().backward()  # type: ignore[no-untyped-call]
     moved = {name for name, p in policy.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
-    assert moved and all(name.startswith("enough.") for name in moved)
+    assert moved and all(name.startswith("stop_head.") for name in moved)
 
 
 def test_a_selector_that_cannot_stop_says_so() -> None:

@@ -1,0 +1,176 @@
+"""The built-in trainers: losses by hand, what they learn, and fits that resume to the bit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from leverplus_core import DataError, FitResult, FitRun, Policy, Silent, Trainer, TrainingData, candidate_log_probs
+from leverplus_core import expected_reward as expected
+from leverplus_trainers import grpo, rce, sft
+from leverplus_trainers.grpo import GrpoTrainer
+from leverplus_trainers.rce import RceTrainer
+from leverplus_trainers.sft import SftTrainer
+
+NewPolicy = Callable[..., Policy]
+NewData = Callable[..., TrainingData]
+YES = torch.tensor([[True, True]])
+TRAINERS: Mapping[str, Trainer] = {
+    "sft": SftTrainer(epochs=4, batch_size=8, weight_by_score=True),
+    "rce": RceTrainer(epochs=4, batch_size=8),
+    "grpo": GrpoTrainer(epochs=4, batch_size=8, learning_rate=1e-3),
+}
+
+
+def test_sft_loss_by_hand() -> None:
+    log_probs, scores = torch.tensor([[-1.0, -3.0]]), torch.tensor([[0.2, 0.2 + 0.1 * math.log(3)]])
+    assert sft.loss(log_probs, scores, YES).item() == pytest.approx(2.0)
+    assert sft.loss(log_probs, scores, YES, 0.1).item() == pytest.approx(0.25 * 1 + 0.75 * 3)
+    assert sft.loss(log_probs, scores, torch.tensor([[True, False]])).item() == pytest.approx(1.0)
+
+
+def test_rce_weights_and_loss_by_hand() -> None:
+    rewards = torch.tensor([[2.5, 0.0]])
+    w = 1 / (1 + math.exp(-2.5))  # 0.924
+    assert rce.weights(rewards, YES, 1.0)[0].tolist() == pytest.approx([w, 1 - w])
+    assert rce.loss(torch.tensor([[-1.0, -2.0]]), rewards, YES, 1.0).item() == pytest.approx(w + 2 * (1 - w))
+    assert rce.weights(rewards, torch.tensor([[False, True]]), 1.0)[0].tolist() == [0.0, 1.0]
+
+
+def test_rce_temperature_falls_linearly() -> None:
+    trainer = RceTrainer(epochs=4, tau_start=2.0, tau_end=0.5)
+    assert [trainer.tau(epoch) for epoch in range(4)] == pytest.approx([2.0, 1.5, 1.0, 0.5])
+    assert RceTrainer(epochs=1).tau(0) == 2.0
+
+
+def test_grpo_advantages_by_hand() -> None:
+    mask = torch.tensor([[True, True, True, False]])
+    found = grpo.advantages(torch.tensor([[3.0, 0.0, 0.0, 99.0]]), mask, 5.0)  # mean 1, deviation sqrt 2
+    assert found[0].tolist() == pytest.approx([2**0.5, -(0.5**0.5), -(0.5**0.5), 0.0], abs=1e-4)
+    assert grpo.advantages(torch.tensor([[3.0, 0.0, 0.0, 99.0]]), mask, 1.0)[0, 0] == 1.0
+    assert (grpo.advantages(torch.full((1, 2), 0.7), YES, 5.0) == 0).all()
+
+
+def test_grpo_kl_is_zero_at_the_start_and_positive_elsewhere() -> None:
+    start = torch.tensor([[-1.0, -2.0]])
+    assert (grpo.kl(start, start) == 0).all()
+    assert grpo.kl(torch.tensor([[-2.0, -1.0]]), start)[0].tolist() == pytest.approx([math.e - 2, 1 / math.e])
+
+
+def grpo_gradient(start: Tensor, log_probs: Tensor, varies: bool = True) -> list[float]:
+    p = log_probs.clone().requires_grad_()
+    rewards = torch.tensor([[1.0, 0.0]])
+    grpo.loss(p, start, rewards, YES, torch.tensor([varies]), GrpoTrainer(beta=0.0)).backward()  # type: ignore[no-untyped-call]
+    assert p.grad is not None
+    return [float(g) for g in p.grad[0]]
+
+
+def test_grpo_raises_the_better_lowers_the_worse_and_is_clipped_and_gated() -> None:
+    start = torch.tensor([[-1.0, -1.0]])
+    assert grpo_gradient(start, start) == pytest.approx([-0.5, 0.5], abs=1e-4)  # -A / C at ratio 1
+    assert grpo_gradient(start, start + torch.tensor([[0.3, -0.3]])) == [0.0, 0.0]  # moved beyond 1.2 and 0.8
+    assert grpo_gradient(start, start, varies=False) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_training_raises_the_expected_reward_and_keeps_the_best_epoch(
+    name: str, new_policy: NewPolicy, new_data: NewData
+) -> None:
+    policy, data, validation = new_policy(), new_data(), new_data(seed=1)
+    before = expected(*candidate_log_probs(policy, data), data.groups).mean()
+    rows: list[tuple[int, dict[str, float]]] = []
+    trainer = TRAINERS[name].model_copy(update={"epochs": 12, "early_stopping_patience": None})
+    run = FitRun(name, 0, on_epoch=lambda epoch, metrics: rows.append((epoch, metrics)))
+    result = trainer.fit(policy, data, validation, run)
+    assert rows == result.curve and [epoch for epoch, _ in rows] == list(range(13))
+    scores = [metrics["validation"] for _, metrics in rows]
+    assert result.best_epoch == scores.index(max(scores))
+    assert expected(*candidate_log_probs(policy, data), data.groups).mean() > before
+    if name != "sft":
+        reached = expected(*candidate_log_probs(policy, validation), validation.groups).mean().item()
+        assert reached == pytest.approx(max(scores))
+
+
+class Killed(Exception):
+    """The power goes."""
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_a_resumed_fit_equals_an_unbroken_one_to_the_bit(
+    name: str, stop_after: int, new_policy: NewPolicy, new_data: NewData, tmp_path: Path
+) -> None:
+    trainer, data, validation = TRAINERS[name], new_data(), new_data(seed=1)
+    unbroken = new_policy()
+    wanted = trainer.fit(unbroken, data, validation, FitRun(name, 3))
+
+    def kill(epoch: int, metrics: dict[str, float]) -> None:
+        if epoch == stop_after:
+            raise Killed
+
+    path = tmp_path / "fit.pt"
+    with pytest.raises(Killed):
+        trainer.fit(new_policy(), data, validation, FitRun(name, 3, path, on_epoch=kill))
+    resumed = new_policy()
+    torch.rand(7)  # the global generator has moved on
+    assert trainer.fit(resumed, data, validation, FitRun(name, 3, path)) == wanted
+    for key, tensor in unbroken.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[key]), key
+    assert trainer.fit(new_policy(), data, validation, FitRun(name, 3, path)) == wanted
+
+
+def test_grpo_stops_early_where_nothing_is_gained(new_policy: NewPolicy, new_data: NewData) -> None:
+    data, validation = new_data(), new_data(seed=1)
+    flat = replace(validation, groups=replace(validation.groups, rewards=torch.zeros(validation.groups.mask.shape)))
+    policy = new_policy()
+    start = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+    trainer = GrpoTrainer(epochs=50, batch_size=8, early_stopping_patience=2, learning_rate=1e-3)
+    result = trainer.fit(policy, data, flat, FitRun("grpo", 0))
+    assert result.best_epoch == 0 and len(result.curve) == 3
+    assert all(torch.equal(tensor, start[name]) for name, tensor in policy.state_dict().items())
+
+
+class _Said(Silent):
+    """Keeps what a fit says."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_grpo_without_a_group_that_varies_leaves_the_policy_as_it_is_and_says_so(
+    new_policy: NewPolicy, new_data: NewData
+) -> None:
+    data, policy, progress = new_data(), new_policy(), _Said()
+    same = replace(data, groups=replace(data.groups, varies=torch.zeros(len(data), dtype=torch.bool)))
+    start = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+    found = GrpoTrainer(epochs=1).fit(policy, same, None, FitRun("grpo", 0, progress=progress))
+    assert found == FitResult(0, [])
+    assert progress.lines == ["grpo: no question has both a correct and a wrong candidate; nothing is learned"]
+    assert all(torch.equal(tensor, start[name]) for name, tensor in policy.state_dict().items())
+
+
+def test_grpo_must_be_told_which_groups_vary(new_policy: NewPolicy, new_data: NewData) -> None:
+    data = new_data()
+    untold = replace(data, groups=replace(data.groups, varies=None))
+    with pytest.raises(DataError, match="does not say which groups vary"):
+        GrpoTrainer(epochs=1).fit(new_policy(), untold, None, FitRun("grpo", 0))
+
+
+def test_grpo_ignores_groups_that_do_not_vary(new_policy: NewPolicy, new_data: NewData) -> None:
+    data, trainer = new_data(), GrpoTrainer(epochs=2, batch_size=64, learning_rate=1e-3)
+    assert data.groups.varies is not None
+    other = data.groups.rewards.clone()
+    other[~data.groups.varies] = -other[~data.groups.varies]
+    one, two = new_policy(), new_policy()
+    trainer.fit(one, data, None, FitRun("grpo", 0))
+    trainer.fit(two, replace(data, groups=replace(data.groups, rewards=other)), None, FitRun("grpo", 0))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
