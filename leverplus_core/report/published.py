@@ -19,7 +19,6 @@ from leverplus_core.report.tables import Block, Grid, Remark, Title, View, shots
 from leverplus_core.statistics import unpaired_interval
 
 
-
 def unpaired_rows(registry: Registry, pairs: Sequence[tuple[Member, Member]], a: str, b: str) -> list[Row]:
     """a - b for each of `pairs` at each number of shots and sample size that both name, then the means of these.
 

@@ -25,7 +25,6 @@ from leverplus_core.report.document.content import report_content
 from leverplus_core.report.document.i18n import LANGUAGES, Translator
 from leverplus_core.report.document.layout import lay_out
 from leverplus_core.report.document.render import html_text, markdown_text, write_report
-from leverplus_core.report.tables import escape_markdown
 from leverplus_formats.table import TableImporter
 
 PLOTS = ["accuracy.svg", "cost.svg", "curves.svg", "differences.svg", "headroom.svg"]
