@@ -69,19 +69,19 @@ def _row(pairing: Pairing, there: Mapping[str, Sequence[Member]], method: str, s
 
 def headroom_table(rows: Sequence[Row]) -> View:
     """A row per number of shots, in percent, for 80 columns."""
-    if not rows:
-        return View(["nothing to compare"])
     method = rows[0]["method"]
-    lines = []
-    for row in rows:
-        means = ["-" if row[k] is None else percent(row[k]) for k in (FLOOR, NEIGHBORS, "accuracy", CEILING)]
-        lines.append([str(row["shots"]), str(row["n"]), *means, share_text(row) or "no gap seen"])
+    lines = [[str(row["shots"]), str(row["n"]), *gap_texts(row, "-"), share_text(row) or "no gap seen"] for row in rows]
     heads = ["shots", "n", FLOOR, NEIGHBORS, method, CEILING, "share of the gap"]
     remark = (
         f"in %; the share of the gap from {FLOOR} to {CEILING} that {method} closes, with its 95% interval "
         "(bootstrap over questions)"
     )
     return View([Grid(heads, lines, "n"), Remark(remark)])
+
+
+def gap_texts(row: Row, absent: str) -> list[str]:
+    """The accuracies of random, text_knn, the method and the oracle in percent."""
+    return [absent if row[k] is None else percent(row[k]) for k in (FLOOR, NEIGHBORS, "accuracy", CEILING)]
 
 
 def share_text(row: Row) -> str:

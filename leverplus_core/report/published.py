@@ -113,11 +113,7 @@ def unpaired_table(rows: Sequence[Row]) -> View:
             for row in shown
             if row["verdict"]
         ]
-        means = [
-            [_over(row), str(row["cells"]), *exact_texts(row), *(str(row[key]) for key in ("wins", "losses", "ties"))]
-            for row in shown
-            if not row["verdict"]
-        ]
+        means = [[_over(row), *mean_texts(row)] for row in shown if not row["verdict"]]
         blocks += [
             Title(f"a = {a}\nb = {b}"),
             Grid(("shots", "n", "a", "b", "a - b", "unpaired", "verdict"), cells, "nnnnnnm"),
@@ -139,6 +135,11 @@ def _over(row: Row) -> str:
     if row["shots"] is not None:
         return shots_text(row["shots"])
     return "all cells" if row["n"] is None else f"n = {row['n']}"
+
+
+def mean_texts(row: Row) -> list[str]:
+    """A row of means: its number of cells, the means, and the cells where a is above, below and equal to b."""
+    return [str(row["cells"]), *exact_texts(row), *(str(row[key]) for key in ("wins", "losses", "ties"))]
 
 
 def exact_texts(row: Row) -> list[str]:

@@ -41,7 +41,6 @@ class Content:
     contenders: list[str]
     own: list[str]
     published: list[str]
-    baseline_published: bool
     configurations: list[Row]
     differing: list[Row]
     common: list[Row]
@@ -58,6 +57,12 @@ class Content:
     def compared(self) -> list[Row]:
         """The rows of the grid without the baseline's own."""
         return [row for row in self.grid if row["baseline"] is not None]
+
+    @property
+    def largest(self) -> tuple[list[Row], int]:
+        """Those of the largest sample, and its size; ([], 0) without a grid."""
+        n = max((row["n"] for row in self.compared), default=0)
+        return [row for row in self.compared if row["n"] == n], n
 
 
 def report_content(
@@ -81,7 +86,6 @@ def report_content(
         contenders=[c.label for c in everyone],
         own=[c.label for c in own],
         published=[c.label for c in published],
-        baseline_published=base.published,
         configurations=[_configuration(c) for c in spec.configurations],
         differing=differing,
         common=common,

@@ -13,7 +13,7 @@ from leverplus_core.errors import StorageError, needs_extra
 from leverplus_core.io import atomic_write, storage_errors, write_bytes
 from leverplus_core.report.document.content import Content
 from leverplus_core.report.document.i18n import Translator
-from leverplus_core.report.document.layout import Details, Document, Table, lay_out
+from leverplus_core.report.document.layout import Document, Table, lay_out
 from leverplus_core.report.document.plots import INK, Plot
 from leverplus_core.report.tables import escape_markdown
 
@@ -78,10 +78,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["md"] = escape_markdown
-    environment.tests |= {
-        "table": lambda block: isinstance(block, Table),
-        "details": lambda block: isinstance(block, Details),
-    }
+    environment.tests["table"] = lambda block: isinstance(block, Table)
     return environment
 
 
