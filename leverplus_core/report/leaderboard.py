@@ -6,9 +6,10 @@ Rows are data, with accuracies in [0, 1] and differences in [-1, 1]; the views s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from leverplus_core.errors import RegistryError, did_you_mean
@@ -83,17 +84,16 @@ def _runs(registry: Registry, run: str | Sequence[str] | None) -> list[Row]:
 def _keep(rows: list[Row], column: str, value: Any, run: str | Sequence[str] | None) -> list[Row]:
     if column not in FILTERS:
         raise RegistryError(f"the leaderboard has no filter '{column}'.", did_you_mean(column, FILTERS))
-    wanted = list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+    wanted = value if isinstance(value, list | tuple) else [] if value is None else [value]
     if not wanted or not rows:
         return rows
-    there = {row[column] for row in rows}
-    for one in wanted:
-        if one not in there:
-            known = sorted((x for x in there if x is not None), key=lambda x: (str(type(x)), x))
-            listed = f"Known: {', '.join(map(str, known)) or 'none'}."
-            of = f" in run {run if isinstance(run, str) else ', '.join(run)}" if run else ""
-            hint = did_you_mean(one, known) if isinstance(one, str) else listed
-            raise RegistryError(f"no cell with {column} {one}{of}.", hint)
+    there = {row[column] for row in rows} - {None}
+    if missing := [one for one in wanted if one not in there]:
+        known = sorted(there)
+        hint = f"Known: {', '.join(map(str, known)) or 'none'}."
+        hint = did_you_mean(missing[0], known) if isinstance(missing[0], str) else hint
+        of = f" in run {run if isinstance(run, str) else ', '.join(run)}" if run else ""
+        raise RegistryError(f"no cell with {column} {missing[0]}{of}.", hint)
     return [row for row in rows if row[column] in wanted]
 
 
@@ -117,28 +117,21 @@ def _sorted(rows: list[Row], key: str, methods: Sequence[str], has_delta: bool) 
 
 def _add_deltas(registry: Registry, rows: Sequence[Row], baseline: str) -> None:
     name, colon, method = baseline.rpartition(":")
-    if colon:
-        run = registry.resolve(name)
-        there = registry.cells([run["id"]])
-        where, bases = f"in run {run['name']} ({run['id']})", {row["run"]: there for row in rows}
-    else:
-        there = list(rows)
-        where, bases = "in any run", {row["run"]: [r for r in rows if r["run"] == row["run"]] for row in rows}
+    run = registry.resolve(name) if colon else None
+    there = registry.cells([run["id"]]) if run else rows
     if method not in (known := {row["method"] for row in there}):
+        where = f"in run {run['name']} ({run['id']})" if run else "in any run"
         raise RegistryError(f"no method '{method}' {where}.", did_you_mean(method, known))
-    base = {run: _by_place([cell for cell in cells if cell["method"] == method]) for run, cells in bases.items()}
+    base = [row for row in there if row["method"] == method]
+    with_shots = {row["run"] for row in base if row["shots"]}
+    at = {(row["run"], row["shots"] if row["run"] in with_shots else None, row["n"]): row for row in base}
     for row in rows:
-        here = base[row["run"]]
-        row["delta"] = _difference(row, here.get((row["shots"], row["n"]), here.get((None, row["n"]))))
+        of = run["id"] if run else row["run"]
+        row["delta"] = _difference(row, at.get((of, row["shots"], row["n"]), at.get((of, None, row["n"]))))
     if all(row["delta"] is None for row in rows):
         raise RegistryError(
             f"no cell has the questions, shots and n of a cell of {baseline}.", "Choose another baseline."
         )
-
-
-def _by_place(cells: Sequence[Row]) -> dict[tuple[int | None, int], Row]:
-    anywhere = all(c["shots"] == 0 for c in cells)
-    return {(None if anywhere else c["shots"], c["n"]): c for c in cells}
 
 
 def _difference(row: Row, base: Mapping[str, Any] | None) -> float | None:
@@ -153,7 +146,6 @@ def _difference(row: Row, base: Mapping[str, Any] | None) -> float | None:
 # Views.
 
 COLUMNS_AT_80 = 5
-NOTHING = View(["nothing evaluated yet"])
 UNTESTED = "differences in points are plain, not tested: see `leverplus compare`"
 OF_RUN = ("dataset", "model", "sweep", "arm", "seed")
 OF_CELL = ("method", "shots", "n")
@@ -178,33 +170,21 @@ def leaderboard_table(
 
     Either shows each run's largest sample, or with `every_size` (or where n is grouped or sorted by) every one.
     """
+    if not rows:
+        return View(["nothing evaluated yet"])
     keys = {key.removeprefix("-") for key in (*group, *sort)}
     if not every_size and "n" not in keys:
-        largest = {run: max(r["n"] for r in cells) for run, cells in groupby(_by_run(rows), key=_run)}
+        largest = {row["run"]: row["n"] for row in sorted(rows, key=itemgetter("n"))}
         rows = [row for row in rows if row["n"] == largest[row["run"]]]
-    if not rows:
-        return NOTHING
-    return _list(rows, group, sort) if keys else _grids(rows)
-
-
-def _run(row: Row) -> str:
-    return str(row["run"])
-
-
-def _by_run(rows: Iterable[Row]) -> list[Row]:
-    return sorted(rows, key=_run)
-
-
-def _grids(rows: Sequence[Row]) -> View:
-    blocks: list[Block] = []
-    for _, of_run in groupby(rows, key=_run):
-        cells = list(of_run)
-        for n in sorted({row["n"] for row in cells}):
-            blocks += [*_grid([row for row in cells if row["n"] == n], n), ""]
+    if keys:
+        return _list(rows, group, sort)
+    place = {run: i for i, run in enumerate(dict.fromkeys(row["run"] for row in rows))}
+    grids = groupby(sorted(rows, key=lambda row: (place[row["run"]], row["n"])), key=itemgetter("run", "n"))
+    blocks = [block for _, cells in grids for block in (*_grid(list(cells)), "")]
     return View(blocks[:-1])
 
 
-def _grid(cells: Sequence[Row], n: int) -> list[Block]:
+def _grid(cells: Sequence[Row]) -> list[Block]:
     first, at = cells[0], {(row["method"], row["shots"]): row for row in cells}
     methods = list(dict.fromkeys(row["method"] for row in cells))
     about = ", ".join(filter(None, (first["dataset"], first["model"])))
@@ -219,7 +199,7 @@ def _grid(cells: Sequence[Row], n: int) -> list[Block]:
             if any((method, s) in at for s in shots)
         ]
         blocks.append(Grid(["method", *map(shots_text, shots)], lines))
-    blocks.append(Remark(f"accuracy in %, 95% interval in brackets; n = {n}"))
+    blocks.append(Remark(f"accuracy in %, 95% interval in brackets; n = {first['n']}"))
     return [*blocks, *([Remark(UNTESTED)] if "delta" in first else []), *_remarks(cells)]
 
 

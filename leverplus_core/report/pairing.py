@@ -126,7 +126,7 @@ class Pairing:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._read: dict[tuple[str, str, int], Scores] = {}
-        self._images: dict[str, NDArray[np.intp]] = {}
+        self._images: dict[str | None, NDArray[np.intp]] = {}
 
     def pairs(self, a: Sequence[Member], b: Sequence[Member], shots_a: int, shots_b: int) -> Pairs | None:
         """The questions that all of `a` and all of `b` answered; None where there are none."""
@@ -180,6 +180,15 @@ def nested(pairs: Pairs, sizes: Iterable[int]) -> Iterator[tuple[int, Pairs]]:
         if sample.n > before:
             before = sample.n
             yield size, sample
+
+
+def cells_by(cells: Sequence[Row]) -> Iterator[tuple[Row, Sequence[Row]]]:
+    """The cells that a mean is over: all, then those of each number of shots, then those of each sample size; with the
+    `shots` and `n` that they have in common, None for what the mean is over."""
+    yield {"shots": None, "n": None}, cells
+    for key in ("shots", "n"):
+        for value in sorted({row[key] for row in cells}):
+            yield {"shots": None, "n": None, key: value}, [row for row in cells if row[key] == value]
 
 
 def differences(

@@ -14,7 +14,7 @@ from statistics import mean
 from leverplus_core.errors import RegistryError
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.methods import Row
-from leverplus_core.report.pairing import ALPHA, Member, shot_pairs
+from leverplus_core.report.pairing import ALPHA, Member, cells_by, shot_pairs
 from leverplus_core.report.tables import Block, Grid, Remark, Title, View, shots_text
 from leverplus_core.statistics import unpaired_interval
 
@@ -73,18 +73,12 @@ def _difference(shots: int | None, n: int | None, a: Decimal, b: Decimal) -> Row
 
 def _with_means(cells: list[Row]) -> list[Row]:
     """The cells of one pair of names, then their means over all, by shots and by sample size."""
-
-    def over(some: list[Row], shots: int | None, n: int | None) -> Row:
+    named = {key: cells[0][key] for key in ("a_name", "b_name", "comparisons")}
+    rows = []
+    for over, some in cells_by(cells):
         a, b = (mean(Decimal(row[key]) for row in some) for key in ("a_text", "b_text"))
         counts = {key: sum(row[key] for row in some) for key in ("cells", "wins", "losses", "ties")}
-        named = {key: cells[0][key] for key in ("a_name", "b_name", "comparisons")}
-        return {**named, **_difference(shots, n, a, b), **counts}
-
-    rows = [over(cells, None, None)]
-    for key in ("shots", "n"):
-        for value in sorted({row[key] for row in cells}):
-            some = [row for row in cells if row[key] == value]
-            rows.append(over(some, value, None) if key == "shots" else over(some, None, value))
+        rows.append({**named, **_difference(over["shots"], over["n"], a, b), **counts})
     return cells + rows
 
 

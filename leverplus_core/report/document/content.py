@@ -10,11 +10,11 @@ from typing import Any
 
 from leverplus_core.io import canonical_json
 from leverplus_core.registry.registry import Registry
-from leverplus_core.report.document.spec import Configuration, Contender, ReportSpec
+from leverplus_core.report.document.spec import Configuration, Contender, ReportSpec, split_settings
 from leverplus_core.report.grid import grid_rows
 from leverplus_core.report.headroom import gap_rows
 from leverplus_core.report.methods import CEILING, FLOOR, NEIGHBORS, Row, merged_order
-from leverplus_core.report.pairing import SAME, Pairing, member
+from leverplus_core.report.pairing import SAME, Pairing, cells_by, member
 from leverplus_core.report.published import unpaired_rows
 
 
@@ -80,15 +80,16 @@ def report_content(
     grid = _with_best(grid_rows(registry, [c.arm() for c in paired], base.arm())) if paired else []
     mine = [c for c in spec.configurations if not c.published]
     stages = {run["id"]: {row["name"]: row for row in registry.stages(run["id"])} for c in mine for run in c.runs}
-    differing, common = _settings(mine)
+    settings = [c.settings() for c in mine]
+    differing, common = split_settings(settings)
     return Content(
         baseline=base.label,
         contenders=[c.label for c in everyone],
         own=[c.label for c in own],
         published=[c.label for c in published],
         configurations=[_configuration(c) for c in spec.configurations],
-        differing=differing,
-        common=common,
+        differing=[{"setting": key, "values": [one.get(key) for one in settings]} for key in differing],
+        common=[{"setting": key, "value": settings[0][key]} for key in common],
         data=_data(mine, stages),
         grid=grid,
         totals=_totals(grid),
@@ -111,19 +112,6 @@ def _configuration(c: Configuration) -> Row:
     first = c.runs[0]
     about = {"dataset": first["dataset"], "model": first["model"], "methods": list(c.methods), "runs": runs}
     return {"label": c.label, "published": c.published, **about}
-
-
-def _settings(configurations: Sequence[Configuration]) -> tuple[list[Row], list[Row]]:
-    every = [c.settings() for c in configurations]
-    differing: list[Row] = []
-    common: list[Row] = []
-    for key in dict.fromkeys(key for one in every for key in one):
-        values = [one.get(key) for one in every]
-        if len({canonical_json([key in one, value]) for one, value in zip(every, values, strict=True)}) > 1:
-            differing.append({"setting": key, "values": values})
-        else:
-            common.append({"setting": key, "value": values[0]})
-    return differing, common
 
 
 Stages = Mapping[str, Mapping[str, Row]]
@@ -171,21 +159,17 @@ def _with_best(grid: Sequence[Row]) -> list[Row]:
 
 def _totals(grid: Sequence[Row]) -> list[Row]:
     compared = [row for row in grid if row["baseline"] is not None]
-    rows: list[Row] = []
-    for contender, group in groupby(compared, key=lambda row: row["arm"]):
-        cells = list(group)
-        rows.append(_total(contender, cells, None, None))
-        for shots in sorted({row["shots"] for row in cells}):
-            rows.append(_total(contender, [row for row in cells if row["shots"] == shots], shots, None))
-        for n in sorted({row["n"] for row in cells}):
-            rows.append(_total(contender, [row for row in cells if row["n"] == n], None, n))
-    return rows
+    return [
+        {"contender": contender, **over, **_total(cells)}
+        for contender, group in groupby(compared, key=lambda row: row["arm"])
+        for over, cells in cells_by(list(group))
+    ]
 
 
-def _total(contender: str, cells: Sequence[Row], shots: int | None, n: int | None) -> Row:
+def _total(cells: Sequence[Row]) -> Row:
     deltas, marks = [row["delta"] for row in cells], [row["mark"] for row in cells]
     return {
-        "contender": contender, "shots": shots, "n": n, "cells": len(cells),
+        "cells": len(cells),
         **{key: mean(row[key] for row in cells) for key in ("accuracy", "baseline_accuracy", "delta")},
         "above": sum(d > SAME for d in deltas),
         "below": sum(d < -SAME for d in deltas),

@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from leverplus_core.errors import needs_extra
 from leverplus_core.report.document.content import Content
 from leverplus_core.report.document.i18n import Translator
-from leverplus_core.report.methods import CEILING, FLOOR, Row
+from leverplus_core.report.methods import CEILING, FLOOR
 from leverplus_core.report.pairing import SAME
 
 if TYPE_CHECKING:
@@ -57,21 +58,13 @@ def draw(content: Content, say: Translator) -> list[Plot]:
         "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
         "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
         "grid.color": INK, "grid.alpha": 0.15, "axes.titlesize": 10, "legend.frameon": False, "legend.fontsize": 10,
-        "lines.linewidth": 1.6, "lines.markersize": 6, "hatch.linewidth": 0.6,
+        "lines.linewidth": 1.6, "lines.markersize": 6, "text.parse_math": False,
     }  # fmt: skip
     with rc_context(settings), warnings.catch_warnings():
         # The font that text is measured with may lack the glyphs; the reader's has them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        return [
-            Plot(name, title, _svg(figure, name, title))
-            for name, title, figure in (
-                *_accuracy(content, say),
-                *_differences(content, say),
-                *_headroom(content, say),
-                *_curves(content, say),
-                *_cost(content, say),
-            )
-        ]
+        figures = (f for plot in (_accuracy, _differences, _headroom, _curves, _cost) for f in plot(content, say))
+        return [Plot(name, title, _svg(figure, name, title)) for name, title, figure in figures]
 
 
 Drawn = Iterator[tuple[str, str, "Figure"]]
@@ -115,21 +108,14 @@ def _panels(names: Sequence[str]) -> list[Sequence[str]]:
     return [names[i : i + IN_A_PANEL] for i in range(0, len(names), IN_A_PANEL)]
 
 
-def _largest(content: Content) -> tuple[list[Row], int]:
-    """The rows of the grid at the largest sample, and its size."""
-    n = max((row["n"] for row in content.compared), default=0)
-    return [row for row in content.grid if row["n"] == n], n
-
-
 def _accuracy(content: Content, say: Translator) -> Drawn:
-    rows, n = _largest(content)
-    compared = [row for row in rows if row["baseline"] is not None]
+    compared, n = content.largest
     if not compared:
         return
     names = list(dict.fromkeys(row["arm"] for row in compared))
     panels = _panels(names)
     figure, axes = _figure([2.6] * len(panels), len(names) + 1, share=True)
-    base = [row for row in rows if row["baseline"] is None]
+    base = [row for row in content.grid if row["baseline"] is None and row["n"] == n]
     for ax, shown in zip(axes, panels, strict=True):
         lines = [(f"{content.baseline} ({say('baseline')})", base, {"color": INK, "marker": "x", "linestyle": ":"})]
         lines += [(name, [r for r in compared if r["arm"] == name], _style(names.index(name))) for name in shown]
@@ -153,8 +139,7 @@ MARKS = {"better": ("^", PALETTE[0], PALETTE[0]), "worse": ("v", PALETTE[1], PAL
 
 def _differences(content: Content, say: Translator) -> Drawn:
     """A row per interval, so that a reader compares them with zero."""
-    rows, n = _largest(content)
-    rows = [row for row in rows if row["baseline"] is not None]
+    rows, n = content.largest
     if not rows:
         return
     figure, (ax,) = _figure([0.24 * (len(rows) + len({row["arm"] for row in rows})) + 0.2], 3)
@@ -252,8 +237,6 @@ def _cost(content: Content, say: Translator) -> Drawn:
 
 def _svg(figure: Figure, name: str, title: str) -> str:
     """The element alone: as wide as its container, named, with ids of its own and without metadata."""
-    from html import escape
-
     out = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(out, format="svg", metadata=nothing)

@@ -207,19 +207,31 @@ def _labels(runs: Sequence[Row]) -> list[str]:
     differ, or its id."""
     if len({run["sweep"] for run in runs}) == 1 and all(run["arm"] is not None for run in runs):
         arms = [_arm(run["arm"]) or str(run["sweep"]) for run in runs]
-        if len(set(arms)) == len(arms):
+        if _distinct(arms):
             return arms
     names = [run["name"] for run in runs]
-    if len(set(names)) == len(names):
+    if _distinct(names):
         return names
     flat = [_flat(_settings_of(run)) for run in runs]
-    differing = [
-        key for key in dict.fromkeys(k for f in flat for k in f) if len({canonical_json(f.get(key)) for f in flat}) > 1
-    ]
+    differing, _ = split_settings(flat)
     labels = [", ".join(f"{key}={_text(one[key])}" for key in differing if key in one) for one in flat]
-    if len(differing) <= NAMED_BY and all(labels) and len(set(labels)) == len(labels):
+    if len(differing) <= NAMED_BY and all(labels) and _distinct(labels):
         return labels
     return [f"{run['name']} {run['id'][:6]}" for run in runs]
+
+
+def split_settings(every: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+    """The keys whose values differ, or that only some have, and those that all share, in order."""
+    differing: list[str] = []
+    common: list[str] = []
+    for key in dict.fromkeys(key for one in every for key in one):
+        values = {canonical_json([key in one, one.get(key)]) for one in every}
+        (differing if len(values) > 1 else common).append(key)
+    return differing, common
+
+
+def _distinct(labels: Sequence[str]) -> bool:
+    return len(set(labels)) == len(labels)
 
 
 def _contenders(picked: Sequence[tuple[Configuration, str]]) -> list[Contender]:

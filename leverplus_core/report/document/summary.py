@@ -50,17 +50,13 @@ def caveats(content: Content, say: Translator) -> list[str]:
 def _compared(content: Content, say: Translator) -> Iterator[str]:
     names = content.contenders
     cells = content.compared + [row for rows in content.unpaired for row in rows if row["verdict"]]
-    yield say(
-        "compared",
-        names=say("names_one", name=names[0]) if len(names) == 1 else say("names_many", count=len(names)),
-        baseline=content.baseline,
-        shots=say.listed(sorted({row["shots"] for row in cells})),
-        sizes=say.listed(sorted({row["n"] for row in cells})),
-        **{
-            key: say.listed(dict.fromkeys(c[key] or say("unknown") for c in content.configurations))
-            for key in ("dataset", "model")
-        },
+    who = say("names_one", name=names[0]) if len(names) == 1 else say("names_many", count=len(names))
+    shots, sizes = (say.listed(sorted({row[key] for row in cells})) for key in ("shots", "n"))
+    dataset, model = (
+        say.listed(dict.fromkeys(c[key] or say("unknown") for c in content.configurations))
+        for key in ("dataset", "model")
     )
+    yield say("compared", names=who, baseline=content.baseline, shots=shots, sizes=sizes, dataset=dataset, model=model)
     if content.grid:
         yield family(content, say)
 
@@ -80,19 +76,12 @@ def _marks(content: Content, say: Translator) -> Iterator[str]:
             some = [row for row in cells if row["mark"] == mark]
             if some:
                 shown = max(some, key=lambda row: (row["n"], sign * row["delta"]))
-                sentences.append(
-                    say(
-                        f"seen_{mark}",
-                        name=name,
-                        baseline=content.baseline,
-                        count=len(some),
-                        cells=len(cells),
-                        shots=say.shots(shown["shots"]),
-                        n=shown["questions"],
-                        delta=points(shown["delta"]),
-                        interval=interval(shown["corrected_low"], shown["corrected_high"]),
-                    )
-                )
+                values = {
+                    "count": len(some), "cells": len(cells), "shots": say.shots(shown["shots"]),
+                    "n": shown["questions"], "delta": points(shown["delta"]),
+                    "interval": interval(shown["corrected_low"], shown["corrected_high"]),
+                }  # fmt: skip
+                sentences.append(say(f"seen_{mark}", name=name, baseline=content.baseline, **values))
         rest = sum(row["mark"] == "no difference seen" for row in cells)
         if sentences:
             sentences += [say("seen_elsewhere", count=rest)] if rest else []
@@ -134,25 +123,13 @@ def _printed(content: Content, say: Translator) -> Iterator[str]:
             verdicts = [row["verdict"] for row in some if row["verdict"]]
             (overall,) = (row for row in some if row["shots"] is None and row["n"] is None)
             a, b, delta = exact_texts(overall)
-            yield say(
-                "printed",
-                name=name,
-                baseline=content.baseline,
-                cells=overall["cells"],
-                above=overall["wins"],
-                below=overall["losses"],
-                level=overall["ties"],
-                a=a,
-                b=b,
-                delta=delta if Decimal(delta) else "0",
-            )
-            yield say(
-                "printed_marks",
-                count=some[0]["comparisons"],
-                better=verdicts.count("a better"),
-                worse=verdicts.count("b better"),
-                unseen=verdicts.count("no difference seen"),
-            )
+            values = {
+                "cells": overall["cells"], "above": overall["wins"], "below": overall["losses"],
+                "level": overall["ties"], "a": a, "b": b, "delta": delta if Decimal(delta) else "0",
+            }  # fmt: skip
+            yield say("printed", name=name, baseline=content.baseline, **values)
+            better, worse, unseen = map(verdicts.count, ("a better", "b better", "no difference seen"))
+            yield say("printed_marks", count=some[0]["comparisons"], better=better, worse=worse, unseen=unseen)
 
 
 def _headroom(content: Content, say: Translator) -> Iterator[str]:
@@ -164,26 +141,22 @@ def _headroom(content: Content, say: Translator) -> Iterator[str]:
         if row["shots"] == most:
             gaps.setdefault((percent(row[FLOOR]), percent(row["oracle"]), row["n"]), []).append(row)
     for (random, oracle, n), some in gaps.items():
-        shares = [
-            say("headroom_share", name=r["contender"], share=share_text(r)) for r in some if r["share"] is not None
-        ]
+        texts = {row["contender"]: share_text(row) for row in some}
+        shares = say.names(say("headroom_share", name=name, share=text) for name, text in texts.items() if text)
         if shares:
-            named = say.names(shares)
-            yield say("headroom_some", shots=say.shots(most), n=n, random=random, oracle=oracle, shares=named)
+            yield say("headroom_some", shots=say.shots(most), n=n, random=random, oracle=oracle, shares=shares)
         else:
             yield say("headroom_none", shots=say.shots(most), n=n)
 
 
 def _balanced(content: Content, say: Translator) -> Iterator[str]:
     for row in content.data:
-        yield say(
-            "balanced",
-            labels=say.names(row["labels"]),
-            before=count(row["before"]["questions"]),
-            after=count(row["after"]["questions"]),
-            candidates=f"{row['after']['candidates_per_question']:.2f}",
-            share=f"{100 * row['after']['positive_rate']:.2f}",
-        )
+        before, after = row["before"], row["after"]
+        values = {
+            "before": count(before["questions"]), "after": count(after["questions"]),
+            "candidates": f"{after['candidates_per_question']:.2f}", "share": f"{100 * after['positive_rate']:.2f}",
+        }  # fmt: skip
+        yield say("balanced", labels=say.names(row["labels"]), **values)
 
 
 def detectable(rows: Sequence[Row], say: Translator) -> str:
