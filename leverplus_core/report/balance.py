@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from leverplus_core.report.tables import Block, Grid, View
+from leverplus_core.report.tables import Grid, View, stacked
 
 
 def balance_table(metadata: Mapping[str, Any]) -> View:
@@ -15,12 +15,10 @@ def balance_table(metadata: Mapping[str, Any]) -> View:
         show, unit = (_percent, " pp") if name == "positive_rate" else (_number, "")
         change = f"{show(metadata['change'][name], '+')}{unit}".replace("%", "")
         lines.append([name.replace("_", " "), show(before), show(metadata["after"][name]), change])
-    blocks: list[Block] = [Grid(["", "before", "after", "change"], lines, gap=1)]
-    if metadata["unmet"]:
-        total = metadata["before"]["questions"]
-        lines = [[why, f"{n:,}", _percent(n / total)] for why, n in metadata["unmet"].items()]
-        blocks += ["", Grid(["not met", "questions", "of all"], lines, gap=1)]
-    return View(blocks)
+    total = metadata["before"]["questions"]
+    unmet = [[why, f"{n:,}", _percent(n / total)] for why, n in metadata["unmet"].items()]
+    change_table = Grid(["", "before", "after", "change"], lines, gap=1)
+    return stacked(change_table, *([Grid(["not met", "questions", "of all"], unmet, gap=1)] if unmet else []))
 
 
 def _number(value: float, sign: str = "") -> str:

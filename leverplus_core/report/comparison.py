@@ -25,7 +25,6 @@ from leverplus_core.statistics import Mark, PairedDifference
 VERDICTS: dict[Mark, str] = {
     "better": "a better", "worse": "b better", "no difference seen": "no difference seen",
 }  # fmt: skip
-NOTHING = View(["nothing to compare"])
 
 
 def compare_rows(registry: Registry, a: str, b: str) -> list[Row]:
@@ -75,12 +74,11 @@ def _pairs(registry: Registry, a: str, b: str) -> tuple[list[tuple[Member, Membe
     if "published" not in (one["source"], other["source"]):
         refuse_other_questions([one, other])
     key = "id" if one["name"] == other["name"] and one["id"] != other["id"] else "name"
+    chosen = [(m, k) for m in left for k in right]
     if method_a is None and method_b is None:
-        chosen = [(m, m) for m in left.keys() & right.keys()]
-    else:
-        chosen = [(m, k) for m in left for k in right]
-        if method_a is None or method_b is None:
-            chosen = [(m, k) for m, k in chosen if one["id"] != other["id"] or m != k]
+        chosen = [(m, k) for m, k in chosen if m == k]
+    elif one["id"] == other["id"] and (method_a is None or method_b is None):
+        chosen = [(m, k) for m, k in chosen if m != k]
     place = merged_order([ordered_methods(one, left), ordered_methods(other, right)]).index
     chosen.sort(key=lambda pair: (place(pair[0]), place(pair[1])))
     return [(left[m], right[k]) for m, k in chosen], str(one[key]), str(other[key])
@@ -88,8 +86,6 @@ def _pairs(registry: Registry, a: str, b: str) -> tuple[list[tuple[Member, Membe
 
 def compare_table(rows: Sequence[Row]) -> View:
     """A table for each pair of labels, in percent and points, for 80 columns."""
-    if not rows:
-        return NOTHING
     if not rows[0].get("paired", True):
         return unpaired_table(rows)
     blocks: list[Block] = []

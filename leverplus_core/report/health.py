@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leverplus_core.report.tables import Block, Grid, View, percent
+from leverplus_core.report.tables import Grid, View, percent, stacked
 
 BAR = 40
 QUESTIONS = {
@@ -45,35 +45,34 @@ def health_view(health: Mapping[str, Any]) -> View:
     questions, candidates = max(summary["questions"], 1), max(summary["candidates"], 1)
 
     shares = [[QUESTIONS[name], f"{n:,}", _share(n / questions)] for name, n in health["questions"].items()]
-    blocks: list[Block] = [
-        _summary([{"file": health["file"], **summary}]),
-        "",
-        Grid(["questions", "", "share"], shares, gap=1),
-    ]
-
     gaps = [("all candidates", headroom, summary["questions"])]
     gaps += [("random candidates", chance, chance["questions"])] if chance["questions"] else []
-    lines = [[name, *(percent(row[k]) for k in ("oracle", "mean", "headroom")), f"{n:,}"] for name, row, n in gaps]
-    blocks += ["", Grid(["headroom (accuracy in %)", "best", "mean", "best - mean", "questions"], lines, gap=1)]
-
+    means = [[name, *(percent(row[k]) for k in ("oracle", "mean", "headroom")), f"{n:,}"] for name, row, n in gaps]
     most = max(health["accuracy"].values()) or 1
-    lines = [
+    tenths = [
         [tenth, f"{n:,}", _share(n / candidates), "█" * -(-BAR * n // most)] for tenth, n in health["accuracy"].items()
     ]
-    blocks += ["", Grid(["accuracy", "candidates", "share", ""], lines, "wnnm", gap=1)]
-
-    for name, head in (("sources", "source"), ("demonstrations", "demonstrations")):
-        lines = [
-            [str(key), f"{row['candidates']:,}", _share(row["positive_rate"]), percent(row["accuracy"])]
-            for key, row in health[name].items()
-        ]
-        blocks += ["", Grid([head, "candidates", "positive", "accuracy"], lines, gap=1)]
-
-    lines = [
+    findings = [
         [FINDINGS[name], "not checked" if row["candidates"] is None else f"{row['candidates']:,}", row["first"] or ""]
         for name, row in health["findings"].items()
     ] + [[f"has no {name}", f"{n:,}", ""] for name, n in health["missing"].items()]
-    return View([*blocks, "", Grid(["a candidate", "", "the first (question: demonstrations)"], lines, "wnw", gap=1)])
+    return stacked(
+        _summary([{"file": health["file"], **summary}]),
+        Grid(["questions", "", "share"], shares, gap=1),
+        Grid(["headroom (accuracy in %)", "best", "mean", "best - mean", "questions"], means, gap=1),
+        Grid(["accuracy", "candidates", "share", ""], tenths, "wnnm", gap=1),
+        _split("source", health["sources"]),
+        _split("demonstrations", health["demonstrations"]),
+        Grid(["a candidate", "", "the first (question: demonstrations)"], findings, "wnw", gap=1),
+    )
+
+
+def _split(head: str, rows: Mapping[Any, Mapping[str, Any]]) -> Grid:
+    lines = [
+        [str(key), f"{row['candidates']:,}", _share(row["positive_rate"]), percent(row["accuracy"])]
+        for key, row in rows.items()
+    ]
+    return Grid([head, "candidates", "positive", "accuracy"], lines, gap=1)
 
 
 def mined_view(metadata: Mapping[str, Any]) -> View:

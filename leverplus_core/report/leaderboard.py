@@ -185,7 +185,7 @@ def leaderboard_table(
 
 
 def _grid(cells: Sequence[Row]) -> list[Block]:
-    first, at = cells[0], {(row["method"], row["shots"]): row for row in cells}
+    first, texts = cells[0], {(row["method"], row["shots"]): _cell(row) for row in cells}
     methods = list(dict.fromkeys(row["method"] for row in cells))
     about = ", ".join(filter(None, (first["dataset"], first["model"])))
     published = "published, " if first["source"] == "published" else ""
@@ -194,9 +194,9 @@ def _grid(cells: Sequence[Row]) -> list[Block]:
     for start in range(0, len(every), COLUMNS_AT_80):
         shots = every[start : start + COLUMNS_AT_80]
         lines = [
-            [method, *(_cell(at[method, s]) if (method, s) in at else "-" for s in shots)]
+            [method, *(texts.get((method, s), "-") for s in shots)]
             for method in methods
-            if any((method, s) in at for s in shots)
+            if any((method, s) in texts for s in shots)
         ]
         blocks.append(Grid(["method", *map(shots_text, shots)], lines))
     blocks.append(Remark(f"accuracy in %, 95% interval in brackets; n = {first['n']}"))

@@ -38,8 +38,7 @@ def power_rows(
     family = comparisons if comparisons is not None else len(cells)
     pairing, rows = Pairing(registry), list[Row]()
     for shots, base_shots in cells:
-        pairs = pairing.pairs([one], [other], shots, base_shots)
-        if pairs is None:
+        if (pairs := pairing.pairs([one], [other], shots, base_shots)) is None:
             continue
         found = paired_difference(pairs.a, pairs.b, pairs.images)
         rows.append({
@@ -55,8 +54,6 @@ def power_rows(
 
 def power_table(rows: Sequence[Row]) -> View:
     """A row per number of shots, for 80 columns."""
-    if not rows:
-        return View(["nothing to compare"])
     first, many = rows[0], rows[0]["comparisons"]
     lines = [
         [str(r["shots"]), f"{r['n']:,}", points(r["delta"]), percent(r["detectable"]), f"{r['needed']:,}"] for r in rows

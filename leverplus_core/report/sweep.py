@@ -38,8 +38,6 @@ def sweep_rows(registry: Registry, sweep: str, method: str | None = None) -> lis
 
 def sweep_table(rows: Sequence[Row]) -> View:
     """A row per arm at the largest sample, with the difference to the first arm, for 80 columns."""
-    if not rows:
-        return View(["nothing evaluated yet"])
     n = max(row["n"] for row in rows)
     blocks: list[Block] = []
     for shots in sorted({row["shots"] for row in rows if row["n"] == n}):

@@ -52,6 +52,11 @@ class View:
         return "\n\n".join(_markdown(block) for block in self.blocks if block) + "\n"
 
 
+def stacked(*blocks: Block) -> View:
+    """Blocks with a blank line between each two."""
+    return View([part for block in blocks for part in (block, "")][:-1])
+
+
 def _drawn(block: Block) -> RenderableType:
     from rich import box
     from rich.table import Table

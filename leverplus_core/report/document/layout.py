@@ -74,11 +74,6 @@ class Document:
     foot: str
 
     @property
-    def tables(self) -> list[Table]:
-        """All tables, in order."""
-        return [block for section in self.sections for block in section.blocks if isinstance(block, Table)]
-
-    @property
     def plots(self) -> list[Plot]:
         """All plots, in order."""
         return [block for section in self.sections for block in section.blocks if isinstance(block, Plot)]

@@ -95,13 +95,15 @@ def _style(place: int) -> dict[str, Any]:
     }
 
 
-def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
+def _legend(figure: Figure, axes: Sequence[Axes]) -> Figure:
+    """The figure with a legend of what its axes show."""
     named: dict[str, Artist] = {}
     for ax in axes:
         handles, labels = ax.get_legend_handles_labels()
         named |= dict(zip(labels, handles, strict=True))
     # One column: labels of other alphabets are wider than they are measured.
     figure.legend(list(named.values()), list(named), loc="outside lower left", ncols=1)
+    return figure
 
 
 def _panels(names: Sequence[str]) -> list[Sequence[str]]:
@@ -128,8 +130,7 @@ def _accuracy(content: Content, say: Translator) -> Drawn:
         ax.set_xticks(sorted({row["shots"] for row in compared}))
         ax.set_ylabel(say("axis_accuracy"))
     axes[-1].set_xlabel(say("shots"))
-    _legend(figure, axes)
-    yield "accuracy", say("plot_accuracy", n=n), figure
+    yield "accuracy", say("plot_accuracy", n=n), _legend(figure, axes)
 
 
 MARKS = {"better": ("^", PALETTE[0], PALETTE[0]), "worse": ("v", PALETTE[1], PALETTE[1]),
@@ -162,8 +163,7 @@ def _differences(content: Content, say: Translator) -> Drawn:
     ax.set_ylim(place - 0.4, -0.6)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(say("axis_difference"))
-    _legend(figure, [ax])
-    yield "differences", say("plot_differences", baseline=content.baseline, n=n), figure
+    yield "differences", say("plot_differences", baseline=content.baseline, n=n), _legend(figure, [ax])
 
 
 def _headroom(content: Content, say: Translator) -> Drawn:
@@ -195,8 +195,7 @@ def _headroom(content: Content, say: Translator) -> Drawn:
         ax.set_ylim(len(shots) - 0.5, -0.5)
         ax.grid(axis="y", visible=False)
     axes[-1].set_xlabel(say("axis_accuracy"))
-    _legend(figure, axes)
-    yield "headroom", say("plot_headroom", n=max(row["n"] for row in rows)), figure
+    yield "headroom", say("plot_headroom", n=max(row["n"] for row in rows)), _legend(figure, axes)
 
 
 def _curves(content: Content, say: Translator) -> Drawn:
@@ -216,8 +215,7 @@ def _curves(content: Content, say: Translator) -> Drawn:
             ax.set_title(f"{stage}: {say(metric)}", loc="left")
     for ax in axes[-1]:
         ax.set_xlabel(say("axis_epoch"))
-    _legend(figure, axes.flat)
-    yield "curves", say("plot_curves"), figure
+    yield "curves", say("plot_curves"), _legend(figure, axes.flat)
 
 
 def _cost(content: Content, say: Translator) -> Drawn:

@@ -279,4 +279,3 @@ def test_comparison_reads_well_at_80_columns(full: Registry) -> None:
         assert "…" not in text
     text = printed(compare_table(compare_rows(full, "demo:rce", "demo:zero_shot")))
     assert "a = demo:rce" in text and "b = demo:zero_shot" in text and "a better" in text and "<0.001" in text
-    assert "nothing" in printed(compare_table([]))

@@ -23,7 +23,7 @@ from leverplus_core.errors import LeverplusError, StorageError
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.document.content import report_content
 from leverplus_core.report.document.i18n import LANGUAGES, Translator
-from leverplus_core.report.document.layout import lay_out
+from leverplus_core.report.document.layout import Table, lay_out
 from leverplus_core.report.document.render import html_text, markdown_text, write_report
 from leverplus_formats.table import TableImporter
 
@@ -33,7 +33,7 @@ TABLE = """| n | shot | Merged | 平衡 |
 | 30 | 1 | 64.20 | 64.2 |
 | 60 | 2 | 61.50 | 63.10 |
 """
-NASTY = '<b>甲|乙</b> & "co" *x* _y_ `z` [w](v)'
+NASTY = '<b>甲|乙</b> & "co" *x* _y_ `z` [w](v) $\\bad{$'
 
 
 def test_markdown_is_complete_and_its_tables_are_tables(swept: Registry, tmp_path: Path) -> None:
@@ -42,10 +42,11 @@ def test_markdown_is_complete_and_its_tables_are_tables(swept: Registry, tmp_pat
     assert sorted(p.name for p in (tmp_path / "out.md.files").iterdir()) == PLOTS
     assert {p.name for p in written} == {"out.md", *PLOTS}
     text = (tmp_path / "out.md").read_text(encoding="utf-8")
-    document = lay_out(content, Translator())
+    sections = lay_out(content, Translator()).sections
+    tables = [block for section in sections for block in section.blocks if isinstance(block, Table)]
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
-    assert sum(t.type == "table_open" for t in tokens) == len(document.tables)
-    rows = sum(1 + len(t.rows) for t in document.tables)
+    assert sum(t.type == "table_open" for t in tokens) == len(tables)
+    rows = sum(1 + len(t.rows) for t in tables)
     assert sum(t.type == "tr_open" for t in tokens) == rows
     for name in PLOTS:
         assert f"](out.md.files/{name})" in text
