@@ -179,7 +179,7 @@ def pages(swept_file: Path, copy_registry, tmp_path_factory: pytest.TempPathFact
     copy_registry(swept_file, folder / "r.db")
     registry, chance = Registry(f"sqlite:///{folder / 'r.db'}"), np.random.default_rng(1)
     fixed = {(m, s): chance.choice([0.0, 1.0], 60) for m in ("random", "oracle", "rce") for s in (1, 2)}
-    write(registry, "odd", fixed, [30, 60], name="odd", reward=NASTY, note=NASTY, model="模型")
+    write(registry, "odd", fixed, [30, 60], name=NASTY, reward="odd", note=NASTY, model="模型")
     (folder / "t.md").write_text(TABLE, encoding="utf-8")
     registry.record_published("paper", TableImporter().read(folder / "t.md"))
     content = report_content(registry, ["sw", "odd", "paper"], "separated0:rce")
