@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class LeverplusError(Exception):
-    """A mistake the user can mend: `what` is wrong and where, `hint` is what exists or what to do. One line."""
+    """A mistake that the user can fix: `what` is wrong and where, `hint` is what exists or what to do. One line."""
 
     exit_code = 2
 

@@ -75,7 +75,7 @@ def test_balancing_gives_the_table_and_what_could_not_be_met() -> None:
     assert metadata["change"] == {
         "questions": -2, "candidates": -28, "candidates_per_question": -2.0, "positive_rate": 0.4 - 9 / 48,
     }  # fmt: skip
-    assert list(metadata["unmet"].items()) == [("no positive, dropped", 2), ("fewer than 6 positives, made up", 1)]
+    assert list(metadata["shortfall"].items()) == [("no positive, dropped", 2), ("fewer than 6 positives, made up", 1)]
     assert shortfall == {
         "b": "no positive, dropped",
         "c": "fewer than 6 positives, made up",
@@ -107,7 +107,12 @@ def test_no_shortfall_is_no_table() -> None:
 
 def test_large_numbers_stay_on_their_line() -> None:
     before = {"questions": 9_000, "candidates": 1_234_567, "candidates_per_question": 137.17, "positive_rate": 1.0}
-    metadata = {"before": before, "after": before, "change": dict.fromkeys(before, 0), "unmet": {"word " * 30: 9_000}}
+    metadata = {
+        "before": before,
+        "after": before,
+        "change": dict.fromkeys(before, 0),
+        "shortfall": {"word " * 30: 9_000},
+    }
     text = drawn(metadata)
     assert "1,234,567" in text and "100.00%" in text and max(map(len, text.splitlines())) <= 80
 
@@ -146,7 +151,7 @@ def test_a_candidate_that_is_there_twice_is_not_the_balancers_fault() -> None:
 
 
 def test_a_question_dropped_without_a_reason_is_counted_as_dropped() -> None:
-    assert balanced(GROUPS, _Silent(), seed=0)[1]["unmet"] == {"dropped": 1}
+    assert balanced(GROUPS, _Silent(), seed=0)[1]["shortfall"] == {"dropped": 1}
 
 
 def test_a_balancer_that_drops_everything_says_why_in_one_line() -> None:
