@@ -52,7 +52,7 @@ def balance_metadata(before: Groups, after: Groups, shortfall: Mapping[str, str]
     """
     old, new = summary(before), summary(after)
     change = {name: new[name] - value for name, value in old.items()}
-    return {"before": old, "after": new, "change": change, "unmet": dict(Counter(shortfall.values()).most_common())}
+    return {"before": old, "after": new, "change": change, "shortfall": dict(Counter(shortfall.values()).most_common())}
 
 
 RANDOM = "random"

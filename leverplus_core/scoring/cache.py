@@ -2,8 +2,8 @@
 
 `CachedModel` stands in front of a model. A prompt is addressed by the content of everything that decides the response:
 the model's identity, the prompt with the bytes of its images, and the answer or the decoding. Responses are kept with
-their raw text in one SQLite file of the workspace, written after each chunk, so that a killed run loses one chunk and several
-runs can share it.
+their raw text in one SQLite file of the workspace, written after each chunk, so that a killed run loses one chunk and
+several runs can share it.
 """
 
 from __future__ import annotations
