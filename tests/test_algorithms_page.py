@@ -45,6 +45,9 @@ def exists(key: str) -> bool:
         name = FIELDS[first].default.name
         parts = [CATALOGUE.part_class(first, n) for n in {name, *CATALOGUE.names(first)}] if first != "model" else []
         return any(rest[0] in part.model_fields for part in parts)
+    if first == "training" and rest[0] in CATALOGUE.names("trainer"):
+        fields = CATALOGUE.part_class("trainer", rest[0]).model_fields
+        return len(rest) == 1 or rest[1] in fields
     value: object = Recipe()
     for step in (first, *rest):
         if not isinstance(value, BaseModel) or step not in type(value).model_fields:
