@@ -140,8 +140,8 @@ TaskName = Literal["vqa"]
 class Task:
     """`metric` names the score in tables; `prompt` holds what the task changes of `PromptSettings`' defaults.
 
-    `score` (prediction, answers) and `text_similarity` (prediction, answers) are in [0, 1]; `reference` (answers) is
-    the true answer whose log-probability is measured.
+    `score` and `text_similarity` of (prediction, answers) are in [0, 1]; `reference` (answers) is the
+    true answer whose log-probability is measured.
     """
 
     metric: str

@@ -82,12 +82,14 @@ class BaselineSelector(Selector):
 class FeatureWidths:
     """Columns of each block of features: of the question, and of a demonstration, which also has its answer.
 
-    An answer is as wide as a text, being encoded as one; `state` is 0 where the recipe has no hidden states.
+    An answer is as wide as a text where both were encoded here (None); imported features have no answers (0). `state`
+    is 0 where the recipe has no hidden states.
     """
 
     image: int
     text: int
     state: int = 0
+    answer: int | None = None
 
     @property
     def question(self) -> dict[str, int]:
@@ -97,7 +99,7 @@ class FeatureWidths:
     @property
     def candidate(self) -> dict[str, int]:
         """Block -> width, in the order of the columns."""
-        return {**self.question, "answer": self.text}
+        return {**self.question, "answer": self.text if self.answer is None else self.answer}
 
 
 class TrainableSelector(Selector):

@@ -61,7 +61,7 @@ class SelectorFeatures:
         question = [questions.image, questions.text, *(ours for ours, _ in states)]
         shown = [bank.image, bank.text, *(theirs for _, theirs in states), bank.answer]
         width = states[0][1].shape[1] if states else 0
-        widths = FeatureWidths(bank.image.shape[1], bank.text.shape[1], width)
+        widths = FeatureWidths(bank.image.shape[1], bank.text.shape[1], width, bank.answer.shape[1])
         return cls(
             row={q: i for i, q in enumerate(ids)},
             pool_ids=pools,
