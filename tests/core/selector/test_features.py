@@ -12,10 +12,10 @@ from leverplus_core.errors import DataError
 from leverplus_core.plugins.contracts import Features
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.settings import CandidateSettings, Order
-from leverplus_core.selector.base import TrainableSelector
+from leverplus_core.selector.base import FeatureWidths, TrainableSelector
 from leverplus_core.selector.feature_set import FeatureSet
 from leverplus_core.selector.features import SelectorFeatures
-from leverplus_core.selector.policy import FeatureWidths, Policy, cosine_features
+from leverplus_core.selector.policy import Policy, cosine_features
 from leverplus_core.selector.propose import propose
 
 WIDTHS = FeatureWidths(image=4, text=3)
