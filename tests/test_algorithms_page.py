@@ -15,15 +15,20 @@ from leverplus_core.recipes.settings import PARTS
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "algorithms.md").read_text(encoding="utf-8")
 CODE = set(re.findall(r"`([^`]+)`", PAGE))
-CATALOGUE = Catalog.load(disabled="")
+CATALOG = Catalog.load(disabled="")
 FIELDS = Recipe.model_fields
-LISTED = ("sampler", "balancer", "reward", "selector")
+LISTED = ("sampler", "balancer", "reward", "selector", "trainer")
+
+
+def built_in(kind: str) -> list[str]:
+    """The names of the built-in parts of a kind."""
+    return [entry.name for entry in CATALOG.entries() if (entry.kind, entry.distribution) == (kind, "leverplus")]
 
 
 def rows(heading: str) -> dict[str, str]:
     """First cell -> last cell of the table of a section."""
     section = PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    found = re.findall(r"^\| `(\w+)` \|.*\| (.*) \|$", section, flags=re.MULTILINE)
+    found = re.findall(r"^\| `(\w+)` \|.*\| (.*?) ?\|$", section, flags=re.MULTILINE)
     return dict(found)
 
 
@@ -40,29 +45,53 @@ def test_its_settings_exist() -> None:
 
 
 def exists(key: str) -> bool:
+    """Whether a dotted key is a setting of the recipe, of a part of it, or of a trainer."""
     first, *rest = key.split(".")
     if first in PARTS:
-        name = FIELDS[first].default.name
-        parts = [CATALOGUE.part_class(first, n) for n in {name, *CATALOGUE.names(first)}] if first != "model" else []
-        return any(rest[0] in part.model_fields for part in parts)
-    value: object = Recipe()
-    for step in (first, *rest):
-        if not isinstance(value, BaseModel) or step not in type(value).model_fields:
-            return False
-        value = getattr(value, step)
-    return True
+        # The model's settings are those of a backend, which the page does not name.
+        names = [] if first == "model" else CATALOG.names(first)
+        return any(has(CATALOG.part_class(first, name), rest) for name in names)
+    if first == "training" and rest[0] in CATALOG.names("trainer"):
+        return has(CATALOG.part_class("trainer", rest[0]), rest[1:])
+    return has(Recipe, [first, *rest])
+
+
+def has(model: type[BaseModel], path: list[str]) -> bool:
+    """Whether a settings class has a field at `path`, through the classes of its defaults."""
+    first, *rest = path
+    if first not in model.model_fields:
+        return False
+    default = model.model_fields[first].get_default(call_default_factory=True)
+    return not rest or (isinstance(default, BaseModel) and has(type(default), rest))
 
 
 @pytest.mark.parametrize("kind", LISTED)
 def test_no_built_in_part_is_left_out(kind: str) -> None:
-    built_in = {e.name for e in CATALOGUE.entries() if (e.kind, e.distribution) == (kind, "leverplus")}
-    assert built_in and built_in <= CODE
+    assert built_in(kind) and set(built_in(kind)) <= CODE
+
+
+@pytest.mark.parametrize("name", built_in("trainer"))
+def test_each_setting_of_a_trainer_is_named(name: str) -> None:
+    base = CATALOG.part_class("trainer", "sft").__mro__[1].model_fields
+    own = set(CATALOG.part_class("trainer", name).model_fields) - set(base)
+    assert {setting for setting in own if not any(c.startswith(f"training.{name}.{setting}") for c in CODE)} == set()
+
+
+def test_the_settings_that_trainers_share_are_named() -> None:
+    shared = set.intersection(*(set(CATALOG.part_class("trainer", n).model_fields) for n in built_in("trainer")))
+    assert shared and {f"training.sft.{setting}" for setting in shared} <= CODE
 
 
 @pytest.mark.parametrize(("heading", "kind"), [("Balancers", "balancer"), ("Rewards", "reward")])
-def test_its_tables_list_each_parts_settings(heading: str, kind: str) -> None:
+def test_its_tables_list_the_settings_of_each_part(heading: str, kind: str) -> None:
     table = rows(heading)
-    for entry in CATALOGUE.entries():
-        if (entry.kind, entry.distribution) == (kind, "leverplus"):
-            settings = list(CATALOGUE.part_class(kind, entry.name).model_fields)
-            assert re.findall(r"`(\w+)`", table[entry.name]) == settings, entry.name
+    for name in built_in(kind):
+        settings = list(CATALOG.part_class(kind, name).model_fields)
+        assert re.findall(r"`(\w+)`", table[name]) == settings, name
+
+
+def test_its_table_of_baselines_lists_every_default_baseline_with_its_settings() -> None:
+    table = rows("Evaluation")
+    assert list(table) == [spec.name for spec in Recipe().evaluation.baselines]
+    for name, settings in table.items():
+        assert re.findall(r"`(\w+)`", settings) == list(CATALOG.part_class("selector", name).model_fields), name

@@ -7,6 +7,7 @@ docs/plugins.md: the tables of hooks, events and built-in parts, between two mar
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ from leverplus_core.plugins.events import EVENTS
 from leverplus_core.plugins.manager import KINDS, Catalog
 from leverplus_core.recipes.loader import bundled
 from leverplus_core.recipes.recipe import Recipe
+from leverplus_core.recipes.settings import TRAINERS, PartSpec, TrainingSettings
+from leverplus_core.selector.base import BaselineSelector
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
@@ -65,21 +68,57 @@ def recipes_page() -> str:
     ]
     for name, path in bundled().items():
         lines.append(f"- `{name}`: {path.read_text(encoding='utf-8').splitlines()[0].removeprefix('#').strip()}")
-    lines += ["", "## Settings", "", "| setting | default | |", "|---|---|---|"]
-    lines += _settings(Recipe, "")
+    catalog = Catalog.load(disabled="")
+    lines += [
+        "",
+        "## Settings",
+        "",
+        "Settings of parts stand beside the part's name: [plugins.md](plugins.md) lists them.",
+        "",
+    ]
+    lines += ["| setting | default | |", "|---|---|---|", *_settings(Recipe, "", catalog)]
+    lines += ["", "## Baselines", "", "Settings stand beside the name in `evaluation.baselines`.", ""]
+    lines += ["| setting | default | |", "|---|---|---|"]
+    for name in _built_in(catalog, "selector"):
+        part = catalog.part_class("selector", name)
+        if issubclass(part, BaselineSelector):
+            lines.append(f"| `{name}` | | {_cell(catalog.first_line('selector', name))} |")
+            lines += _settings(part, f"{name}.", catalog)
     return "\n".join([*lines, ""])
 
 
-def _settings(model: type[BaseModel], prefix: str) -> list[str]:
+def _settings(model: type[BaseModel], prefix: str, catalog: Catalog, values: BaseModel | None = None) -> list[str]:
+    """A row per setting, blocks followed; built-in trainers are blocks of `training`.
+
+    `values` holds the defaults of a block where they are not those of its class.
+    """
     rows: list[str] = []
+    trainers = dict.fromkeys([*TRAINERS, *_built_in(catalog, "trainer")])
+    for name in trainers if model is TrainingSettings else ():
+        rows += _settings(catalog.part_class("trainer", name), f"{prefix}{name}.", catalog)
     for name, field in model.model_fields.items():
-        default: Any = field.get_default(call_default_factory=True)
-        if isinstance(default, BaseModel) and not hasattr(default, "settings"):
-            rows += _settings(type(default), f"{prefix}{name}.")
-            continue
-        shown = default.name if hasattr(default, "settings") else default
-        rows.append(f"| `{prefix}{name}` | `{_cell(shown)}` | {_cell(field.description or '')} |")
+        default: Any = getattr(values, name) if values else field.get_default(call_default_factory=True)
+        if isinstance(default, BaseModel) and not isinstance(default, PartSpec):
+            rows += _settings(type(default), f"{prefix}{name}.", catalog, default)
+        else:
+            rows.append(f"| `{prefix}{name}` | `{_shown(default)}` | {_cell(field.description or '')} |")
     return rows
+
+
+def _built_in(catalog: Catalog, kind: str) -> list[str]:
+    return [entry.name for entry in catalog.entries() if (entry.kind, entry.distribution) == (kind, "leverplus")]
+
+
+def _shown(default: object) -> str:
+    """A default as a recipe writes it; parts by their names."""
+    if isinstance(default, PartSpec):
+        return default.name
+    if isinstance(default, tuple):
+        return f"[{', '.join(map(_shown, default))}]"
+    if isinstance(default, str) and default and default.strip(" ,") == default:
+        return _cell(default)
+    plain = default is None or isinstance(default, str | bool)
+    return json.dumps(default) if plain else _cell(default)
 
 
 def _cell(value: object) -> str:
