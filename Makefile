@@ -39,7 +39,7 @@ demo: $(INSTALLED)  ## from nothing to a leaderboard on the demo world, in minut
 demo-okvqa: $(OKVQA)  ## the same on a slice of real OK-VQA, in about an hour
 	$(BIN)/leverplus run okvqa-laptop
 
-bench: $(INSTALLED)  ## time scoring beside how others do it, and write docs/performance.md, in half an hour
+bench: $(INSTALLED)  ## compare the engine with stock transformers and write docs/performance.md, in half an hour
 	$(BIN)/python -m tools.bench --scaling --output docs/performance.md
 
 test: $(INSTALLED)  ## all tests but the slow ones

@@ -125,7 +125,7 @@ def text_similarity(prediction: str, answers: Sequence[str]) -> float:
     """How near `prediction` comes to the nearest of `answers` as text, in [0, 1]; 1 where the two are equal.
 
     The ratio of matching characters (Ratcliff and Obershelp 1988, `difflib`) of both sides, normalised. Unlike the
-    accuracy it tells "motor bike" from "banana" where "motorbike" was asked for. 0 for an empty prediction.
+    accuracy it tells "motor bike" from "banana" where "motorbike" is expected. 0 for an empty prediction.
     """
     said = normalize(prediction)
     if not said:
@@ -140,7 +140,7 @@ TaskName = Literal["vqa"]
 class Task:
     """`metric` names the score in tables; `prompt` holds what the task changes of `PromptSettings`' defaults.
 
-    `score` (prediction, answers) and `text_similarity` (prediction, answers) are in [0, 1]; `reference` (answers) is the
+    `score` and `text_similarity` of (prediction, answers) are in [0, 1]; `reference` (answers) is the
     true answer whose log-probability is measured.
     """
 

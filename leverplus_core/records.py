@@ -5,9 +5,14 @@ Every score is such that higher is better; accuracies are in [0, 1]; log-probabi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Role = Literal["system", "user", "assistant"]
 Ids = tuple[str, ...]
@@ -124,6 +129,68 @@ class Prediction:
     raw_text: str
     prediction: str
     accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionData:
+    """All that a file holds of one train question, in leverplus's own terms: what importers give and exporters take.
+
+    `pool` is None where no pool is known. `candidates` and `sequences` are this question's, none of them twice.
+    """
+
+    question_id: str
+    text: str | None = None
+    pool: tuple[str, ...] | None = None
+    candidates: tuple[Candidate, ...] = ()
+    sequences: tuple[ScoredSequence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmbeddingData:
+    """Finite feature rows (N, D) of train questions, aligned with their `ids`, in any scale."""
+
+    ids: Sequence[str]
+    rows: NDArray[np.floating]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedCell:
+    """A method's accuracy as printed in a table: `text` in percent, exactly; `line` of the file, from 1."""
+
+    method: str
+    shots: int
+    n: int
+    text: str
+    line: int
+
+    @property
+    def percent(self) -> Decimal:
+        """The printed accuracy, in percent."""
+        return Decimal(self.text)
+
+    @property
+    def accuracy(self) -> float:
+        """The accuracy in [0, 1], for arithmetic that need not be exact."""
+        return float(self.percent / 100)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedTable:
+    """A published table of accuracies without predictions.
+
+    `methods` are in the order of their columns; `cells` are row by row, one per method at each (shots, n) of a row;
+    `left_out` are the columns that are no method, such as the best of a row.
+    """
+
+    methods: tuple[str, ...]
+    cells: tuple[PublishedCell, ...]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def absent(self) -> list[tuple[int, int]]:
+        """The (n, shots) that no row gives although other rows give this n and these shots."""
+        there = {(c.n, c.shots) for c in self.cells}
+        return sorted({(n, s) for n, _ in there for _, s in there} - there)
 
 
 @dataclass(frozen=True, slots=True)

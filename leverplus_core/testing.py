@@ -14,10 +14,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import permutations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -50,30 +52,31 @@ if TYPE_CHECKING:
     import torch
 
     from leverplus_core.selector.policy import Batch, Encoded
+    from leverplus_core.training.base import FitResult
 
-COLOURS = ("red", "green", "blue", "yellow", "black", "white")
+COLORS = ("red", "green", "blue", "yellow", "black", "white")
 TOLERANCE = 1e-4  # float32, whatever the batch
 MEASUREMENTS: tuple[Measurement, ...] = get_args(Measurement)
 
 
 def tiny_pictures(folder: Path, count: int = 6, side: int = 64) -> list[Image]:
-    """`count` pictures of one colour each with a caption, written to `folder` as PNG of `side` x `side` pixels."""
+    """`count` pictures of one color each with a caption, written to `folder` as PNG of `side` x `side` pixels."""
     from PIL import Image as Picture
 
     folder.mkdir(parents=True, exist_ok=True)
     images = []
     for i in range(count):
-        colour = COLOURS[i % len(COLOURS)]
+        color = COLORS[i % len(COLORS)]
         path = folder / f"picture{i}.png"
-        Picture.new("RGB", (side, side), colour).save(path)
-        images.append(Image(id=f"i{i}", path=str(path), caption=f"A picture that is {colour}."))
+        Picture.new("RGB", (side, side), color).save(path)
+        images.append(Image(id=f"i{i}", path=str(path), caption=f"A picture that is {color}."))
     return images
 
 
 def tiny_questions(images: Sequence[Image]) -> list[Question]:
-    """One question an image, with ten answers."""
+    """One question per image, with ten answers."""
     return [
-        Question(f"q{i}", f"What colour is this, number {i}?", image, (COLOURS[i % len(COLOURS)],) * 10)
+        Question(f"q{i}", f"What colour is this, number {i}?", image, (COLORS[i % len(COLORS)],) * 10)
         for i, image in enumerate(images)
     ]
 
@@ -118,7 +121,7 @@ def tiny_groups(seed: int = 0) -> list[list[Candidate]]:
 
 
 def check_part(part: Part) -> None:
-    """What every part owes: a first line for users, frozen settings that survive JSON, unknown settings refused."""
+    """Every part has a first line for users and frozen settings that survive JSON, and refuses unknown settings."""
     name = type(part).__name__
     assert "__doc__" in vars(type(part)) and (type(part).__doc__ or "").strip(), f"{name} needs a docstring"
     settings = json.loads(json.dumps(part.model_dump(mode="json"), allow_nan=False))
@@ -143,7 +146,7 @@ def check_sampler(part: Sampler) -> None:
     assert len(first) == 5 and all(isinstance(row, int) for row in first), f"a pool is k row numbers, not {first}"
     assert len(set(first)) == 5, f"a pool has no repeats: {first}"
     assert set(first) <= fair, f"a pool never has the question itself nor its image: {sorted(set(first) - fair)}"
-    np.random.seed(7)  # a part that reads this global state would now draw otherwise
+    np.random.seed(7)  # a part that reads this global state would now draw others
     assert first == small.pool(query, bank, np.random.default_rng(1)), "a pool depends on rng alone"
     whole = part.model_copy(update={"k": len(fair)}).pool(query, bank, np.random.default_rng(2))
     assert set(whole) == fair, "with k equal to what is allowed, the pool is all that is allowed"
@@ -159,31 +162,31 @@ def check_sampler(part: Sampler) -> None:
 
 
 def check_balancer(part: Balancer) -> None:
-    """A subset of the group without repeats, from `rng` alone, with measurements or without; `unmet` is a phrase."""
+    """A subset of the group without repeats, from `rng` alone, with or without measurements; `shortfall` is a line."""
     check_part(part)
     groups = tiny_groups()
     unmeasured = [_without(candidate, *MEASUREMENTS) for candidate in groups[2]]
     for group in (*groups, unmeasured):
         np.random.seed(1)
         picked = part.select(group, np.random.default_rng(1))
-        assert all(candidate in group for candidate in picked), "only candidates of the group can be picked"
-        assert len({c.demonstrations for c in picked}) == len(picked), "a candidate is picked once"
-        np.random.seed(7)  # a part that reads this global state would now pick otherwise
-        assert picked == part.select(group, np.random.default_rng(1)), "the same rng must pick the same candidates"
+        assert all(candidate in group for candidate in picked), "only candidates of the group can be selected"
+        assert len({c.demonstrations for c in picked}) == len(picked), "a candidate is selected once"
+        np.random.seed(7)  # a part that reads this global state would now select others
+        assert picked == part.select(group, np.random.default_rng(1)), "the same rng must select the same candidates"
         shortfall: object = part.shortfall(group, picked)
-        assert isinstance(shortfall, str), f"unmet() is text, not {shortfall!r}"
-        assert shortfall == " ".join(shortfall.split()), f"unmet() is one line, not {shortfall!r}"
+        assert isinstance(shortfall, str), f"shortfall() is text, not {shortfall!r}"
+        assert shortfall == " ".join(shortfall.split()), f"shortfall() is one line, not {shortfall!r}"
 
 
 def check_reward(part: Reward) -> None:
-    """Finite, one a candidate in order, independent of the group's order; better in everything is never less.
+    """Finite, one per candidate in order, independent of the group's order; better in everything is never less.
 
     A measurement that is None and read raises DataError that names it and the question; nothing else is raised.
     """
     check_part(part)
     for group in tiny_groups():
         rewards = part.compute(group)
-        assert len(rewards) == len(group), f"one reward a candidate: {len(rewards)} for {len(group)}"
+        assert len(rewards) == len(group), f"one reward per candidate: {len(rewards)} for {len(group)}"
         assert all(math.isfinite(reward) for reward in rewards), f"rewards must be finite: {rewards}"
         order = np.random.default_rng(3).permutation(len(group))
         shuffled = part.compute([group[i] for i in order])
@@ -214,10 +217,10 @@ def check_reward(part: Reward) -> None:
 
 
 def check_encoder(part: Encoder, images: Sequence[Image], model: Model | None = None) -> None:
-    """float32 unit rows, one an input in order, the same whatever the batch. `vlm` goes to parts with `needs_vlm`."""
+    """float32 unit rows, one per input in order, the same in any batch. `model` is for parts with `needs_model`."""
     check_part(part)
     used = model if part.needs_model else None
-    assert not part.needs_model or used is not None, "needs_vlm is set: give check_encoder a vlm"
+    assert not part.needs_model or used is not None, "needs_model is set: give check_encoder a model"
     texts = ["What is this?", "red", "a much longer question, with many more words than the other two?"]
     _check_rows("texts", lambda rows: part.texts([texts[i] for i in rows], used), len(texts))
     _check_rows("images", lambda rows: part.images([images[i] for i in rows], used), len(images))
@@ -251,8 +254,8 @@ def check_selector(part: TrainableSelector) -> None:
     assert all(len(set(row)) == 3 for beams in positions.tolist() for row in beams), "a sequence has no repeats"
 
 
-class _Unasked:
-    """A model that answers nothing right: what a baseline that asks it may see."""
+class _NeverRight:
+    """Measures without a model: no answer is right, and longer sequences are less probable."""
 
     def logprobs(self, rows: Sequence[tuple[Question, Ids]], label: str = "") -> list[AnswerLogprob]:
         return [AnswerLogprob(-1.0 - len(ids), 1) for _, ids in rows]
@@ -266,32 +269,34 @@ def check_baseline(part: BaselineSelector) -> None:
     check_part(part)
     query, bank = tiny_bank()
     questions = [query.question, Question("x1", "another question?", Image("elsewhere"), ("yes",) * 10)]
-    allowed_ids = [d.id for d in bank.demonstrations if d.id != "q0" and d.image.id != query.question.image.id]
+    pool = [bank.demonstrations[row].id for row in allowed(query, bank)][:6]
+    rows = dict(zip(("q0", "x1"), _unit_rows(np.random.default_rng(1), 2, 8), strict=True))
 
     def eval_set(asked: Sequence[Question]) -> EvalSet:
-        rows = {q.id: _unit_rows(np.random.default_rng(len(q.text)), 1, 8)[0] for q in questions}
-        similarity = {q.id: np.linspace(1, 0, 6, dtype=np.float32) for q in asked}
+        similarity = {q.id: np.linspace(1, 0, len(pool), dtype=np.float32) for q in asked}
         features = Features(*(np.stack([rows[q.id] for q in asked]),) * 2)
         blocks = dict.fromkeys(("image", "text", "state"), similarity)
-        return EvalSet(asked, {q.id: allowed_ids[:6] for q in asked}, blocks, features, bank, "append", 0)
+        return EvalSet(asked, {q.id: pool for q in asked}, blocks, features, bank, "append", 0)
 
-    both = part.select(eval_set(questions), (1, 2), _Unasked())
+    np.random.seed(1)
+    both = part.select(eval_set(questions), (1, 2), _NeverRight())
+    np.random.seed(7)  # a part that reads this global state would now select others
+    alone = part.select(eval_set(questions[:1]), (1, 2), _NeverRight())
     counts = part.shot_counts((1, 2))
     assert sorted(both) == sorted(counts), f"select() gives {sorted(both)} shots, shot_counts() says {sorted(counts)}"
     shows = {d.id: d.image.id for d in bank.demonstrations}
     for n, selected in both.items():
-        assert len(selected) == len(questions), "one sequence per question"
+        assert len(selected) == len(questions), f"one sequence per question, not {len(selected)}"
         for question, ids in zip(questions, selected, strict=True):
             assert len(ids) == len(set(ids)) == n, f"{n} distinct demonstrations, not {ids}"
+            assert all(d in shows for d in ids), f"demonstrations of the bank, not {ids}"
             assert all(shows[d] != question.image.id for d in ids), "a demonstration shows the question's own image"
-        assert selected[0] == part.select(eval_set(questions[:1]), (1, 2), _Unasked())[n][0], (
-            "a question's demonstrations depend on the other questions"
-        )
-    assert set(part.cost((1, 2), 6).answers) == set(counts), "cost() counts an answer for each number of shots"
+        assert selected[0] == alone[n][0], "a question's demonstrations depend on seed and question alone"
+    assert set(part.cost((1, 2), len(pool)).answers) == set(counts), "cost() has an answer for each number of shots"
 
 
 def check_trainer(part: Trainer) -> None:
-    """A fit ends with finite weights and a curve from epoch 0, is the same every time, and resumes from its file."""
+    """A fit ends with finite weights and tells its curve; it is the same every time, also when it was killed."""
     import torch
 
     from leverplus_core.selector.policy import Batch, Blocks, Encoded, Policy
@@ -322,27 +327,42 @@ def check_trainer(part: Trainer) -> None:
 
     def inputs(rows: list[int]) -> Batch:
         at = torch.tensor(rows)
-        return Batch(
-            Blocks(question[at], widths.question),
-            Blocks(candidates[at], widths.candidate),
-            torch.zeros(len(rows), 3, 2),
-        )
+        shown = Blocks(candidates[at], widths.candidate)
+        return Batch(Blocks(question[at], widths.question), shown, torch.zeros(len(rows), 3, 2))
 
     sequences = torch.tensor([[[0], [1], [2]]]).expand(6, -1, -1)
     rewards = torch.tensor([[1.0, 0.0, 0.0]]).expand(6, -1)
     groups = TrainingGroups(sequences, torch.ones(6, 3, dtype=torch.bool), rewards, torch.ones(6, dtype=torch.bool))
     data = TrainingData(groups, inputs)
     short = part.model_copy(update={"epochs": 2})
-    ends = []
-    for _ in range(2):
+
+    def fitted(run: FitRun, seed: int) -> tuple[FitResult, list[torch.Tensor]]:
         torch.manual_seed(0)
         policy = Linear()
-        told: list[int] = []
-        result = short.fit(policy, data, data, FitRun("check", 0, on_epoch=partial(_note, told)))
-        assert [epoch for epoch, _ in result.curve] == told, "every row of the curve is told to on_epoch"
-        assert all(bool(torch.isfinite(p).all()) for p in policy.parameters()), "weights must stay finite"
-        ends.append([p.detach().clone() for p in policy.parameters()])
-    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True)), "the same fit must give the same weights"
+        torch.manual_seed(seed)  # a trainer that draws from this global state would now train otherwise
+        result = short.fit(policy, data, data, run)
+        return result, [p.detach().clone() for p in policy.parameters()]
+
+    def kill(epoch: int, metrics: dict[str, float]) -> None:
+        if epoch == 1:
+            raise _Killed
+
+    told: list[int] = []
+    result, weights = fitted(FitRun("check", 0, on_epoch=partial(_note, told)), seed=1)
+    assert [epoch for epoch, _ in result.curve] == told, "every row of the curve is told to on_epoch"
+    assert all(bool(torch.isfinite(p).all()) for p in weights), "weights must stay finite"
+    again = fitted(FitRun("check", 0), seed=7)[1]
+    assert all(map(torch.equal, weights, again)), "the same fit must give the same weights"
+    with TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "fit.pt"
+        with suppress(_Killed):
+            fitted(FitRun("check", 0, checkpoint, on_epoch=kill), seed=1)
+        resumed = fitted(FitRun("check", 0, checkpoint), seed=7)[1]
+    assert all(map(torch.equal, weights, resumed)), "a fit that was killed must end with the same weights"
+
+
+class _Killed(Exception):
+    """Ends a fit in the middle."""
 
 
 def _note(told: list[int], epoch: int, metrics: dict[str, float]) -> None:
@@ -366,7 +386,7 @@ def check_model(part: Model, images: Sequence[Image]) -> None:
     prompts = [build_prompt(d, q, settings) for d, q in zip(shown, questions, strict=True)]
     answers = ["red", "green", "red"]
     batch = part.logprob(prompts, answers)
-    assert len(batch) == len(prompts), "one result a prompt"
+    assert len(batch) == len(prompts), "one result per prompt"
     assert all(r.tokens >= 1 and r.sum <= 0 and math.isfinite(r.sum) for r in batch), f"not log-probabilities: {batch}"
     single = [part.logprob([p], [a])[0] for p, a in zip(prompts, answers, strict=True)]
     turned = part.logprob(prompts[::-1], answers[::-1])[::-1]
@@ -423,7 +443,7 @@ def _without(candidate: Candidate, *names: Measurement) -> Candidate:
 
 def _check_rows(what: str, encode: Callable[[Sequence[int]], Floats], count: int, unit: bool = True) -> None:
     rows = encode(range(count))
-    assert rows.dtype == np.float32 and rows.ndim == 2 and len(rows) == count, f"{what}: float32 (N, D), one an input"
+    assert rows.dtype == np.float32 and rows.ndim == 2 and len(rows) == count, f"{what}: float32 (N, D), one per input"
     lengths = np.linalg.norm(rows, axis=1)
     assert not unit or np.allclose(lengths, 1, atol=TOLERANCE), f"{what}: rows must have length 1"
     single = np.concatenate([encode([i]) for i in range(count)])

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 LAYERS = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
-# Tests are many small tensors: threads get in each other's way. Said before torch is imported, here and in the processes
-# that tests start, so that a test without tensors does not pay for torch.
+# Tests are many small tensors: threads get in each other's way. Set before torch is imported, here and in the processes
+# that tests start, so that a test without tensors does not import torch.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 # A shared machine may take a hundred times as long over one example as over the next.

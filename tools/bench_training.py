@@ -13,13 +13,13 @@ import time
 
 import torch
 
-from leverplus_core.recipes.settings import GrpoSettings, RceSettings
-from leverplus_core.selector.policy import Batch
-from leverplus_core.training import grpo, rce
-from leverplus_core.training.trainer import Groups, TrainingData
+from leverplus_core import Batch, Blocks, FeatureWidths, FitRun, Trainer, TrainingData, TrainingGroups
 from leverplus_selectors.pointer import PointerSelector
+from leverplus_trainers.grpo import GrpoTrainer
+from leverplus_trainers.rce import RceTrainer
 
 QUESTIONS, CANDIDATES, POOL, EPOCHS = 800, 12, 64, 5
+TRAINERS: dict[str, Trainer] = {"rce": RceTrainer(epochs=EPOCHS), "grpo": GrpoTrainer(epochs=EPOCHS)}
 
 
 def main() -> None:
@@ -27,33 +27,33 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    width = given.width
+    widths = FeatureWidths(image=given.width, text=given.width)
     draw = torch.Generator().manual_seed(0)
-    bank = torch.randn(1000, 3 * width, generator=draw)
-    query = torch.randn(QUESTIONS, 2 * width, generator=draw)
+    bank = torch.randn(1000, 3 * given.width, generator=draw)
+    query = torch.randn(QUESTIONS, 2 * given.width, generator=draw)
     pools = torch.stack([torch.randperm(1000, generator=draw)[:POOL] for _ in range(QUESTIONS)])
-    near = torch.randn(QUESTIONS, POOL, 2, generator=draw)
+    similarity = torch.randn(QUESTIONS, POOL, 2, generator=draw)
     sequences = torch.rand(QUESTIONS, CANDIDATES, POOL, generator=draw).topk(2).indices
     rewards = torch.rand(QUESTIONS, CANDIDATES, generator=draw)
-    whole = torch.ones(QUESTIONS, CANDIDATES, dtype=torch.bool)
-    groups = Groups(sequences, whole, rewards, torch.ones(QUESTIONS, dtype=torch.bool))
+    mask = torch.ones(QUESTIONS, CANDIDATES, dtype=torch.bool)
+    groups = TrainingGroups(sequences, mask, rewards, torch.ones(QUESTIONS, dtype=torch.bool))
 
     def inputs(rows: list[int]) -> Batch:
-        return Batch(query[rows], bank[pools[rows]], near[rows])
+        candidates = Blocks(bank[pools[rows]], widths.candidate)
+        return Batch(Blocks(query[rows], widths.question), candidates, similarity[rows])
 
     data = TrainingData(groups, inputs)
-    seconds: dict[str, list[float]] = {"rce": [], "grpo": []}
+    seconds: dict[str, list[float]] = {name: [] for name in TRAINERS}
     for _ in range(given.rounds):
         torch.manual_seed(0)
-        policy = PointerSelector().policy(2 * width, 3 * width)
-        began = time.perf_counter()
-        rce.train(policy, data, None, RceSettings(epochs=EPOCHS), seed=0)
-        middle = time.perf_counter()
-        grpo.train(policy, data, None, GrpoSettings(epochs=EPOCHS), seed=0)
-        seconds["rce"].append(middle - began)
-        seconds["grpo"].append(time.perf_counter() - middle)
+        policy = PointerSelector().policy(widths)
+        for name, trainer in TRAINERS.items():
+            start = time.perf_counter()
+            trainer.fit(policy, data, None, FitRun(name, 0))
+            seconds[name].append(time.perf_counter() - start)
     print(
-        f"{QUESTIONS} questions x {CANDIDATES} candidates x pools of {POOL}, {EPOCHS} epochs, {width} columns a feature"
+        f"{QUESTIONS} questions x {CANDIDATES} candidates x pools of {POOL}, {EPOCHS} epochs, {given.width} columns "
+        "per feature"
     )
     for name, found in seconds.items():
         print(f"{name}: median {statistics.median(found):.1f} s, {min(found):.1f} to {max(found):.1f}")

@@ -27,8 +27,9 @@ ANSWERS = ("yes", "no", "2", "blue", "to play baseball", "skateboarding", "wood"
 IMPORT = """
 import sys
 from pathlib import Path
-from leverplus_core.interchange.importing import import_rl_data
-import_rl_data(Path(sys.argv[1]), Path(sys.argv[2]))
+from leverplus_core import Catalog
+from leverplus_core.pipeline.importing import import_data
+import_data(Catalog.load().build("importer", "rl-data", {}), "rl-data", Path(sys.argv[1]), Path(sys.argv[2]))
 status = Path("/proc/self/status").read_text()
 print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 """

@@ -1,10 +1,10 @@
-"""Try selectors at one shot on train questions that are held out, so that no evaluation question is looked at.
+"""Try selectors at one shot on train questions that they do not learn from, so that no evaluation question is used.
 
     python tools/try_selectors.py RECIPE [--work FOLDER] [--held-out 1000]
 
-The recipe must have run up to its beams, which must hold each demonstration of a pool alone (`scoring.beam_search: {num_beams: K,
-shots: 1}`). Selectors learn from the other train questions by the recipe's SFT; what each chooses for those held out is
-asked of the VLM, and compared with the demonstration whose question is the likest.
+The recipe must have run up to its beam search, which must keep each demonstration of a pool alone
+(`scoring.beam_search: {num_beams: K, shots: 1}`). Selectors learn from the other train questions by the recipe's SFT;
+what each selects for those held out is answered by the model and compared with the nearest question by text.
 """
 
 from __future__ import annotations
@@ -17,24 +17,28 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from leverplus_core.pipeline.run import compose
-from leverplus_core.pipeline.stages import EncodedData, Pools, read_beams
-from leverplus_core.pipeline.workspace import Workspace
-from leverplus_core.progress import Silent
+from leverplus_core.pipeline.context import RunContext
+from leverplus_core.pipeline.graph import Pipeline
+from leverplus_core.pipeline.stages.beam_search import read_sequences
+from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.recipe import Recipe
-from leverplus_core.scoring.cache import CachedModel, ResponseCache
-from leverplus_core.scoring.scorer import Scorer
 from leverplus_core.seeding import rng
+from leverplus_core.selector.base import FeatureWidths, TrainableSelector
 from leverplus_core.selector.features import SelectorFeatures
-from leverplus_core.selector.policy import COSINE_FEATURES, Selector, cosine_features, normalize_per_pool
+from leverplus_core.selector.policy import COSINES, Blocks, cosine_features, normalize_per_pool
 from leverplus_core.statistics import paired_difference
-from leverplus_core.training import sft
-from leverplus_core.training.data import TrainingContext, training_data
+from leverplus_core.training.base import FitRun
+from leverplus_core.training.data import TrainingContext, fit_sequences
 from leverplus_selectors.pairwise import PairwiseSelector
 from leverplus_selectors.pointer import PointerSelector
 
-RULES = {"nearest by text": [1], "nearest by image": [0], "nearest by state": [6], "text + state": [1, 6]}
-assert max(max(columns) for columns in RULES.values()) < COSINE_FEATURES
+TEXT, IMAGE, STATE = (COSINES.index((block, block)) for block in ("text", "image", "state"))
+RULES = {
+    "nearest by text": [TEXT],
+    "nearest by image": [IMAGE],
+    "nearest by state": [STATE],
+    "text + state": [TEXT, STATE],
+}
 
 
 def main() -> None:
@@ -44,58 +48,49 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=1000)
     given = parser.parse_args()
     recipe = Recipe.load(given.recipe)
-    workspace = Workspace(given.work)
-    parts = compose(recipe, workspace)
-    at = {name: workspace.stage(name, parts.fingerprints[name]).path for name in ("encode", "pool", "beams")}
-    pools, beams = Pools.load(at["pool"]), read_beams(at["beams"])
-    table = EncodedData.load(at["encode"]).table(parts.dataset, pools)
-    asked = list(beams)
-    apart = set(rng(recipe.seed, "try selectors").permutation(asked)[: given.validation])
-    validation, taught = [q for q in asked if q in apart], [q for q in asked if q not in apart]
-    questions = {q.id: q for q in parts.dataset.questions("train")}
-    store = ResponseCache(given.work / "responses.sqlite")
-    scorer = Scorer(
-        CachedModel(lambda: parts.model, lambda: parts.identity("model"), store),
-        {d.id: d for d in parts.dataset.demonstrations()},
-        recipe.prompt,
-        recipe.decoding.decoding(),
-    )
+    context = RunContext(recipe, Catalog.load(), given.work)
+    pipeline = Pipeline(context)
+    folder = {stage.provides: pipeline.folder(stage).path for stage in pipeline.stages[:3]}
+    features, sequences = context.selector_features(folder), read_sequences(folder["sequences"])
+    ids = list(sequences)
+    apart = set(rng(recipe.seed, "try selectors").permutation(ids)[: given.held_out])
+    held_out, taught = [q for q in ids if q in apart], [q for q in ids if q not in apart]
+    questions = {q.id: q for q in context.dataset.questions("train")}
 
     def accuracies(positions: Sequence[int]) -> np.ndarray:
-        shown = [(questions[q], (table.pool_ids[q][p],)) for q, p in zip(validation, positions, strict=True)]
-        return np.array([accuracy for *_, accuracy in scorer.answers(shown)])
+        rows = [(questions[q], (features.pool_ids[q][p],)) for q, p in zip(held_out, positions, strict=True)]
+        return np.array([accuracy for *_, accuracy in context.scorer.answers(rows)])
 
-    def learned(selector: Selector, table: SelectorFeatures) -> list[int]:
-        school = TrainingContext(table, selector, recipe.training.validation_fraction, recipe.seed, Silent())
-        rows = {q: [(kept.demonstrations, kept.score) for kept in beams[q]] for q in taught}
-        judges = school.validation_ids(taught)
-        policy = school.init_policy(None, taught)
-        data = training_data(table, {q: r for q, r in rows.items() if q not in judges})
-        judge = training_data(table, {q: r for q, r in rows.items() if q in judges})
-        sft.train(policy, data, judge, recipe.training.sft, seed=recipe.seed, progress=Silent())
-        chosen = [policy.beam_search(table.batch([q]), 1, 1)[0][0, 0, 0] for q in validation]
-        return [int(position) for position in chosen]
+    def learned(selector: TrainableSelector, features: SelectorFeatures) -> list[int]:
+        training = TrainingContext(
+            features, selector, recipe.training.validation_fraction, recipe.seed, context.progress
+        )
+        policy = training.init_policy(None, taught)
+        rows = {q: sequences[q] for q in taught}
+        fit_sequences(policy, training, rows, context.trainers["sft"], FitRun("sft", recipe.seed))
+        return [int(policy.beam_search(features.batch([q]), 1, 1)[0][0, 0, 0]) for q in held_out]
 
-    near = normalize_per_pool(cosine_features(table.batch(validation)), None)
-    chosen = {name: near[..., columns].sum(-1).argmax(1).tolist() for name, columns in RULES.items()}
-    plain = without_states(table)
+    cosines = normalize_per_pool(cosine_features(features.batch(held_out)), None)
+    selected = {name: cosines[..., columns].sum(-1).argmax(1).tolist() for name, columns in RULES.items()}
+    stateless = without_states(features)
     for name, selector in (("pairwise", PairwiseSelector()), ("pointer", PointerSelector())):
-        chosen[f"{name}, no states"] = learned(selector, plain)
-        chosen[name] = learned(selector, table)
-    reference = accuracies(chosen["nearest by text"])
-    print(f"{len(taught)} train questions taught, {len(validation)} others judge; one shot, seed {recipe.seed}")
-    for name, positions in chosen.items():
+        selected[f"{name}, no states"] = learned(selector, stateless)
+        selected[name] = learned(selector, features)
+    reference = accuracies(selected["nearest by text"])
+    print(f"{len(taught)} train questions to learn from, {len(held_out)} to compare on; one shot, seed {recipe.seed}")
+    for name, positions in selected.items():
         found = accuracies(positions)
-        gain = paired_difference(found, reference, [questions[q].image.id for q in validation])
+        gain = paired_difference(found, reference, [questions[q].image.id for q in held_out])
         ends = f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
         print(f"{name:22}{100 * found.mean():5.1f}  minus text {100 * gain.delta:+.1f} {ends}", flush=True)
 
 
-def without_states(table: SelectorFeatures) -> SelectorFeatures:
-    """The same table as a selector sees it whose encoder adds no states."""
-    width = table.image_width + table.text_width
-    kept = torch.cat([table.bank[:, :width], table.bank[:, width + table.state_width :]], dim=1)
-    return replace(table, query=table.query[:, :width], bank=kept, state_width=0)
+def without_states(features: SelectorFeatures) -> SelectorFeatures:
+    """The same features without the hidden states."""
+    widths = FeatureWidths(features.widths.image, features.widths.text)
+    bank = torch.cat([features.bank.up_to("text"), features.bank["answer"]], dim=1)
+    questions = Blocks(features.questions.up_to("text"), widths.question)
+    return replace(features, questions=questions, bank=Blocks(bank, widths.candidate), widths=widths)
 
 
 if __name__ == "__main__":

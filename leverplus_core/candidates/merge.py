@@ -1,4 +1,4 @@
-"""Merging: the union of candidates that were measured apart, by question and ordered demonstration sequence."""
+"""Merging: the union of candidates from separate measurements, by question and ordered demonstration sequence."""
 
 from __future__ import annotations
 
@@ -14,12 +14,8 @@ from leverplus_core.io import write_jsonl
 from leverplus_core.records import Candidate
 
 EXACT = ("raw_text", "prediction", "accuracy", "correct")
-
-
 TOLERANT = ("logprob", "info_score", "text_similarity")
 """Equal up to TOLERANCE; one that a side did not measure (None) is filled from the other."""
-
-
 TOLERANCE = 1e-6
 
 
@@ -33,11 +29,11 @@ def merge(parts: Iterable[tuple[str, Iterable[Candidate]]]) -> list[Candidate]:
         for candidate in candidates:
             key = (candidate.question_id, candidate.demonstrations)
             first, known = union.setdefault(key, (name, candidate))
-            union[key] = (first, _filled(known, first, candidate, name))
+            union[key] = (first, _completed(known, first, candidate, name))
     return [candidate for _, candidate in union.values()]
 
 
-def _filled(a: Candidate, a_name: str, b: Candidate, b_name: str) -> Candidate:
+def _completed(a: Candidate, a_name: str, b: Candidate, b_name: str) -> Candidate:
     """`a` with what only `b` measured."""
     filled: dict[str, Any] = {}
     for field in (*EXACT, *TOLERANT):
@@ -55,7 +51,7 @@ def _filled(a: Candidate, a_name: str, b: Candidate, b_name: str) -> Candidate:
 
 
 def merge_files(paths: Sequence[Path], out: Path) -> dict[str, Any]:
-    """Write the union of candidates files, a question at a time; returns the shape of each file and of the union.
+    """Write the union of candidates files, question by question; returns the summary of each file and of the union.
 
     Nothing is written where `merge` finds a conflict or a file is damaged.
     """

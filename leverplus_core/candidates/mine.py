@@ -1,7 +1,7 @@
-"""Mining: more positives for questions that have few, by measuring more demonstration sequences of their pools.
+"""Mining: more positives for questions with few, by measuring more demonstration sequences from their pools.
 
 Rounds of propose and measure. Two proposers: one draws over the whole range of similarity (what the selector, which
-prefers the similar, left out), one goes a single step from the best that is known. What is proposed depends on
+prefers the similar, left out), one takes a single step from the best known ones. What is proposed depends on
 (seed, question id, round) and on the measurements alone, so that a resumed run proposes the same.
 """
 
@@ -24,10 +24,8 @@ from leverplus_core.scoring.scorer import Scorer
 from leverplus_core.seeding import rng
 
 STRATIFIED, SWAP = "mine:stratified", "mine:swap"
-
-
 _TRIES = 20
-"""Draws for each sequence wanted, before the rest is taken in order of similarity."""
+"""Draws per sequence, before the rest is taken in order of similarity."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,8 @@ def stratified(
 ) -> list[Ids]:
     """Up to `count` new sequences over the whole range of similarity; fewer only where there are no more.
 
-    `ranked` is the pool, the most similar first. By turns all positions are drawn from one stratum, or each from
-    another; lengths take turns too. Where drawing finds nothing new, sequences come in order of similarity.
+    `ranked` is the pool, the most similar first. All positions are drawn from one stratum, or each from another, in
+    turn; so are the lengths. Where drawing finds nothing new, sequences come in order of similarity.
     """
     lengths = [n for n in lengths if n <= len(ranked)]
     if not lengths:
@@ -83,13 +81,13 @@ def stratified(
 def one_swaps(
     num_seeds: Sequence[Ids], pool: Sequence[str], known: AbstractSet[Ids], count: int, chance: np.random.Generator
 ) -> list[Ids]:
-    """Up to `count` new sequences that differ from one of `starts` in one demonstration, or in the order of two.
+    """Up to `count` new sequences that differ from one of `num_seeds` in one demonstration, or in the order of two.
 
-    Starts take turns, the first first; a start's neighbours are drawn uniformly.
+    Seeds take turns in their order; the neighbors of a seed are drawn uniformly.
     """
     queues = []
     for start in num_seeds:
-        free = [n for n in _neighbours(start, pool) if n not in known]
+        free = [n for n in _neighbors(start, pool) if n not in known]
         queues.append([free[i] for i in chance.permutation(len(free))])
     found: dict[Ids, None] = {}
     while any(queues) and len(found) < count:
@@ -99,7 +97,7 @@ def one_swaps(
     return list(found)
 
 
-def _neighbours(start: Ids, pool: Sequence[str]) -> Iterator[Ids]:
+def _neighbors(start: Ids, pool: Sequence[str]) -> Iterator[Ids]:
     for i in range(len(start)):
         for new in pool:
             if new not in start:
@@ -140,9 +138,9 @@ def mine(
     seed: int,
     progress: Progress,
 ) -> Mined:
-    """Propose and measure for the `questions` with fewer than `settings.enough` positives in `groups`, in rounds.
+    """Propose and measure, in rounds, for the `questions` with fewer than `settings.min_positives` positives.
 
-    Ends when all have enough, when the budget is gone, when nothing new can be proposed, or after the last round.
+    Ends when all have enough, when the budget is spent, when nothing new can be proposed, or after the last round.
     `similarity` gives a question's similarity to each of its pool (K,). Raises DataError for a group with a
     demonstration that is not in the question's pool.
     """
@@ -152,14 +150,14 @@ def mine(
     rows = {q.id: q for q in questions if positives[q.id] < settings.min_positives}
     ranked = {q: _ranked(q, known[q], pools, similarity) for q in rows}
     mined: list[Candidate] = []
-    asked: list[tuple[Question, Ids, str]] = []
+    proposed: list[tuple[Question, Ids, str]] = []
     prompts, rounds, short, touched = 0, 0, False, set[str]()
 
     def wanting() -> list[str]:
         return sorted((q for q in rows if positives[q] < settings.min_positives), key=lambda q: (positives[q], q))
 
     while rounds < settings.rounds and (wanted := wanting()):
-        asked, short = [], False
+        proposed, short = [], False
         for q in wanted:
             first = int(q not in touched)
             count = settings.candidates_per_round
@@ -169,13 +167,13 @@ def mine(
             if short:
                 break
             found = propose(known[q], ranked[q], count, settings, rng(seed, "mine", q, rounds))
-            asked += [(rows[q], ids, source) for ids, source in found]
+            proposed += [(rows[q], ids, source) for ids, source in found]
             if found:
                 prompts += first + PROMPTS_PER_CANDIDATE * len(found)
                 touched.add(q)
-        if not asked:
+        if not proposed:
             break
-        measured = scorer.candidates(asked)
+        measured = scorer.candidates(proposed)
         mined += measured
         for candidate in measured:
             known[candidate.question_id].append(candidate)
@@ -183,8 +181,8 @@ def mine(
         rounds += 1
         gained = sum(c.correct for c in measured)
         progress.say(f"mine, round {rounds}: {len(measured):,} candidates, {gained:,} of them positive")
-    stopped = "min_positives" if not wanting() else "budget" if short else "rounds" if asked else "exhausted"
-    return Mined(mined, _facts(mined, before, positives, list(rows), settings, prompts, rounds, stopped))
+    stopped = "min_positives" if not wanting() else "budget" if short else "rounds" if proposed else "exhausted"
+    return Mined(mined, _metadata(mined, before, positives, list(rows), settings, prompts, rounds, stopped))
 
 
 def _ranked(
@@ -195,14 +193,14 @@ def _ranked(
 ) -> list[str]:
     """The question's pool, the most similar first; ties in the order of the pool."""
     pool = pools.get(question_id, ())
-    strangers = [d for c in group for d in c.demonstrations if d not in pool]
-    if strangers or not pool:
-        what = f"demonstration {strangers[0]} is not in its pool" if strangers else "it has no pool"
+    foreign = [d for c in group for d in c.demonstrations if d not in pool]
+    if foreign or not pool:
+        what = f"demonstration {foreign[0]} is not in its pool" if foreign else "it has no pool"
         raise DataError(f"question {question_id}: {what}.", "Pools and candidates are from different runs.")
     return [pool[i] for i in np.argsort(-similarity(question_id), kind="stable")]
 
 
-def _facts(
+def _metadata(
     mined: Sequence[Candidate],
     before: Mapping[str, int],
     after: Mapping[str, int],

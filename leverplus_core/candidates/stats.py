@@ -1,6 +1,6 @@
-"""The health of candidates: what they can teach, what is wrong with them, and which proposer pays.
+"""The health of candidates: what can be learned from them, what is wrong with them, and which proposer pays off.
 
-All means over questions weigh questions alike; all others weigh candidates alike.
+Means over questions give each question the same weight; all other means give each candidate the same weight.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Tally:
 
 
 def summary(groups: Groups) -> dict[str, Any]:
-    """The Lever-Plus report's table: questions, candidates, candidates a question, share of positives."""
+    """The Lever-Plus report's table: questions, candidates, candidates per question, positive rate."""
     tally = Tally()
     for group in groups.values():
         tally.add(group)
@@ -46,9 +46,9 @@ def summary(groups: Groups) -> dict[str, Any]:
 
 
 def balance_metadata(before: Groups, after: Groups, shortfall: Mapping[str, str]) -> dict[str, Any]:
-    """What a balancer did: the shapes `before` and `after` with their `change`, and how often each `unmet` was said.
+    """What a balancer did: the summaries `before` and `after`, their `change`, and the number of questions per reason.
 
-    `unmet` is question id -> what of the balancer's settings could not be met; the most frequent comes first.
+    `shortfall` is question id -> what of the balancer's settings was not met; the most frequent reason comes first.
     """
     old, new = summary(before), summary(after)
     change = {name: new[name] - value for name, value in old.items()}
@@ -56,8 +56,6 @@ def balance_metadata(before: Groups, after: Groups, shortfall: Mapping[str, str]
 
 
 RANDOM = "random"
-
-
 MEASUREMENTS = ("logprob", "info_score", "text_similarity")
 
 
@@ -95,7 +93,7 @@ class _Kind:
 
 @dataclass
 class _Findings:
-    """Candidates with something wrong, and the first of them. `checked` is False where that could not be told."""
+    """Candidates with something wrong, and the first of them. `checked` is False where that is not known."""
 
     checked: bool = True
     candidates: int = 0
@@ -115,17 +113,17 @@ def inspect(
     dataset: Dataset | None = None,
     reward: Reward | None = None,
 ) -> dict[str, Any]:
-    """Everything about the groups that can be counted, as JSON-able facts; one group is looked at a time.
+    """Everything about the groups that can be counted, as JSON-able metadata; reads one group at a time.
 
     - `summary`: as `summary`.
     - `questions`: without a positive, with positives only, flat in accuracy and (given `reward`) flat in reward:
-      all candidates equal, so that nothing tells them apart.
+      all candidates equal, so that nothing distinguishes them.
     - `headroom`: over questions, the mean accuracy of the best candidate (`oracle`), of all (`mean`), and their
       difference; `random` has the same against candidates of the source "random", over the questions with any.
     - `accuracy`: how many candidates have it, by tenths (nearest).
     - `sources`, `demonstrations`: candidates, share of positives and accuracy, by source and by number.
     - `findings`: candidates that repeat a sequence of their question (`same_sequence`) or the demonstrations of one
-      in another order (`same_demonstrations`: a fact, not a fault), that show a demonstration twice, that show the
+      in another order (`same_demonstrations`, which is not an error), that show a demonstration twice, that show the
       question itself; given `pools`, one outside the question's pool; given `dataset`, one that is not in it, or one
       whose image is the question's. None where that was not given.
     - `missing`: candidates for which a measurement is None.

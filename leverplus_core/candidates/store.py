@@ -1,7 +1,7 @@
 """Groups: each question's candidates, on disk and as a whole.
 
-A candidates file is JSONL, one candidate a line in the fields of `records.Candidate`, the lines of a question
-together. Stages write them and read them, and so do the verbs that mine, merge, balance, inspect, import and export.
+A candidates file is JSONL, one candidate per line in the fields of `records.Candidate`, the lines of a question
+together.
 """
 
 from __future__ import annotations
@@ -19,18 +19,10 @@ from leverplus_core.io import iter_jsonl, iter_jsonl_offsets, write_jsonl
 from leverplus_core.records import Candidate
 
 CANDIDATES, MINED, BALANCED = "candidates.jsonl", "mined.json", "balanced.jsonl"
-
-
 Groups = Mapping[str, Sequence[Candidate]]
 """question id -> its candidates"""
-
-
 _FIELDS = {f.name for f in fields(Candidate)}
-
-
 _RANGES = {"logprob": (-math.inf, 0.0), "info_score": (-1.0, 1.0), "text_similarity": (0.0, 1.0)}
-
-
 _SLACK = 1e-6  # a log-probability may come out of float32 a little above 0
 
 
@@ -43,12 +35,12 @@ def by_question(candidates: Iterable[Candidate]) -> dict[str, list[Candidate]]:
 
 
 def write_groups(path: Path, groups: Groups) -> None:
-    """Write a candidates file; questions without candidates leave no trace in it."""
+    """Write a candidates file; questions without candidates are not in it."""
     write_jsonl(path, (asdict(candidate) for group in groups.values() for candidate in group))
 
 
 def read_candidates(path: Path) -> Iterator[Candidate]:
-    """The candidates of a file, line by line. Raises DataError with the line of the first that is none."""
+    """The candidates of a file, line by line. Raises DataError with the line of the first that is not one."""
     return (_candidate(row, f"{path}:{number}") for number, row in iter_jsonl(path))
 
 
@@ -58,11 +50,11 @@ def _candidate(row: Mapping[str, Any], where: str) -> Candidate:
         if unknown:
             raise TypeError(f"unknown field {sorted(unknown)[0]!r}")
         if not isinstance(row["demonstrations"], list) or not all(isinstance(d, str) for d in row["demonstrations"]):
-            raise TypeError("demonstrations is no list of ids (texts)")
+            raise TypeError("demonstrations is not a list of ids (texts)")
         candidate = Candidate(**{**row, "demonstrations": tuple(row["demonstrations"])})
         for name in ("question_id", "source", "raw_text", "prediction"):
             if not isinstance(getattr(candidate, name), str):
-                raise TypeError(f"{name} is no text")
+                raise TypeError(f"{name} is not a text")
         if not isinstance(candidate.correct, bool) or not 0 <= candidate.accuracy <= 1:
             raise TypeError("correct is not true or false, or accuracy is not in [0, 1]")
         for name, (low, high) in _RANGES.items():
@@ -87,9 +79,9 @@ def read_groups(path: Path) -> dict[str, list[Candidate]]:
 def iter_groups(paths: Sequence[Path]) -> Iterator[tuple[str, list[list[Candidate]]]]:
     """(question id, its candidates in each of the files), in the order in which the questions first come.
 
-    For files of any size: reads each twice and holds no more than one question's candidates and where all lines
-    stand. A question's lines need not be together. Raises DataError as `read_candidates`, before the first question,
-    and for a file without candidates.
+    For files of any size: reads each twice and keeps the candidates of one question and the positions of all lines
+    in memory. A question's lines need not be together. Raises DataError as `read_candidates`, before the first
+    question, and for a file without candidates.
     """
     spans: dict[str, list[list[tuple[int, int]]]] = {}
     for i, path in enumerate(paths):
@@ -120,7 +112,7 @@ def iter_groups(paths: Sequence[Path]) -> Iterator[tuple[str, list[list[Candidat
 def rank_key(candidate: Candidate) -> tuple[float, float, float, tuple[str, ...]]:
     """Sort key: accuracy, log-probability of the true answer, InfoScore; what was not measured last, ties by ids.
 
-    Accuracy alone does not rank the wrong: nearly all of them have 0. A hard negative is one that came close.
+    Accuracy alone does not rank wrong answers: nearly all of them have 0. A hard negative is one that came close.
     """
     logprob, info_score = (math.inf if v is None else -v for v in (candidate.logprob, candidate.info_score))
     return -candidate.accuracy, logprob, info_score, candidate.demonstrations

@@ -1,81 +1,54 @@
-"""`leverplus export ...`: what leverplus holds, as files that the Lever-Plus research code reads."""
+"""`leverplus export NAME SOURCE`: what leverplus holds, as a file that another project reads."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from leverplus_core.cli import output
-from leverplus_core.cli.options import JsonOpt, PluginOpt, RowsOpt, load_rows
+from leverplus_core.cli.options import JsonOpt, PluginOpt, RowsOpt, load_train_questions
+from leverplus_core.cli.part_commands import PartCommands
 
 if TYPE_CHECKING:
-    from leverplus_core.interchange.exporting import Written
+    from leverplus_core.plugins.contracts import Exporter, Part
+
+
+class _Exporters(PartCommands):
+    kind = "exporter"
+
+    def action(self, part: type[Part]) -> Callable[..., None]:
+        return _export
+
 
 exports = typer.Typer(
     name="export",
-    help="Write candidates, beams and embeddings as Lever-Plus files.",
+    cls=_Exporters,
+    help="Export candidates, beams and embeddings to files that others read.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-OutOpt = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")]
 
 
-def register(app: typer.Typer) -> None:
-    app.add_typer(exports)
-
-
-@exports.command("rl-data")
-def rl_data(
+def _export(
+    part: Any,
+    name: str,
     source: Annotated[
-        Path, typer.Argument(metavar="FOLDER|FILE.jsonl", help="An imported folder, or a candidates file.")
+        Path, typer.Argument(metavar="FOLDER|FILE.jsonl", help="An imported folder, or a candidates or beams file.")
     ],
-    out: OutOpt,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")],
     recipe: RowsOpt = None,
     pools: Annotated[
         Path | None,
-        typer.Option("--pools", help="Pools of a candidates file, or a folder with them; else those beside it."),
-    ] = None,
-    originals: Annotated[
-        Path | None,
-        typer.Option("--originals", metavar="FOLDER", help="The imported folder that a candidates file came from."),
+        typer.Option("--pools", help="Pools of a candidates file, or their folder; by default those beside it."),
     ] = None,
     plugin: PluginOpt = None,
     json: JsonOpt = False,
 ) -> None:
-    """Write candidates with their pools; what was imported goes out as it came in."""
-    from leverplus_core.interchange.exporting import export_rl_data
+    from leverplus_core.pipeline.exporting import export_data
 
-    _show(out, "candidates", export_rl_data(source, out, load_rows(recipe, plugin), pools, originals), json)
-
-
-@exports.command("beams")
-def beams(
-    source: Annotated[Path, typer.Argument(metavar="FOLDER|FILE.jsonl", help="A folder with beams, or a beams file.")],
-    out: OutOpt,
-    recipe: RowsOpt = None,
-    plugin: PluginOpt = None,
-    json: JsonOpt = False,
-) -> None:
-    """Write the sequences of a beam search; what was imported goes out as it came in."""
-    from leverplus_core.interchange.exporting import export_beams
-
-    _show(out, "sequences", export_beams(source, out, load_rows(recipe, plugin)), json)
-
-
-@exports.command("embeddings")
-def embeddings(
-    source: Annotated[Path, typer.Argument(metavar="FOLDER", help="An imported folder with embeddings.")],
-    out: OutOpt,
-    json: JsonOpt = False,
-) -> None:
-    """Write the tensor that was imported, to the bit."""
-    from leverplus_core.interchange.exporting import export_embeddings
-
-    _show(out, "rows", export_embeddings(source, out), json)
-
-
-def _show(out: Path, rows: str, written: Written, json: bool) -> None:
-    metadata = {"file": str(out), "questions": written.questions, rows: written.rows, "as imported": written.original}
-    output.metadata(metadata, json)
+    exporter: Exporter = part
+    counts = export_data(exporter, source, out, load_train_questions(recipe, plugin), pools)
+    output.metadata({"file": str(out), **counts}, json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,10 +16,10 @@ from leverplus_core.cli import output
 from leverplus_core.errors import RecipeError
 
 if TYPE_CHECKING:
-    from leverplus_core.interchange.rows import Rows
     from leverplus_core.pipeline.graph import Pipeline
     from leverplus_core.plugins.manager import Catalog
     from leverplus_core.recipes.recipe import Recipe
+    from leverplus_core.records import Question
     from leverplus_core.registry.registry import Registry
 
 SQLITE = "sqlite:///"
@@ -125,16 +125,14 @@ def composed(recipe: Recipe, plugin: list[Path] | None, work: Path) -> Iterator[
             yield Pipeline(RunContext(recipe, catalog, Path(temporary)))
 
 
-def load_rows(recipe: str | None, plugin: list[Path] | None) -> Rows:
-    """What row numbers of Lever-Plus files mean: rows of the recipe's train questions, or nothing but numbers."""
-    from leverplus_core.interchange.rows import Rows
-
+def load_train_questions(recipe: str | None, plugin: list[Path] | None) -> Sequence[Question] | None:
+    """The train questions of a recipe's dataset, which number the rows of imported files; None without a recipe."""
     if recipe is None:
-        return Rows()
+        return None
     loaded = load_recipe(recipe, None, {}, None)
     spec = loaded.dataset
     where = loaded.where("dataset.name") or loaded.where("dataset")
-    return Rows.of(load_catalog(plugin).build("dataset", spec.name, spec.settings, where=where))
+    return load_catalog(plugin).build("dataset", spec.name, spec.settings, where=where).questions("train")
 
 
 def open_registry(url: str) -> Registry:

@@ -1,7 +1,7 @@
-"""What a demonstration is worth without its picture, its answer, or its place: ablations of the evaluation.
+"""Ablations of the evaluation: demonstrations without their image, their answer, or their order.
 
-Min et al., EMNLP 2022 (arXiv:2202.12837), shuffle the labels of demonstrations; the same question is asked of images
-and of order. Training and selection stay as they are: what changes is what the chosen demonstrations show.
+Min et al., EMNLP 2022 (arXiv:2202.12837), shuffle the labels of demonstrations; images and order are
+ablated likewise. Training and selection do not change, only what the selected demonstrations show.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def ablated(
     """The demonstrations as they are shown under `ablation`, by their own ids, and the prompt's settings.
 
     `blank_images` are grey pictures of the same size, written to `folder`; `shuffled_images` and `shuffled_answers`
-    come from another demonstration, a fixed one for each; `reversed` shows a sequence the other way round. Raises
-    DataError where nothing can be exchanged: all demonstrations share one image, or one answer.
+    come from another demonstration, a fixed one for each; `reversed` shows a sequence in reverse. Raises DataError
+    where nothing can be exchanged: all demonstrations share one image, or one answer.
     """
     if ablation == "none":
         return demonstrations, prompt
@@ -50,7 +50,7 @@ def _donors(
     values = [of(demonstrations[i]) for i in order]
     if len(set(values)) < 2:
         raise DataError(f"all demonstrations have the same {what}: there is nothing to shuffle.", "Choose another.")
-    # The next place, round the circle, where another value begins.
+    # The next position, cyclically, where another value begins.
     following = [0] * len(order)
     place = next(i for i in range(len(order)) if values[i] != values[-1])
     for i in reversed(range(len(order))):
@@ -61,7 +61,7 @@ def _donors(
 
 
 def _blank(image: Image, folder: Path) -> Image:
-    """A grey picture of the size of `image`; where that has no file, only its caption is another."""
+    """A grey picture of the size of `image`; without a file, only its caption changes."""
     if image.path is None:
         return Image("blank", None, BLANK_CAPTION)
     from PIL import Image as Picture

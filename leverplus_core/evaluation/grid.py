@@ -18,7 +18,7 @@ Answers = list[tuple[int, Prediction]]
 
 
 def evaluation_order(questions: Sequence[Question], settings: EvaluationSettings, seed: int) -> list[Question]:
-    """The questions of the largest sample, in nested order; sizes beyond the data mean all of it."""
+    """The questions of the largest sample, in nested order; a size beyond the data means all of it."""
     largest = min(max(settings.sizes), len(questions))
     if settings.order == "first":
         return list(questions[:largest])
@@ -27,12 +27,12 @@ def evaluation_order(questions: Sequence[Question], settings: EvaluationSettings
 
 
 def sample_sizes(settings: EvaluationSettings, available: int) -> list[int]:
-    """The sizes that the data can fill; one that is larger becomes all of the data."""
+    """The sizes that the data can fill; a larger one becomes all of the data."""
     return sorted({min(size, available) for size in settings.sizes})
 
 
 def predict(method: str, shots: int, selected: Sequence[Ids], questions: Sequence[Question], scorer: Scorer) -> Answers:
-    """Ask the model each question with the demonstrations that `method` selected for it."""
+    """The model's answers to the questions with the demonstrations that `method` selected for each."""
     rows = list(zip(questions, selected, strict=True))
     answers = scorer.answers(rows, f"evaluate {method}, {shots} shot{'' if shots == 1 else 's'}")
     return [

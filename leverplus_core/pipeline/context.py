@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from leverplus_core.errors import PluginError, RecipeError, did_you_mean
 from leverplus_core.io import canonical_json, fingerprint
 from leverplus_core.metrics import TASKS
-from leverplus_core.pipeline.imported import ImportedFolder, ensure_imported
+from leverplus_core.pipeline.imported import FILES, ImportedFolder, ensure_imported
 from leverplus_core.pipeline.pools import all_pools
 from leverplus_core.pipeline.workspace import Workspace
 from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Model, Part, Reward, Sampler
@@ -31,9 +31,6 @@ from leverplus_core.training.base import Trainer
 if TYPE_CHECKING:
     from leverplus_core.selector.features import SelectorFeatures
     from leverplus_core.training.data import TrainingContext
-
-IMPORTED_AS = {"features": "features", "pools": "pools", "sequences": "beams", "candidates": "candidates"}
-"""Contents that an imported folder can hold, and their names there."""
 
 
 class RunContext:
@@ -206,12 +203,12 @@ class RunContext:
 
     def is_imported(self, content: str) -> bool:
         """Whether the imported folder takes the place of the stage that provides `content`."""
-        if self.imported is None or content not in IMPORTED_AS:
+        if self.imported is None or content not in FILES:
             return False
         if content in ("features", "pools"):
             # Otherwise the dataset's other questions need features and pools, too.
-            return self.offline and self.imported.has(IMPORTED_AS[content])  # type: ignore[arg-type]
-        return self.imported.has(IMPORTED_AS[content])  # type: ignore[arg-type]
+            return self.offline and self.imported.has(content)
+        return self.imported.has(content)
 
     def check_shots(self) -> None:
         """Raises RecipeError for a number of shots that a pool cannot fill, where the sampler draws the pools."""
@@ -237,7 +234,7 @@ class RunContext:
     @property
     def has_sequences(self) -> bool:
         """Whether sequences are searched or imported: imported candidates alone leave nothing for a search to do."""
-        return self.imported is None or self.imported.has("beams") or not self.imported.has("candidates")
+        return self.imported is None or self.imported.has("sequences") or not self.imported.has("candidates")
 
     @property
     def learns_from_candidates(self) -> bool:

@@ -79,9 +79,9 @@ class PartSpec(BaseModel):
 class PromptSettings(FrozenSettings):
     """How a prompt is laid out.
 
-    `single_turn`: all demonstrations and the question in one user turn (Lever-Plus). `multi_turn`: each demonstration is
-    a user turn with the assistant's answer. `order` says how a sequence chosen demonstration by demonstration is shown:
-    `prepend` puts each new one before the others, `append` after them, next to the question.
+    `single_turn`: all demonstrations and the question in one user turn (Lever-Plus). `multi_turn`: each demonstration
+    is a user turn with the assistant's answer. `order` says how a sequence chosen demonstration by demonstration is
+    shown: `prepend` puts each new one before the others, `append` after them, next to the question.
     """
 
     system: str = "In conversations, people ask questions about images. Answer each question with one or a few words."

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, insert, or_, select
 
 from leverplus_core.errors import RegistryError
+from leverplus_core.records import PublishedTable
 from leverplus_core.registry import tables
-
-if TYPE_CHECKING:
-    from leverplus_core.published import PublishedTable
+from leverplus_core.statistics import published_interval
 
 PROTOCOL = "published table, no predictions; intervals are what n implies (Wilson), conservative for graded accuracies"
 
@@ -24,8 +22,6 @@ def insert_published(
 
     Raises RegistryError for a name that is taken, or could be mistaken for part of `RUN:METHOD`.
     """
-    from leverplus_core.published import published_interval
-
     known = tables.runs.c
     choose = "Choose another with --name."
     if not name.strip() or ":" in name or name == "latest" or len(name) > 190:

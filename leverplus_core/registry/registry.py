@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from sqlalchemy import Connection, Table, delete, insert, select, update
 
 from leverplus_core.errors import DataError, RegistryError, did_you_mean
-from leverplus_core.records import Demonstration, Prediction, Question
+from leverplus_core.records import Demonstration, Prediction, PublishedTable, Question
 from leverplus_core.registry import tables
 from leverplus_core.registry.database import MAKE_ONE, connect, failures, shown, sqlite_file
 from leverplus_core.registry.migrations import CURRENT, migrate, version
@@ -25,9 +25,6 @@ from leverplus_core.registry.published import insert_published
 from leverplus_core.registry.questions import answer_rows, demonstration_rows, insert_questions, question_row
 from leverplus_core.registry.readonly import query
 from leverplus_core.registry.scores import ScoreReader, Scores, sample_names
-
-if TYPE_CHECKING:
-    from leverplus_core.published import PublishedTable
 
 __all__ = ["Registry", "RunRecord", "Scores"]
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from rich.console import RenderableType
-
 from leverplus_core.errors import RegistryError
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.methods import Row, merged_order, ordered_methods
@@ -88,7 +86,7 @@ def _pairs(registry: Registry, a: str, b: str) -> tuple[list[tuple[Member, Membe
     return [(left[m], right[k]) for m, k in chosen], str(one[key]), str(other[key])
 
 
-def compare_table(rows: Sequence[Row]) -> RenderableType:
+def compare_table(rows: Sequence[Row]) -> View:
     """A table for each pair of labels, in percent and points, for 80 columns."""
     if not rows:
         return NOTHING

@@ -6,128 +6,17 @@ interval is that of two independent samples of the sizes that the table names; i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from decimal import Decimal
 from itertools import groupby
 from statistics import mean
 
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
-from leverplus_core.errors import RegistryError, did_you_mean
-from leverplus_core.published import unpaired_interval
+from leverplus_core.errors import RegistryError
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.methods import Row
-from leverplus_core.report.pairing import Member, shot_pairs
-
-ALPHA = 0.05
-
-
-@dataclass(frozen=True)
-class TableRow:
-    """One row of a published table. `values` are in percent and `differences` to the baseline in points, exactly;
-    `intervals` are the unpaired 95% intervals of the differences, in points. `best` shares ties."""
-
-    n: int
-    shots: int
-    values: Mapping[str, Decimal]
-    best: tuple[str, ...]
-    differences: Mapping[str, Decimal]
-    intervals: Mapping[str, tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class Tally:
-    """Means in percent over `rows` rows, differences of the means to the baseline, and on how many rows each method
-    is above, below or equal to it; `best` counts the rows whose best value it has, alone or with others."""
-
-    rows: int
-    means: Mapping[str, Decimal]
-    differences: Mapping[str, Decimal]
-    wins: Mapping[str, int]
-    losses: Mapping[str, int]
-    ties: Mapping[str, int]
-    best: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Arithmetic:
-    """All that follows from a published table and a choice of baseline, by sample size and shots."""
-
-    methods: tuple[str, ...]
-    baseline: str
-    rows: tuple[TableRow, ...]
-    overall: Tally
-    by_shots: Mapping[int, Tally]
-    by_size: Mapping[int, Tally]
-
-
-def published_rows(registry: Registry, run: str) -> list[Row]:
-    """The leaderboard's rows of a published table, methods in the order of its columns. Raises RegistryError for a run
-    that is not one."""
-    found = registry.resolve(run)
-    if found["source"] != "published":
-        raise RegistryError(
-            f"run {found['name']} ({found['id']}) is no published table.", "Compare it by its questions."
-        )
-    place = {m: i for i, m in enumerate(found["recipe"]["published"]["methods"])}
-    return sorted(registry.cells([found["id"]]), key=lambda r: (r["n"], r["shots"], place[r["method"]]))
-
-
-def published_arithmetic(rows: Sequence[Row], baseline: str) -> Arithmetic:
-    """What follows from the `rows` of one published table (`published_rows`) against its column `baseline`.
-
-    Exact: 50.15 equals 50.150 and nothing else. Raises RegistryError for a baseline that is no column of it.
-    """
-    methods = tuple(dict.fromkeys(row["method"] for row in rows))
-    if baseline not in methods:
-        raise RegistryError(f"no method '{baseline}' in {rows[0]['name']}.", did_you_mean(baseline, methods))
-    ordered = sorted(rows, key=lambda row: (row["n"], row["shots"]))
-    table = tuple(
-        _table_row(n, shots, {r["method"]: Decimal(r["accuracy_text"]) for r in cells}, baseline)
-        for (n, shots), cells in groupby(ordered, key=lambda row: (row["n"], row["shots"]))
-    )
-
-    def by(key: Callable[[TableRow], int]) -> dict[int, Tally]:
-        keys = sorted({key(row) for row in table})
-        return {k: _tally([row for row in table if key(row) == k], methods, baseline) for k in keys}
-
-    overall = _tally(table, methods, baseline)
-    return Arithmetic(methods, baseline, table, overall, by(lambda row: row.shots), by(lambda row: row.n))
-
-
-def _table_row(n: int, shots: int, values: Mapping[str, Decimal], baseline: str) -> TableRow:
-    base, most = values[baseline], max(values.values())
-    intervals = {}
-    for method, value in values.items():
-        low, high = unpaired_interval(float(value / 100), n, float(base / 100), n)
-        intervals[method] = (100 * low, 100 * high)
-    return TableRow(
-        n,
-        shots,
-        values,
-        tuple(m for m, value in values.items() if value == most),
-        {m: value - base for m, value in values.items() if m != baseline},
-        {m: ends for m, ends in intervals.items() if m != baseline},
-    )
-
-
-def _tally(rows: Sequence[TableRow], methods: Sequence[str], baseline: str) -> Tally:
-    others = [m for m in methods if m != baseline]
-    differences = {m: [row.differences[m] for row in rows] for m in others}
-    # `mean` sums without rounding; only a quotient without end is rounded, at the 28th digit.
-    return Tally(
-        rows=len(rows),
-        means={m: mean(row.values[m] for row in rows) for m in methods},
-        differences={m: mean(values) for m, values in differences.items()},
-        wins={m: sum(d > 0 for d in values) for m, values in differences.items()},
-        losses={m: sum(d < 0 for d in values) for m, values in differences.items()},
-        ties={m: sum(d == 0 for d in values) for m, values in differences.items()},
-        best={m: sum(m in row.best for row in rows) for m in methods},
-    )
+from leverplus_core.report.pairing import ALPHA, Member, shot_pairs
+from leverplus_core.report.tables import Block, Grid, Remark, Title, View, shots_text
+from leverplus_core.statistics import unpaired_interval
 
 
 def unpaired_rows(registry: Registry, pairs: Sequence[tuple[Member, Member]], a: str, b: str) -> list[Row]:
@@ -214,37 +103,42 @@ UNPAIRED = (
 )
 
 
-def unpaired_table(rows: Sequence[Row]) -> RenderableType:
+def unpaired_table(rows: Sequence[Row]) -> View:
     """For each pair of names its cells and its means, at 80 columns."""
-    parts: list[RenderableType] = []
+    blocks: list[Block] = []
     for (a, b), group in groupby(rows, key=_names):
         shown = list(group)
-        parts += [Text(f"a = {a}\nb = {b}", style="bold"), _cells_table([row for row in shown if row["verdict"]])]
-        parts += [_means_table([row for row in shown if not row["verdict"]]), Text("")]
-    parts += [Text(line, style="dim") for line in UNPAIRED]
+        cells = [
+            [str(row["shots"]), str(row["n"]), *exact_texts(row), _corrected(row), row["verdict"]]
+            for row in shown
+            if row["verdict"]
+        ]
+        means = [
+            [_over(row), str(row["cells"]), *exact_texts(row), *(str(row[key]) for key in ("wins", "losses", "ties"))]
+            for row in shown
+            if not row["verdict"]
+        ]
+        blocks += [
+            Title(f"a = {a}\nb = {b}"),
+            Grid(("shots", "n", "a", "b", "a - b", "unpaired", "verdict"), cells, "nnnnnnm"),
+            Grid(("mean over", "cells", "a", "b", "a - b", "a above", "below", "equal"), means, "n"),
+            "",
+        ]
+    blocks += map(Remark, UNPAIRED)
     if (count := rows[0]["comparisons"]) > 1:
-        parts.append(
-            Text(f"{count} comparisons were made: intervals are corrected for all of them (Bonferroni).", "dim")
-        )
-    return Group(*parts)
+        remark = f"{count} comparisons were made: intervals are corrected for all of them (Bonferroni)."
+        blocks.append(Remark(remark))
+    return View(blocks)
 
 
-def _cells_table(rows: Sequence[Row]) -> Table:
-    table = _plain_table(("shots", "n", "a", "b", "a - b", "unpaired"), ("verdict",))
-    for row in rows:
-        interval = f"[{100 * row['corrected_low']:+.1f}, {100 * row['corrected_high']:+.1f}]"
-        table.add_row(str(row["shots"]), str(row["n"]), *exact_texts(row), interval, row["verdict"])
-    return table
+def _corrected(row: Row) -> str:
+    return f"[{100 * row['corrected_low']:+.1f}, {100 * row['corrected_high']:+.1f}]"
 
 
-def _means_table(rows: Sequence[Row]) -> Table:
-    table = _plain_table(("mean over", "cells", "a", "b", "a - b", "a above", "below", "equal"), ())
-    for row in rows:
-        shots = f"{row['shots']} shot{'' if row['shots'] == 1 else 's'}" if row["shots"] is not None else ""
-        over = shots or (f"n = {row['n']}" if row["n"] is not None else "all cells")
-        counts = (str(row[key]) for key in ("wins", "losses", "ties"))
-        table.add_row(over, str(row["cells"]), *exact_texts(row), *counts)
-    return table
+def _over(row: Row) -> str:
+    if row["shots"] is not None:
+        return shots_text(row["shots"])
+    return "all cells" if row["n"] is None else f"n = {row['n']}"
 
 
 def exact_texts(row: Row) -> list[str]:
@@ -254,12 +148,3 @@ def exact_texts(row: Row) -> list[str]:
         value if -int(value.as_tuple().exponent) <= 6 else value.quantize(Decimal("0.0001")) for value in values
     )
     return [f"{a:f}", f"{b:f}", signed(delta)]
-
-
-def _plain_table(numbers: Sequence[str], words: Sequence[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False, pad_edge=False)
-    for name in numbers:
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in words:
-        table.add_column(name, no_wrap=True)
-    return table

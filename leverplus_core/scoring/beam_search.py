@@ -1,9 +1,9 @@
-"""What demonstration sequences do to the answer: InfoScore beam search and measured candidates, for any VLM.
+"""The InfoScore beam search over demonstration sequences, for any model.
 
 InfoScore (Lever-LM, Yang et al., NeurIPS 2024) of adding demonstration c to sequence S for question x with true
 answer y is P(y | c, S, x) - P(y | S, x), P the geometric mean of the answer tokens' probabilities, or the same
-difference of log P (`form: log`). Higher is better. All questions go down a level together, so that the model sees
-full batches.
+difference of log P (`form: log`). Higher is better. All questions are searched level by level together, so that
+the model sees full batches.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _value(mean_logprob: float, form: Form) -> float:
 
 
 def beam_search_cost(pool: int, settings: BeamSettings) -> dict[int, int]:
-    """Log-probabilities that `beam_search` asks for one question, by number of demonstrations (0: the bare question).
+    """Log-probabilities that `beam_search` computes for one question, by number of demonstrations (0: none).
 
     Exact when `num_beams` is not above the number of demonstrations that may extend a sequence; a bound when it is.
     """
@@ -69,7 +69,7 @@ def beam_search_cost(pool: int, settings: BeamSettings) -> dict[int, int]:
     extensions = pool if settings.expand_top_k is None else min(pool, max(settings.expand_top_k, shots))
     prompts = {0: 1, 1: pool}
     kept = min(num_beams, pool)
-    inside = kept <= extensions  # then every sequence is made of extensions
+    inside = kept <= extensions  # then every sequence consists of extensions
     for n in range(2, shots + 1):
         if inside:
             prompts[n] = kept * (extensions - (n - 1))

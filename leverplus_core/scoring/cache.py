@@ -1,9 +1,9 @@
-"""The response cache: nothing is asked of a model twice.
+"""The response cache: a model computes nothing twice.
 
-`CachedModel` stands before a model. A prompt is addressed by the content of everything that decides the response: the
-model's identity, the prompt with the bytes of its images, and the answer or the decoding. Responses are kept with their
-raw text in one SQLite file of the workspace, written after each chunk, so that a kill loses one chunk and several runs
-can share it.
+`CachedModel` stands in front of a model. A prompt is addressed by the content of everything that decides the response:
+the model's identity, the prompt with the bytes of its images, and the answer or the decoding. Responses are kept with
+their raw text in one SQLite file of the workspace, written after each chunk, so that a killed run loses one chunk and
+several runs can share it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from leverplus_core.progress import Progress, Silent
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
 
 CHUNK = 1024
-"""Prompts per chunk: enough for full batches, little enough to lose in a kill.
+"""Prompts per chunk: enough for full batches, few enough to lose when a run is killed.
 
-A fixed number: batches decide the last bits of a result, and how fast the machine is must not.
+A fixed number: batches affect the last bits of a result, and the speed of the machine must not.
 """
 
 
@@ -76,7 +76,7 @@ class ResponseCache:
 
 
 class CachedModel:
-    """Asks a model through the cache. `calls` counts the prompts that the model itself had to answer."""
+    """A model behind the cache. `calls` counts the prompts that the model itself answered."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class CachedModel:
         progress: Progress | None = None,
         executor: Executor | None = None,
     ) -> None:
-        self._ask_model = model
+        self._load_model = model
         self._identity = identity
         self._store = store
         self._progress = progress or Silent()
@@ -107,8 +107,8 @@ class CachedModel:
     ) -> list[AnswerLogprob]:
         """`Model.logprob` through the cache. Raises DataError for a log-probability that is not finite."""
 
-        def ask(rows: Sequence[int]) -> list[str]:
-            results = self._ask_model().logprob([prompts[i] for i in rows], [answers[i] for i in rows])
+        def compute(rows: Sequence[int]) -> list[str]:
+            results = self._load_model().logprob([prompts[i] for i in rows], [answers[i] for i in rows])
             for i, result in zip(rows, results, strict=True):
                 if not math.isfinite(result.sum) or result.tokens < 1:
                     raise DataError(
@@ -118,33 +118,33 @@ class CachedModel:
             return [json.dumps([r.sum, r.tokens]) for r in results]
 
         keys = [self._key("logprob", prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        return [AnswerLogprob(*json.loads(value)) for value in self._cached(prompts, keys, ask, label)]
+        return [AnswerLogprob(*json.loads(value)) for value in self._cached(prompts, keys, compute, label)]
 
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding, label: str = "answers") -> list[str]:
         """`Model.generate` through the cache."""
         settings = asdict(decoding)
 
-        def ask(rows: Sequence[int]) -> list[str]:
-            return [json.dumps(text) for text in self._ask_model().generate([prompts[i] for i in rows], decoding)]
+        def compute(rows: Sequence[int]) -> list[str]:
+            return [json.dumps(text) for text in self._load_model().generate([prompts[i] for i in rows], decoding)]
 
         keys = [self._key("generate", prompt, settings) for prompt in prompts]
-        return [str(json.loads(value)) for value in self._cached(prompts, keys, ask, label)]
+        return [str(json.loads(value)) for value in self._cached(prompts, keys, compute, label)]
 
     def _cached(
         self,
         prompts: Sequence[Prompt],
         keys: Sequence[bytes],
-        ask: Callable[[Sequence[int]], list[str]],
+        compute: Callable[[Sequence[int]], list[str]],
         label: str,
     ) -> list[str]:
         known = self._store.get(list(dict.fromkeys(keys)))
         first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in known}
-        # Prompts that begin alike side by side: a model that computes a shared beginning once finds it in one chunk.
+        # Prompts with a common prefix side by side: a model that computes a prefix once finds it in one chunk.
         missing = sorted(first.values(), key=lambda i: _reading_order(prompts[i]))
         if missing:
             chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
             with self._progress.task(label, len(missing)) as task:
-                for rows, values in self._executor.map(ask, chunks):
+                for rows, values in self._executor.map(compute, chunks):
                     fresh = [(keys[i], value) for i, value in zip(rows, values, strict=True)]
                     self._store.put(fresh)
                     known.update(fresh)

@@ -1,4 +1,4 @@
-"""Demonstrations and a question become a Prompt: the one place where order, template and separators live.
+"""From demonstrations and a question to a Prompt: the only place that knows order, template and separators.
 
 The same settings serve scoring, training data and evaluation, and are part of every fingerprint.
 """
@@ -12,7 +12,7 @@ from leverplus_core.records import Demonstration, Image, Prompt, Question, Turn
 
 
 def build_prompt(demonstrations: Sequence[Demonstration], question: Question, settings: PromptSettings) -> Prompt:
-    """The prompt that asks `question` after `demonstrations`, given in the order in which they were chosen."""
+    """The prompt of `question` after `demonstrations`, given in the order in which they were chosen."""
     shown = list(demonstrations) if settings.order == "append" else list(demonstrations)[::-1]
     turns: list[Turn] = [Turn("system", (settings.system,))] if settings.system else []
 

@@ -1,4 +1,4 @@
-"""What demonstration sequences do to an answer: measured candidates, for any model."""
+"""Measurements of demonstration sequences: the generated answer and the log-probability of the true one."""
 
 from __future__ import annotations
 

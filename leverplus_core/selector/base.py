@@ -65,7 +65,7 @@ class BaselineSelector(Selector):
     def select(self, eval_set: EvalSet, shots: Sequence[int], measure: Measure) -> Mapping[int, Sequence[Ids]]:
         """For each number of shots, the demonstrations of each question, aligned with `eval_set.questions`.
 
-        `measure` asks the model: only an oracle, which knows the true answers, has a reason to.
+        `measure` calls the model: only an oracle, which knows the true answers, needs it.
         """
 
     def shot_counts(self, shots: Sequence[int]) -> Sequence[int]:
@@ -82,12 +82,14 @@ class BaselineSelector(Selector):
 class FeatureWidths:
     """Columns of each block of features: of the question, and of a demonstration, which also has its answer.
 
-    An answer is as wide as a text, both being encoded alike; `state` is 0 where the recipe has no hidden states.
+    An answer is as wide as a text where both were encoded here (None); imported features have no answers (0). `state`
+    is 0 where the recipe has no hidden states.
     """
 
     image: int
     text: int
     state: int = 0
+    answer: int | None = None
 
     @property
     def question(self) -> dict[str, int]:
@@ -97,7 +99,7 @@ class FeatureWidths:
     @property
     def candidate(self) -> dict[str, int]:
         """Block -> width, in the order of the columns."""
-        return {**self.question, "answer": self.text}
+        return {**self.question, "answer": self.text if self.answer is None else self.answer}
 
 
 class TrainableSelector(Selector):

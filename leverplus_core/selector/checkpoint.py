@@ -1,7 +1,7 @@
-"""A selector on disk: `selector.safetensors` beside `selector.json`, which says what it is and where it came from.
+"""A selector on disk: `selector.safetensors` beside `selector.json`, which describes it.
 
-Loading is strict: another architecture, a missing weight or a cut file is an error, never a selector that is partly
-random.
+Loading is strict: another architecture, a missing weight or a cut file is an error, never a selector with
+random weights.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WEIGHTS, DESCRIPTION = "selector.safetensors", "selector.json"
 
 
 def save_policy(folder: Path, policy: Policy, meta: Mapping[str, Any]) -> None:
-    """Write weights, then description; `meta` (JSON-able) holds the encoder's fingerprint, provenance and the like.
+    """Write weights, then description; `meta` (JSON-able) is what `read_meta` returns.
 
     The description carries the weights' sha256, so that a pair of which one file is older is refused.
     """
@@ -68,10 +68,10 @@ def load_policy(folder: Path, selector: TrainableSelector) -> Policy:
         raise CheckpointError(f"no selector in {folder}: {WEIGHTS} is missing.", "Train one first.") from e
     except OSError as e:
         raise CheckpointError(f"{folder / WEIGHTS} cannot be read: {e}.", hint) from e
-    made = description["architecture"]
-    if made != architecture(selector):
+    found = description["architecture"]
+    if found != architecture(selector):
         raise CheckpointError(
-            f"{folder} has another architecture: {made}, not {architecture(selector)}.", "Train for these settings."
+            f"{folder} has another architecture: {found}, not {architecture(selector)}.", "Train for these settings."
         )
     if hashlib.sha256(data).hexdigest() != description["sha256"]:
         raise CheckpointError(f"{folder / WEIGHTS} is cut or not the file that {DESCRIPTION} describes.", hint)

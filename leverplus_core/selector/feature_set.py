@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +21,7 @@ BLOCKS = ("image", "text", "answer", "state")
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Features with whose they are: the rows of `demonstrations` and `questions` are aligned with their ids.
+    """Features with their ids: the rows of `demonstrations` are those of `demonstration_ids`, likewise for questions.
 
     Questions have no `answer` rows. Every file of features, encoded here or imported, is one of these.
     """
@@ -54,23 +54,31 @@ class FeatureSet:
 
     @classmethod
     def read(cls, path: Path) -> FeatureSet:
-        """Read what `write` wrote. Where a file has no `question_ids`, its rows are of questions as well.
+        """Read what `write` wrote. The rows of a file without `question_ids` are questions as well.
 
-        Raises DataError when the file is absent, cut, or lacks an array.
+        Raises DataError when the file is absent, cut, lacks an array, or has other rows than ids.
         """
         try:
             with path.open("rb") as f, np.load(f, allow_pickle=False) as z:
-                arrays = {name: z[name] for name in z.files}
+                arrays: dict[str, np.ndarray] = {name: z[name] for name in z.files}
             ids = arrays["ids"].tolist()
-            bank = Features(*(arrays.get(f"bank_{name}") for name in BLOCKS))  # type: ignore[arg-type]
-            if bank.image is None or bank.text is None or bank.answer is None:
-                raise KeyError("bank_image, bank_text or bank_answer")
+            bank = _features(arrays, "bank", len(ids), ("image", "text", "answer"))
             if "question_ids" not in arrays:
                 return cls(ids, bank, ids, replace(bank, answer=None))
-            questions = Features(*(arrays.get(f"question_{name}") for name in BLOCKS))  # type: ignore[arg-type]
+            question_ids = arrays["question_ids"].tolist()
+            questions = _features(arrays, "question", len(question_ids), ("image", "text"))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
             raise DataError(f"{path} cannot be read: {e}.", f"Delete {path.parent} and run again.") from e
-        return cls(ids, bank, arrays["question_ids"].tolist(), questions)
+        return cls(ids, bank, question_ids, questions)
+
+
+def _features(arrays: Mapping[str, np.ndarray], prefix: str, count: int, needed: Sequence[str]) -> Features:
+    """The arrays of one prefix. Raises KeyError for one that is needed and absent, ValueError for a wrong length."""
+    named = {name: arrays[f"{prefix}_{name}"] for name in BLOCKS if name in needed or f"{prefix}_{name}" in arrays}
+    for name, block in named.items():
+        if len(block) != count:
+            raise ValueError(f"{prefix}_{name} has {len(block)} rows for {count} ids")
+    return Features(**named)
 
 
 def _blocks(features: Features) -> tuple[Floats | None, ...]:

@@ -56,12 +56,12 @@ class SelectorFeatures:
         mask = places < sizes[:, None]  # (Q, K)
         pool_rows = torch.zeros(mask.shape, dtype=torch.long)
         pool_rows[mask] = torch.tensor([at[d] for q in ids for d in pools[q]])
-        asked = features.questions
-        states = [] if bank.state is None or asked.state is None else [(asked.state, bank.state)]
-        question = [asked.image, asked.text, *(ours for ours, _ in states)]
+        questions = features.questions
+        states = [] if bank.state is None or questions.state is None else [(questions.state, bank.state)]
+        question = [questions.image, questions.text, *(ours for ours, _ in states)]
         shown = [bank.image, bank.text, *(theirs for _, theirs in states), bank.answer]
         width = states[0][1].shape[1] if states else 0
-        widths = FeatureWidths(bank.image.shape[1], bank.text.shape[1], width)
+        widths = FeatureWidths(bank.image.shape[1], bank.text.shape[1], width, bank.answer.shape[1])
         return cls(
             row={q: i for i, q in enumerate(ids)},
             pool_ids=pools,

@@ -1,9 +1,9 @@
 """Selectors: from a question and its pool to an ordered sequence of demonstrations, one choice at a time.
 
-A `Selector` is the part of a recipe: settings, and `policy`, which makes the network. A `Policy` is that network. It
-says how a question and its pool are encoded, how the next choice is scored and what a choice changes; all that
-training, proposing and evaluation ask of it (probabilities, beams, samples, when to stop) is worked out here, once.
-Letters at line ends: B questions, K pool, C sequences a question, T steps, W width, S similarities.
+A `TrainableSelector` is the part of a recipe, its settings; a `Policy` is its network. It defines how a question and
+its pool are encoded, how the next choice is scored and what a choice changes; what training, proposing and evaluation
+need (probabilities, beams, samples, when to stop) is computed here. Letters at line ends: B questions, K pool, C
+sequences per question, T steps, W width, S similarities.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ class Encoded:
 class Policy(nn.Module):
     """A network that chooses demonstrations from a pool without repeats.
 
-    Subclasses give `encode`, `scores`, `after` and, where they can stop of themselves, `stop_logit`. The probability of
-    a sequence is the product of its steps'; with a learned stop each step also goes on with probability 1 - p_stop,
-    and the sequence ends with p_stop, so that sequences of different lengths compare.
+    Subclasses implement `encode`, `scores`, `next_state` and, with a learned stop, `stop_logit`. The probability of a
+    sequence is the product of those of its steps; with a learned stop each step also continues with probability
+    1 - p_stop, and the sequence ends with p_stop, so that sequences of different lengths compare.
     """
 
     query_mean: Tensor
@@ -141,18 +141,18 @@ class Policy(nn.Module):
         return Blocks(question, self.widths.question), Blocks(candidates, self.widths.candidate)
 
     def check_widths(self, batch: Batch) -> None:
-        """Raises DataError for features of other widths than the selector was made for."""
+        """Raise DataError for features of other widths than the selector was created for."""
         given = {**batch.candidates.widths}
         if given != self.widths.candidate or dict(batch.question.widths) != self.widths.question:
             raise DataError(
-                f"the features have columns {_listed(given)}, the selector was made for "
+                f"the features have columns {_listed(given)}, the selector was created for "
                 f"{_listed(self.widths.candidate)}.",
                 "Use the encoder that it was trained with.",
             )
 
     def step_log_probs(self, batch: Batch, sequences: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities of `sequences` (B, C, T), pool positions, by teacher forcing: of each choice (B, C, T), and
-        of going on before each choice and of stopping after the last (B, C, T + 1; all 0 without a learned stop).
+        of continuing before each choice and of stopping after the last (B, C, T + 1; all 0 without a learned stop).
 
         Steps of -1 (padding, at the end) count 0.
         """
@@ -191,8 +191,9 @@ class Policy(nn.Module):
         """The most probable sequences of `shots` choices: positions (B, beams, shots) and log-probabilities (B, beams)
         of the choices, best first.
 
-        No demonstration comes twice in a sequence. There are fewer than `beams` where the pool has no more; one that a
-        padded pool cannot fill has log-probability -inf. Raises DataError when a pool has fewer than `shots`.
+        No demonstration comes twice in a sequence. There are fewer than `beams` where the pool has no more; a
+        sequence that a padded pool cannot fill has log-probability -inf. Raises DataError when a pool has fewer than
+        `shots`.
         """
         encoded, k = self._encode_for(batch, shots)
         b = encoded.keys.shape[0]
@@ -212,9 +213,9 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def adaptive(self, batch: Batch, most: int, beams: int) -> list[list[int]]:
-        """For each question the best sequence of `most` choices, cut where stopping is likelier than going on.
+        """For each question the best sequence of `most` choices, cut where stopping is more probable than continuing.
 
-        May be empty: the question is then asked as it is. Raises DataError for a policy that cannot stop.
+        May be empty: the question is then shown without demonstrations. Raises DataError for a policy that cannot stop.
         """
         if not self.stops:
             raise DataError("this selector has no learned stop.", "Train one with `selector.stop=true`.")
@@ -256,15 +257,17 @@ class Policy(nn.Module):
         k = batch.pool_size
         smallest = k if batch.pool_mask is None else int(batch.pool_mask.sum(1).min())
         if not 1 <= shots <= smallest:
-            raise DataError(f"{shots} shots were asked of a pool of {smallest}.", "Ask for fewer, or a larger pool.")
+            raise DataError(
+                f"{shots} shots were requested from a pool of {smallest}.", "Use fewer shots, or a larger pool."
+            )
         return self.encode(batch), k
 
 
 class StopHead(nn.Module):
-    """Says whether what was chosen is enough: from the state, the question, and how well the chosen fit.
+    """Whether the chosen demonstrations are enough: from the state, the question, and how well the chosen ones fit.
 
-    The fit is the score that the policy gave each candidate before any choice: of the best chosen, of the best of all,
-    and how many there are. What is learned here does not reach the choices: it reads them detached.
+    The fit is the score of each candidate before any choice: of the best chosen one, of the best of all, and the number
+    chosen. Gradients do not reach the choices: their inputs are detached.
     """
 
     def __init__(self, width: int, dropout: float) -> None:
@@ -273,14 +276,14 @@ class StopHead(nn.Module):
             nn.Linear(2 * width + 3, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 1)
         )
 
-    def forward(self, state: Tensor, asked: Tensor, first_scores: Tensor, chosen: Tensor) -> Tensor:
+    def forward(self, state: Tensor, question: Tensor, first_scores: Tensor, chosen: Tensor) -> Tensor:
         """(B, C) log-odds from states and questions (B, C, W), scores (B, K) and `chosen` (B, C, K)."""
-        state, asked, scores = state.detach(), asked.detach(), first_scores.detach()[:, None]
-        # Scores are some units of logits: a tenth brings them to the size of normed features.
+        state, question, scores = state.detach(), question.detach(), first_scores.detach()[:, None]
+        # Scores are logits of a few units: a tenth brings them to the scale of normalized features.
         best_chosen = scores.masked_fill(~chosen, -10.0).amax(-1, keepdim=True).clamp_min(-10.0) / 10
         best = scores.amax(-1, keepdim=True).expand_as(best_chosen) / 10
         count = chosen.sum(-1, keepdim=True) / 4
-        logit: Tensor = self.layers(torch.cat([state, asked, best_chosen, best, count], dim=-1)).squeeze(-1)
+        logit: Tensor = self.layers(torch.cat([state, question, best_chosen, best, count], dim=-1)).squeeze(-1)
         return logit
 
 
@@ -296,9 +299,9 @@ def normalize_per_pool(similarity: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def cosine_features(batch: Batch) -> Tensor:
-    """(B, K, len(COSINES)) cosines of pairs of blocks; 0 where the two are not of one encoder, or are absent.
+    """(B, K, len(COSINES)) cosines of pairs of blocks; 0 where the two are not from one encoder, or are absent.
 
-    Image and text are of one encoder, and so of one space, where they are equally wide.
+    Image and text are from one encoder, and so in one space, where they are equally wide.
     """
     nothing = batch.candidates.rows.new_zeros(batch.candidates.rows.shape[:2])
     columns = []

@@ -1,7 +1,7 @@
-"""RL candidates: which demonstration sequences of a question's pool are worth asking the VLM about.
+"""RL candidates: which demonstration sequences from a question's pool the model measures.
 
 As in the Lever-Plus report: the SFT selector's beams, its samples at two temperatures, retrieval by similarity and
-one random sequence; duplicates removed; for each number of shots asked for.
+one random sequence, without duplicates, for each number of shots.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which demonstrations are nearest, in the order in which a prompt shows them. No torch."""
+"""The nearest demonstrations, in the order of choice that puts the nearest next to the question. No torch."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def nearest(similarity: Floats, shots: int, order: Order = "append") -> Position
 
 
 def beside_question(ranked: list[int], order: Order) -> list[int]:
-    """Positions, nearest first, in the order of choice: with `left`, the first choice stands next to the question."""
+    """Positions, nearest first, in the order of choice: with `prepend`, the first choice is next to the question."""
     return ranked if order == "prepend" else ranked[::-1]

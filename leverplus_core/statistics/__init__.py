@@ -4,6 +4,7 @@
 - `paired_difference`: two methods on the same questions, clustered by image, seeds as a second level.
 - `corrected`: a family of such differences, Holm's correction, and the marks that follow.
 - `detectable_difference`, `questions_needed`: what an evaluation could detect, and the questions that more takes.
+- `published_interval`, `unpaired_interval`: what a published accuracy and its sample size imply.
 - `share_closed`: the share of the gap from random to oracle that a method closes.
 
 scipy and statsmodels are imported on first use: a table of recorded results needs neither. The coverage of the
@@ -15,6 +16,7 @@ from leverplus_core.statistics.difference import PairedDifference, paired_differ
 from leverplus_core.statistics.family import MARKS, Corrected, Mark, corrected
 from leverplus_core.statistics.permutation import sign_flip_p_value
 from leverplus_core.statistics.power import POWER, detectable_difference, questions_needed
+from leverplus_core.statistics.published import published_interval, unpaired_interval
 from leverplus_core.statistics.share import Share, share_closed
 
 __all__ = [
@@ -29,7 +31,9 @@ __all__ = [
     "corrected",
     "detectable_difference",
     "paired_difference",
+    "published_interval",
     "questions_needed",
     "share_closed",
     "sign_flip_p_value",
+    "unpaired_interval",
 ]

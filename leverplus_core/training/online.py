@@ -1,6 +1,6 @@
-"""The on-policy loop: propose with the policy as it stands, measure, train, and again.
+"""The on-policy loop: propose with the current policy, measure, train, and repeat.
 
-A candidate that SFT's policy proposed says little about a policy that has moved away from it; GRPO's estimate of the
+A candidate that SFT's policy proposed says little about a policy that has since changed; GRPO's estimate of the
 gradient is for what the policy itself would choose. Each round's candidates therefore come from the policy of the
 round before (Shao et al. 2024, DeepSeekMath, algorithm 1, with the rounds as its outer loop).
 """
@@ -37,7 +37,7 @@ def learn_online(
     trainer: Trainer,
     on_epoch: OnEpoch,
 ) -> dict[str, Any]:
-    """Continue from the policy in `start`; `measured` are the candidates known so far, which cost nothing again.
+    """Continue from the policy in `start`; `measured` are the candidates known so far, which cost nothing more.
 
     A prompt counts against the budget whether or not the response cache knew its answer, so that a resumed run ends as
     an uninterrupted one. Where the budget does not reach all, every question has its first new proposal measured before

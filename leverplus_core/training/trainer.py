@@ -1,4 +1,4 @@
-"""One loop for all trainings; the epoch is chosen on held-out questions.
+"""One loop for all trainings; the epoch is chosen on validation questions.
 
 AdamW: Loshchilov and Hutter, ICLR 2019, arXiv:1711.05101. Each epoch draws its order and its dropout from a seed of
 its own and ends in one atomic file, so that a fit that was killed and one that was not are equal to the bit. Shapes:
@@ -66,7 +66,7 @@ def expected_reward(log_probs: Tensor, stops: Tensor, groups: TrainingGroups, co
 
     Longer sequences are less probable as such, so that lengths are never compared by what they choose. Where the policy
     decides how many it shows (`stops` is not 0), a length counts as often as it would stop there, and a demonstration
-    costs `cost`; else all lengths count alike.
+    costs `cost`; otherwise all lengths count the same.
     """
     same = (groups.lengths[:, :, None] == groups.lengths[:, None]) & groups.mask[:, None] & groups.mask[:, :, None]
     eye = torch.eye(same.shape[1], dtype=torch.bool)  # keeps the rows of absent candidates finite

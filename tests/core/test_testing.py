@@ -2,22 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from leverplus_core import Balancer, Bank, Candidate, Encoder, Image, Model, Part, Query, Reward, Sampler, allowed
-from leverplus_core.plugins.contracts import Floats
-from leverplus_core.testing import check_balancer, check_encoder, check_part, check_reward, check_sampler
+from leverplus_core import (
+    Balancer,
+    Bank,
+    BaselineSelector,
+    Candidate,
+    DataError,
+    Encoder,
+    EvalSet,
+    FitResult,
+    FitRun,
+    Floats,
+    Ids,
+    Image,
+    Measure,
+    Model,
+    Part,
+    Policy,
+    Query,
+    Reward,
+    Sampler,
+    SelectionCost,
+    Trainer,
+    TrainingData,
+    allowed,
+)
+from leverplus_core.testing import (
+    check_balancer,
+    check_baseline,
+    check_encoder,
+    check_part,
+    check_reward,
+    check_sampler,
+    check_trainer,
+)
 
 Pool = Callable[[int, Query, Bank, np.random.Generator], list[int]]
 
 
 def _draw(k: int, query: Query, bank: Bank, rng: np.random.Generator) -> list[int]:
-    from leverplus_core import DataError
-
     rows = allowed(query, bank)
     if len(rows) < k:
         raise DataError("too few")
@@ -60,8 +89,6 @@ def test_a_bad_sampler_fails(rule: Pool, says: str) -> None:
 
 
 def _known(candidate: Candidate, field: str) -> float:
-    from leverplus_core import DataError
-
     value: float | None = getattr(candidate, field)
     if value is None:
         raise DataError("something is missing")
@@ -71,7 +98,7 @@ def _known(candidate: Candidate, field: str) -> float:
 @pytest.mark.parametrize(
     ("rule", "says"),
     [
-        (lambda group: [0.0] * (len(group) + 1), "one reward a candidate"),
+        (lambda group: [0.0] * (len(group) + 1), "one reward per candidate"),
         (lambda group: [float("nan")] * len(group), "finite"),
         (lambda group: [float(i) for i in range(len(group))], "order must not matter"),
         (lambda group: [-c.accuracy for c in group], "higher is better"),
@@ -94,7 +121,7 @@ def test_a_bad_reward_fails(rule: Callable[[Sequence[Candidate]], list[float]], 
 @pytest.mark.parametrize(
     ("rule", "says"),
     [
-        (lambda group, rng: [*group, *group[:1]], "picked once"),
+        (lambda group, rng: [*group, *group[:1]], "selected once"),
         (lambda group, rng: [c for c in group if np.random.default_rng().random() < 0.5], "the same rng"),
         (lambda group, rng: [c for c in group if np.random.random() < 0.5], "the same rng"),
         (lambda group, rng: [Candidate("x", (), "", "", "", 1.0, True, 0.0, 0.0)], "candidates of the group"),
@@ -187,8 +214,134 @@ def test_unread_features_are_really_unread() -> None:
         def pool(self, query: Query, bank: Bank, rng: np.random.Generator) -> list[int]:
             return _draw(self.k, query, bank, np.random.default_rng(bank.features.text.size))
 
-        def needs_features(self) -> bool:
-            return False
+        def blocks(self) -> frozenset[str]:
+            return frozenset()
 
-    with pytest.raises(AssertionError, match="needs_features"):
+    with pytest.raises(AssertionError, match=r"blocks\(\) is empty, yet features count"):
         check_sampler(Peeks())
+
+
+Select = Callable[[EvalSet, int], Sequence[Ids]]
+
+
+def _baseline(rule: Select, counts: Sequence[int] = (1, 2), costs: Sequence[int] = (1, 2)) -> BaselineSelector:
+    class Tried(BaselineSelector):
+        """Selects by the rule on trial."""
+
+        def select(self, eval_set: EvalSet, shots: Sequence[int], measure: Measure) -> Mapping[int, Sequence[Ids]]:
+            return {n: rule(eval_set, n) for n in (1, 2)}
+
+        def shot_counts(self, shots: Sequence[int]) -> Sequence[int]:
+            return counts
+
+        def cost(self, shots: Sequence[int], pool: int) -> SelectionCost:
+            return SelectionCost(dict.fromkeys(costs, 1))
+
+    return Tried()
+
+
+def _first(eval_set: EvalSet, n: int) -> list[Ids]:
+    return [tuple(eval_set.pools[q.id][:n]) for q in eval_set.questions]
+
+
+def _by_chance(eval_set: EvalSet, n: int) -> list[Ids]:
+    return [tuple(np.random.permutation(eval_set.pools[q.id])[:n].tolist()) for q in eval_set.questions]
+
+
+def test_a_good_baseline_passes() -> None:
+    check_baseline(_baseline(_first))
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        (lambda s, n: _first(s, n)[:1], "one sequence per question"),
+        (lambda s, n: _first(s, 1), "2 distinct demonstrations"),
+        (lambda s, n: [ids[:1] * n for ids in _first(s, n)], "2 distinct demonstrations"),
+        (lambda s, n: [tuple(d.id for d in s.bank.demonstrations[:n])] * len(s.questions), "the question's own image"),
+        (lambda s, n: [("nowhere", "there")[:n]] * len(s.questions), "of the bank"),
+        (lambda s, n: [ids[::-1] for ids in _first(s, n + len(s.questions))], "distinct demonstrations"),
+        (lambda s, n: [tuple(s.pools[q.id][len(s.questions) :][:n]) for q in s.questions], "question alone"),
+        (_by_chance, "question alone"),
+    ],
+)
+def test_a_bad_baseline_fails(rule: Select, says: str) -> None:
+    with pytest.raises(AssertionError, match=says):
+        check_baseline(_baseline(rule))
+
+
+def test_a_baseline_that_says_otherwise_than_it_does_fails() -> None:
+    with pytest.raises(AssertionError, match=r"select\(\) gives \[1, 2\] shots, shot_counts\(\) says \[0\]"):
+        check_baseline(_baseline(_first, counts=(0,)))
+    with pytest.raises(AssertionError, match=r"cost\(\) has an answer for each"):
+        check_baseline(_baseline(_first, costs=(1,)))
+
+
+Change = Callable[[Policy, FitRun], None]
+
+
+def _trainer(change: Change) -> Trainer:
+    class Tried(Trainer):
+        """Does what is on trial in each epoch, and resumes where it was."""
+
+        def fit(self, policy: Policy, data: TrainingData, validation: TrainingData | None, run: FitRun) -> FitResult:
+            curve: list[tuple[int, dict[str, float]]] = []
+            for epoch in range(self.epochs + 1):
+                if epoch:
+                    change(policy, run)
+                curve.append((epoch, {}))
+                if run.on_epoch is not None:
+                    run.on_epoch(epoch, {})
+            return FitResult(self.epochs, curve)
+
+    return Tried()
+
+
+def _step(policy: Policy, run: FitRun, by: float = 1.0) -> None:
+    import torch
+
+    with torch.no_grad():
+        for weights in policy.parameters():
+            weights.add_(by)
+
+
+def _drawn_step(policy: Policy, run: FitRun) -> None:
+    import torch
+
+    _step(policy, run, float(torch.rand(())))
+
+
+def _step_of_a_file(policy: Policy, run: FitRun) -> None:
+    """Leaves half a state and goes on from it, as one that saves its weights but not its place would."""
+    if run.checkpoint is not None:
+        _step(policy, run, float(run.checkpoint.exists()))
+        run.checkpoint.touch()
+    _step(policy, run)
+
+
+def test_a_good_trainer_passes() -> None:
+    check_trainer(_trainer(_step))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda policy, run: _step(policy, run, float("nan")), "weights must stay finite"),
+        (_drawn_step, "the same fit must give the same weights"),
+        (_step_of_a_file, "a fit that was killed must end with the same weights"),
+    ],
+)
+def test_a_bad_trainer_fails(change: Change, says: str) -> None:
+    with pytest.raises(AssertionError, match=says):
+        check_trainer(_trainer(change))
+
+
+def test_a_trainer_that_keeps_its_curve_to_itself_fails() -> None:
+    class Mute(Trainer):
+        """Tells no epoch."""
+
+        def fit(self, policy: Policy, data: TrainingData, validation: TrainingData | None, run: FitRun) -> FitResult:
+            return FitResult(0, [(0, {})])
+
+    with pytest.raises(AssertionError, match="is told to on_epoch"):
+        check_trainer(Mute())

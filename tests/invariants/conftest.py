@@ -1,22 +1,66 @@
-"""One small run that nothing disturbed, for every test that compares with it or goes on from it."""
+"""One small run on the demo model that nothing disturbed, for tests that compare with it or continue it."""
 
 from __future__ import annotations
 
+import io
+import shutil
+import signal
+import sqlite3
+import sys
+import warnings
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from leverplus_core.pipeline.run import run
+from leverplus_core.cli import main
+from leverplus_core.pipeline.run import RunResult, run
 from leverplus_core.recipes.recipe import Recipe
+from leverplus_core.registry.registry import Registry
 
 SMALL = [
-    "dataset.train=60", "dataset.validation=24", "sampler.k=6", "scoring.questions=30",
-    "scoring.beam_search.num_beams=2", "scoring.beam_search.expand_top_k=3", "scoring.candidates.num_beams=2", "scoring.candidates.retrieval=2",
-    "training.sft.epochs=2", "training.rce.epochs=2", "training.grpo.epochs=1", "selector.width=32",
-    "evaluation.shots=[1, 2]", "evaluation.sizes=[10, 20]", "evaluation.oracle.num_beams=2", "evaluation.oracle.expand_top_k=3",
-    "balancer={name: keep_all}", "threads=1",
+    "dataset.train=40", "dataset.validation=24", "sampler.k=6", "scoring.questions=20", "threads=1",
+    "scoring.beam_search={num_beams: 2, shots: 2, expand_top_k: 3}", "balancer={name: keep_all}",
+    "scoring.candidates.num_beams=2", "scoring.candidates.retrieval=2", "selector.width=32",
+    "training.sft.epochs=2", "training.rce.epochs=2", "training.grpo.epochs=1",
+    "evaluation.shots=[1, 2]", "evaluation.sizes=[10, 20]",
+    "evaluation.baselines=[zero_shot, random, text_knn, image_knn, {name: oracle, num_beams: 2, expand_top_k: 3}]",
 ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A folder with the registry `r.db` and the workspace `work` of the small run, and what that run returned."""
+
+    folder: Path
+    result: RunResult
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.folder}/r.db"
+
+    @property
+    def work(self) -> Path:
+        return self.folder / "work"
+
+    def stage(self, name: str) -> Path:
+        """The folder of a stage of the small run; other runs may have left theirs beside it."""
+        with Registry(self.url) as registry:
+            return next(Path(row["path"]) for row in registry.stages(self.result.run_id) if row["name"] == name)
+
+    def other(self, name: str) -> str:
+        """The URL of another registry beside it, for another test's runs."""
+        return f"sqlite:///{self.folder}/{name}.db"
+
+    def copy(self, folder: Path) -> Finished:
+        """The same in another folder; databases with what stands in their write-ahead logs."""
+        shutil.copytree(self.work, folder / "work", ignore=shutil.ignore_patterns("*.sqlite*"))
+        for file in (self.folder / "r.db", self.work / "responses.sqlite"):
+            with sqlite3.connect(file) as db:
+                db.execute("VACUUM INTO ?", (str(folder / file.relative_to(self.folder)),))
+        return Finished(folder, self.result)
 
 
 @pytest.fixture(scope="session")
@@ -31,9 +75,41 @@ def small() -> Callable[..., Recipe]:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Its folder and its run's id."""
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The small run. Tests write runs of other recipes into its workspace, and into registries of their own."""
     folder = tmp_path_factory.mktemp("run")
     result = run(Recipe.load("demo", SMALL), f"sqlite:///{folder}/r.db", folder / "work")
     assert result.calls > 0 and set(result.stages.values()) == {"done", "off"}
-    return folder, result.run_id
+    return Finished(folder, result)
+
+
+@dataclass(frozen=True)
+class Printed:
+    """What a command left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Printed]:
+    """A command in an empty folder, called in this process; environment variables by keyword."""
+    monkeypatch.chdir(tmp_path)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments: str, **environment: str) -> Printed:
+        out, err = io.StringIO(), io.StringIO()
+        with monkeypatch.context() as patch, warnings.catch_warnings(), redirect_stdout(out), redirect_stderr(err):
+            warnings.simplefilter("default")  # as outside of the tests, where a warning is a line
+            patch.setattr(sys, "argv", ["leverplus", *arguments])
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            try:
+                with pytest.raises(SystemExit) as end:
+                    main()
+            finally:
+                signal.signal(signal.SIGTERM, handler)
+        return Printed(int(end.value.code or 0), out.getvalue(), err.getvalue())
+
+    return call

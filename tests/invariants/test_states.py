@@ -1,4 +1,4 @@
-"""The encode stage: the VLM's states are those of the prompts they are said to be of, and stand out from each other."""
+"""Encode: the model's hidden states are those of the prompts that are named, and stand out from each other."""
 
 from __future__ import annotations
 
@@ -9,58 +9,62 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leverplus_core.errors import PluginError
-from leverplus_core.pipeline.run import compose, run
-from leverplus_core.pipeline.stages import EncodedData
-from leverplus_core.pipeline.workspace import Workspace
+from leverplus_core.errors import RecipeError
+from leverplus_core.pipeline.context import RunContext
+from leverplus_core.pipeline.graph import Pipeline
+from leverplus_core.pipeline.run import run
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.scoring.prompt import build_prompt
 from leverplus_core.seeding import rng
+from leverplus_core.selector.feature_set import FEATURES, FeatureSet
 
 SHOTS = 2
+Small = Callable[..., Recipe]
 
 
-def test_states_follow_the_same_demonstrations(small: Callable[..., Recipe], tmp_path: Path) -> None:
-    recipe = small(f"encoder.hidden_states={SHOTS}")
-    run(recipe, f"sqlite:///{tmp_path}/r.db", tmp_path / "work", until="encode")
-    parts = compose(recipe, Workspace(tmp_path / "work"))
-    [folder] = (tmp_path / "work" / "stages").iterdir()
-    encoded, dataset = EncodedData.load(folder), parts.dataset
+def test_states_follow_the_same_demonstrations(small: Small, catalog: Catalog, tmp_path: Path) -> None:
+    recipe = small(f"encoder.hidden_states={SHOTS}", "dataset.validation=8")
+    run(recipe, f"sqlite:///{tmp_path}/r.db", tmp_path / "work", until="encode", catalog=catalog)
+    context = RunContext(recipe, catalog, tmp_path / "work")
+    [file] = tmp_path.glob(f"work/stages/encode-*/{FEATURES}")
+    features, dataset = FeatureSet.read(file), context.dataset
     bank, questions = dataset.demonstrations(), dataset.questions("train")
     order = [bank[i] for i in rng(0, "demonstrations of states").permutation(len(bank))]
 
     def state_of(question: int) -> np.ndarray:
         asked = questions[question]
-        shown = list(islice((d for d in order if d.image != asked.image), SHOTS))  # its own picture is never shown
-        return np.asarray(parts.model.last_hidden_state([build_prompt(shown, asked, recipe.prompt)])[0])
+        shown = list(islice((d for d in order if d.image != asked.image), SHOTS))  # its own image is never shown
+        return np.asarray(context.model.last_hidden_state([build_prompt(shown, asked, recipe.prompt)])[0])
 
     raw = np.stack([state_of(i) for i in range(len(questions))])  # each demonstration is one of these questions
     at = {q.id: i for i, q in enumerate(questions)}
     of_bank = raw[[at[d.id] for d in bank]]
     expected = (raw - of_bank.mean(0)) / of_bank.std(0)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    assert encoded.questions["train"].state is not None and encoded.bank.state is not None
-    np.testing.assert_allclose(encoded.questions["train"].state, expected, atol=1e-3)
-    np.testing.assert_allclose(encoded.bank.state, expected[[at[d.id] for d in bank]], atol=1e-3)
+    found = features.of_questions([q.id for q in questions]).state
+    assert found is not None and features.demonstrations.state is not None
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    np.testing.assert_allclose(features.demonstrations.state, expected[[at[d.id] for d in bank]], atol=1e-3)
     # They are part of what the selector sees, and of the fingerprint.
     others = [
-        compose(small(f"encoder.hidden_states={n}"), Workspace(tmp_path)).fingerprints["encode"] for n in (1, SHOTS)
+        Pipeline(RunContext(r, catalog)).fingerprints["encode"]
+        for r in (small("dataset.validation=8"), small("encoder.hidden_states=1", "dataset.validation=8"), recipe)
     ]
-    assert len({*others, compose(small(), Workspace(tmp_path)).fingerprints["encode"]}) == 3
-    assert others[1] == parts.fingerprints["encode"]
+    assert len(set(others)) == 3 and file.parent.name == f"encode-{others[2]}"
 
 
-def test_a_run_with_states_and_prepended_demonstrations(small: Callable[..., Recipe], tmp_path: Path) -> None:
-    recipe = small(
-        "encoder.hidden_states=1", "selector={name: pairwise}", "prompt.order=prepend", "training.grpo.epochs=0"
-    )
-    found = run(recipe, f"sqlite:///{tmp_path}/r.db", tmp_path / "work")
+def test_a_run_with_states_and_prepended_demonstrations(small: Small, catalog: Catalog, tmp_path: Path) -> None:
+    few = ("scoring.questions=6", "evaluation.sizes=[4]", "dataset.validation=8", "training.grpo.epochs=0")
+    recipe = small("encoder.hidden_states=1", "selector={name: pairwise}", "prompt.order=prepend", *few)
+    found = run(recipe, f"sqlite:///{tmp_path}/r.db", tmp_path / "work", catalog=catalog)
     assert found.stages["evaluate"] == "done"
 
 
-def test_a_model_without_states_is_named(catalog: Catalog) -> None:
-    from leverplus_core.plugins.contracts import Model
-
-    with pytest.raises(PluginError, match="shows no states"):
-        Model.last_hidden_state(catalog.build("model", "qwen2_5_vl", {"path": "demo"}), [])
+def test_a_sampler_that_draws_by_states_without_any_is_refused_when_the_recipe_is_composed(
+    small: Small, catalog: Catalog
+) -> None:
+    settings = "sampler={name: mixed, k: 6, state: 0.5}"
+    with pytest.raises(RecipeError, match="draws by hidden states, and there are none"):
+        RunContext(small(settings), catalog)
+    RunContext(small(settings, "encoder.hidden_states=1"), catalog)

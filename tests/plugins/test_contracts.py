@@ -1,49 +1,37 @@
-"""Every part of the catalogue keeps its contract: registering a part is what gets it tested."""
+"""Every part of the catalog keeps its contract: registering a part is what gets it tested."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.metadata
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Model, Part, Reward, Sampler
-from leverplus_core.plugins.manager import KINDS, VERB, Catalog, Entry
+from leverplus_core.plugins.manager import KINDS, Catalog, Entry
 from leverplus_core.records import Image
-from leverplus_core.selector.policy import Selector
+from leverplus_core.selector.base import BaselineSelector, TrainableSelector
 from leverplus_core.testing import (
     check_balancer,
+    check_baseline,
     check_dataset,
     check_encoder,
     check_model,
+    check_part,
     check_reward,
     check_sampler,
     check_selector,
+    check_trainer,
     tiny_pictures,
 )
+from leverplus_core.training.base import Trainer
 
 ENTRIES = [entry for entry in Catalog.load(disabled="").entries() if entry.distribution == "leverplus"]
-PARTS = [entry for entry in ENTRIES if entry.kind != VERB]
-BUILT_IN = {
-    "dataset": {"demo_world", "jsonl", "vqa_json"},
-    "encoder": {"clip", "sentence", "vlm"},
-    "selector": {"pointer", "lever_lm"},
-    "sampler": {"random", "text_knn", "image_knn", "mixed"},
-    "model": {"qwen2_5_vl", "caption_lm"},
-    "balancer": {"top_pn", "keep_all", "limit", "ratio", "query_ratio"},
-    "reward": {
-        "separated",
-        "hard_plus_soft",
-        "hard_plus_soft_v2",
-        "hard_only",
-        "soft_only",
-        "hard_plus_gt_prob",
-        "separated_gt_prob",
-        "hard_gt_prob_rel",
-        "info_score",
-        "mixed",
-    },
-    "verb": {"bench"},
-}
+ROOMS = Path(__file__).resolve().parents[2] / "plugins"
+FOR_OTHERS = {"stage", "importer", "exporter"}
+"""Kinds that need not have a built-in part."""
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +39,26 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Image]:
     return tiny_pictures(tmp_path_factory.mktemp("pictures"), count=4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_built_ins_are_registered(kind: str) -> None:
-    """A room that fails to load would otherwise take its parts out of these tests unseen."""
-    assert BUILT_IN[kind] <= {entry.name for entry in ENTRIES if entry.kind == kind}
+def test_the_catalog_has_all_that_the_rooms_register() -> None:
+    """A room that fails to load, or is no entry point, would otherwise take its parts out of these tests unseen."""
+    rooms = {path.parent.name for path in ROOMS.glob("*/leverplus_*/__init__.py")}
+    points = importlib.metadata.distribution("leverplus").entry_points.select(group="leverplus")
+    assert {point.value.partition(".")[0] for point in points} == rooms
+    registered = set()
+    for point in points:
+        room = importlib.import_module(point.value)
+        for kind in KINDS:
+            parts = getattr(room, f"leverplus_{kind}s", dict)()
+            registered |= {(kind, name, target) for name, target in parts.items()}
+    assert {(entry.kind, entry.name, entry.target) for entry in ENTRIES} == registered
 
 
-@pytest.mark.parametrize("entry", PARTS, ids=lambda entry: f"{entry.kind}-{entry.name}")
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - FOR_OTHERS))
+def test_each_kind_has_a_built_in_part(kind: str) -> None:
+    assert [entry for entry in ENTRIES if entry.kind == kind]
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.kind}-{entry.name}")
 def test_part_keeps_its_contract(
     entry: Entry, build_part: Callable[[str, str], Part], images: list[Image], catalog: Catalog
 ) -> None:
@@ -77,9 +78,14 @@ def test_part_keeps_its_contract(
             check_encoder(part, images, model)
         case Model():
             check_model(part, images)
-        case Selector():
+        case TrainableSelector():
             check_selector(part)
+        case BaselineSelector():
+            check_baseline(part)
+        case Trainer():
+            check_trainer(part)
         case Dataset():
             check_dataset(part)
         case _:
-            raise AssertionError(f"no contract check for {entry.kind} {entry.name}")
+            assert entry.kind in FOR_OTHERS, f"no contract check for {entry.kind} {entry.name}"
+            check_part(part)

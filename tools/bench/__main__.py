@@ -49,14 +49,14 @@ def main(
         drawn = curves(cache, quick, threads, bars) if scaling else []
     rows = [row for table in found for row in table]
     if as_json:
-        print(json.dumps({"rows": [asdict(row) for row in rows], "curves": [asdict(curve) for curve in drawn]}))
+        print(json.dumps({"rows": [row.figures() for row in rows], "curves": [asdict(curve) for curve in drawn]}))
     else:
         print(page.tables(found, drawn))
     if output is not None:
         page.write(output, found, drawn)
     shutil.rmtree(cache / "finished", ignore_errors=True)
     if different := [row for row in rows if not row.agrees]:
-        names = ", ".join(dict.fromkeys(f"{row.geometry}/{row.arm}/{row.order}" for row in different))
+        names = ", ".join(dict.fromkeys(f"{row.case.geometry}/{row.arm}/{row.order}" for row in different))
         print(f"bench: these arms differ from naive by more than their dtype allows: {names}", file=sys.stderr)
         raise typer.Exit(1)
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import time
-import traceback
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cached_property
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from leverplus_core import BeamSettings, DataError, Dtype, LeverplusError, Model, build_prompt
+from leverplus_core import BeamSettings, DataError, Dtype, Model, build_prompt
 from tools.bench import flops, workload
 from tools.bench.geometry import MID, THREE_B, Loaded, load_demo, load_random
 from tools.bench.measure import counted, matmul_ceiling, peak_mb, reset_peak
@@ -189,51 +189,29 @@ class Remote:
         if "forkserver" in methods:
             context.set_forkserver_preload([__name__])
         self.name = name
-        self._wire, far = context.Pipe()
-        self._process = context.Process(target=_serve, args=(far, case, name, engine or {}), daemon=True)
-        self._process.start()
-        far.close()
+        self._pool = ProcessPoolExecutor(1, context, _start, (case, name, engine or {}))
 
     def __enter__(self) -> Remote:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._wire.close()
-        self._process.join(0 if kind else 10)  # after an error or an interrupt, do not wait for a prompt to end
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
 
     def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the arm."""
         try:
-            self._wire.send((method, arguments))
-            kind, value = self._wire.recv()
-        except (EOFError, OSError):
-            self._process.join(10)
+            return self._pool.submit(_call, method, arguments).result()
+        except BrokenProcessPool:
             raise DataError(
-                f"the bench's process for {self.name} ended with exit code {self._process.exitcode}.",
-                "Most likely memory ran out: leave out --geometry 3b, or give the arms fewer --questions.",
+                f"the bench's process for {self.name} ended.",
+                "Most likely memory ran out: leave out --geometry 3b, or use fewer --questions.",
             ) from None
-        if kind == "error":
-            raise LeverplusError(*value)
-        if kind == "bug":
-            raise RuntimeError(f"in the bench's process for {self.name}:\n{value}")
-        return value
 
 
-def _serve(wire: Connection, case: Case, name: str, engine: dict[str, Any]) -> None:
-    """Answer method calls until the connection is closed, which also happens when the parent is interrupted."""
+def _start(case: Case, name: str, engine: dict[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    arm = Arm(case, name, engine)
-    while True:
-        try:
-            method, arguments = wire.recv()
-        except EOFError:
-            return
-        try:
-            reply = ("ok", getattr(arm, method)(*arguments))
-        except LeverplusError as error:
-            reply = ("error", (error.what, error.hint))
-        except Exception:
-            reply = ("bug", traceback.format_exc())
-        wire.send(reply)
+    globals()["_arm"] = Arm(case, name, engine)
+
+
+def _call(method: str, arguments: tuple[Any, ...]) -> Any:
+    return getattr(globals()["_arm"], method)(*arguments)

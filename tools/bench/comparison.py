@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -9,8 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from leverplus_core import Progress, RecipeError, did_you_mean, fingerprint
-from leverplus_core.io import read_json, write_json
+from leverplus_core import Progress, RecipeError, atomic_write, did_you_mean, fingerprint
 from leverplus_core.provenance import describe_environment, describe_git
 from leverplus_models.engine.settings import switches
 from tools.bench.arm import FULL, HF_BATCHED, NAIVE, WITHOUT, Arithmetic, Case, Remote, Timed
@@ -39,47 +39,54 @@ class Table:
 
 @dataclass(frozen=True)
 class Row:
-    """An arm's figures under one order. `image_encodings` and `tokens_computed` are those of the `prompts` timed.
+    """An arm's figures under one order: its timed runs, and what the others of the table are compared by.
 
-    `bound`: the arithmetic of hf-batched over what is necessary, which an arm gains that does only what is necessary
-    at hf-batched's FLOP/s. `ceiling_share`: necessary FLOPs a second over the matmul ceiling of this dtype.
+    `diffs` are the largest differences of a log-probability from naive's, by dtype; `rates` the prompts per second of
+    all arms; `ceiling` the FLOP/s of large matrix products.
     """
 
-    geometry: str
+    case: Case
     arm: str
-    order: str
-    prompts_per_s: float
-    over_naive: float | None
-    over_hf_batched: float | None
-    bound: float | None
-    ceiling_share: float | None
-    peak_mb: float
-    max_abs_diff: float | None
-    max_abs_diff_bfloat16: float | None
-    dtype: str
-    questions: int
-    pool: int
-    num_beams: int
-    shots: int
-    rounds: int
-    prompts: int
+    order: Order
+    runs: tuple[Timed, ...]
     sampled: bool
-    seconds_min: float
-    seconds_median: float
-    seconds_max: float
-    image_encodings: int
-    tokens_computed: int
-    search_prompts: int | None
-    necessary_images: int | None
-    necessary_tokens: int | None
-    necessary_gflop: float | None
-    ceiling_gflops: float
+    diffs: Mapping[str, float]
+    rates: Mapping[str, float]
+    search: Arithmetic | None
+    ceiling: float
 
     @property
     def agrees(self) -> bool:
-        """Whether no log-probability is further from naive's than its dtype allows."""
-        found = {"float32": self.max_abs_diff, "bfloat16": self.max_abs_diff_bfloat16}
-        return all(diff is None or diff <= TOLERANCE[dtype] for dtype, diff in found.items())
+        """Whether no log-probability differs from naive's by more than its dtype allows."""
+        return all(diff <= TOLERANCE[dtype] for dtype, diff in self.diffs.items())
+
+    def over(self, arm: str) -> float | None:
+        """Prompts per second over those of another arm of the table."""
+        return self.rates[self.arm] / self.rates[arm] if arm in self.rates else None
+
+    @property
+    def bound(self) -> float | None:
+        """The gain over hf-batched of an arm that does only what is necessary, at hf-batched's FLOP/s."""
+        return self.search.prompt_by_prompt.flops / self.search.necessary.flops if self.search else None
+
+    @property
+    def ceiling_share(self) -> float | None:
+        """Necessary FLOPs per second over the ceiling."""
+        if self.search is None:
+            return None
+        return self.search.necessary.flops / self.search.prompts * self.rates[self.arm] / self.ceiling
+
+    def figures(self) -> dict[str, object]:
+        """The figures as JSON values."""
+        own = {name: getattr(self, name) for name in ("arm", "order", "sampled", "diffs", "ceiling", "bound")}
+        runs = [
+            {key: value for key, value in asdict(run).items() if key not in ("rows", "scores")} for run in self.runs
+        ]
+        more = {"over_naive": self.over(NAIVE), "over_hf_batched": self.over(HF_BATCHED), "runs": runs}
+        search = None if self.search is None else asdict(self.search)
+        case = asdict(self.case) | {"cache": str(self.case.cache)}
+        return {**case, **own, **more, "prompts_per_s": self.rates[self.arm], "search": search,
+                "ceiling_share": self.ceiling_share}  # fmt: skip
 
 
 def arm_names() -> tuple[str, ...]:
@@ -154,13 +161,13 @@ def compare_all(tables: Sequence[Table], finished: Path, progress: Progress) -> 
     """
     found = []
     for table in tables:
-        key = fingerprint([repr(table), describe_environment(), describe_git()])
-        file = finished / f"{key}.json"
+        file = finished / f"{fingerprint([repr(table), describe_environment(), describe_git()])}.pickle"
         if file.is_file():
             progress.say(f"{table.case.geometry}, pools of {table.case.pool}: stored before the interruption")
         else:
-            write_json(file, [asdict(row) for row in compare(table, progress)])
-        found.append([Row(**row) for row in read_json(file)])
+            with atomic_write(file) as stream:
+                pickle.dump(compare(table, progress), stream)
+        found.append(pickle.loads(file.read_bytes()))  # our own, from this machine
     return found
 
 
@@ -198,75 +205,15 @@ def compare(table: Table, progress: Progress) -> list[Row]:
                             known = first.scores if dtype == case.dtype and first.rows == compared else None
                             found = known or remote.call("scores", order, compared, dtype)
                             scores[remote.name, order, dtype] = found
-    ceiling = statistics.median(ceilings)
-    return [
-        _row(table, arm, order, timed, scores, searched.get(order), ceiling) for order in ORDERS for arm in table.arms
-    ]
-
-
-def _row(
-    table: Table,
-    arm: str,
-    order: Order,
-    timed: Mapping[tuple[str, Order], Sequence[Timed]],
-    scores: Mapping[tuple[str, Order, str], Sequence[float]],
-    searched: Arithmetic | None,
-    ceiling: float,
-) -> Row:
-    case, runs = table.case, timed[arm, order]
-    seconds = sorted(run.seconds for run in runs)
-
-    def rate(name: str) -> float:
-        found = timed[name, order]
-        return found[0].prompts / statistics.median(run.seconds for run in found)
-
-    def over(name: str) -> float | None:
-        return own / rate(name) if (name, order) in timed else None
-
-    def differs(dtype: str) -> float | None:
-        found = scores.get((arm, order, dtype))
-        reference = scores.get((NAIVE if NAIVE in table.arms else table.arms[0], order, dtype))
-        if found is None or reference is None:
-            return None
-        return max(abs(a - b) for a, b in zip(found, reference, strict=True))
-
-    own = rate(arm)
-    needed: dict[str, Any] = dict.fromkeys(
-        ("bound", "ceiling_share", "search_prompts", "necessary_images", "necessary_tokens", "necessary_gflop")
-    )
-    if searched is not None:
-        least = searched.necessary
-        needed = {
-            "bound": searched.prompt_by_prompt.flops / least.flops,
-            "ceiling_share": least.flops / searched.prompts * own / ceiling,
-            "search_prompts": searched.prompts,
-            "necessary_images": least.images,
-            "necessary_tokens": least.tokens,
-            "necessary_gflop": least.flops / 1e9,
-        }
-    return Row(
-        geometry=case.geometry,
-        arm=arm,
-        order=order,
-        prompts_per_s=own,
-        over_naive=over(NAIVE),
-        over_hf_batched=over(HF_BATCHED),
-        peak_mb=max(run.peak_mb for run in runs),
-        max_abs_diff=differs("float32"),
-        max_abs_diff_bfloat16=differs("bfloat16"),
-        dtype=case.dtype,
-        questions=case.questions,
-        pool=case.pool,
-        num_beams=case.num_beams,
-        shots=case.shots,
-        rounds=len(runs),
-        prompts=runs[0].prompts,
-        sampled=arm in table.samples,
-        seconds_min=seconds[0],
-        seconds_median=statistics.median(seconds),
-        seconds_max=seconds[-1],
-        image_encodings=runs[0].images,
-        tokens_computed=runs[0].tokens,
-        ceiling_gflops=ceiling / 1e9,
-        **needed,
-    )
+    rows = []
+    for order in ORDERS:
+        medians = {arm: statistics.median(run.seconds for run in timed[arm, order]) for arm in table.arms}
+        rates = {arm: timed[arm, order][0].prompts / medians[arm] for arm in table.arms}
+        reference = NAIVE if NAIVE in table.arms else table.arms[0]
+        for arm in table.arms:
+            pairs = {d: zip(scores[arm, order, d], scores[reference, order, d], strict=True) for d in dtypes}
+            diffs = {str(dtype): max(abs(a - b) for a, b in found) for dtype, found in pairs.items()}
+            runs, sampled = tuple(timed[arm, order]), arm in table.samples
+            ceiling = statistics.median(ceilings)
+            rows.append(Row(case, arm, order, runs, sampled, diffs, rates, searched.get(order), ceiling))
+    return rows

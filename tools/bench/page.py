@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import platform
+import statistics
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from leverplus_core.io import write_bytes
 from leverplus_core.provenance import describe_environment, describe_git
+from tools.bench.arm import HF_BATCHED, NAIVE
 from tools.bench.comparison import TOLERANCE, Row
 from tools.bench.scaling import Curve
 
@@ -34,7 +36,7 @@ def tables(tables: Sequence[Sequence[Row]], curves: Sequence[Curve]) -> str:
     for rows in tables:
         for order in ORDER:
             own = [row for row in rows if row.order == order]
-            title, *bound = _title(own)
+            title, *bound = _title(own[0])
             lines += [f"## {title}", "", *bound, "", *_pipes(COLUMNS, [_cells(row) for row in own]), ""]
     for curve in curves:
         heading = f"{curve.about}: seconds grow as size to the {curve.exponent:.2f}."
@@ -70,39 +72,38 @@ def write(path: Path, rows: Sequence[Sequence[Row]], curves: Sequence[Curve]) ->
     write_bytes(path, text.encode())
 
 
-def _title(rows: Sequence[Row]) -> list[str]:
+def _title(row: Row) -> list[str]:
     """The case, and what arithmetic allows."""
-    first = rows[0]
-    many = f"{first.questions} question{'s' if first.questions > 1 else ''}"
+    case, search = row.case, row.search
+    many = f"{case.questions} question{'s' if case.questions > 1 else ''}"
     lines = [
-        f"{first.geometry}, {ORDER[first.order]}: {many}, pools of {first.pool}, {first.num_beams} beams, "
-        f"{first.shots} shots, {first.dtype}"
+        f"{case.geometry}, {ORDER[row.order]}: {many}, pools of {case.pool}, {case.num_beams} beams, "
+        f"{case.shots} shots, {case.dtype}{', CPU time' if case.cpu_time else ''}"
     ]
-    if first.bound is not None and first.search_prompts and first.necessary_images is not None:
-        per = first.search_prompts
+    if search is not None:
+        least = search.necessary
         lines.append(
-            f"{per:,} prompts; necessary: {first.necessary_images:,} images and {first.necessary_tokens:,} tokens, "
-            f"{first.necessary_gflop:,.0f} GFLOP;"
+            f"{search.prompts:,} prompts; necessary: {least.images:,} images and {least.tokens:,} tokens, "
+            f"{least.flops / 1e9:,.0f} GFLOP;"
         )
-        lines.append(
-            f"arithmetic allows {first.bound:.2f} x hf-batched; matmul ceiling {first.ceiling_gflops:,.0f} GFLOP/s"
-        )
+        lines.append(f"arithmetic allows {row.bound:.2f} x hf-batched; matmul ceiling {row.ceiling / 1e9:,.0f} GFLOP/s")
     return lines
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    spread = 50 * (row.seconds_max - row.seconds_min) / row.seconds_median
-    diff = row.max_abs_diff if row.max_abs_diff is not None else row.max_abs_diff_bfloat16
+    seconds, first = sorted(run.seconds for run in row.runs), row.runs[0]
+    spread = 50 * (seconds[-1] - seconds[0]) / statistics.median(seconds)
+    diff = row.diffs.get("float32", row.diffs.get("bfloat16"))
     return (
         row.arm + ("*" if row.sampled else ""),
-        _number(row.prompts_per_s),
-        f"{spread:.0f}" if row.rounds > 1 else "",
-        _number(row.over_naive),
-        _number(row.over_hf_batched),
+        _number(row.rates[row.arm]),
+        f"{spread:.0f}" if len(seconds) > 1 else "",
+        _number(row.over(NAIVE)),
+        _number(row.over(HF_BATCHED)),
         "" if row.ceiling_share is None else f"{100 * row.ceiling_share:.1f}%",
-        _number(row.image_encodings / row.prompts),
-        _number(row.tokens_computed / row.prompts),
-        f"{row.peak_mb:,.0f}",
+        _number(first.images / first.prompts),
+        _number(first.tokens / first.prompts),
+        f"{max(run.peak_mb for run in row.runs):,.0f}",
         "" if diff is None else f"{diff:.0e}" if diff else "0",
     )
 

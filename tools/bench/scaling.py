@@ -58,12 +58,13 @@ def curves(cache: Path, quick: bool, threads: int | None, progress: Progress) ->
         "images": [100, 1000, 10_000],
     }
     few = {name: found[: 2 if quick else None] for name, found in sizes.items()}
+    about = f"distinct images (20 per question, {IMAGE_BUDGET_MB} MB of memory for encoded ones)"
     return [
         _curve("questions", "questions (pools of 32, 2 shots)", base, few, progress),
         _curve("pool", "demonstrations in a pool (8 questions, 2 shots)", base, few, progress),
         _curve("shots", "shots (8 questions, pools of 16)", sixteen, few, progress),
         _curve("pixels", "visual tokens an image (2 questions, pools of 16)", two, few, progress),
-        _growing_images(distinct, few["images"], progress),
+        _curve("images", about, distinct, few, progress),
     ]
 
 
@@ -72,37 +73,23 @@ def slope(sizes: Sequence[float], costs: Sequence[float]) -> float:
     return statistics.linear_regression([math.log(s) for s in sizes], [math.log(c) for c in costs]).slope
 
 
-def _curve(field: str, about: str, base: Case, sizes: dict[str, list[int]], progress: Progress) -> Curve:
-    """Cost against one field of the case. Pixels are shown as visual tokens, one for 28 x 28."""
+def _curve(name: str, about: str, base: Case, sizes: dict[str, list[int]], progress: Progress) -> Curve:
+    """Cost against one field of the case: pixels as visual tokens of 28 x 28, images as questions with 20 each."""
     points = []
-    with progress.task(f"scaling: {field}", len(sizes[field])) as bar:
-        for size in sizes[field]:
-            changed: dict[str, Any] = {field: size}
-            with Remote(replace(base, **changed), FULL) as remote:
-                points.append(_point(field, size // 28**2 if field == "pixels" else size, remote, 3))
+    with progress.task(f"scaling: {name}", len(sizes[name])) as bar, tempfile.TemporaryDirectory() as folder:
+        for size in sizes[name]:
+            changed: dict[str, Any] = {name: size}
+            engine: dict[str, Any] = {}
+            if name == "images":
+                changed = {"questions": size // (base.pool + 1)}
+                engine = {"image_cache_mb": IMAGE_BUDGET_MB, "image_cache_dir": f"{folder}/{size}"}
+            with Remote(replace(base, **changed), FULL, engine) as remote:
+                remote.call("warm")
+                # Once for images: a second run would read them from the cache folder.
+                runs: list[Timed] = [remote.call("time", "append", None) for _ in range(1 if engine else 3)]
+            first, seconds = runs[0], statistics.median(run.seconds for run in runs)
+            shown = size // 28**2 if name == "pixels" else size
+            peak = max(run.peak_mb for run in runs)
+            points.append(Point(name, shown, first.prompts, seconds, first.images, first.tokens, peak))
             bar.advance()
-    return Curve("visual tokens" if field == "pixels" else field, about, tuple(points))
-
-
-def _growing_images(base: Case, images: Sequence[int], progress: Progress) -> Curve:
-    """Cost against the number of distinct images, twenty per question, under one memory budget with a cache folder."""
-    about = f"distinct images (20 per question, {IMAGE_BUDGET_MB} MB of memory for encoded ones)"
-    points = []
-    with progress.task("scaling: images", len(images)) as bar:
-        for count in images:
-            with tempfile.TemporaryDirectory(prefix="leverplus-bench-") as folder:
-                engine = {"image_cache_mb": IMAGE_BUDGET_MB, "image_cache_dir": folder}
-                with Remote(replace(base, questions=count // (base.pool + 1)), FULL, engine) as remote:
-                    points.append(_point("images", count, remote, 1))
-            bar.advance()
-    return Curve("images", about, tuple(points))
-
-
-def _point(curve: str, size: int, remote: Remote, rounds: int) -> Point:
-    remote.call("warm")
-    runs: list[Timed] = [remote.call("time", "append", None) for _ in range(rounds)]
-    first = runs[0]
-    return Point(
-        curve, size, first.prompts, statistics.median(run.seconds for run in runs), first.images, first.tokens,
-        max(run.peak_mb for run in runs),
-    )  # fmt: skip
+    return Curve("visual tokens" if name == "pixels" else name, about, tuple(points))

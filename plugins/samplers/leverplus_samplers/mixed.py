@@ -1,4 +1,4 @@
-"""`mix`: part uniform, part near in text, in image, and in what the model is about to say."""
+"""`mixed`: part uniform, part nearest in text, in image, and in hidden state."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class MixedSampler(Sampler):
             if count:
                 if features is None or vector is None:
                     raise DataError(
-                        "sampler mix: state is above 0, and there are no states.", "Set encoder.hidden_states."
+                        "sampler mixed: state is above 0, and there are no hidden states.", "Set encoder.hidden_states."
                     )
                 # A row that is in already is passed over for the next nearest, so that each share is filled.
                 near = nearest(rows, features, vector, count + len(chosen))

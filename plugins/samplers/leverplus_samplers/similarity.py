@@ -1,4 +1,4 @@
-"""`text_sim` and `img_sim`: the demonstrations nearest to the question."""
+"""`text_knn` and `image_knn`: the demonstrations nearest to the question."""
 
 from __future__ import annotations
 

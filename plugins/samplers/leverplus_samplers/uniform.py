@@ -1,4 +1,4 @@
-"""`rand`: a uniform pool."""
+"""`random`, which the Lever-Plus report calls `rand`: a uniform pool."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from leverplus_core import COSINES, Batch, Encoded, FeatureWidths, Policy, cosin
 from leverplus_selectors.pairwise import PairwiseSelector
 
 SCALE = 5.0
-"""Cosines of sentences lie within some tenths: brought to the size of standardised ones."""
+"""Cosines of sentences lie within some tenths: brought to the scale of standardized ones."""
 
 
 class PairwisePolicy(Policy):
@@ -32,8 +32,8 @@ class PairwisePolicy(Policy):
     def encode(self, batch: Batch) -> Encoded:
         self.check_widths(batch)
         mask = batch.pool_mask
-        alike = cosine_features(batch)  # (B, K, P) cosines
-        both = torch.cat([normalize_per_pool(alike, mask), SCALE * alike], dim=-1)
+        cosines = cosine_features(batch)  # (B, K, P)
+        both = torch.cat([normalize_per_pool(cosines, mask), SCALE * cosines], dim=-1)
         prior = self.score(both).squeeze(-1)  # (B, K)
         if mask is not None:
             prior = prior.masked_fill(~mask, -torch.inf)

@@ -10,17 +10,17 @@ from leverplus_core import TrainableSelector
 
 
 class PointerSelector(TrainableSelector):
-    """A pointer network: the question looks at its pool, and each choice changes what is looked for next."""
+    """A pointer network: the question attends to its pool, and each choice changes what is sought next."""
 
     network: ClassVar[str] = "leverplus_selectors.pointer_policy:PointerPolicy"
 
     width: int = Field(128, ge=1)
     layers: int = Field(1, ge=1, le=3, description="cross-attention layers between question and pool")
     heads: int = Field(4, ge=1)
-    state: Literal["none", "gate", "gru"] = Field("gru", description="how a choice changes what is looked for next")
+    state: Literal["none", "gate", "gru"] = Field("gru", description="how a choice changes what is sought next")
     score: Literal["dot", "additive", "bilinear"] = Field("bilinear", description="how a state and a candidate compare")
-    diversity: Literal["none", "mmr"] = Field("none", description="mmr: what is like one chosen counts less")
-    mmr_weight: float = Field(0.3, ge=0, le=1, description="share of the score that this takes")
+    diversity: Literal["none", "mmr"] = Field("none", description="mmr: what is similar to a chosen one counts less")
+    mmr_weight: float = Field(0.3, ge=0, le=1, description="weight of that penalty in the score")
     stop: bool = Field(False, description="learn when to stop, from candidates of several lengths")
     temperature: float = Field(0.1, gt=0, description="of the cosine scores")
     dropout: float = Field(0.2, ge=0, lt=1)
@@ -31,5 +31,5 @@ class PointerSelector(TrainableSelector):
         if self.width % self.heads:
             raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
         if self.stop and self.state == "none":
-            raise ValueError("stop needs a state (gate or gru): without one, nothing tells what was chosen")
+            raise ValueError("stop needs a state (gate or gru): without one, nothing records what was chosen")
         return self

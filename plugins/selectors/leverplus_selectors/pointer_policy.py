@@ -26,7 +26,7 @@ from leverplus_selectors.pointer import PointerSelector
 
 
 class Tower(nn.Module):
-    """Two layers with GELU, then a norm; inputs are dropped too, as features are many and questions few."""
+    """Two layers with GELU, then a norm; inputs are dropped too, as there are many features and few questions."""
 
     def __init__(self, inputs: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Tower(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """The question looks at its pool, and each candidate at the question."""
+    """The question attends to its pool, and each candidate to the question."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class CrossAttention(nn.Module):
         self.ask = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
-        # One question is one key, where attention weights are always 1: the product says more than attention would.
+        # One question is one key, with an attention weight of always 1: the product says more than attention would.
         self.pair = nn.Sequential(nn.Linear(3 * width, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, width))
         self.query_norm = nn.LayerNorm(width)
         self.candidate_norm = nn.LayerNorm(width)
@@ -63,8 +63,8 @@ class CrossAttention(nn.Module):
         q = self.ask(query).view(b, self.heads, 1, -1)  # (B, H, 1, W/H)
         key, value = self.key_value(candidates).view(b, k, 2, self.heads, -1).permute(2, 0, 3, 1, 4)  # (B, H, K, W/H)
         seen = F.scaled_dot_product_attention(q, key, value, None if mask is None else mask[:, None, None])
-        asking = query[:, None].expand(b, k, w)
-        both = torch.cat([candidates, asking, candidates * asking], dim=-1)  # (B, K, 3W)
+        repeated = query[:, None].expand(b, k, w)
+        both = torch.cat([candidates, repeated, candidates * repeated], dim=-1)  # (B, K, 3W)
         return (
             self.query_norm(query + self.dropout(self.out(seen.reshape(b, w)))),  # (B, W)
             self.candidate_norm(candidates + self.dropout(self.pair(both))),  # (B, K, W)
@@ -72,21 +72,21 @@ class CrossAttention(nn.Module):
 
 
 class PointerPolicy(Policy):
-    """Scores candidates step by step: likeness of state and candidate + prior, over those not yet chosen."""
+    """Scores candidates step by step: similarity of state and candidate + prior, over those not yet chosen."""
 
     def __init__(self, selector: PointerSelector, widths: FeatureWidths) -> None:
         super().__init__(selector, widths, selector.stop)
         self.settings = selector
         w, dropout = selector.width, selector.dropout
-        # A demonstration is a question with its answer, so both go through one tower: what makes two of them alike is
-        # learned from every row of the pool, not from the questions alone.
+        # A demonstration is a question with its answer, so both go through one tower: their similarity is learned
+        # from every row of the pool, not from the questions alone.
         self.situation = Tower(sum(widths.question.values()), w, dropout)
         self.answered = Tower(sum(widths.candidate.values()), w, dropout)
         self.cross = nn.ModuleList(CrossAttention(w, selector.heads, dropout) for _ in range(selector.layers))
         self.look: nn.Linear | None = None
         if selector.score != "dot":
             self.look = nn.Linear(w, w, bias=False)
-            # Question and candidates leave one tower, so that likeness is a good first guess of what to look for.
+            # Question and candidates leave one tower, so that their similarity is a good first guess.
             nn.init.eye_(self.look.weight)
         self.additive = nn.Linear(w, 1, bias=False) if selector.score == "additive" else None
         self.step: nn.Module | None = None
@@ -94,7 +94,7 @@ class PointerPolicy(Policy):
             self.step = nn.GRUCell(w, w) if selector.state == "gru" else nn.Linear(2 * w, w)
         self.weigh = nn.Linear(SIMILARITIES, 1, bias=False) if selector.similarity else None
         if self.weigh is not None:
-            # From zero: a start as nearest-neighbour search is soon good, and keeps the towers from learning the rule.
+            # From zero: starting as nearest-neighbor search is soon good, and keeps the towers from learning the rule.
             nn.init.zeros_(self.weigh.weight)
         if selector.stop:
             self.stop_head = StopHead(w, dropout)
@@ -118,16 +118,16 @@ class PointerPolicy(Policy):
         if self.additive is not None:
             assert self.look is not None
             both = torch.tanh(self.look(state)[:, :, None] + encoded.inputs[:, None])  # (B, C, K, W)
-            likeness = self.additive(both).squeeze(-1)  # (B, C, K)
+            similarity = self.additive(both).squeeze(-1)  # (B, C, K)
         else:
             look = F.normalize(state if self.look is None else self.look(state), dim=-1)  # (B, C, W)
-            likeness = look @ encoded.keys.transpose(1, 2) / self.settings.temperature  # (B, C, K) cosines
+            similarity = look @ encoded.keys.transpose(1, 2) / self.settings.temperature  # (B, C, K) cosines
         if self.settings.diversity == "mmr":
-            alike = (encoded.keys @ encoded.keys.transpose(1, 2))[:, None]  # (B, 1, K, K)
-            nearest = alike.masked_fill(~chosen[:, :, None], -1.0).amax(-1)  # (B, C, K) to one already chosen
-            taken = self.settings.mmr_weight
-            likeness = (1 - taken) * likeness - taken * (nearest + 1) / self.settings.temperature
-        total: Tensor = likeness + encoded.prior[:, None]
+            between = (encoded.keys @ encoded.keys.transpose(1, 2))[:, None]  # (B, 1, K, K)
+            nearest = between.masked_fill(~chosen[:, :, None], -1.0).amax(-1)  # (B, C, K) to one already chosen
+            weight = self.settings.mmr_weight
+            similarity = (1 - weight) * similarity - weight * (nearest + 1) / self.settings.temperature
+        total: Tensor = similarity + encoded.prior[:, None]
         return total.masked_fill(chosen, -torch.inf)
 
     def next_state(self, encoded: Encoded, state: Tensor, position: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ class PointerPolicy(Policy):
         return state + gate * (picked - state)
 
     def stop_logit(self, encoded: Encoded, state: Tensor, chosen: Tensor) -> Tensor:
-        asked = encoded.start[:, None]  # (B, 1, W) as the question stood before any choice
-        first = self.scores(encoded, asked, torch.zeros_like(chosen[:, :1]))[:, 0]  # (B, K)
-        logit: Tensor = self.stop_head(state, asked.expand_as(state), first, chosen)
+        start = encoded.start[:, None]  # (B, 1, W) before any choice
+        first = self.scores(encoded, start, torch.zeros_like(chosen[:, :1]))[:, 0]  # (B, K)
+        logit: Tensor = self.stop_head(state, start.expand_as(state), first, chosen)
         return logit

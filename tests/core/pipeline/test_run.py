@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -254,6 +255,32 @@ def test_a_run_stopped_in_its_evaluation_goes_on_and_costs_the_sum_of_its_attemp
     assert not (folder / COST).exists() and Registry(world.url).runs()[0]["status"] == "done"
 
 
+class StopAtTask(Silent):
+    """Raises when the n-th task starts, whatever it is."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+
+    def task(self, label: str, total: int) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise Stopped(label)
+        return super().task(label, total)
+
+
+def test_a_run_stopped_again_and_again_ends_with_the_same_result(tiny: Tiny, finished: Finished, world: Any) -> None:
+    undisturbed, whole = finished
+    stops: list[str] = []
+    for n in itertools.cycle((1, 2, 3, 2, 1, 4)):
+        try:
+            result = world.run(tiny(), progress=StopAtTask(n))
+            break
+        except Stopped as stop:
+            stops.append(str(stop))
+    assert len(set(stops)) >= 10 and result.stages["evaluate"] == "done"
+    assert world.results(whole.run_id) == undisturbed.results(whole.run_id)
+
+
 @pytest.mark.parametrize("answers", [40, -12], ids=["in the search", "in the evaluation"])
 def test_a_run_killed_by_the_system_ends_with_the_same_result(
     tiny: Tiny, finished: Finished, world: Any, answers: int
@@ -337,6 +364,11 @@ def test_shots_that_no_pool_can_fill_are_refused_when_the_recipe_is_composed(
 )
 def test_shots_that_are_not_used_are_not_refused(tiny: Tiny, tiny_catalog: Catalog, overrides: list[str]) -> None:
     RunContext(tiny(*overrides), tiny_catalog)
+
+
+def test_a_model_that_does_not_show_its_hidden_states_is_named(tiny: Tiny, world: Any) -> None:
+    with pytest.raises(PluginError, match="model TinyModel does not show its hidden state"):
+        world.run(tiny("encoder.hidden_states=1"), until="encode")
 
 
 # --- parts of third parties ---

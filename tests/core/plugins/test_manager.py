@@ -44,7 +44,7 @@ def test_built_ins_come_through_the_group_that_third_parties_use() -> None:
     assert entry.version == importlib.metadata.version("leverplus")
     assert {e.kind for e in catalog.entries()} == set(KINDS) - {"stage"}, "our own stages are in one list"
     assert catalog.warnings == []
-    assert catalog.names("sampler") == ["image_knn", "mixed", "random", "text_knn"]
+    assert catalog.names("sampler") == ["image_knn", "mixed", "rand", "random", "text_knn"]
 
 
 def test_a_third_party_part_is_listed_and_built(install: Install) -> None:
@@ -137,7 +137,8 @@ def test_unknown_name_says_where_what_exists_and_what_was_meant() -> None:
     with pytest.raises(PluginError) as error:
         Catalog.load(disabled="").build("sampler", "mixd", {}, where="okvqa.yaml:7")
     expected = (
-        "no sampler named 'mixd' in okvqa.yaml:7. Did you mean 'mixed'? Known: image_knn, mixed, random, text_knn."
+        "no sampler named 'mixd' in okvqa.yaml:7. Did you mean 'mixed'? "
+        "Known: image_knn, mixed, rand, random, text_knn."
     )
     assert str(error.value) == expected
 

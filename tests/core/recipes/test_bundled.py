@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
-from typer.testing import CliRunner
 
-from leverplus_core.cli.app import app
 from leverplus_core.pipeline.context import RunContext
-from leverplus_core.pipeline.plan import facts_of, plan
+from leverplus_core.pipeline.plan import Throughput, plan
 from leverplus_core.pipeline.run import run
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.loader import bundled
@@ -26,12 +23,14 @@ VARIANTS = (
     "okvqa-3b-limit", "okvqa-3b-query-ratio", "okvqa-3b-mixed",
 )  # fmt: skip
 SMALL = [
-    "sampler.k=6", "scoring.questions=60", "scoring.beam_search.expand_top_k=3", "scoring.mining.rounds=2", "selector.width=32",
-    "scoring.correct_threshold=0.1", "decoding={max_new_tokens: 2, num_beams: 1}", "prompt.system=Answer with one word.",
-    "training.sft.epochs=2", "training.rce.epochs=2", "training.grpo.epochs=2", "evaluation.shots=[1, 2]",
-    "evaluation.sizes=[10]", "evaluation.oracle.expand_top_k=3", "threads=1",
+    "sampler.k=6", "scoring.questions=40", "scoring.mining.rounds=1", "selector.width=32",
+    "scoring.beam_search={num_beams: 2, expand_top_k: 3}", "scoring.candidates={num_beams: 2, retrieval: 2}",
+    "scoring.correct_threshold=0.1", "decoding={max_new_tokens: 2, num_beams: 1}",
+    "prompt.system=Answer with one word.", "training.sft.epochs=1", "training.rce.epochs=1", "training.grpo.epochs=1",
+    "evaluation.shots=[1]", "evaluation.sizes=[4]", "evaluation.baselines=[zero_shot, random, {name: oracle, num_beams: 1, expand_top_k: 2}]",
+    "threads=1",
 ]  # fmt: skip
-ON_THE_DEMO = {"dataset": "demo_world:train=100,validation=12", "model": "qwen2_5_vl:path=demo", "encoder": "vlm"}
+ON_THE_DEMO = {"dataset": "demo_world:train=60,validation=8", "model": "qwen2_5_vl:path=demo", "encoder": "vlm"}
 
 
 def _written(name: str) -> dict[str, Any]:
@@ -58,7 +57,8 @@ def test_a_bundled_recipe_is_valid_and_its_parts_build(name: str, catalog: Catal
     recipe = Recipe.load(name)
     assert recipe.name == name
     parts = RunContext(recipe, catalog)
-    assert {row["kind"] for row in parts.provenance()} == set(PARTS)
+    assert {row["kind"] for row in parts.provenance()} == {*PARTS, "trainer"}
+    assert set(parts.baselines) <= {row["name"] for row in parts.provenance() if row["kind"] == "selector"}
     assert bundled()[name].read_text(encoding="utf-8").startswith("# "), "its first line is what `recipes` prints"
 
 
@@ -69,7 +69,7 @@ def test_a_variant_differs_from_its_base_in_what_it_lists(name: str) -> None:
     ours, theirs = (dict(_flat(Recipe.load(n).values())) for n in (name, base))
     differ = {key for key in ours.keys() | theirs.keys() if ours.get(key, ours) != theirs.get(key, theirs)}
     listed = {key for key, _ in _flat(_written(name))}
-    # A part of another name replaces the part whole: the base's settings of it are gone.
+    # A part of another name replaces the whole part, with its settings.
     replaced = {key for key in PARTS if f"{key}.name" in differ and f"{key}.name" in listed}
     differ = {key for key in differ if key.partition(".")[0] not in replaced or key in ours} - {"name", "note"}
     assert differ == listed - _said_again(name, base)
@@ -124,12 +124,11 @@ def test_a_3b_recipe_can_be_planned_before_anything_is_there(
     name: str, catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    recipe = Recipe.load(name)
-    found = plan(recipe, facts_of(RunContext(recipe, catalog)))
-    assert "official counts" in found.metadata.note and found.metadata.image_tokens == 391
+    found = plan(RunContext(Recipe.load(name), catalog))
+    assert "official counts" in found.planning.note and found.planning.image_tokens == 391
     assert found.prompts > 400_000 and found.disk["encoded images"] > 10**10
-    done = CliRunner().invoke(app, ["plan", name, "--json", "--prompts-per-s", "50"])
-    assert done.exit_code == 0 and json.loads(done.stdout)["stages"][-1]["stage"] == "total"
+    assert found.rows(Throughput(50))[-1]["hours"] < found.rows(Throughput())[-1]["hours"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_variant_runs_on_the_demo(catalog: Catalog, tmp_path: Path) -> None:
@@ -143,7 +142,7 @@ def test_every_variant_runs_on_the_demo(catalog: Catalog, tmp_path: Path) -> Non
         assert (result.stages["mine"] == "off") == (name == "okvqa-3b-baseline")
         methods = {cell["method"] for cell in Registry(url).cells([result.run_id])}
         assert {"zero_shot", "random", "sft", "rce", "grpo", "oracle"} <= methods
-    scored = {"encode", "pool", "beams", "sft", "candidates"}
+    scored = {"encode", "pool", "beam_search", "sft", "propose"}
     assert reused["okvqa-3b-merged"] == scored
     assert all(reused[name] == scored | {"mine"} for name in VARIANTS[2:-1])
     assert reused["okvqa-3b-mixed"] == scored | {"mine", "balance"}

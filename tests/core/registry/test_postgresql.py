@@ -14,8 +14,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from leverplus_core.errors import RegistryError
-from leverplus_core.published import PublishedCell, PublishedTable
-from leverplus_core.records import Demonstration, Image, Prediction, Question
+from leverplus_core.records import Demonstration, Image, Prediction, PublishedCell, PublishedTable, Question
 from leverplus_core.registry.registry import Registry, RunRecord
 
 pytest.importorskip("psycopg")

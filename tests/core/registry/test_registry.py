@@ -23,7 +23,7 @@ from leverplus_core.registry.registry import Registry, RunRecord
 
 RUN = RunRecord(
     "abc123", "demo", "f" * 16, "demo_world", "qwen2_5_vl", 7,
-    recipe={"seed": 7, "evaluation": {"shots": (1, 2)}}, parts=[{"kind": "sampler", "name": "random"}],
+    recipe={"seed": 7, "evaluation": {"shots": (1, 2)}}, parts=[{"kind": "sampler", "name": "random", "code": "0a1b"}],
     environment={"python": "3.11"}, git={"dirty": False}, note="not the standard protocol",
 )  # fmt: skip
 
@@ -58,7 +58,7 @@ def test_a_run_comes_back_as_it_went_in(registry: Registry) -> None:
     registry.begin_run(RUN)
     (row,) = registry.runs()
     assert row["recipe"] == {"seed": 7, "evaluation": {"shots": [1, 2]}}
-    assert row["parts"] == [{"kind": "sampler", "name": "random"}]
+    assert row["parts"] == [{"kind": "sampler", "name": "random", "code": "0a1b"}]
     assert (row["id"], row["status"], row["note"], row["git"], row["finished_at"]) == (
         "abc123", "running", "not the standard protocol", {"dirty": False}, None,
     )  # fmt: skip

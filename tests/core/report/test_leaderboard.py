@@ -12,10 +12,10 @@ from rich.console import Console, RenderableType
 
 from leverplus_core.cli import main
 from leverplus_core.errors import RegistryError
-from leverplus_core.published import read_published
 from leverplus_core.records import Prediction
 from leverplus_core.registry.registry import Registry, RunRecord
 from leverplus_core.report.leaderboard import leaderboard_csv, leaderboard_rows, leaderboard_table
+from leverplus_formats.table import TableImporter
 
 RUN = RunRecord("aaa111", "demo", "f", "demo_world", "qwen", 0, dataset_fingerprint="world")
 TABLE = "| n | shot | Baseline | Ours |\n|---|---|---|---|\n| 10 | 1 | 50.15 | 50.40 |\n| 20 | 1 | 49.99 | 49.99 |\n"
@@ -43,7 +43,7 @@ def registry(tmp_path: Path) -> Registry:
             record(registry, run.id, "rce", 1, 12 + 2 * seed + (reward == "mixed"), first=0 if seed == 0 else 100)
             registry.finish_run(run.id, "done")
     (tmp_path / "t.md").write_text(TABLE)
-    registry.record_published("paper", read_published(tmp_path / "t.md"), dataset="okvqa")
+    registry.record_published("paper", TableImporter().read(tmp_path / "t.md"), dataset="okvqa")
     return registry
 
 

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from leverplus_core.cli import main
 from leverplus_core.errors import RegistryError
-from leverplus_core.published import read_published
 from leverplus_core.records import Demonstration, Image, Prediction, Question
 from leverplus_core.registry.registry import Registry, RunRecord
 from leverplus_core.report.question import question_record, question_view
+from leverplus_formats.table import TableImporter
 
 ASKED = Question("q1", "what color is the [bold]hat?", Image("i1", "pictures/i1.png"), ("red", "blue", "red"))
 SHOWN = Demonstration("d1", "which animal?", Image("i9", None, "a cat"), "cat")
@@ -73,7 +73,7 @@ def test_a_question_that_was_not_recorded(registry: Registry) -> None:
 
 def test_what_is_not_there(registry: Registry, tmp_path: Path) -> None:
     (tmp_path / "t.md").write_text("| n | shot | A |\n|---|---|---|\n| 10 | 1 | 50.1 |\n")
-    registry.record_published("paper", read_published(tmp_path / "t.md"))
+    registry.record_published("paper", TableImporter().read(tmp_path / "t.md"))
     registry.begin_run(RunRecord("new", "new", "f", "d", "m", 0))
     for (run, question, *only), message in {
         ("demo", "q7"): "answered no question 'q7'. It answered q0, q1 and others",

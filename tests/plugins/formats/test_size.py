@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from leverplus_core.interchange.folder import ImportedFolder
+from leverplus_core.pipeline.imported import ImportedFolder
 
 TOOL = Path(__file__).parents[3] / "tools" / "measure_import.py"
 

@@ -28,15 +28,16 @@ def whole() -> dict[str, Any]:
 def _train(cli: Cli, data: dict[str, Any]) -> dict[str, str]:
     Path("rl_data.json").write_text(json.dumps(data), encoding="utf-8")
     brief = ("--set", "training.rce.epochs=1", "--set", "training.grpo.epochs=1", "--json")
-    code, out, err = cli("train", "demo", "--imported", "rl_data.json", "--reward", "separated", *brief)
+    options = ("--until", "grpo", "--imported", "rl_data.json", "--reward", "separated")
+    code, out, err = cli("run", "demo", *options, *brief)
     assert code == 0, err
-    assert "0 prompts asked" in err
+    assert ": 0 model calls" in err
     return {row["stage"]: row["status"] for row in json.loads(out)}
 
 
 def test_a_file_with_pools(whole: dict[str, Any], cli: Cli) -> None:
     states = _train(cli, whole)
-    assert states["candidates"] == states["pool"] == "imported"
+    assert states["propose"] == states["pool"] == "imported"
     assert states["rce"] == states["grpo"] == "done"
 
 

@@ -208,7 +208,7 @@ def test_a_weight_is_a_finite_number_and_not_negative(name: str, key: str, value
 
 def test_an_error_names_a_third_partys_reward_too() -> None:
     class NearEnoughReward(Reward):
-        """Nearness."""
+        """Similarity."""
 
         def compute(self, group: Any) -> list[float]:
             return [self.require(c, "text_similarity") for c in group]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leverplus_core import Bank, DataError, Demonstration, Features, Image, Query, Question, Sampler, allowed
+from leverplus_core import Bank, Catalog, DataError, Demonstration, Features, Image, Query, Question, Sampler, allowed
 from leverplus_core.testing import tiny_bank
 from leverplus_samplers.choice import nearest
 from leverplus_samplers.mixed import MixedSampler
@@ -24,7 +24,7 @@ def _rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def test_rand_is_uniform_over_what_is_allowed() -> None:
+def test_random_is_uniform_over_what_is_allowed() -> None:
     query, bank = tiny_bank(size=13)
     rng = _rng()
     draws = 4000
@@ -85,7 +85,7 @@ def test_a_not_a_number_feature_is_named() -> None:
             sampler.pool(query, broken, _rng())
 
 
-def test_mix_holds_its_shares() -> None:
+def test_mixed_holds_its_shares() -> None:
     query, bank = tiny_bank(size=60)
     pool = MixedSampler(k=16).pool(query, bank, _rng())
     text = TextKnnSampler(k=4).pool(query, bank, _rng())
@@ -98,7 +98,7 @@ def test_mix_holds_its_shares() -> None:
     assert seen == set(range(3, 60))
 
 
-def test_mix_counts_a_row_near_in_both_once_and_refills() -> None:
+def test_mixed_counts_a_row_near_in_both_once_and_refills() -> None:
     query, bank = tiny_bank(size=40)
     same = replace(query, image=query.text)
     both = Bank(bank.demonstrations, Features(bank.features.text, bank.features.text))
@@ -107,16 +107,16 @@ def test_mix_counts_a_row_near_in_both_once_and_refills() -> None:
     assert set(TextKnnSampler(k=6).pool(same, both, _rng())) <= set(pool)
 
 
-def test_mix_takes_the_nearest_by_the_model_s_state_where_asked() -> None:
+def test_mixed_takes_the_nearest_by_the_hidden_state_where_its_share_is_above_0() -> None:
     query, bank = tiny_bank(size=40)
     assert bank.features.state is not None and query.state is not None
     cosine = {i: float(bank.features.state[i] @ query.state) for i in range(3, 40)}
     nearest_by_state = sorted(cosine, key=lambda i: -cosine[i])[:8]
     sampler = MixedSampler(k=16, text=0, image=0, state=0.5)
-    assert sampler.needs_features()
+    assert sampler.blocks() == {"state"}
     assert sampler.pool(query, bank, _rng())[-8:] == nearest_by_state
     stateless = Bank(bank.demonstrations, replace(bank.features, state=None))
-    with pytest.raises(DataError, match=r"there are no states\. Set encoder\.states"):
+    with pytest.raises(DataError, match=r"there are no .*states\. Set encoder\.hidden_states"):
         sampler.pool(query, stateless, _rng())
 
 
@@ -126,7 +126,7 @@ def test_mix_takes_the_nearest_by_the_model_s_state_where_asked() -> None:
     shares=st.tuples(*[st.floats(0, 1)] * 3),
     seed=st.integers(0, 9),
 )
-def test_mix_is_always_exactly_k_distinct_allowed_rows(
+def test_mixed_is_always_exactly_k_distinct_allowed_rows(
     size: int, k: int, shares: tuple[float, float, float], seed: int
 ) -> None:
     text, image, state = (share / max(sum(shares), 1) for share in shares)
@@ -163,3 +163,7 @@ def test_a_bank_of_the_questions_own_image_only() -> None:
     bank = Bank([Demonstration("d", "?", image, "a")], Features(*(np.ones((1, 1), np.float32),) * 2))
     with pytest.raises(DataError, match="other images"):
         RandomSampler(k=1).pool(query, bank, _rng())
+
+
+def test_the_name_of_the_report_means_the_same_sampler(catalog: Catalog) -> None:
+    assert catalog.part_class("sampler", "rand") is catalog.part_class("sampler", "random") is RandomSampler

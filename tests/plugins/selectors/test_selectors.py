@@ -223,7 +223,7 @@ def test_inputs_are_standardized_by_the_train_rows() -> None:
 
 def test_mistakes_are_one_line() -> None:
     selector, b = small(), batch()
-    with pytest.raises(DataError, match="6 shots were asked of a pool of 5"):
+    with pytest.raises(DataError, match="6 shots were requested from a pool of 5"):
         selector.beam_search(b, 6, 2)
     other = FeatureWidths(image=2, text=3)
     with pytest.raises(

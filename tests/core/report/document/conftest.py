@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leverplus_core.published import read_published
 from leverplus_core.records import Prediction
 from leverplus_core.registry.registry import Registry, RunRecord
+from leverplus_formats.table import TableImporter
 
 RECIPE = {
     "name": "demo", "seed": 0, "task": "vqa", "dataset": {"name": "demo_world", "train": 300},
@@ -134,5 +134,5 @@ def swept(swept_file: Path, copy_registry: Callable[[Path, Path], None], tmp_pat
 @pytest.fixture
 def table(registry: Registry, tmp_path: Path) -> Registry:
     (tmp_path / "t.md").write_text(TABLE, encoding="utf-8")
-    registry.record_published("paper", read_published(tmp_path / "t.md"))
+    registry.record_published("paper", TableImporter().read(tmp_path / "t.md"))
     return registry

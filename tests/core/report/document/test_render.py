@@ -15,20 +15,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from PIL import Image
 
 from leverplus_core.cli import main
 from leverplus_core.errors import LeverplusError, StorageError
-from leverplus_core.published import read_published
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.document.content import report_content
 from leverplus_core.report.document.i18n import LANGUAGES, Translator
 from leverplus_core.report.document.layout import lay_out
 from leverplus_core.report.document.render import html_text, markdown_text, write_report
-from leverplus_core.report.tables import escape_markdown
+from leverplus_formats.table import TableImporter
 
 PLOTS = ["accuracy.svg", "cost.svg", "curves.svg", "differences.svg", "headroom.svg"]
 TABLE = """| n | shot | Merged | 平衡 |
@@ -37,20 +34,6 @@ TABLE = """| n | shot | Merged | 平衡 |
 | 60 | 2 | 61.50 | 63.10 |
 """
 NASTY = '<b>甲|乙</b> & "co" *x* _y_ `z` [w](v)'
-
-
-@given(st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=30))
-def test_escaped_text_reads_as_it_is(text: str) -> None:
-    plain = " ".join(text.split())
-    for markdown in (f"a | b\n---|---\nx | {escape_markdown(text)}", f"- {escape_markdown(text)}"):
-        inline = [t for t in MarkdownIt("commonmark").enable("table").parse(markdown) if t.type == "inline"]
-        shown = "".join(c.content for c in inline[-1].children or ()) if plain else ""
-        assert shown == plain
-
-
-def test_escaping_leaves_what_needs_none() -> None:
-    for text in ("qwen2_5_vl:demo", "+1.2 [-0.5, +2.9]", "separated · rce", "—", "57.48%", "样例数 (%)"):
-        assert escape_markdown(text) == text
 
 
 def test_markdown_is_complete_and_its_tables_are_tables(swept: Registry, tmp_path: Path) -> None:
@@ -197,7 +180,7 @@ def pages(swept_file: Path, copy_registry, tmp_path_factory: pytest.TempPathFact
     fixed = {(m, s): chance.choice([0.0, 1.0], 60) for m in ("random", "oracle", "rce") for s in (1, 2)}
     write(registry, "odd", fixed, [30, 60], name="odd", reward=NASTY, note=NASTY, model="模型")
     (folder / "t.md").write_text(TABLE, encoding="utf-8")
-    registry.record_published("paper", read_published(folder / "t.md"))
+    registry.record_published("paper", TableImporter().read(folder / "t.md"))
     content = report_content(registry, ["sw", "odd", "paper"], "separated0:rce")
     return {language: html_text(lay_out(content, Translator(language))) for language in LANGUAGES}
 

@@ -107,14 +107,6 @@ def test_chinese_sentences_follow_each_other_without_a_space(swept: Registry) ->
     assert Translator("zh")("then", first="甲。", second="乙。") == "甲。乙。"
 
 
-def test_an_interval_that_leaves_zero_out_never_touches_it_in_print() -> None:
-    assert interval(0.0004, 0.3) == "[+0.04, +30.00]"
-    assert interval(-0.02, -0.00001) == "[-2.000, -0.001]"
-    assert interval(-0.0000001, 0.01) == "[-0.0, +1.0]"
-    assert interval(-0.01, 0.02) == "[-1.0, +2.0]"
-    assert (points(0.00001), points(-0.00001), points(0.012)) == ("0.0", "0.0", "+1.2")
-
-
 def test_a_published_table_is_told_as_printed(table: Registry) -> None:
     said = summary(report_content(table, ["paper"], "paper:Baseline"), Translator())
     balanced = next(

@@ -1,10 +1,10 @@
 """`features.npz` of an imported folder: `ids` (N,), and rows `bank_image`, `bank_text`, `bank_answer` of each.
 
-From the file's embeddings where it has some. Else from the questions' text alone: hashed character n-grams, by the
-hashing trick with signs (Weinberger et al. 2009, "Feature Hashing for Large Scale Multitask Learning",
-arXiv:0902.2206), over n-grams that keep the spaces at word ends (Bojanowski et al. 2017, "Enriching Word Vectors with
-Subword Information", arXiv:1607.04606). Each n-gram adds +1 or -1 to one of WIDTH columns, both from its blake2b hash,
-so that a row is the same on every machine.
+The rows are the file's embeddings where it has some, otherwise features of the questions' text alone: hashed character
+n-grams with signs (Weinberger et al. 2009, "Feature Hashing for Large Scale Multitask Learning", arXiv:0902.2206), over
+n-grams that keep the spaces at word ends (Bojanowski et al. 2017, "Enriching Word Vectors with Subword Information",
+arXiv:1607.04606). Each n-gram adds +1 or -1 to one of WIDTH columns, both from its blake2b hash, so that a row is the
+same on every machine.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from leverplus_core.errors import DataError
 from leverplus_core.io import atomic_write
-from leverplus_core.plugins.contracts import Features, Floats
+from leverplus_core.plugins.contracts import Floats
 
 WIDTH = 256
 SIZES = (3, 4)
@@ -52,7 +51,7 @@ def _column(gram: str) -> tuple[int, float]:
 
 
 def write_text_features(path: Path, ids: Sequence[str], texts: Iterable[str]) -> None:
-    """Rows of `texts` for the first ids, in their order, and zeros for the rest; a few rows at a time in memory."""
+    """Write rows of `texts` for the first ids, in order, and zeros for the rest; a few rows at a time in memory."""
     none = np.zeros((len(ids), 0), dtype=np.float32)
     with atomic_write(path) as f, zipfile.ZipFile(f, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         _write_array(archive, "ids", np.array(ids, dtype=np.str_))
@@ -72,25 +71,13 @@ def write_text_features(path: Path, ids: Sequence[str], texts: Iterable[str]) ->
 
 
 def write_embedding_features(path: Path, ids: Sequence[str], embeddings: NDArray[np.floating]) -> None:
-    """Unit rows of `embeddings` (N, D) as `bank_image`; a row of zeros stays one."""
+    """Write unit rows of `embeddings` (N, D) as image features; a row of zeros stays zero."""
     rows = embeddings.astype(np.float32)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     np.divide(rows, norms, out=rows, where=norms > 0)
     none = np.zeros((len(ids), 0), dtype=np.float32)
-    with atomic_write(path) as f, zipfile.ZipFile(f, "w") as archive:
-        _write_array(archive, "ids", np.array(ids, dtype=np.str_))
-        for name, array in (("bank_image", rows), ("bank_text", none), ("bank_answer", none)):
-            _write_array(archive, name, array)
-
-
-def read_features(path: Path) -> tuple[list[str], Features]:
-    """The ids (N) and their rows. Raises DataError when the file cannot be read."""
-    try:
-        with path.open("rb") as f, np.load(f, allow_pickle=False) as z:
-            arrays = {name: z[name] for name in ("ids", "bank_image", "bank_text", "bank_answer")}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
-        raise DataError(f"{path} cannot be read: {e}.", "Import again.") from e
-    return arrays["ids"].tolist(), Features(arrays["bank_image"], arrays["bank_text"], arrays["bank_answer"])
+    with atomic_write(path) as f:
+        np.savez(f, ids=np.array(ids, dtype=np.str_), bank_image=rows, bank_text=none, bank_answer=none)
 
 
 def _write_array(archive: zipfile.ZipFile, name: str, array: NDArray[np.generic]) -> None:

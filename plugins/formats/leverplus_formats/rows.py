@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from leverplus_core.errors import DataError
-from leverplus_core.io import fingerprint
-from leverplus_core.plugins.contracts import Dataset
-from leverplus_core.records import Question
+from leverplus_core import DataError, Question
 
 
 class Rows:
     """Row number <-> question id. Without a dataset a row's id is its number as text, and any row may be."""
 
     def __init__(self, questions: Sequence[Question] | None = None) -> None:
+        """`questions` are the train questions of the dataset, in any order: ids are sorted as numbers where all are."""
         self.questions: Sequence[Question] | None = None
         if questions is not None:
             numeric = all(q.id.isascii() and q.id.isdigit() for q in questions)
             self.questions = sorted(questions, key=(lambda q: int(q.id)) if numeric else (lambda q: q.id))
             self._row = {q.id: row for row, q in enumerate(self.questions)}
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> Rows:
-        """The train questions of a dataset, sorted by id: as numbers where all are numbers."""
-        return cls(dataset.questions("train"))
-
-    @property
-    def count(self) -> int | None:
-        """How many rows there are, where it is known."""
-        return None if self.questions is None else len(self.questions)
 
     def id_of(self, row: int) -> str:
         """Raises DataError for a row that the dataset does not have."""
@@ -46,16 +34,23 @@ class Rows:
         if self.questions is None:
             if question_id.isascii() and question_id.isdigit():
                 return int(question_id)
-            raise DataError(f"'{question_id}' is no row number.", "Say --recipe: its dataset numbers the rows.")
+            raise DataError(f"'{question_id}' is not a row number.", "Give --recipe: its dataset numbers the rows.")
         row = self._row.get(question_id)
         if row is None:
             raise DataError(f"the dataset has no train question '{question_id}'.", "Name the recipe it came from.")
         return row
 
     def question(self, question_id: str) -> Question | None:
-        """What the dataset knows of it."""
+        """The question in the dataset; None without a dataset."""
         return None if self.questions is None else self.questions[self._row[question_id]]
 
-    def identity(self) -> str | None:
-        """Fingerprint of the ids in their order; None where rows are ids."""
-        return None if self.questions is None else fingerprint([q.id for q in self.questions])
+    def leak(self, question_id: str, demonstrations: Iterable[str]) -> str | None:
+        """Why one of these may not be shown with the question: it is the question, or shows its image."""
+        own = self.question(question_id)
+        for demonstration in demonstrations:
+            shown = self.question(demonstration)
+            if demonstration == question_id:
+                return "the question among its own demonstrations"
+            if own is not None and shown is not None and own.image.id == shown.image.id:
+                return "a demonstration shows the question's image"
+        return None

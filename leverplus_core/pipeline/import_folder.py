@@ -1,8 +1,8 @@
 """An imported folder on disk: whole or absent, and unchanged since.
 
 `imported.json` is written last and holds the sha256 of every other file. A folder is built beside its place and
-renamed into it; one that is added to is built anew from links and swapped, so that a kill at any moment leaves the
-old folder or the new one.
+renamed into it; one that is added to is rebuilt from links and swapped, so that a kill at any moment leaves the old
+folder or the new one.
 """
 
 from __future__ import annotations
@@ -15,29 +15,39 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from leverplus_core.errors import DataError
 from leverplus_core.io import read_json, storage_errors, write_json
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "imported.json"
-Kind = Literal["rl-data", "beams", "embeddings", "candidates"]
+POOLS, SEQUENCES = "pools.json", "beams.jsonl"
+"""What training reads, beside `CANDIDATES` and `FEATURES`, in the formats that stages write."""
+SUMMARY = "summary.json"
+"""What the import printed."""
+EMBEDDINGS = "embeddings.npz"
+"""The embeddings that were imported, as they were: `ids` (N,) and `rows` (N, D)."""
+
+
+def given_path(folder: Path, kind: str) -> Path:
+    """Texts, pools and sequences as the file of one importer gave them, a question per line."""
+    return folder / f"from-{kind}.jsonl"
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """`imports`: kind -> {file, sha256, options}; `files`: name -> sha256 of each file in the folder."""
+    """`imports`: importer -> {file, sha256, settings, dataset}; `files`: name -> sha256 of each file in the folder."""
 
-    imports: Mapping[Kind, Mapping[str, Any]] = field(default_factory=dict)
+    imports: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, root: Path) -> Manifest:
-        """Raises DataError when there is no imported folder at `root`, or a file of it is cut, edited or missing."""
+        """Raises DataError when `root` is not an imported folder, or a file of it is cut, edited or missing."""
         recover(root)
         if not (root / MANIFEST).is_file():
-            what = "has no imported.json" if root.is_dir() else "is no folder"
+            what = "has no imported.json" if root.is_dir() else "is not a folder"
             raise DataError(f"{root} {what}.", "Make it with `leverplus import rl-data FILE.json -o FOLDER`.")
         again = f"Delete {root} and import again."
         value = read_json(root / MANIFEST)
@@ -54,13 +64,14 @@ class Manifest:
 
 @contextmanager
 def building(root: Path) -> Iterator[Path]:
-    """A folder to fill, with what `root` holds already; on success it takes `root`'s place, else nothing has changed.
+    """A folder to fill, with what `root` holds already; on success it takes the place of `root`, else nothing changes.
 
-    Whoever fills it calls `seal` last. Raises DataError when `root` is something else, or was changed meanwhile.
+    Its files are links: replace them, never write into them. Call `seal` last. Raises DataError when `root` is
+    something else or was changed meanwhile.
     """
     recover(root)
     if root.exists() and not (root.is_dir() and ((root / MANIFEST).is_file() or not any(root.iterdir()))):
-        raise DataError(f"{root} exists and is no imported folder.", "Name another with -o FOLDER.")
+        raise DataError(f"{root} exists and is not an imported folder.", "Name another with -o FOLDER.")
     began = _manifest_bytes(root)
     with storage_errors(root):
         root.parent.mkdir(parents=True, exist_ok=True)
@@ -86,14 +97,14 @@ def building(root: Path) -> Iterator[Path]:
             recover(root)
 
 
-def seal(scratch: Path, imports: Mapping[Kind, Mapping[str, Any]]) -> None:
-    """Write `imported.json` over all that is in the folder."""
+def seal(scratch: Path, imports: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write `imported.json` with the hashes of all files in the folder."""
     files = {path.name: hash_of(path) for path in sorted(scratch.iterdir())}
     write_json(scratch / MANIFEST, {"format": FORMAT, "imports": dict(imports), "files": files})
 
 
 def recover(root: Path) -> None:
-    """End an exchange of folders that was killed half way: the old one goes back where the new one is not there yet."""
+    """Finish a swap of folders that was killed: the old one is restored unless the new one is in place."""
     if not _previous(root).is_dir():
         return
     if root.exists():
@@ -138,4 +149,4 @@ def _sweep(root: Path) -> None:
         except (ProcessLookupError, ValueError):
             shutil.rmtree(path, ignore_errors=True)
         except PermissionError:
-            pass  # somebody else's, at work
+            pass  # another user's process, still running

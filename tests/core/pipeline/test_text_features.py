@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leverplus_core.errors import DataError
-from leverplus_core.interchange.features import read_features, text_row, write_text_features
+from leverplus_core.pipeline.text_features import text_row, write_text_features
+from leverplus_core.selector.feature_set import FeatureSet
 
 
 def test_a_row_is_the_signed_count_of_its_n_grams() -> None:
@@ -52,8 +53,9 @@ def test_like_texts_are_near_whatever_the_script() -> None:
 def test_a_file_holds_texts_first_then_zeros(tmp_path: Path) -> None:
     ids = [str(i) for i in range(3000)]
     write_text_features(tmp_path / "f.npz", ids, ["a dog", "a cat"])
-    found, features = read_features(tmp_path / "f.npz")
-    assert found == ids and features.answer is not None
+    found = FeatureSet.read(tmp_path / "f.npz")
+    features = found.demonstrations
+    assert list(found.demonstration_ids) == list(found.question_ids) == ids and features.answer is not None
     assert features.text.shape == (3000, 256) and features.image.shape == features.answer.shape == (3000, 0)
     assert (features.text[1] == text_row("a cat")).all() and not features.text[2:].any()
     before = (tmp_path / "f.npz").read_bytes()
@@ -61,4 +63,4 @@ def test_a_file_holds_texts_first_then_zeros(tmp_path: Path) -> None:
     assert (tmp_path / "f.npz").read_bytes() == before
     (tmp_path / "f.npz").write_bytes(before[:100])
     with pytest.raises(DataError, match=r"f.npz cannot be read"):
-        read_features(tmp_path / "f.npz")
+        FeatureSet.read(tmp_path / "f.npz")

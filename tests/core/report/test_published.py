@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,11 +8,11 @@ import pytest
 from rich.console import Console
 
 from leverplus_core.errors import RegistryError
-from leverplus_core.published import read_published, unpaired_interval
 from leverplus_core.records import Prediction
 from leverplus_core.registry.registry import Registry, RunRecord
 from leverplus_core.report.comparison import compare_rows, compare_table
-from leverplus_core.report.published import published_arithmetic, published_rows
+from leverplus_core.statistics import unpaired_interval
+from leverplus_formats.table import TableImporter
 
 # Made by hand, with ties, and differences that binary floats get wrong (49.99 + 0.16 is not 50.15 in them).
 TABLE = """| 样本数 | Shot | Baseline | Merged | Balanced |
@@ -42,7 +41,7 @@ METHODS = ("Baseline", "Merged", "Balanced")
 def registry(tmp_path: Path) -> Registry:
     (tmp_path / "t.md").write_text(TABLE, encoding="utf-8")
     registry = Registry(f"sqlite:///{tmp_path / 'r.db'}")
-    registry.record_published("lever-plus", read_published(tmp_path / "t.md"))
+    registry.record_published("lever-plus", TableImporter().read(tmp_path / "t.md"))
     return registry
 
 
@@ -55,61 +54,19 @@ def printed() -> dict[tuple[int, int], dict[str, Fraction]]:
     return rows
 
 
-def test_sixteen_rows_by_hand(registry: Registry) -> None:
-    found = published_arithmetic(published_rows(registry, "lever-plus"), "Baseline")
-    assert found.methods == METHODS and len(found.rows) == 16
-    assert found.overall.means == {
-        "Baseline": Decimal("53.973125"), "Merged": Decimal("54.143125"), "Balanced": Decimal("54.10125"),
-    }  # fmt: skip
-    assert found.overall.differences == {"Merged": Decimal("0.17"), "Balanced": Decimal("0.128125")}
-    assert (found.overall.wins, found.overall.losses, found.overall.ties) == (
-        {"Merged": 9, "Balanced": 8}, {"Merged": 5, "Balanced": 5}, {"Merged": 2, "Balanced": 3},
-    )  # fmt: skip
-    assert found.overall.best == {"Baseline": 4, "Merged": 7, "Balanced": 9}
-    assert found.by_shots[1].means["Balanced"] == Decimal("56.2125")
-    assert found.by_size[800].differences["Balanced"] == Decimal("0.0725")
-    best = {(row.n, row.shots): row.best for row in found.rows}
-    assert best[100, 3] == ("Baseline", "Balanced") and best[100, 4] == METHODS and best[800, 2] == ("Merged",)
-    assert found.rows[12].differences["Balanced"] == Decimal("0.16") and (found.rows[12].n, found.rows[12].shots) == (
-        800,
-        1,
-    )
-
-
-@pytest.mark.parametrize("baseline", METHODS)
-def test_all_of_it_agrees_with_fractions(registry: Registry, baseline: str) -> None:
-    """Means, differences and tallies over all rows, each number of shots and each size, in exact arithmetic."""
-    found, table = published_arithmetic(published_rows(registry, "lever-plus"), baseline), printed()
-    assert {(row.n, row.shots): dict(row.values) for row in found.rows} == table
-    parts = {None: found.overall} | {("shots", k): v for k, v in found.by_shots.items()}
-    parts |= {("n", k): v for k, v in found.by_size.items()}
-    assert len(parts) == 9
-    for which, tally in parts.items():
-        rows = [v for (n, shots), v in table.items() if which in (None, ("n", n), ("shots", shots))]
-        assert tally.rows == len(rows)
-        for method in METHODS:
-            assert Fraction(tally.means[method]) == sum(row[method] for row in rows) / len(rows)
-            assert tally.best[method] == sum(row[method] == max(row.values()) for row in rows)
-            if method != baseline:
-                differences = [row[method] - row[baseline] for row in rows]
-                assert Fraction(tally.differences[method]) == sum(differences) / len(rows)
-                signs = (sum(d > 0 for d in differences), sum(d < 0 for d in differences), differences.count(0))
-                assert (tally.wins[method], tally.losses[method], tally.ties[method]) == signs
-
-
-def test_the_interval_is_that_of_two_samples(registry: Registry) -> None:
-    row = published_arithmetic(published_rows(registry, "lever-plus"), "Baseline").rows[12]
-    low, high = unpaired_interval(0.5015, 800, 0.4999, 800)
-    assert row.intervals["Balanced"] == pytest.approx((100 * low, 100 * high)) and low < 0 < high
-
-
-def test_a_baseline_that_is_not_there(registry: Registry) -> None:
-    rows = published_rows(registry, "lever-plus")
-    with pytest.raises(RegistryError, match=r"no method 'Baselin' in lever-plus\. Did you mean 'Baseline'"):
-        published_arithmetic(rows, "Baselin")
-    registry.begin_run(RunRecord("abc", "ours", "f", "okvqa", "m", 0))
-    with pytest.raises(RegistryError, match=r"ours \(abc\) is no published table"):
-        published_rows(registry, "ours")
+@pytest.mark.parametrize(("a", "b"), [(a, b) for a in METHODS for b in METHODS if a != b])
+def test_all_of_it_agrees_with_fractions(registry: Registry, a: str, b: str) -> None:
+    """Cells, means and tallies over all cells, each number of shots and each size, in exact arithmetic."""
+    rows, table = compare_rows(registry, f"lever-plus:{a}", f"lever-plus:{b}"), printed()
+    assert len(rows) == 16 + 9
+    for row in rows:
+        cells = [v for (n, shots), v in table.items() if row["n"] in (None, n) and row["shots"] in (None, shots)]
+        differences = [v[a] - v[b] for v in cells]
+        assert row["cells"] == len(cells) == (1 if row["verdict"] else 16 if row["n"] is row["shots"] is None else 4)
+        assert Fraction(row["a_text"]) == sum(v[a] for v in cells) / len(cells)
+        assert Fraction(row["delta_text"]) == sum(differences) / len(cells)
+        signs = (sum(d > 0 for d in differences), sum(d < 0 for d in differences), differences.count(0))
+        assert (row["wins"], row["losses"], row["ties"]) == signs
 
 
 def test_compare_tells_cells_and_means(registry: Registry) -> None:

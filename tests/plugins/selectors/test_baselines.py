@@ -1,0 +1,122 @@
+"""The built-in baselines select what their names say; the contract itself is checked in test_contracts.py."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from leverplus_core import AnswerLogprob, Bank, Demonstration, EvalSet, Features, Ids, Image, Measure, Question, nearest
+from leverplus_core.seeding import rng
+from leverplus_selectors.knn import ImageKnnSelector, TextKnnSelector
+from leverplus_selectors.oracle import OracleSelector
+from leverplus_selectors.uniform import RandomSelector
+from leverplus_selectors.zero_shot import ZeroShotSelector
+
+QUESTIONS = [Question(f"q{i}", "?", Image(f"q{i}"), ("yes",)) for i in range(3)]
+POOLS = {"q0": ["a", "b", "c", "d"], "q1": ["e", "a", "c", "f"], "q2": ["f", "d", "b", "e"]}
+DEMONSTRATIONS = [Demonstration(i, "?", Image(i), "yes") for i in "abcdef"]
+
+
+def eval_set(questions: Sequence[Question] = QUESTIONS, order: str = "append", seed: int = 0) -> EvalSet:
+    draw = {block: np.random.default_rng(i) for i, block in enumerate(("image", "text"))}
+    similarity = {
+        block: {q.id: generator.random(4).astype(np.float32) for q in QUESTIONS} for block, generator in draw.items()
+    }
+    rows = np.ones((len(questions), 1), np.float32)
+    bank = Bank.without_features(DEMONSTRATIONS)
+    return EvalSet(questions, POOLS, similarity, Features(rows, rows), bank, order, seed)  # type: ignore[arg-type]
+
+
+class Table:
+    """Log-probabilities and accuracies from a rule over demonstrations; counts what is measured."""
+
+    def __init__(self, gain: Mapping[str, float] = {}, accuracy: Mapping[Ids, float] = {}) -> None:
+        self.gain, self.accuracy = gain, accuracy
+        self.logprobs_of: list[Ids] = []
+        self.answers_of: list[Ids] = []
+
+    def logprobs(self, rows: Sequence[tuple[Question, Ids]], label: str = "") -> list[AnswerLogprob]:
+        self.logprobs_of += [ids for _, ids in rows]
+        return [AnswerLogprob(math.log(0.1 + sum(self.gain.get(d, 0.0) for d in ids)), 1) for _, ids in rows]
+
+    def answers(self, rows: Sequence[tuple[Question, Ids]], label: str = "") -> list[tuple[str, str, float]]:
+        self.answers_of += [ids for _, ids in rows]
+        return [("", "", self.accuracy.get(ids, 0.0)) for _, ids in rows]
+
+
+NOTHING: Measure = Table()
+
+
+def test_zero_shot_shows_nothing_whatever_shots_are_evaluated() -> None:
+    part = ZeroShotSelector()
+    assert part.shot_counts((1, 2, 4)) == (0,)
+    assert part.select(eval_set(), (0,), NOTHING) == {0: [(), (), ()]}
+    assert part.cost((1, 2), 32).answers == {0: 1} and part.cost((1, 2), 32).demonstrations == 0
+
+
+def test_random_follows_seed_and_question_and_longer_sequences_begin_as_shorter_ones() -> None:
+    part = RandomSelector()
+    found = part.select(eval_set(), (1, 2, 4), NOTHING)
+    for i, question in enumerate(QUESTIONS):
+        order = rng(0, "random method", question.id).permutation(4)  # a frozen label: results must not change
+        assert found[4][i] == tuple(POOLS[question.id][j] for j in order)
+        assert found[1][i] == found[4][i][:1] and found[2][i] == found[4][i][:2]
+    assert part.select(eval_set(QUESTIONS[2:]), (2,), NOTHING)[2] == found[2][2:]
+    assert part.select(eval_set(seed=1), (4,), NOTHING)[4] != found[4]
+
+
+def test_random_is_uniform_over_the_pool() -> None:
+    draws = 2000
+    counts = Counter(
+        RandomSelector().select(eval_set(QUESTIONS[:1], seed=s), (1,), NOTHING)[1][0] for s in range(draws)
+    )
+    assert set(counts) == {("a",), ("b",), ("c",), ("d",)}
+    assert all(abs(count - draws / 4) < 5 * (draws * 3 / 16) ** 0.5 for count in counts.values())
+
+
+@pytest.mark.parametrize(("part", "block"), [(TextKnnSelector(), "text"), (ImageKnnSelector(), "image")])
+def test_nearest_neighbors_are_those_of_their_block_with_the_nearest_next_to_the_question(
+    part: TextKnnSelector, block: str
+) -> None:
+    seen = eval_set()
+    found = part.select(seen, (1, 3), NOTHING)
+    prepended = part.select(eval_set(order="prepend"), (3,), NOTHING)
+    for i, question in enumerate(QUESTIONS):
+        similarity = seen.similarity[block][question.id]
+        ranked = [POOLS[question.id][j] for j in sorted(range(4), key=lambda j: -similarity[j])]
+        assert found[1][i] == (ranked[0],)
+        assert found[3][i] == tuple(ranked[2::-1]) and prepended[3][i] == tuple(ranked[:3])
+
+
+def test_ties_go_to_the_order_of_the_pool() -> None:
+    assert nearest(np.zeros(4, np.float32), 3, "prepend") == (0, 1, 2)
+
+
+def test_the_oracle_takes_the_most_accurate_of_what_its_search_kept() -> None:
+    """Of the pool a, b, c, d the InfoScores rank a, b, c; the answers say that (b,) and (b, a) are right."""
+    table = Table({"a": 0.4, "b": 0.2, "c": 0.1}, {("b",): 1.0, ("b", "a"): 1.0, ("d",): 1.0})
+    part = OracleSelector(num_beams=2, expand_top_k=3)
+    found = part.select(eval_set(QUESTIONS[:1]), (1, 2), table)
+    assert found == {1: [("b",)], 2: [("b", "a")]}  # (d,) would be right, too, but the search does not keep it
+    assert set(table.answers_of) == {("a",), ("b",), ("a", "b"), ("b", "a")}
+    cost = part.cost((1, 2), 4)
+    assert Counter(map(len, table.logprobs_of)) == cost.logprobs and Counter(map(len, table.answers_of)) == cost.answers
+    assert cost.demonstrations == 4
+
+
+def test_where_accuracies_tie_the_oracle_takes_the_higher_info_score() -> None:
+    table = Table({"a": 0.4, "b": 0.2, "c": 0.1}, {("a",): 0.6, ("b",): 0.6})
+    assert OracleSelector(num_beams=3).select(eval_set(QUESTIONS[:1]), (1,), table) == {1: [("a",)]}
+
+
+def test_an_oracle_that_keeps_the_whole_pool_finds_the_best_demonstration() -> None:
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        table = Table({d: float(draw.random()) for d in "abcdef"}, {(d,): float(draw.random()) for d in "abcdef"})
+        found = OracleSelector(num_beams=4, expand_top_k=None).select(eval_set(), (1,), table)[1]
+        for question, ids in zip(QUESTIONS, found, strict=True):
+            assert table.accuracy[ids] == max(table.accuracy[d,] for d in POOLS[question.id])
