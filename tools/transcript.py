@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 BLOCK = re.compile(
-    r"^(?P<head>(?:<!-- keep: (?P<keep>[^\n]*) -->\n)?```\n(?P<command>\$ (?:[^\n]*\\\n)*[^\n]*\n))(?P<printed>.*?)^```$"
+    r"^(?P<head>(?:<!-- keep: (?P<keep>[^\n]*) -->\n)?```\n(?P<command>\$ (?:[^\n]*\\\n)*[^\n]*\n)).*?^```$"
     r"|^<!-- file: (?P<name>\S+) -->\n```\w*\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
