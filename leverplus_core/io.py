@@ -1,4 +1,4 @@
-"""Files that are whole or absent, each artefact beside its provenance.
+"""Files that are whole or absent, each artifact beside its provenance.
 
 A stage writes into its own folder, named by the stage and its fingerprint; `provenance.json` is written last, so
 that a folder which has one is finished. Fingerprints are sha256 of canonical JSON.
