@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from leverplus_core import Candidate, Catalog, DataError, RecipeError, Reward
 
-CATALOGUE = Catalog.load(disabled="")
-REWARDS = tuple(e.name for e in CATALOGUE.entries() if (e.kind, e.distribution) == ("reward", "leverplus"))
+CATALOG = Catalog.load(disabled="")
+REWARDS = tuple(e.name for e in CATALOG.entries() if (e.kind, e.distribution) == ("reward", "leverplus"))
 CORRECT_AT = 0.5
 
 
 def reward(name: str, **settings: object) -> Reward:
-    return CATALOGUE.build("reward", name, settings)
+    return CATALOG.build("reward", name, settings)
 
 
 def candidate(
