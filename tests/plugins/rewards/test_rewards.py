@@ -14,7 +14,7 @@ from leverplus_core import Candidate, Catalog, DataError, RecipeError, Reward
 
 CATALOG = Catalog.load(disabled="")
 REWARDS = tuple(e.name for e in CATALOG.entries() if (e.kind, e.distribution) == ("reward", "leverplus"))
-CORRECT_FROM = 0.5
+CORRECT_THRESHOLD = 0.5
 
 
 def reward(name: str, **settings: object) -> Reward:
@@ -28,7 +28,7 @@ def candidate(
     text_similarity: float | None = None,
     correct: bool | None = None,
 ) -> Candidate:
-    right = accuracy >= CORRECT_FROM if correct is None else correct
+    right = accuracy >= CORRECT_THRESHOLD if correct is None else correct
     logprob = None if p is None else math.log(p)
     return Candidate("q7", (f"d{accuracy}",), "beam", "", "", accuracy, right, logprob, gain, text_similarity)
 
