@@ -70,6 +70,7 @@ def ensure_imported(
     content = hash_of(source)
     kind, importer, code = _importer_of(source, catalog, correct_threshold)
     settings = importer.model_dump(mode="json")
+    mixed_shots = mixed_shots or kind == "candidates"  # stages of leverplus measure several lengths
     root = work / "imported" / fingerprint([content, kind, code, settings, mixed_shots])
     if not (root / MANIFEST).is_file():
         try:

@@ -167,7 +167,7 @@ class Encoder(Part):
     """Turns images and texts into vectors for similarity search and for the selector.
 
     Obligations: float32, unit rows, one row an input in order, the same whatever the batch.
-    `needs_vlm` says that `vlm` will be used; it is None otherwise.
+    `needs_model` says that `model` will be used; it is None otherwise.
     """
 
     needs_model: ClassVar[bool] = False
@@ -262,20 +262,21 @@ class Sampler(Part):
 
 
 class Balancer(Part):
-    """Picks which candidates of a question teach.
+    """Selects which candidates of a question teach.
 
     Obligations: a subset of `group` without repeats, in any order, from `rng` alone; empty drops the question. A
     candidate's measurements may be None, all but the accuracy.
     """
 
     @abstractmethod
-    def select(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]: ...
+    def select(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
+        """The candidates of one question that teach; `group` holds all that were measured for it."""
 
-    def shortfall(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
+    def shortfall(self, group: Sequence[Candidate], selected: Sequence[Candidate]) -> str:
         """What of its settings could not be met for this question, in a few words that recur ('' for nothing).
 
-        `group` is what it was given, `picked` what it picked. The balance stage counts and stores these; one that
-        drops a question and says nothing is put down as 'dropped'.
+        `group` is what it was given, `selected` what it selected. The balance stage counts and stores these; a
+        question that is dropped without a word counts as 'dropped'.
         """
         return ""
 
@@ -283,13 +284,14 @@ class Balancer(Part):
 class Reward(Part):
     """Turns the measurements of a question's candidates into one number each; higher is better.
 
-    Obligations: finite, one a candidate in order, independent of the order of the group. A measurement that a
-    candidate lacks (None: it came from a file that does not hold it) raises DataError that names it, as `measured`
+    Obligations: finite, one per candidate in order, independent of the order of the group. A measurement that a
+    candidate lacks (None: it came from a file that does not hold it) raises DataError that names it, as `require`
     does, where the reward reads it.
     """
 
     @abstractmethod
-    def compute(self, group: Sequence[Candidate]) -> list[float]: ...
+    def compute(self, group: Sequence[Candidate]) -> list[float]:
+        """One number per candidate of a question, in order. Raises DataError for a measurement that is lacking."""
 
     def require(self, candidate: Candidate, what: Measurement) -> float:
         """A measurement that a candidate may lack. Raises DataError that names it, the question and this reward."""

@@ -16,9 +16,9 @@ def balance_table(metadata: Mapping[str, Any]) -> View:
         change = f"{show(metadata['change'][name], '+')}{unit}".replace("%", "")
         lines.append([name.replace("_", " "), show(before), show(metadata["after"][name]), change])
     total = metadata["before"]["questions"]
-    unmet = [[why, f"{n:,}", _percent(n / total)] for why, n in metadata["unmet"].items()]
+    shortfall = [[why, f"{n:,}", _percent(n / total)] for why, n in metadata["shortfall"].items()]
     change_table = Grid(["", "before", "after", "change"], lines, gap=1)
-    return stacked(change_table, *([Grid(["not met", "questions", "of all"], unmet, gap=1)] if unmet else []))
+    return stacked(change_table, *([Grid(["not met", "questions", "of all"], shortfall, gap=1)] if shortfall else []))
 
 
 def _number(value: float, sign: str = "") -> str:

@@ -161,11 +161,11 @@ def _data(content: Content, say: Translator) -> Iterator[Table]:
     rows = [
         (say.names(r["labels"]), why, count(number), f"{100 * number / r['before']['questions']:.1f}%")
         for r in content.data
-        for why, number in r["unmet"].items()
+        for why, number in r["shortfall"].items()
     ]
     if rows:
         heads = (*map(say, ("arm", "why", "questions")), "%")
-        yield _table("unmet", say("unmet"), heads, rows, stubs=2, folded=True)
+        yield _table("shortfall", say("shortfall"), heads, rows, stubs=2, folded=True)
 
 
 def _rate(name: str, values: dict[str, float]) -> str:
