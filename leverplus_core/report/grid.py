@@ -9,7 +9,6 @@ from leverplus_core.errors import RegistryError
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.methods import Row
 from leverplus_core.report.pairing import (
-    ALPHA,
     SAME,
     Member,
     Pairing,
@@ -32,7 +31,7 @@ class Arm:
     members: tuple[str, ...]
 
 
-def grid_rows(registry: Registry, arms: Sequence[Arm], baseline: Arm, alpha: float = ALPHA) -> list[Row]:
+def grid_rows(registry: Registry, arms: Sequence[Arm], baseline: Arm) -> list[Row]:
     """The cells of every arm at every number of shots and nested sample size, with the difference to the baseline.
 
     The baseline's own cells come first (`baseline` None), then each arm's in the order given, by shots and n. An arm
@@ -77,7 +76,7 @@ def grid_rows(registry: Registry, arms: Sequence[Arm], baseline: Arm, alpha: flo
         if (pairs := pairing.pairs(base, [], shots, shots)) is not None
         for size, sample in nested(pairs, sizes)
     ]
-    return rows + with_corrections(compared, alpha)
+    return rows + with_corrections(compared)
 
 
 COMPARED = (

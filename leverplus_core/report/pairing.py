@@ -203,17 +203,17 @@ def differences(
             yield max(shots_a, shots_b), size, sample, paired_difference(sample.a, sample.b, sample.images)
 
 
-def with_corrections(found: Sequence[tuple[Row, PairedDifference]], alpha: float = ALPHA) -> list[Row]:
+def with_corrections(found: Sequence[tuple[Row, PairedDifference]]) -> list[Row]:
     """The rows of one family of comparisons (see `statistics.corrected`) with their corrected intervals.
 
     Adds corrected_low, corrected_high, p_holm, mark ("better", "worse" or "no difference seen", from the corrected
     interval alone), comparisons (the size of the family) and detectable, the smallest true difference that the cell
     would mark 8 times in 10.
     """
-    fixed = corrected([difference for _, difference in found], alpha)
+    fixed = corrected([difference for _, difference in found], ALPHA)
     return [
         row
         | {"corrected_low": c.low, "corrected_high": c.high, "p_holm": c.p_holm, "mark": c.mark}
-        | {"comparisons": c.comparisons, "detectable": detectable_difference(difference, alpha, c.comparisons)}
+        | {"comparisons": c.comparisons, "detectable": detectable_difference(difference, ALPHA, c.comparisons)}
         for (row, difference), c in zip(found, fixed, strict=True)
     ]

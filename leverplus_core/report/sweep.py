@@ -13,11 +13,9 @@ from leverplus_core.report.pairing import members
 from leverplus_core.report.tables import Block, Grid, Remark, View, percent, shots_text
 
 
-def sweep_arms(registry: Registry, sweep: str, method: str | None = None) -> list[Arm]:
-    """The arms of a sweep in the order in which they began, each with its seeds; without `method`, the last trained.
-
-    Raises RegistryError for an unknown sweep or method.
-    """
+def sweep_rows(registry: Registry, sweep: str) -> list[Row]:
+    """`grid_rows` of a sweep's arms, each with its seeds and the method trained last; the first that began is the
+    baseline. Raises RegistryError for an unknown sweep, and for a run without a trained method."""
     runs = [row for row in reversed(registry.runs()) if row["sweep"] == sweep]
     if not runs:
         known = {row["sweep"] for row in registry.runs() if row["sweep"]}
@@ -25,14 +23,9 @@ def sweep_arms(registry: Registry, sweep: str, method: str | None = None) -> lis
     arms: dict[str, list[str]] = {}
     for row in sorted(runs, key=lambda row: str(row["created_at"])):
         label = ", ".join(str(value) for value in (row["arm"] or {}).values()) or "all"
-        picked = pick_method(row, members(registry, row["id"]), method)
-        arms.setdefault(label, []).append(f"{row['id']}:{picked}")
-    return [Arm(label, tuple(names)) for label, names in arms.items()]
-
-
-def sweep_rows(registry: Registry, sweep: str, method: str | None = None) -> list[Row]:
-    """`grid_rows` of a sweep's arms with the first as baseline, at every number of shots and sample size."""
-    first, *others = sweep_arms(registry, sweep, method)
+        method = pick_method(row, members(registry, row["id"]), None)
+        arms.setdefault(label, []).append(f"{row['id']}:{method}")
+    first, *others = [Arm(label, tuple(names)) for label, names in arms.items()]
     return grid_rows(registry, others, first)
 
 

@@ -158,7 +158,7 @@ def _with_best(grid: Sequence[Row]) -> list[Row]:
 
 
 def _totals(grid: Sequence[Row]) -> list[Row]:
-    compared = [row for row in grid if row["baseline"] is not None]
+    compared = (row for row in grid if row["baseline"] is not None)
     return [
         {"contender": contender, **over, **_total(cells)}
         for contender, group in groupby(compared, key=lambda row: row["arm"])
