@@ -134,7 +134,7 @@ class Pairing:
         if not all(len(scores.position) for scores in read):
             return None
         first = read[0]
-        if all(_same_sample(first, other) for other in read[1:]):
+        if all(other.sample == first.sample for other in read):
             values, last = np.stack([scores.accuracy for scores in read]), first.position
             return Pairs(values[: len(a)], values[len(a) :], self._image_numbers(first), last)
         ids = set.intersection(*(set(scores.question_id.tolist()) for scores in read))
@@ -155,16 +155,9 @@ class Pairing:
         return self._read[key]
 
     def _image_numbers(self, scores: Scores) -> NDArray[np.intp]:
-        if scores.sample in self._images:
-            return self._images[scores.sample]
-        numbers = np.unique(scores.image_id, return_inverse=True)[1].astype(np.intp)
-        if scores.sample is not None:
-            self._images[scores.sample] = numbers
-        return numbers
-
-
-def _same_sample(a: Scores, b: Scores) -> bool:
-    return (a.sample is not None and a.sample == b.sample) or np.array_equal(a.question_id, b.question_id)
+        if scores.sample not in self._images:
+            self._images[scores.sample] = np.unique(scores.image_id, return_inverse=True)[1].astype(np.intp)
+        return self._images[scores.sample]
 
 
 def _rows(scores: Scores, wanted: NDArray[np.str_]) -> NDArray[np.intp]:

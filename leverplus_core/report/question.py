@@ -40,21 +40,15 @@ def question_record(
     rows.sort(key=lambda row: (order.index(row["method"]), row["shots"]))
     known = registry.demonstrations(found["id"], (d for row in rows for d in row["demonstrations"]))
     recorded = registry.question(found["id"], question_id) or {}
-    return {
-        "run": found["id"],
-        "name": found["name"],
-        "question": {"id": question_id} | {key: recorded.get(key) for key in (*ABOUT, "answers")},
-        "methods": [
-            {key: row[key] for key in ("method", "shots", "raw_text", "prediction", "accuracy")}
-            | {
-                "demonstrations": [
-                    {"id": d} | {key: known.get(d, {}).get(key) for key in (*ABOUT, "answer")}
-                    for d in row["demonstrations"]
-                ]
-            }
-            for row in rows
-        ],
-    }
+    question = {"id": question_id} | {key: recorded.get(key) for key in (*ABOUT, "answers")}
+    shown = []
+    for row in rows:
+        demonstrations = [
+            {"id": d} | {key: known.get(d, {}).get(key) for key in (*ABOUT, "answer")} for d in row["demonstrations"]
+        ]
+        answer = {key: row[key] for key in ("method", "shots", "raw_text", "prediction", "accuracy")}
+        shown.append(answer | {"demonstrations": demonstrations})
+    return {"run": found["id"], "name": found["name"], "question": question, "methods": shown}
 
 
 def _known_questions(registry: Registry, run_id: str) -> str:

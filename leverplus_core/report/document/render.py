@@ -102,12 +102,9 @@ def _replace_folder(folder: Path, files: dict[str, bytes]) -> None:
                 (made / name).write_bytes(data)
             if folder.exists():
                 folder.rename(old)
-            try:
-                made.rename(folder)
-            except OSError:
-                if old.exists():
-                    old.rename(folder)
-                raise
+            made.rename(folder)
         finally:
+            if old.exists() and not folder.exists():
+                old.rename(folder)
             shutil.rmtree(made, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
