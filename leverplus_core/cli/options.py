@@ -17,6 +17,7 @@ from leverplus_core.errors import RecipeError
 
 if TYPE_CHECKING:
     from leverplus_core.pipeline.graph import Pipeline
+    from leverplus_core.plugins.contracts import Dataset
     from leverplus_core.plugins.manager import Catalog
     from leverplus_core.recipes.recipe import Recipe
     from leverplus_core.records import Question
@@ -129,10 +130,11 @@ def load_train_questions(recipe: str | None, plugin: list[Path] | None) -> Seque
     """The train questions of a recipe's dataset, which number the rows of imported files; None without a recipe."""
     if recipe is None:
         return None
-    loaded = load_recipe(recipe, None, {}, None)
+    loaded = load_recipe(recipe)
     spec = loaded.dataset
     where = loaded.where("dataset.name") or loaded.where("dataset")
-    return load_catalog(plugin).build("dataset", spec.name, spec.settings, where=where).questions("train")
+    dataset: Dataset = load_catalog(plugin).build("dataset", spec.name, spec.settings, where=where)
+    return dataset.questions("train")
 
 
 def open_registry(url: str) -> Registry:
