@@ -17,22 +17,15 @@ if TYPE_CHECKING:
 FileArg = Annotated[Path, typer.Argument(metavar="FILE", help="The file to read.")]
 
 
-class _Importers(PartCommands):
+class Importers(PartCommands):
+    """`leverplus import`: a command per importer."""
+
     kind = "importer"
 
     def action(self, part: type[Part]) -> Callable[..., None]:
         from leverplus_core.plugins.contracts import ResultsImporter
 
         return _import_results if issubclass(part, ResultsImporter) else _import_data
-
-
-imports = typer.Typer(
-    name="import",
-    cls=_Importers,
-    help="Import what others measured: published tables, candidates, beams, embeddings.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 
 
 def _import_results(

@@ -57,7 +57,6 @@ def ensure_imported(
     catalog: Catalog,
     *,
     correct_threshold: float = 0.5,
-    mixed_shots: bool = False,
     progress: Progress | None = None,
 ) -> ImportedFolder:
     """The imported folder `source`, or what the file `source` becomes below `work`/imported, once.
@@ -70,10 +69,10 @@ def ensure_imported(
     content = hash_of(source)
     kind, importer, code = _importer_of(source, catalog, correct_threshold)
     settings = importer.model_dump(mode="json")
-    root = work / "imported" / fingerprint([content, kind, code, settings, mixed_shots])
+    root = work / "imported" / fingerprint([content, kind, code, settings])
     if not (root / MANIFEST).is_file():
         try:
-            import_data(importer, kind, source, root, mixed_shots=mixed_shots, progress=progress)
+            import_data(importer, kind, source, root, progress=progress)
         except DataError:
             if not (root / MANIFEST).is_file():  # else another run has just made it
                 raise
