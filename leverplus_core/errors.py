@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class LeverplusError(Exception):
-    """A mistake the user can mend: `what` is wrong and where, `hint` is what exists or what to do. One line."""
+    """A mistake that the user can fix: `what` is wrong and where, `hint` is what exists or what to do. One line."""
 
     exit_code = 2
 
@@ -47,7 +47,7 @@ class LeverplusWarning(UserWarning):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`Did you mean 'mix'?` and what exists; for the hint of an error about an unknown name."""
+    """`Did you mean 'mixed'?` and what exists; for the hint of an error about an unknown name."""
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1)
     guess = f"Did you mean '{near[0]}'? " if near else ""

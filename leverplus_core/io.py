@@ -1,4 +1,4 @@
-"""Files that are whole or absent, each artefact beside its provenance.
+"""Files that are whole or absent, each artifact beside its provenance.
 
 A stage writes into its own folder, named by the stage and its fingerprint; `provenance.json` is written last, so
 that a folder which has one is finished. Fingerprints are sha256 of canonical JSON.
@@ -60,15 +60,18 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically. Raises StorageError where it cannot be written."""
     with atomic_write(path) as f:
         f.write(data)
 
 
 def write_json(path: Path, value: object) -> None:
+    """Write a value as indented JSON, atomically. Raises StorageError where it cannot be written."""
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
+    """The value in a JSON file. Raises DataError for one that is absent or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:

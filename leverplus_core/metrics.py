@@ -95,8 +95,8 @@ def normalize(answer: str) -> str:
 def accuracy(prediction: str, answers: Sequence[str]) -> float:
     """Official VQA accuracy in [0, 1] of `prediction` given all annotators' `answers` (ten in VQA).
 
-    For each annotator min(1, matches among the others / 3); the mean over annotators. Both sides are normalised.
-    A prediction that is empty once normalised scores 0. Raises DataError when there are no answers.
+    For each annotator min(1, matches among the others / 3); the mean over annotators. Both sides are normalized.
+    A prediction that is empty once normalized scores 0. Raises DataError when there are no answers.
     """
     if not answers:
         raise DataError("a question without answers cannot be scored.", "Leave it out of the dataset.")
@@ -124,7 +124,7 @@ def most_frequent(answers: Sequence[str]) -> str:
 def text_similarity(prediction: str, answers: Sequence[str]) -> float:
     """How near `prediction` comes to the nearest of `answers` as text, in [0, 1]; 1 where the two are equal.
 
-    The ratio of matching characters (Ratcliff and Obershelp 1988, `difflib`) of both sides, normalised. Unlike the
+    The ratio of matching characters (Ratcliff and Obershelp 1988, `difflib`) of both sides, normalized. Unlike the
     accuracy it tells "motor bike" from "banana" where "motorbike" is expected. 0 for an empty prediction.
     """
     said = normalize(prediction)

@@ -7,16 +7,18 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
-class Task(Protocol):
+class Bar(Protocol):
     """One bar."""
 
-    def advance(self, steps: int = 1) -> None: ...
+    def advance(self, steps: int = 1) -> None:
+        """So many steps more are done."""
 
 
 class Progress(Protocol):
     """Something that shows tasks. `with progress.task("score", 800) as task: task.advance(10)`."""
 
-    def task(self, label: str, total: int) -> AbstractContextManager[Task]: ...
+    def task(self, label: str, total: int) -> AbstractContextManager[Bar]:
+        """A bar with a label and `total` steps, shown while the context lasts."""
 
     def say(self, message: str) -> None:
         """One line for the person who waits."""
@@ -31,9 +33,11 @@ class Silent:
     """Shows nothing."""
 
     @contextmanager
-    def task(self, label: str, total: int) -> Iterator[Task]:
+    def task(self, label: str, total: int) -> Iterator[Bar]:
+        """A bar that nobody sees."""
         del label, total
         yield _Quiet()
 
     def say(self, message: str) -> None:
+        """Nothing."""
         del message

@@ -81,6 +81,7 @@ class AnswerLogprob:
 
     @property
     def mean(self) -> float:
+        """Log-probability per token."""
         return self.sum / max(self.tokens, 1)
 
 

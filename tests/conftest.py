@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from leverplus_core.selector.policy import Policy
-    from leverplus_core.training.trainer import TrainingData
+    from leverplus_core.training.tensors import TrainingData
 
 LAYERS = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
-# Tests are many small tensors: threads get in each other's way. Set before torch is imported, here and in the processes
-# that tests start, so that a test without tensors does not import torch.
+# Tests are many small tensors: threads get in each other's way. Set before torch is imported, here and in the
+# processes that tests start, so that a test without tensors does not import torch.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 # A shared machine may take a hundred times as long over one example as over the next.
@@ -59,7 +59,7 @@ def new_policy() -> Callable[..., Policy]:
     """`new_policy(seed=0)`: a small pointer network for images and texts of three columns."""
     import torch
 
-    from leverplus_core.selector.policy import FeatureWidths
+    from leverplus_core.selector.base import FeatureWidths
     from leverplus_selectors.pointer import PointerSelector
 
     def new(seed: int = 0) -> Policy:
@@ -77,8 +77,9 @@ def new_data() -> Callable[..., TrainingData]:
     """
     import torch
 
-    from leverplus_core.selector.policy import Batch, Blocks, FeatureWidths
-    from leverplus_core.training.trainer import TrainingData, TrainingGroups
+    from leverplus_core.selector.base import FeatureWidths
+    from leverplus_core.selector.policy import Batch, Blocks
+    from leverplus_core.training.tensors import TrainingData, TrainingGroups
 
     widths = FeatureWidths(image=3, text=3)
 

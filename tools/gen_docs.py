@@ -1,14 +1,17 @@
 """Write the generated pages of the docs, or with --check say which are out of date.
 
 docs/cli.md: the help of every command. docs/recipes.md: every setting of a recipe, and the bundled recipes.
-docs/plugins.md: the tables of hooks, events and built-in parts, between two marks.
+docs/plugins.md: the tables of hooks, events and built-in parts, between two marks, and the examples, each below a
+comment that names a file and a class or function in it.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +33,7 @@ from leverplus_core.recipes.settings import TRAINERS, PartSpec, TrainingSettings
 from leverplus_core.selector.base import BaselineSelector
 
 ROOT = Path(__file__).resolve().parent.parent
+EXAMPLE = re.compile(r"^(<!-- code: (\S+) (\w+) -->\n```python\n).*?^```$", re.MULTILINE | re.DOTALL)
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
 
 
@@ -143,9 +147,19 @@ def plugins_page(text: str) -> str:
         lines.append(
             f"| {entry.kind} | `{entry.name}` | {_cell(catalog.first_line(entry.kind, entry.name))} | {settings} |"
         )
-    before, _, rest = text.partition(BEGIN)
+    before, _, rest = EXAMPLE.sub(_example, text).partition(BEGIN)
     after = rest.partition(END)[2]
     return before + "\n".join([*lines, "", END]) + after
+
+
+def _example(match: re.Match[str]) -> str:
+    """The source of a class or function of a file, decorators included."""
+    source = (ROOT / match[2]).read_text(encoding="utf-8")
+    nodes = ast.parse(source).body
+    node = next(n for n in nodes if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == match[3])
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    code = source.splitlines()[first - 1 : node.end_lineno]
+    return "\n".join([match[1].rstrip("\n"), *code, "```"])
 
 
 def _doc(hook: str) -> str:

@@ -62,15 +62,16 @@ def headline(page: str) -> str:
     a, b, rows = comparison(page)
     family = len(ROW.findall(transcript(page, "compare")))
     told = []
-    for verdict, verb in (("a better", "outperforms"), ("b better", "is outperformed by")):
-        some = [row for row in rows if row.verdict == verdict]
-        if some:
-            ends = sorted(abs(row.difference) for row in some)
-            size = f"{ends[0]} points" if ends[0] == ends[-1] else f"{ends[0]} to {ends[-1]} points"
-            told.append(f"`{a}` {verb} `{b}` by {size} at {_shots(some)}")
-    rest = [row for row in rows if row.verdict == "no difference seen"]
-    told += [f"no difference between `{a}` and `{b}` is seen at {_shots(rest)}"] if rest else []
-    return f"On {rows[0].n:,} questions {'; '.join(told)} (intervals corrected for {family} comparisons)."
+    for verdict, claim in (
+        ("a better", f"`{a}` outperforms `{b}` at"),
+        ("b better", f"`{a}` is outperformed by `{b}` at"),
+        ("no difference seen", f"no difference between `{a}` and `{b}` is seen at"),
+    ):
+        if some := [row for row in rows if row.verdict == verdict]:
+            differences = ", ".join(f"{row.difference:+.1f} {row.interval}" for row in some)
+            told.append(f"{claim} {_shots(some)} ({differences})")
+    units = "accuracy of the first minus the second in points"
+    return f"On {rows[0].n:,} questions {'; '.join(told)}: {units}, with intervals corrected for {family} comparisons."
 
 
 def _shots(rows: list[Compared]) -> str:
@@ -111,11 +112,17 @@ def filled(text: str, pages: Path) -> str:
     def fill(match: re.Match[str]) -> str:
         indent, kind, name, _ = match.groups()
         page = (pages / f"{name}.md").read_text(encoding="utf-8")
-        made = table(page) if kind == "table" else "\n".join(textwrap.wrap(headline(page), 120 - len(indent)))
+        made = table(page) if kind == "table" else wrapped(headline(page), 120 - len(indent))
         inside = textwrap.indent(f"<!-- {kind} {name}: begin -->\n{made}\n<!-- {kind}: end -->", indent)
         return inside
 
     return REGION.sub(fill, text)
+
+
+def wrapped(text: str, width: int) -> str:
+    """`text` in lines of `width`, no difference being cut from its interval."""
+    whole = re.sub(r"[+-][\d.]+ \[[^\]]+\]", lambda found: found[0].replace(" ", "\0"), text)
+    return "\n".join(textwrap.wrap(whole, width)).replace("\0", " ")
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
     parser.add_argument("--work", type=Path, default=Path(".leverplus"))
-    parser.add_argument("--held-out", type=int, default=1000)
+    parser.add_argument("--validation", type=int, default=1000)
     given = parser.parse_args()
     recipe = Recipe.load(given.recipe)
     context = RunContext(recipe, Catalog.load(), given.work)
@@ -53,12 +53,12 @@ def main() -> None:
     folder = {stage.provides: pipeline.folder(stage).path for stage in pipeline.stages[:3]}
     features, sequences = context.selector_features(folder), read_sequences(folder["sequences"])
     ids = list(sequences)
-    apart = set(rng(recipe.seed, "try selectors").permutation(ids)[: given.held_out])
-    held_out, taught = [q for q in ids if q in apart], [q for q in ids if q not in apart]
+    apart = set(rng(recipe.seed, "try selectors").permutation(ids)[: given.validation])
+    validation, taught = [q for q in ids if q in apart], [q for q in ids if q not in apart]
     questions = {q.id: q for q in context.dataset.questions("train")}
 
     def accuracies(positions: Sequence[int]) -> np.ndarray:
-        rows = [(questions[q], (features.pool_ids[q][p],)) for q, p in zip(held_out, positions, strict=True)]
+        rows = [(questions[q], (features.pool_ids[q][p],)) for q, p in zip(validation, positions, strict=True)]
         return np.array([accuracy for *_, accuracy in context.scorer.answers(rows)])
 
     def learned(selector: TrainableSelector, features: SelectorFeatures) -> list[int]:
@@ -68,19 +68,19 @@ def main() -> None:
         policy = training.init_policy(None, taught)
         rows = {q: sequences[q] for q in taught}
         fit_sequences(policy, training, rows, context.trainers["sft"], FitRun("sft", recipe.seed))
-        return [int(policy.beam_search(features.batch([q]), 1, 1)[0][0, 0, 0]) for q in held_out]
+        return [int(policy.beam_search(features.batch([q]), 1, 1)[0][0, 0, 0]) for q in validation]
 
-    cosines = normalize_per_pool(cosine_features(features.batch(held_out)), None)
+    cosines = normalize_per_pool(cosine_features(features.batch(validation)), None)
     selected = {name: cosines[..., columns].sum(-1).argmax(1).tolist() for name, columns in RULES.items()}
     stateless = without_states(features)
     for name, selector in (("pairwise", PairwiseSelector()), ("pointer", PointerSelector())):
         selected[f"{name}, no states"] = learned(selector, stateless)
         selected[name] = learned(selector, features)
     reference = accuracies(selected["nearest by text"])
-    print(f"{len(taught)} train questions to learn from, {len(held_out)} to compare on; one shot, seed {recipe.seed}")
+    print(f"{len(taught)} train questions to learn from, {len(validation)} to compare on; one shot, seed {recipe.seed}")
     for name, positions in selected.items():
         found = accuracies(positions)
-        gain = paired_difference(found, reference, [questions[q].image.id for q in held_out])
+        gain = paired_difference(found, reference, [questions[q].image.id for q in validation])
         ends = f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
         print(f"{name:22}{100 * found.mean():5.1f}  minus text {100 * gain.delta:+.1f} {ends}", flush=True)
 

@@ -24,11 +24,13 @@ class Tally:
     positives: int = 0
 
     def add(self, group: Sequence[Candidate]) -> None:
+        """Count the candidates of one question."""
         self.questions += bool(group)
         self.candidates += len(group)
         self.positives += sum(c.correct for c in group)
 
     def summary(self) -> dict[str, Any]:
+        """As `summary` of all groups counted so far."""
         return {
             "questions": self.questions,
             "candidates": self.candidates,
@@ -52,7 +54,7 @@ def balance_metadata(before: Groups, after: Groups, shortfall: Mapping[str, str]
     """
     old, new = summary(before), summary(after)
     change = {name: new[name] - value for name, value in old.items()}
-    return {"before": old, "after": new, "change": change, "unmet": dict(Counter(shortfall.values()).most_common())}
+    return {"before": old, "after": new, "change": change, "shortfall": dict(Counter(shortfall.values()).most_common())}
 
 
 RANDOM = "random"

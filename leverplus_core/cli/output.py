@@ -13,7 +13,7 @@ from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from leverplus_core.progress import Task
+from leverplus_core.progress import Bar
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -146,7 +146,7 @@ class Bars:
         self._progress.stop()
 
     @contextmanager
-    def task(self, label: str, total: int) -> Iterator[Task]:
+    def task(self, label: str, total: int) -> Iterator[Bar]:
         """A bar while the block runs."""
         task_id = self._progress.add_task(label, total=total)
         try:

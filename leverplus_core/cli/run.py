@@ -78,7 +78,7 @@ def _show(store: Registry, result: RunResult, until: str | None, json: bool) -> 
     from leverplus_core.report.leaderboard import leaderboard_rows, leaderboard_table
 
     last = list(result.stages)[-1]
-    if last == "evaluate":
+    if last == "evaluate" and result.stages[last] != "off":
         output.table(leaderboard_rows(store, run=result.run_id), leaderboard_table, json)
     elif last == until and last in ("mine", "balance") and result.stages[last] != "off":
         folder = next(Path(row["path"]) for row in store.stages(result.run_id) if row["name"] == last)

@@ -24,7 +24,7 @@ def ablated(
 ) -> tuple[Mapping[str, Demonstration], PromptSettings]:
     """The demonstrations as they are shown under `ablation`, by their own ids, and the prompt's settings.
 
-    `blank_images` are grey pictures of the same size, written to `folder`; `shuffled_images` and `shuffled_answers`
+    `blank_images` are gray pictures of the same size, written to `folder`; `shuffled_images` and `shuffled_answers`
     come from another demonstration, a fixed one for each; `reversed` shows a sequence in reverse. Raises DataError
     where nothing can be exchanged: all demonstrations share one image, or one answer.
     """
@@ -61,7 +61,7 @@ def _donors(
 
 
 def _blank(image: Image, folder: Path) -> Image:
-    """A grey picture of the size of `image`; without a file, only its caption changes."""
+    """A gray picture of the size of `image`; without a file, only its caption changes."""
     if image.path is None:
         return Image("blank", None, BLANK_CAPTION)
     from PIL import Image as Picture

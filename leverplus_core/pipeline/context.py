@@ -108,30 +108,37 @@ class RunContext:
 
     @property
     def dataset(self) -> Dataset:
+        """The questions and demonstrations."""
         return cast(Dataset, self._part("dataset"))
 
     @property
     def model(self) -> Model:
+        """The model; its weights are loaded with the first prompt."""
         return cast(Model, self._part("model"))
 
     @property
     def encoder(self) -> Encoder:
+        """Turns images and texts into features."""
         return cast(Encoder, self._part("encoder"))
 
     @property
     def sampler(self) -> Sampler:
+        """Draws the pools."""
         return cast(Sampler, self._part("sampler"))
 
     @property
     def selector(self) -> TrainableSelector:
+        """Makes the network that chooses demonstrations."""
         return cast(TrainableSelector, self._part("selector"))
 
     @property
     def balancer(self) -> Balancer:
+        """Selects which candidates teach."""
         return cast(Balancer, self._part("balancer"))
 
     @property
     def reward(self) -> Reward:
+        """Values candidates."""
         return cast(Reward, self._part("reward"))
 
     def identity(self, key: str) -> object:

@@ -69,10 +69,11 @@ def ensure_imported(
     content = hash_of(source)
     kind, importer, code = _importer_of(source, catalog, correct_threshold)
     settings = importer.model_dump(mode="json")
-    root = work / "imported" / fingerprint([content, kind, code, settings])
+    mixed_shots = kind == "candidates"  # stages of leverplus measure several lengths
+    root = work / "imported" / fingerprint([content, kind, code, settings, mixed_shots])
     if not (root / MANIFEST).is_file():
         try:
-            import_data(importer, kind, source, root, progress=progress)
+            import_data(importer, kind, source, root, mixed_shots=mixed_shots, progress=progress)
         except DataError:
             if not (root / MANIFEST).is_file():  # else another run has just made it
                 raise

@@ -55,6 +55,7 @@ class StagePlan:
 
     @property
     def prompts(self) -> int:
+        """Prompts of both kinds."""
         return sum(self.logprobs.values()) + sum(self.answers.values())
 
     @property
@@ -63,6 +64,7 @@ class StagePlan:
         return sum((shots + 1) * n for of in (self.logprobs, self.answers) for shots, n in of.items())
 
     def hours(self, device: Throughput) -> float:
+        """Hours on a device of this throughput."""
         reference = self.images_shown / (REFERENCE_SHOTS + 1)
         return (reference / device.prompts_per_s + self.images / device.images_per_s) / 3600
 
@@ -78,6 +80,7 @@ class Plan:
 
     @property
     def prompts(self) -> int:
+        """Prompts of all stages."""
         return sum(stage.prompts for stage in self.stages)
 
     def rows(self, device: Throughput) -> list[dict[str, Any]]:

@@ -88,6 +88,7 @@ class Planning:
 
     @property
     def recipe(self) -> Recipe:
+        """The recipe that is planned."""
         return self.context.recipe
 
     @property
@@ -97,6 +98,7 @@ class Planning:
 
     @property
     def encoder_uses_model(self) -> bool:
+        """Whether features come from the model itself."""
         return self.context.encoder.needs_model
 
     @property

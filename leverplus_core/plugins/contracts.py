@@ -269,13 +269,14 @@ class Balancer(Part):
     """
 
     @abstractmethod
-    def select(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]: ...
+    def select(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
+        """The candidates of one question that teach; `group` holds all that were measured for it."""
 
-    def shortfall(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
+    def shortfall(self, group: Sequence[Candidate], selected: Sequence[Candidate]) -> str:
         """What of its settings could not be met for this question, in a few words that recur ('' for nothing).
 
-        `group` is what it was given, `picked` what it picked. The balance stage counts and stores these; one that
-        drops a question and says nothing is put down as 'dropped'.
+        `group` is what it was given, `selected` what it selected. The balance stage counts and stores these; a
+        question that is dropped without a word counts as 'dropped'.
         """
         return ""
 
@@ -289,7 +290,8 @@ class Reward(Part):
     """
 
     @abstractmethod
-    def compute(self, group: Sequence[Candidate]) -> list[float]: ...
+    def compute(self, group: Sequence[Candidate]) -> list[float]:
+        """One number per candidate of a question, in order. Raises DataError for a measurement that is lacking."""
 
     def require(self, candidate: Candidate, what: Measurement) -> float:
         """A measurement that a candidate may lack. Raises DataError that names it, the question and this reward."""

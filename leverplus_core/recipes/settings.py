@@ -47,6 +47,7 @@ def parse_part(text: str) -> dict[str, Any]:
 
 
 def parse_scalar(text: str, where: str) -> Any:
+    """A value written as YAML. Raises RecipeError, with the place `where`, for text that is not."""
     try:
         return YAML(typ="safe", pure=True).load(text)
     except YAMLError as e:
@@ -73,6 +74,7 @@ class PartSpec(BaseModel):
 
     @property
     def settings(self) -> dict[str, Any]:
+        """The settings beside the name, as written."""
         return dict(self.model_extra or {})
 
 
@@ -107,6 +109,7 @@ class DecodingSettings(FrozenSettings):
     length_penalty: float = 0.0
 
     def decoding(self) -> Decoding:
+        """The record that a model is given."""
         return Decoding(self.max_new_tokens, self.num_beams, self.length_penalty)
 
 

@@ -16,9 +16,9 @@ def balance_table(metadata: Mapping[str, Any]) -> View:
         change = f"{show(metadata['change'][name], '+')}{unit}".replace("%", "")
         lines.append([name.replace("_", " "), show(before), show(metadata["after"][name]), change])
     blocks: list[Block] = [Grid(["", "before", "after", "change"], lines, gap=1)]
-    if metadata["unmet"]:
+    if metadata["shortfall"]:
         total = metadata["before"]["questions"]
-        lines = [[why, f"{n:,}", _percent(n / total)] for why, n in metadata["unmet"].items()]
+        lines = [[why, f"{n:,}", _percent(n / total)] for why, n in metadata["shortfall"].items()]
         blocks += ["", Grid(["not met", "questions", "of all"], lines, gap=1)]
     return View(blocks)
 

@@ -93,6 +93,7 @@ def _names(row: Row) -> tuple[str, str]:
 
 
 def signed(points: Decimal) -> str:
+    """Exact points with their sign; zero without one."""
     return f"{points:+f}" if points else f"{points:f}".lstrip("-")
 
 

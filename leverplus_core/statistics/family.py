@@ -30,6 +30,7 @@ class Corrected:
 
     @property
     def mark(self) -> Mark:
+        """What the corrected interval says of the difference."""
         if self.low > 0:
             return "better"
         return "worse" if self.high < 0 else "no difference seen"

@@ -206,7 +206,7 @@ def _save(
 ) -> None:
     buffer = io.BytesIO()
     content = {"identity": identity, "state": vars(state), "policy": policy.state_dict()}
-    torch.save(content | {"optimiser": optimizer.state_dict(), "schedule": schedule.last_epoch}, buffer)
+    torch.save(content | {"optimizer": optimizer.state_dict(), "schedule": schedule.last_epoch}, buffer)
     write_bytes(path, buffer.getvalue())
 
 
@@ -219,6 +219,6 @@ def _load(path: Path, identity: str, policy: Policy, optimizer: torch.optim.Opti
     if known != identity:
         raise CheckpointError(f"{path} is from a fit with other data or settings.", "Delete it and run again.")
     policy.load_state_dict(content["policy"])
-    optimizer.load_state_dict(content["optimiser"])
-    schedule.last_epoch = content["schedule"]  # the optimiser's state holds the rate itself
+    optimizer.load_state_dict(content["optimizer"])
+    schedule.last_epoch = content["schedule"]  # the optimizer's state holds the rate itself
     return _State(**content["state"])

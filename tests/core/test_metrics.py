@@ -14,7 +14,7 @@ from leverplus_core.metrics import CONTRACTIONS, accuracy, most_frequent, normal
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "vqa.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(("raw", "expected"), GOLDEN["normalised"])
+@pytest.mark.parametrize(("raw", "expected"), GOLDEN["normalized"])
 def test_normalise_as_the_official_evaluator(raw: str, expected: str) -> None:
     assert normalize(raw) == expected
 

@@ -65,6 +65,6 @@ def test_a_sampler_that_draws_by_states_without_any_is_refused_when_the_recipe_i
     small: Small, catalog: Catalog
 ) -> None:
     settings = "sampler={name: mixed, k: 6, state: 0.5}"
-    with pytest.raises(RecipeError, match="draws by hidden states, and there are none"):
+    with pytest.raises(RecipeError, match="reads hidden states, and there are none"):
         RunContext(small(settings), catalog)
     RunContext(small(settings, "encoder.hidden_states=1"), catalog)

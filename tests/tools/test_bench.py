@@ -220,7 +220,7 @@ def test_a_comparison_has_every_figure(compared: tuple[Table, list[Row]]) -> Non
     assert full.over("hf-batched") == pytest.approx(full.rates["full"] / batched.rates["hf-batched"])
     assert by["prepend", "naive"].over("naive") == 1.0 and by["prepend", "naive"].sampled
     shown = page.tables([rows], [])
-    assert "| naive* |" in shown and "## demo, prepended (left): 2 questions, pools of 3, 2 beams" in shown
+    assert "| naive* |" in shown and "## demo, prepended: 2 questions, pools of 3, 2 beams" in shown
 
 
 def test_an_interrupted_comparison_goes_on_with_the_next_table(case: Case, compared: tuple[Table, list[Row]]) -> None:
@@ -281,7 +281,7 @@ def test_the_program_prints_json_and_writes_the_page(
     }  # fmt: skip
     assert len(rows) == 2 and all(wanted <= set(row) for row in rows)
     text = written.read_text(encoding="utf-8")
-    assert "## demo, appended (right): 1 question, pools of 3" in text and "| full |" in text
+    assert "## demo, appended: 1 question, pools of 3" in text and "| full |" in text
 
 
 def test_curves_are_drawn_with_their_exponent(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tools.demo_vlm.sequences import Sequences, mrope_positions
 
 def test_a_training_sequence_is_the_prompt_that_the_backend_reads() -> None:
     tokenizer = build_tokenizer()
-    scenes = [world.Scene(s, c, "grey") for s in world.SHAPES for c in world.COLORS]
+    scenes = [world.Scene(s, c, "gray") for s in world.SHAPES for c in world.COLORS]
     batch = Sequences(tokenizer, scenes, seed=3).batch(4, 3)
     image = "<|vision_start|>" + "<|image_pad|>" * 4 + "<|vision_end|>"
     for row in range(4):

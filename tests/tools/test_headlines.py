@@ -65,11 +65,12 @@ def test_readme_and_changelog_say_what_the_results_pages_show(headlines: ModuleT
 
 def test_the_sentence_follows_from_the_verdicts_at_the_largest_sample(headlines: ModuleType) -> None:
     assert headlines.headline(PAGE) == (
-        "On 1,000 questions `grpo` outperforms `text_knn` by 30.0 points at 1 shot; no difference between `grpo` and "
-        "`text_knn` is seen at 2 shots (intervals corrected for 3 comparisons)."
+        "On 1,000 questions `grpo` outperforms `text_knn` at 1 shot (+30.0 [+23.4, +36.6]); no difference between "
+        "`grpo` and `text_knn` is seen at 2 shots (-0.6 [-4.0, +2.8]): accuracy of the first minus the second in "
+        "points, with intervals corrected for 3 comparisons."
     )
     worse = PAGE.replace("<0.001 a better", "<0.001 b better").replace("+30.0 [+23.4, +36.6]", "-30.0 [-36.6, -23.4]")
-    assert "`grpo` is outperformed by `text_knn` by 30.0 points at 1 shot;" in headlines.headline(worse)
+    assert "`grpo` is outperformed by `text_knn` at 1 shot (-30.0 [-36.6, -23.4]);" in headlines.headline(worse)
 
 
 def test_the_table_has_the_printed_numbers(headlines: ModuleType) -> None:

@@ -17,11 +17,11 @@ from tools.bench.comparison import TOLERANCE, Row
 from tools.bench.scaling import Curve
 
 COLUMNS = ("arm", "prompts/s", "+-%", "x naive", "x hf", "ceiling", "img/p", "tok/p", "MB", "diff")
-ORDER = {"append": "appended (right)", "prepend": "prepended (left)"}
+ORDER = {"append": "appended", "prepend": "prepended"}
 LEGEND = (
     "prompts/s: median over the rounds; +-%: half the range over the median. x naive, x hf: prompts/s over those of "
     "naive and of hf-batched. ceiling: the share of this machine's measured matmul rate that the necessary arithmetic "
-    "amounts to. img/p, tok/p: images encoded and tokens computed (padding too) per prompt, counted by hooks on the "
+    "amounts to. img/p, tok/p: images encoded and tokens computed (with padding) per prompt, counted by hooks on the "
     "model. MB: peak resident memory of the arm's process. diff: largest difference of a log-probability from naive's, "
     f"in float32 (checked: at most {TOLERANCE['float32']:g}) where there is room for it, else in bfloat16 (checked: at "
     f"most {TOLERANCE['bfloat16']:g}).",

@@ -63,7 +63,7 @@ def curves(cache: Path, quick: bool, threads: int | None, progress: Progress) ->
         _curve("questions", "questions (pools of 32, 2 shots)", base, few, progress),
         _curve("pool", "demonstrations in a pool (8 questions, 2 shots)", base, few, progress),
         _curve("shots", "shots (8 questions, pools of 16)", sixteen, few, progress),
-        _curve("pixels", "visual tokens an image (2 questions, pools of 16)", two, few, progress),
+        _curve("pixels", "visual tokens per image (2 questions, pools of 16)", two, few, progress),
         _curve("images", about, distinct, few, progress),
     ]
 

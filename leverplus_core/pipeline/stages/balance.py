@@ -60,7 +60,7 @@ def balanced(groups: Groups, balancer: Balancer, seed: int) -> tuple[Groups, dic
             shortfall[q] = why
     metadata = balance_metadata(groups, selected, shortfall)
     if not metadata["after"]["questions"]:
-        reasons = "; ".join(f"{why}: {count}" for why, count in metadata["unmet"].items())
+        reasons = "; ".join(f"{why}: {count}" for why, count in metadata["shortfall"].items())
         raise DataError(
             f"the balancer dropped all {len(groups)} questions ({reasons}).",
             "Loosen its settings, score more questions, or use keep_all.",

@@ -25,7 +25,7 @@ class Content:
     - baseline, contenders: labels of columns; `own` are those with predictions, `published` those of published tables;
     - configurations: label, published, dataset, model, methods and runs (id, name, seed, status, commit, note);
     - differing, common: setting, and its value in each configuration (None where it has none), or in all;
-    - data: what balancing did, each outcome once: labels, runs, before, after and unmet, means over the runs;
+    - data: what balancing did, each outcome once: labels, runs, before, after and shortfall, means over the runs;
     - grid: rows of `grid_rows`, the baseline's in every row, and `best` where no cell of the same n and shots is higher
       (ties shared);
     - totals: means of the grid's cells per contender, over all (shots and n None), by shots and by n;
@@ -138,7 +138,7 @@ def _data(configurations: Sequence[Configuration], stages: Stages) -> list[Row]:
             outcomes.setdefault(key, ([], [row["metadata"] for row in rows]))[0].append(c.label)
     return [
         {"labels": labels, "runs": len(found)}
-        | {key: _mean([f[key] for f in found]) for key in ("before", "after", "unmet")}
+        | {key: _mean([f[key] for f in found]) for key in ("before", "after", "shortfall")}
         for labels, found in outcomes.values()
     ]
 

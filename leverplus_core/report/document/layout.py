@@ -175,11 +175,11 @@ def _data(content: Content, say: Translator) -> Iterator[Table | Details]:
     rows = tuple(
         _plain(say.names(r["labels"]), why, count(number), f"{100 * number / r['before']['questions']:.1f}%")
         for r in content.data
-        for why, number in r["unmet"].items()
+        for why, number in r["shortfall"].items()
     )
     if rows:
         heads = (*_heads(say, "arm", "why", "questions"), "%")
-        yield Details(Table("unmet", say("unmet"), heads, rows, stubs=2))
+        yield Details(Table("shortfall", say("shortfall"), heads, rows, stubs=2))
 
 
 def _rate(name: str, values: dict[str, float]) -> str:

@@ -50,13 +50,13 @@ class RatioBalancer(_BandBalancer):
             return list(group) if self.fallback == "keep" else []
         return draw(positives, sizes[0], rng) + draw(negatives, sizes[1], rng)
 
-    def shortfall(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
+    def shortfall(self, group: Sequence[Candidate], selected: Sequence[Candidate]) -> str:
         """Why the group cannot reach the band."""
         positives, negatives = counts(group)
         if not group or self._sizes(positives, negatives) is not None:
             return ""
         why = "no positive" if not positives else "no negative" if not negatives else "too few to reach the band"
-        return f"{why}, {'kept' if picked else 'dropped'}"
+        return f"{why}, {'kept' if selected else 'dropped'}"
 
     def _sizes(self, positives: int, negatives: int) -> tuple[int, int] | None:
         """The largest numbers of positives and negatives whose share is in the band; None when no numbers are."""
@@ -81,9 +81,9 @@ class QueryRatioBalancer(_BandBalancer):
         """The whole group when its share of correct candidates is in the band; `rng` is not used."""
         return list(group) if self._holds(counts(group)[0], len(group)) else []
 
-    def shortfall(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
+    def shortfall(self, group: Sequence[Candidate], selected: Sequence[Candidate]) -> str:
         """Why the question was dropped."""
-        if picked or not group:
+        if selected or not group:
             return ""
         positives, negatives = counts(group)
         if not positives or not negatives:

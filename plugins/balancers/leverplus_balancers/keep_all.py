@@ -20,7 +20,7 @@ class KeepAllBalancer(Balancer):
         """The whole group, or nothing when it has fewer than `min_pos` correct candidates."""
         return list(group) if counts(group)[0] >= self.min_pos else []
 
-    def shortfall(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
+    def shortfall(self, group: Sequence[Candidate], selected: Sequence[Candidate]) -> str:
         """Why the question was dropped."""
         short = shortage("positive", counts(group)[0], self.min_pos)
         return f"{short}, dropped" if short else ""

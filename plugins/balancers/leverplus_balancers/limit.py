@@ -29,6 +29,6 @@ class LimitBalancer(Balancer):
             kept += draw(candidates, count, rng) if self.order == "random" else candidates[:count]
         return kept
 
-    def shortfall(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
+    def shortfall(self, group: Sequence[Candidate], selected: Sequence[Candidate]) -> str:
         """That nothing of the group is within the limits, which drops the question."""
-        return "" if picked else "none within the limits, dropped"
+        return "" if selected else "none within the limits, dropped"

@@ -36,12 +36,12 @@ class TopPnBalancer(Balancer):
             p, n = max(p, p + n - len(negatives)), max(n, p + n - len(positives))
         return positives[:p] + negatives[:n]
 
-    def shortfall(self, group: Sequence[Candidate], picked: Sequence[Candidate]) -> str:
+    def shortfall(self, group: Sequence[Candidate], selected: Sequence[Candidate]) -> str:
         """Which of `min_pos`, `p`, `n` and p + n the group could not meet."""
         positives, negatives = counts(group)
         below = shortage("positive", positives, self.min_pos)
         if below:
-            return f"{below}, {'kept' if picked else 'dropped'}"
+            return f"{below}, {'kept' if selected else 'dropped'}"
         if self.fill and len(group) < self.p + self.n:
             return f"fewer than {self.p + self.n} candidates"
         short = [shortage("positive", positives, self.p), shortage("negative", negatives, self.n)]

@@ -59,6 +59,7 @@ class CrossAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, query: Tensor, candidates: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(B, W) and (B, K, W) of a question (B, W) and its candidates (B, K, W), where `mask` (B, K)."""
         b, k, w = candidates.shape
         q = self.ask(query).view(b, self.heads, 1, -1)  # (B, H, 1, W/H)
         key, value = self.key_value(candidates).view(b, k, 2, self.heads, -1).permute(2, 0, 3, 1, 4)  # (B, H, K, W/H)

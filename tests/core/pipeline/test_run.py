@@ -425,7 +425,11 @@ def test_a_baseline_and_a_trainer_of_a_third_party_fill_their_cells(tiny: Tiny, 
         ("training.nosuch={epochs: 1}", PluginError, "no trainer named 'nosuch' in --set"),
         ("evaluation.baselines=[pointer]", PluginError, "selector 'pointer' in .* is not a BaselineSelector"),
         ("evaluation.baselines=[random, random]", RecipeError, "names 'random' twice"),
-        ("training.online={rounds: 1, trainer: sft}", RecipeError, "'sft' is not a trainer that learns from candid"),
+        (
+            "training.online={rounds: 1, trainer: sft}",
+            RecipeError,
+            "'sft' in --set .* is not a trainer that learns from",
+        ),
     ],
 )
 def test_a_name_that_does_not_fit_is_told_when_the_recipe_is_composed(

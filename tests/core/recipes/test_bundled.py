@@ -27,8 +27,8 @@ SMALL = [
     "scoring.beam_search={num_beams: 2, expand_top_k: 3}", "scoring.candidates={num_beams: 2, retrieval: 2}",
     "scoring.correct_threshold=0.1", "decoding={max_new_tokens: 2, num_beams: 1}",
     "prompt.system=Answer with one word.", "training.sft.epochs=1", "training.rce.epochs=1", "training.grpo.epochs=1",
-    "evaluation.shots=[1]", "evaluation.sizes=[4]", "evaluation.baselines=[zero_shot, random, {name: oracle, num_beams: 1, expand_top_k: 2}]",
-    "threads=1",
+    "evaluation.shots=[1]", "evaluation.sizes=[4]", "threads=1",
+    "evaluation.baselines=[zero_shot, random, {name: oracle, num_beams: 1, expand_top_k: 2}]",
 ]  # fmt: skip
 ON_THE_DEMO = {"dataset": "demo_world:train=60,validation=8", "model": "qwen2_5_vl:path=demo", "encoder": "vlm"}
 

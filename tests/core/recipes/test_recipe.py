@@ -81,7 +81,7 @@ def test_the_fingerprint_follows_what_decides_the_result() -> None:
         ("training:\n  online:\n    candidates: {beam: 1}\n", r"'training.online.candidates.beam' in mine.yaml:3"),
         (
             "training:\n  grpo: {epochs: 1}\n  sft: 5\n",
-            r"'training.sft' in mine.yaml:3 is not a mapping of settings of a trainer \(given: 5\). Write sft: {epochs: 5}",
+            r"'training.sft' in mine.yaml:3 is not a mapping of settings of a trainer \(given: 5\). Write sft: {ep",
         ),
         (
             "training:\n  validation_fractio: 0.3\n",
@@ -192,9 +192,12 @@ def test_a_setting_of_a_part_is_found_where_it_stands(
         ),
         (
             "evaluation:\n  baselines: [random, pointer]\n",
-            "selector 'pointer' in mine.yaml:2 is not a BaselineSelector. .*: .*image_knn, .*random, text_knn, zero_shot",
+            "selector 'pointer' in mine.yaml:2 is not a BaselineSelector. .*: image_knn, oracle, random, text_knn",
         ),
-        ("selector: random\n", "selector 'random' in mine.yaml:1 is not a TrainableSelector. .*: .*lever_lm, pairwise"),
+        (
+            "selector: random\n",
+            "selector 'random' in mine.yaml:1 is not a TrainableSelector. .*: lever_lm, pairwise, pointer",
+        ),
         (
             "training:\n  online: {rounds: 1, trainer: gpro}\n",
             "training.online.trainer 'gpro' in mine.yaml:2 is not a trainer .*. Did you mean 'grpo'. Known: grpo, rce",
@@ -206,7 +209,7 @@ def test_a_setting_of_a_part_is_found_where_it_stands(
         ("evaluation:\n  policies: [sfd]\n", "evaluation.policies in mine.yaml:2 names 'sfd', .*Did you mean 'sft'"),
         (
             "sampler: {name: mixed, k: 8, text: 0.25, image: 0, state: 0.5}\n",
-            "sampler 'mixed' in mine.yaml:1 draws by hidden states, and there are none. Set encoder.hidden_states",
+            "sampler 'mixed' in mine.yaml:1 reads hidden states, and there are none. Set encoder.hidden_states",
         ),
     ],
 )
@@ -267,7 +270,7 @@ def test_methods_stand_in_one_order_in_reports() -> None:
     assert method_order(values) == expected
     # A registry may give the keys back in another order.
     assert method_order(json.loads(json.dumps(values, sort_keys=True))) == expected
-    assert method_order({}) == ["online", "adaptive", "oracle"]
+    assert method_order({}) == method_order(Recipe().values())
 
 
 def test_trainers_run_in_the_order_of_the_report_then_as_written() -> None:

@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from leverplus_core.errors import CheckpointError, DataError
+from leverplus_core.selector.base import FeatureWidths
 from leverplus_core.selector.checkpoint import architecture, load_policy, read_meta, save_policy
-from leverplus_core.selector.policy import Blocks, FeatureWidths, Policy
-from leverplus_core.training.trainer import TrainingData, candidate_log_probs
+from leverplus_core.selector.policy import Blocks, Policy
+from leverplus_core.training.tensors import TrainingData
+from leverplus_core.training.trainer import candidate_log_probs
 from leverplus_selectors.lever_lm import LeverLmSelector
 from leverplus_selectors.pointer import PointerSelector
 from leverplus_selectors.pointer_policy import PointerPolicy

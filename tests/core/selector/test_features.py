@@ -12,10 +12,10 @@ from leverplus_core.errors import DataError
 from leverplus_core.plugins.contracts import Features
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.settings import CandidateSettings, Order
-from leverplus_core.selector.base import TrainableSelector
+from leverplus_core.selector.base import FeatureWidths, TrainableSelector
 from leverplus_core.selector.feature_set import FeatureSet
 from leverplus_core.selector.features import SelectorFeatures
-from leverplus_core.selector.policy import FeatureWidths, Policy, cosine_features
+from leverplus_core.selector.policy import Policy, cosine_features
 from leverplus_core.selector.propose import propose
 
 WIDTHS = FeatureWidths(image=4, text=3)
@@ -74,7 +74,7 @@ def test_states_stand_between_text_and_answer() -> None:
     encoded = FeatureSet(["d0", "d1"], bank, ["q"], Features(one, one, state=two[[1]]))
     features = SelectorFeatures.of(encoded, {"q": ["d1", "d0"]})
     batch = features.batch(["q"])
-    assert features.widths == FeatureWidths(image=2, text=2, state=3)
+    assert features.widths == FeatureWidths(image=2, text=2, state=3, answer=2)
     assert batch.question.rows.shape == (1, 7) and batch.candidates.rows.shape == (1, 2, 9)
     assert cosine_features(batch.rows(0, 1))[0, :, 6].tolist() == [1, 0]
     assert batch.candidates.rows[0, 0].tolist() == [1, 0, 1, 0, 0, 1, 0, 1, 0]
@@ -87,11 +87,8 @@ def test_states_of_one_side_only_are_left_out(where: str) -> None:
     bank = Features(one, one, one, state if where == "bank" else None)
     questions = Features(one, one, state=state if where == "questions" else None)
     features = SelectorFeatures.of(FeatureSet(["d"], bank, ["q"], questions), {"q": ["d"]})
-    assert features.widths == FeatureWidths(image=2, text=2) and features.batch(["q"]).candidates.rows.shape == (
-        1,
-        1,
-        6,
-    )
+    assert features.widths == FeatureWidths(image=2, text=2, answer=2)
+    assert features.batch(["q"]).candidates.rows.shape == (1, 1, 6)
 
 
 @pytest.mark.parametrize("order", ["prepend", "append"])

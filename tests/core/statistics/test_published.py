@@ -11,11 +11,11 @@ def test_the_interval_that_n_implies() -> None:
     """Wilson's formula by hand, and its limits."""
     for accuracy, n in ((0.5015, 800), (0.0, 100), (1.0, 100), (0.3, 1)):
         z = 1.959963984540054
-        centre = (accuracy + z * z / 2 / n) / (1 + z * z / n)
+        center = (accuracy + z * z / 2 / n) / (1 + z * z / n)
         half = z / (1 + z * z / n) * math.sqrt(accuracy * (1 - accuracy) / n + z * z / 4 / n / n)
         found = published_interval(accuracy, n)
         assert (found.mean, found.low, found.high) == (
-            accuracy, pytest.approx(centre - half, abs=1e-12), pytest.approx(centre + half, abs=1e-12),
+            accuracy, pytest.approx(center - half, abs=1e-12), pytest.approx(center + half, abs=1e-12),
         )  # fmt: skip
 
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from leverplus_core.errors import CheckpointError, DataError
 from leverplus_core.selector.policy import Batch, Policy
-from leverplus_core.training.base import FitRun, Trainer
-from leverplus_core.training.trainer import FitResult, TrainingData, TrainingGroups, expected_reward, fit
+from leverplus_core.training.base import FitResult, FitRun, Trainer
+from leverplus_core.training.tensors import TrainingData, TrainingGroups
+from leverplus_core.training.trainer import expected_reward, fit
 
 NewPolicy = Callable[..., Policy]
 NewData = Callable[..., TrainingData]

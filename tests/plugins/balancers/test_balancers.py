@@ -15,12 +15,12 @@ from leverplus_core import Balancer, Candidate, Catalog, RecipeError
 from leverplus_core.candidates.stats import summary
 from leverplus_core.testing import tiny_groups
 
-CATALOGUE = Catalog.load(disabled="")
+CATALOG = Catalog.load(disabled="")
 COUNT = st.integers(0, 14)
 
 
 def balancer(name: str, **settings: object) -> Balancer:
-    return CATALOGUE.build("balancer", name, settings)
+    return CATALOG.build("balancer", name, settings)
 
 
 def candidate(name: str, accuracy: float, logprob: float | None = -1.0, info_score: float | None = 0.0) -> Candidate:
@@ -273,7 +273,7 @@ def test_no_question_is_dropped_without_a_word(name: str, positives: int, negati
 )
 def test_settings_are_checked(name: str, key: str, value: object) -> None:
     with pytest.raises(RecipeError, match=f"balancer '{name}' in mine.yaml:3: {key}={value!r}: "):
-        CATALOGUE.build("balancer", name, {key: value}, where="mine.yaml:3")
+        CATALOG.build("balancer", name, {key: value}, where="mine.yaml:3")
 
 
 @pytest.mark.parametrize("name", ["ratio", "query_ratio"])

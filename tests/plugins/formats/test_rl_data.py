@@ -502,7 +502,7 @@ def test_a_setting_that_cannot_be_is_one_line(rl_data: dict[str, Any], put: Put,
     code, _, err = cli("import", "rl-data", "x.json", "-o", "in", "--correct-threshold", "1.5")
     assert code == 2 and err.count("\n") == 1 and "correct_threshold" in err
     with pytest.raises(RecipeError):
-        Catalog.load().build("importer", "rl-data", {"correct_at": 0.5})
+        Catalog.load().build("importer", "rl-data", {"threshold": 0.5})
 
 
 def test_reading_leaves_its_input_alone(rl_data: dict[str, Any]) -> None:

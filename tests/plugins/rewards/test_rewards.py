@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from leverplus_core import Candidate, Catalog, DataError, RecipeError, Reward
 
-CATALOGUE = Catalog.load(disabled="")
-REWARDS = tuple(e.name for e in CATALOGUE.entries() if (e.kind, e.distribution) == ("reward", "leverplus"))
-CORRECT_AT = 0.5
+CATALOG = Catalog.load(disabled="")
+REWARDS = tuple(e.name for e in CATALOG.entries() if (e.kind, e.distribution) == ("reward", "leverplus"))
+CORRECT_THRESHOLD = 0.5
 
 
 def reward(name: str, **settings: object) -> Reward:
-    return CATALOGUE.build("reward", name, settings)
+    return CATALOG.build("reward", name, settings)
 
 
 def candidate(
@@ -28,7 +28,7 @@ def candidate(
     text_similarity: float | None = None,
     correct: bool | None = None,
 ) -> Candidate:
-    right = accuracy >= CORRECT_AT if correct is None else correct
+    right = accuracy >= CORRECT_THRESHOLD if correct is None else correct
     logprob = None if p is None else math.log(p)
     return Candidate("q7", (f"d{accuracy}",), "beam", "", "", accuracy, right, logprob, gain, text_similarity)
 

@@ -164,7 +164,7 @@ def test_steps_sum_to_the_whole_and_padding_counts_nothing() -> None:
     assert steps.shape == (3, 3, 4) and (steps[:, 0, 2:] == 0).all() and (steps[:, 2] == 0).all()
     torch.testing.assert_close(selector.log_probs(b, padded[:, :1]), selector.log_probs(b, padded[:, :1, :2]))
     torch.testing.assert_close(steps.sum(-1), selector.log_probs(b, padded))
-    steps.sum().backward()  # type: ignore[no-untyped-call]
+    steps.sum().backward()
     gradients = [p.grad for p in selector.parameters() if p.grad is not None]
     assert gradients and all(torch.isfinite(g).all() for g in gradients)
 
@@ -370,7 +370,7 @@ def test_it_learns_when_to_stop(kind: Callable[..., TrainableSelector]) -> None:
 @pytest.mark.parametrize("policy", [small(stop=True), small("gate", stop=True), lever_lm(stop=True)])
 def test_what_stopping_learns_does_not_reach_the_choices(policy: Policy) -> None:
     policy.zero_grad()
-    policy.step_log_probs(batch(), all_sequences(3, 5, 2))[1].sum().backward()  # type: ignore[no-untyped-call]
+    policy.step_log_probs(batch(), all_sequences(3, 5, 2))[1].sum().backward()
     moved = {name for name, p in policy.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
     assert moved and all(name.startswith("stop_head.") for name in moved)
 

@@ -41,9 +41,11 @@ class Padding:
     rounded: bool = False
 
     def rows(self, count: int) -> int:
+        """The number of query rows that `count` is padded to."""
         return _round_up(count, 16 if count <= 256 else 64) if self.rounded else count
 
     def keys(self, count: int) -> int:
+        """The number of keys that `count` is padded to."""
         return _round_up(count, 32) if self.rounded else count
 
     def padded(self, array: Ints) -> Ints:

@@ -31,6 +31,7 @@ class KVCache:
 
     @property
     def size(self) -> int:
+        """Tokens whose keys and values are held."""
         return sum(map(len, self.slots.values()))
 
 
@@ -74,6 +75,7 @@ class TreeWalk:
 
     @property
     def done(self) -> bool:
+        """Whether every node has been computed."""
         return self.at == len(self.nodes)
 
     def chunk(self, tokens: int, logits: int, after: Chunk | None = None) -> Chunk:

@@ -23,7 +23,7 @@ BALANCING = {
     "before": {"questions": 60, "candidates": 900, "candidates_per_question": 15.0, "positive_rate": 0.6},
     "after": {"questions": 50, "candidates": 425, "candidates_per_question": 8.5, "positive_rate": 0.8},
     "change": {"questions": -10, "candidates": -475, "candidates_per_question": -6.5, "positive_rate": 0.2},
-    "unmet": {"no negative": 30},
+    "shortfall": {"no negative": 30},
 }
 TABLE = """| Sample size | Shot | Baseline | Merged | Balanced |
 |---|---|---|---|---|

@@ -276,7 +276,7 @@ def test_a_browser_shows_every_table_and_nothing_wider_than_the_screen(
     assert seen["inner"] == width and seen["scroll"] == width and seen["wide"] == []
     assert seen["loaded"] == [] and seen["pictures"] == len(PLOTS)
     assert seen["tables"] == re.findall(r'<table id="([^"]+)"', pages[language]) != []
-    wanted = ("differing", "runs", "common", "balancing", "unmet", "accuracy", "differences", "by_shots", "by_size")
+    wanted = ("differing", "runs", "common", "balancing", "shortfall", "accuracy", "differences", "by_shots", "by_size")
     assert {f"table-{name}" for name in (*wanted, "wins", "tallies", "printed-1", "headroom", "cost")} <= {
         *seen["tables"]
     }
