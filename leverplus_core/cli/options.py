@@ -30,10 +30,6 @@ def _expand_url(url: str) -> str:
     return SQLITE + os.path.expanduser(url.removeprefix(SQLITE)) if url.startswith(f"{SQLITE}~") else url
 
 
-def _expand_path(path: Path) -> Path:
-    return path.expanduser()
-
-
 RecipeArg = Annotated[str, typer.Argument(metavar="[RECIPE]", help="A recipe file, or a bundled recipe by name.")]
 SetOpt = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting; repeatable.")]
 PluginOpt = Annotated[list[Path] | None, typer.Option("--plugin", help="Try a plugin file without packaging it.")]
@@ -44,7 +40,7 @@ RegistryOpt = Annotated[
 WorkOpt = Annotated[
     Path,
     typer.Option(
-        "--work", envvar="LEVERPLUS_WORK", callback=_expand_path, help="Folder of artifacts and cached responses."
+        "--work", envvar="LEVERPLUS_WORK", callback=Path.expanduser, help="Folder of artifacts and cached responses."
     ),
 ]
 ImportedOpt = Annotated[
