@@ -11,13 +11,12 @@ from PIL import Image as Pil
 from PIL import ImageOps
 from pydantic import Field
 
-from leverplus_core import CheckpointError, DataError, Floats, Image, Model, load_model
-from leverplus_encoders.checkpoint_encoder import CheckpointEncoder
+from leverplus_core import CheckpointError, DataError, Encoder, Floats, Image, Model, Pretrained, load_model
 
 T = TypeVar("T")
 
 
-class ClipEncoder(CheckpointEncoder):
+class ClipEncoder(Pretrained, Encoder):
     """CLIP's image and text features, in one space."""
 
     path: str = Field("openai/clip-vit-base-patch32", description="a local folder or a hub id")
@@ -26,7 +25,7 @@ class ClipEncoder(CheckpointEncoder):
 
     def identity(self) -> dict[str, object]:
         """The number format, the checkpoint's content hash, and the image processor."""
-        return {"dtype": self.dtype, "checkpoint": self._content, "image_processor": "CLIPImageProcessorPil"}
+        return {"dtype": self.dtype, "checkpoint": self.checkpoint_content, "image_processor": "CLIPImageProcessorPil"}
 
     def images(self, images: Sequence[Image], model: Model | None = None) -> Floats:
         """(N, D) projected image features, normalized. Raises DataError for an image that cannot be read."""
@@ -54,7 +53,7 @@ class ClipEncoder(CheckpointEncoder):
 
     def _encode_texts(self, texts: Sequence[str]) -> Any:
         context = self._model.config.text_config.max_position_embeddings
-        tokens = self._tokenizer(list(texts), padding=True, truncation=True, max_length=context, return_tensors="pt")
+        tokens = self.tokenizer(list(texts), padding=True, truncation=True, max_length=context, return_tensors="pt")
         device = self._model.device
         return self._model.get_text_features(
             input_ids=tokens["input_ids"].to(device), attention_mask=tokens["attention_mask"].to(device)
@@ -64,7 +63,7 @@ class ClipEncoder(CheckpointEncoder):
     def _model(self) -> Any:
         from transformers import AutoConfig, CLIPModel
 
-        kind = self._load(AutoConfig).model_type
+        kind = self.pretrained(AutoConfig).model_type
         if kind != "clip":
             raise CheckpointError(f"checkpoint '{self.path}' is a {kind}, not a clip.", "Give a CLIP checkpoint.")
         return load_model(
@@ -76,7 +75,7 @@ class ClipEncoder(CheckpointEncoder):
         # The PIL one: the same pixels everywhere, and torchvision is not needed.
         from transformers import CLIPImageProcessorPil
 
-        return self._load(CLIPImageProcessorPil)
+        return self.pretrained(CLIPImageProcessorPil)
 
 
 def _open(image: Image) -> Pil.Image:

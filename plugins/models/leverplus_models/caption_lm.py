@@ -73,16 +73,16 @@ class CaptionLm(CheckpointModel):
     @cached_property
     def _start(self) -> tuple[int, ...]:
         """The token with which the tokenizer itself begins a text, if it has one."""
-        start = self._tokenizer.bos_token_id
-        return (start,) if start is not None and self._tokenizer("a")["input_ids"][:1] == [start] else ()
+        start = self.tokenizer.bos_token_id
+        return (start,) if start is not None and self.tokenizer("a")["input_ids"][:1] == [start] else ()
 
     @cached_property
-    def _source(self) -> str:
-        return str(packaged_smollm2()) if self.path == "smollm2" else super()._source
+    def checkpoint(self) -> str:
+        return str(packaged_smollm2()) if self.path == "smollm2" else super().checkpoint
 
     @cached_property
-    def _content(self) -> str:
-        return packaged_version() if self.path == "smollm2" else super()._content
+    def checkpoint_content(self) -> str:
+        return packaged_version() if self.path == "smollm2" else super().checkpoint_content
 
     @cached_property
     def _context_length(self) -> int:

@@ -20,11 +20,9 @@ from leverplus_core import (
     Dtype,
     Floats,
     Model,
+    Pretrained,
     Prompt,
     SupportsHiddenStates,
-    checkpoint_errors,
-    checkpoint_identity,
-    find_checkpoint,
     load_model,
 )
 from leverplus_models.engine.rows import Row
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
     from leverplus_models.engine.engine import Engine, Features
 
 
-class CheckpointModel(SupportsHiddenStates, Model):
+class CheckpointModel(Pretrained, SupportsHiddenStates, Model):
     """A checkpoint and its tokenizer behind the scoring engine; a subclass turns a prompt into a row of tokens."""
 
     architecture: ClassVar[str]
@@ -42,10 +40,7 @@ class CheckpointModel(SupportsHiddenStates, Model):
     texts_cached: ClassVar[int] = 1 << 16
     """How many texts are remembered with their tokens."""
 
-    path: str
-    revision: str | None = Field(None, description="commit, tag or branch of a hub id; pin it")
     dtype: Dtype = Field("float32", description="auto = the checkpoint's own")
-    device: str = Field("auto", description="auto = the first GPU, or cpu")
     attention: Attention = "sdpa"
     engine: EngineSettings = Field(default_factory=EngineSettings, description="how prompts are run; speed only")
 
@@ -59,7 +54,7 @@ class CheckpointModel(SupportsHiddenStates, Model):
     def identity(self) -> dict[str, object]:
         """The settings that decide a result, and the checkpoint's content."""
         settings = self.model_dump(mode="json", exclude={"path", "revision", "device", "engine"})
-        return {**settings, "checkpoint": self._content}
+        return {**settings, "checkpoint": self.checkpoint_content}
 
     def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[AnswerLogprob]:
         """Log-probability of each answer as the prompt's continuation, without an end token.
@@ -75,27 +70,11 @@ class CheckpointModel(SupportsHiddenStates, Model):
         Raises DataError for a prompt that the model cannot read.
         """
         new = self._engine.generate([self._row(prompt) for prompt in prompts], decoding)
-        return [str(self._tokenizer.decode(ids, skip_special_tokens=True)) for ids in new]
+        return [str(self.tokenizer.decode(ids, skip_special_tokens=True)) for ids in new]
 
     def last_hidden_state(self, prompts: Sequence[Prompt]) -> Floats:
         """(N, D) the input of the output layer after each prompt. Raises DataError as `generate` does."""
         return self._engine.last_hidden_state([self._row(prompt) for prompt in prompts])
-
-    @cached_property
-    def _content(self) -> str:
-        return checkpoint_identity(self.path, self.revision)
-
-    @cached_property
-    def _source(self) -> str:
-        """What `from_pretrained` takes."""
-        return find_checkpoint(self.path)
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        with checkpoint_errors(self.path):
-            return AutoTokenizer.from_pretrained(self._source, revision=self.revision)
 
     @cached_property
     def _model(self) -> Any:
@@ -103,7 +82,7 @@ class CheckpointModel(SupportsHiddenStates, Model):
 
         return load_model(
             getattr(transformers, self.architecture),
-            self._source,
+            self.checkpoint,
             revision=self.revision,
             dtype=self.dtype,
             device=self.device,
@@ -114,8 +93,8 @@ class CheckpointModel(SupportsHiddenStates, Model):
     def _engine(self) -> Engine:
         from leverplus_models.engine.engine import Engine, end_tokens
 
-        eos = end_tokens(self._model, self._tokenizer)
-        pad = self._tokenizer.pad_token_id
+        eos = end_tokens(self._model, self.tokenizer)
+        pad = self.tokenizer.pad_token_id
         return Engine(self._model, eos, eos[0] if pad is None else pad, self.engine, self._features())
 
     def _features(self) -> Features | None:
@@ -128,7 +107,7 @@ class CheckpointModel(SupportsHiddenStates, Model):
 
     def _ids(self, text: str) -> tuple[int, ...]:
         # A control token written in a question is read as the characters it consists of.
-        return tuple(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     def _answer_ids(self, prompt: Prompt, answer: str) -> tuple[int, ...]:
         """Tokenized after what precedes; alone if the tokenizer would merge the two: `generate` sees the prompt so."""

@@ -137,7 +137,7 @@ class Qwen25Vl(SupportsEmbeddings, SupportsPlanning, SupportsCacheFolder, Checkp
             return {}
 
     @cached_property
-    def _source(self) -> str:
+    def checkpoint(self) -> str:
         """What `from_pretrained` takes, once the config says that it is a Qwen2.5-VL."""
         from transformers import AutoConfig
 
@@ -154,8 +154,7 @@ class Qwen25Vl(SupportsEmbeddings, SupportsPlanning, SupportsCacheFolder, Checkp
     def _image_processor(self) -> Any:
         from transformers import Qwen2VLImageProcessorPil
 
-        with checkpoint_errors(self.path):
-            processor: Any = Qwen2VLImageProcessorPil.from_pretrained(self._source, revision=self.revision or "main")
+        processor = self.pretrained(Qwen2VLImageProcessorPil)
         wanted = {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels}
         own = {key: getattr(processor.size, key) for key in wanted}
         processor.size = type(processor.size)(**{key: wanted[key] or own[key] for key in wanted})
@@ -165,7 +164,7 @@ class Qwen25Vl(SupportsEmbeddings, SupportsPlanning, SupportsCacheFolder, Checkp
     def _image_encoder(self) -> ImageEncoder:
         from leverplus_models.engine.image_encoder import ImageEncoder
 
-        version = getattr(self._model.config, "_commit_hash", None) or self._content
+        version = getattr(self._model.config, "_commit_hash", None) or self.checkpoint_content
         folder = self.engine.image_cache_dir or self._cache_folder
         return ImageEncoder(self._model, self._image_processor, version, self.engine, folder)
 
@@ -176,8 +175,8 @@ class Qwen25Vl(SupportsEmbeddings, SupportsPlanning, SupportsCacheFolder, Checkp
 
     @cached_property
     def _control(self) -> dict[str, int]:
-        ids = {token: self._tokenizer.convert_tokens_to_ids(token) for token in CONTROL}
-        if missing := [token for token, i in ids.items() if i is None or i == self._tokenizer.unk_token_id]:
+        ids = {token: self.tokenizer.convert_tokens_to_ids(token) for token in CONTROL}
+        if missing := [token for token, i in ids.items() if i is None or i == self.tokenizer.unk_token_id]:
             raise CheckpointError(
                 f"the tokenizer of '{self.path}' has no {missing[0]}.", "Give a Qwen2.5-VL checkpoint."
             )
