@@ -60,6 +60,7 @@ from leverplus_core.plugins.hookspecs import hookimpl as hookimpl
 from leverplus_core.plugins.manager import Catalog as Catalog
 from leverplus_core.pretrained import Attention as Attention
 from leverplus_core.pretrained import Dtype as Dtype
+from leverplus_core.pretrained import Pretrained as Pretrained
 from leverplus_core.pretrained import cache_folder as cache_folder
 from leverplus_core.pretrained import checkpoint_errors as checkpoint_errors
 from leverplus_core.pretrained import checkpoint_identity as checkpoint_identity

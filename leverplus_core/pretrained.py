@@ -12,9 +12,12 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from leverplus_core.errors import CheckpointError
 
@@ -123,6 +126,38 @@ def load_model(
                 "Give a checkpoint of this architecture.",
             )
     return model.to(pick_device(device)).eval()
+
+
+class Pretrained(BaseModel):
+    """Mixin of a part that reads a checkpoint: the settings that name it, and what is loaded from it on first use."""
+
+    model_config = ConfigDict(ignored_types=(cached_property,))
+
+    path: str
+    revision: str | None = Field(None, description="commit, tag or branch of a hub id; pin it")
+    device: str = Field("auto", description="auto = the first GPU, or cpu")
+
+    @cached_property
+    def checkpoint(self) -> str:
+        """What `from_pretrained` takes. Raises CheckpointError as `find_checkpoint`."""
+        return find_checkpoint(self.path)
+
+    @cached_property
+    def checkpoint_content(self) -> str:
+        """What decides the weights, for `identity`. Raises CheckpointError as `checkpoint_identity`."""
+        return checkpoint_identity(self.path, self.revision)
+
+    def pretrained(self, cls: Any) -> Any:
+        """A config, tokenizer or image processor of the checkpoint. Raises CheckpointError when it cannot be loaded."""
+        with checkpoint_errors(self.path):
+            return cls.from_pretrained(self.checkpoint, revision=self.revision or "main")
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The checkpoint's tokenizer."""
+        from transformers import AutoTokenizer
+
+        return self.pretrained(AutoTokenizer)
 
 
 def pick_device(name: str) -> torch.device:

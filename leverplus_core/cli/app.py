@@ -41,10 +41,10 @@ COMMANDS: Mapping[str, Target] = {
     "sql": "leverplus_core.cli.sql:sql",
     "recipes": "leverplus_core.cli.recipes:recipes",
     "plugins": "leverplus_core.cli.plugins:plugins",
-    "import": "leverplus_core.cli.imports:imports",
-    "export": "leverplus_core.cli.exports:exports",
+    "import": "leverplus_core.cli.imports:Importers",
+    "export": "leverplus_core.cli.exports:Exporters",
 }
-"""Words -> "module:function" of a command, or "module:app" of a group; in the order of the help page."""
+"""Words -> "module:function" of a command, or "module:Class" of a group; in the order of the help page."""
 
 OWN_WORDS = frozenset(words.partition(" ")[0] for words in COMMANDS)
 """The first words of our commands; a plugin cannot add a command that begins with one of them."""
@@ -100,12 +100,14 @@ class Commands(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The first line of each command's docstring, read without importing it."""
-        table = {**self._added, **self.own}
-        lines = {word: _line(table, word) for word in self.list_commands(ctx)}
-        if self.own is COMMANDS:
-            lines |= GROUPS
         with formatter.section("Commands"):
-            formatter.write_dl(list(lines.items()))
+            formatter.write_dl(list(self.help_lines().items()))
+
+    def help_lines(self) -> dict[str, str]:
+        """Command -> its line on the help page."""
+        table = {**self._added, **self.own}
+        lines = {word: _line(table, word) for word in self.list_commands(None)}
+        return {**lines, **GROUPS} if self.own is COMMANDS else lines
 
 
 def _find(table: Mapping[str, Target], word: str) -> Any:
@@ -116,20 +118,25 @@ def _find(table: Mapping[str, Target], word: str) -> Any:
 
             function = command_function(target)
             try:
-                return _command(word, function)
+                return command(word, function)
             except Exception as error:  # annotations that typer cannot read
                 raise unusable(target, error) from error
         module, _, name = target.partition(":")
         found = getattr(importlib.import_module(module), name)
-        return typer.main.get_group(found) if isinstance(found, typer.Typer) else _command(word, found)
+        return _group(word, found) if isinstance(found, type) else command(word, found)
     if below := _below(table, word):
-        group = Commands(name=word, help=GROUPS.get(word) or _names(below), rich_markup_mode=None)
+        group = _group(word, Commands, _names(below))
         group.own = below
         return group
     return None
 
 
-def _command(word: str, function: Callable[..., Any]) -> Any:
+def _group(word: str, cls: type[Commands], text: str = "") -> Commands:
+    return cls(name=word, help=GROUPS.get(word, text), rich_markup_mode=None)
+
+
+def command(word: str, function: Callable[..., Any]) -> Any:
+    """The command `word` behind a function, whose annotated arguments are its options."""
     single = typer.Typer(**SETTINGS)
     single.command(word)(function)
     return typer.main.get_command(single)

@@ -6,26 +6,16 @@ from typing import Annotated
 
 import typer
 
-from leverplus_core.cli import output
-from leverplus_core.cli.options import (
-    DEFAULT_REGISTRY,
-    DEFAULT_WORK,
-    JsonOpt,
-    PluginOpt,
-    RegistryOpt,
-    WorkOpt,
-    load_catalog,
-    open_registry,
-)
+from leverplus_core.cli import options, output
 
 
 def audit(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id, prefix, name or 'latest'.")],
     sample: Annotated[int, typer.Option(min=0, help="Predictions to ask the model again; 0 loads no model.")] = 40,
-    plugin: PluginOpt = None,
-    registry: RegistryOpt = DEFAULT_REGISTRY,
-    work: WorkOpt = DEFAULT_WORK,
-    json: JsonOpt = False,
+    plugin: options.PluginOpt = None,
+    registry: options.RegistryOpt = options.DEFAULT_REGISTRY,
+    work: options.WorkOpt = options.DEFAULT_WORK,
+    json: options.JsonOpt = False,
 ) -> None:
     """Recompute a run's cells and a sample of its predictions, and report what differs.
 
@@ -33,9 +23,9 @@ def audit(
     """
     from leverplus_core.pipeline.audit import audit as audit_run
 
-    store = open_registry(registry)
+    store = options.open_registry(registry)
     with output.Bars() as bars:
-        found = audit_run(store, run, sample, work, load_catalog(plugin), bars)
+        found = audit_run(store, run, sample, work, options.load_catalog(plugin), bars)
     differences = found["differences"]
     if json:
         output.metadata(found, json)

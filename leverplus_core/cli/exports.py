@@ -16,20 +16,13 @@ if TYPE_CHECKING:
     from leverplus_core.plugins.contracts import Exporter, Part
 
 
-class _Exporters(PartCommands):
+class Exporters(PartCommands):
+    """`leverplus export`: a command per exporter."""
+
     kind = "exporter"
 
     def action(self, part: type[Part]) -> Callable[..., None]:
         return _export
-
-
-exports = typer.Typer(
-    name="export",
-    cls=_Exporters,
-    help="Export candidates, beams and embeddings to files that others read.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 
 
 def _export(

@@ -8,17 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leverplus_core.cli import output
-from leverplus_core.cli.options import (
-    DEFAULT_REGISTRY,
-    DEFAULT_WORK,
-    JsonOpt,
-    PluginOpt,
-    RegistryOpt,
-    RowsOpt,
-    WorkOpt,
-    load_train_questions,
-)
+from leverplus_core.cli import options, output
 from leverplus_core.cli.part_commands import PartCommands
 
 if TYPE_CHECKING:
@@ -27,22 +17,15 @@ if TYPE_CHECKING:
 FileArg = Annotated[Path, typer.Argument(metavar="FILE", help="The file to read.")]
 
 
-class _Importers(PartCommands):
+class Importers(PartCommands):
+    """`leverplus import`: a command per importer."""
+
     kind = "importer"
 
     def action(self, part: type[Part]) -> Callable[..., None]:
         from leverplus_core.plugins.contracts import ResultsImporter
 
         return _import_results if issubclass(part, ResultsImporter) else _import_data
-
-
-imports = typer.Typer(
-    name="import",
-    cls=_Importers,
-    help="Import what others measured: published tables, candidates, beams, embeddings.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 
 
 def _import_results(
@@ -53,8 +36,8 @@ def _import_results(
     dataset: Annotated[str, typer.Option("--dataset", help="The dataset that was measured, where known.")] = "",
     model: Annotated[str, typer.Option("--model", help="The model that was measured, where known.")] = "",
     note: Annotated[str, typer.Option("--note", help="What a reader must know, such as where it was published.")] = "",
-    registry: RegistryOpt = DEFAULT_REGISTRY,
-    json: JsonOpt = False,
+    registry: options.RegistryOpt = options.DEFAULT_REGISTRY,
+    json: options.JsonOpt = False,
 ) -> None:
     from leverplus_core.registry.registry import Registry
 
@@ -82,18 +65,18 @@ def _import_data(
         Path | None,
         typer.Option("--out", "-o", metavar="FOLDER", help="The folder to import into [default: WORK/imported/FILE]."),
     ] = None,
-    recipe: RowsOpt = None,
+    recipe: options.RowsOpt = None,
     mixed_shots: Annotated[bool, typer.Option("--mixed-shots", help="Take sequences of several lengths.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace what the folder holds of this kind.")] = False,
-    plugin: PluginOpt = None,
-    work: WorkOpt = DEFAULT_WORK,
-    json: JsonOpt = False,
+    plugin: options.PluginOpt = None,
+    work: options.WorkOpt = options.DEFAULT_WORK,
+    json: options.JsonOpt = False,
 ) -> None:
     from leverplus_core.pipeline.importing import import_data
     from leverplus_core.report.imported import imported_view
 
     importer: DataImporter = part
-    folder, questions = out or work / "imported" / file.stem, load_train_questions(recipe, plugin)
+    folder, questions = out or work / "imported" / file.stem, options.load_train_questions(recipe, plugin)
     with output.Bars() as bars:
         summary = import_data(
             importer, name, file, folder, questions, mixed_shots=mixed_shots, replace=replace, progress=bars

@@ -17,6 +17,7 @@ from leverplus_core.errors import RecipeError
 
 if TYPE_CHECKING:
     from leverplus_core.pipeline.graph import Pipeline
+    from leverplus_core.plugins.contracts import Dataset
     from leverplus_core.plugins.manager import Catalog
     from leverplus_core.recipes.recipe import Recipe
     from leverplus_core.records import Question
@@ -29,10 +30,6 @@ def _expand_url(url: str) -> str:
     return SQLITE + os.path.expanduser(url.removeprefix(SQLITE)) if url.startswith(f"{SQLITE}~") else url
 
 
-def _expand_path(path: Path) -> Path:
-    return path.expanduser()
-
-
 RecipeArg = Annotated[str, typer.Argument(metavar="[RECIPE]", help="A recipe file, or a bundled recipe by name.")]
 SetOpt = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting; repeatable.")]
 PluginOpt = Annotated[list[Path] | None, typer.Option("--plugin", help="Try a plugin file without packaging it.")]
@@ -43,7 +40,7 @@ RegistryOpt = Annotated[
 WorkOpt = Annotated[
     Path,
     typer.Option(
-        "--work", envvar="LEVERPLUS_WORK", callback=_expand_path, help="Folder of artifacts and cached responses."
+        "--work", envvar="LEVERPLUS_WORK", callback=Path.expanduser, help="Folder of artifacts and cached responses."
     ),
 ]
 ImportedOpt = Annotated[
@@ -129,10 +126,11 @@ def load_train_questions(recipe: str | None, plugin: list[Path] | None) -> Seque
     """The train questions of a recipe's dataset, which number the rows of imported files; None without a recipe."""
     if recipe is None:
         return None
-    loaded = load_recipe(recipe, None, {}, None)
+    loaded = load_recipe(recipe)
     spec = loaded.dataset
     where = loaded.where("dataset.name") or loaded.where("dataset")
-    return load_catalog(plugin).build("dataset", spec.name, spec.settings, where=where).questions("train")
+    dataset: Dataset = load_catalog(plugin).build("dataset", spec.name, spec.settings, where=where)
+    return dataset.questions("train")
 
 
 def open_registry(url: str) -> Registry:

@@ -13,17 +13,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
-from typer.core import TyperGroup
 
 from leverplus_core.cli import output
-from leverplus_core.errors import PluginError, did_you_mean
+from leverplus_core.cli.app import Commands, command
 
 if TYPE_CHECKING:
     from leverplus_core.plugins.contracts import Part
     from leverplus_core.plugins.manager import Catalog
 
 
-class PartCommands(TyperGroup):
+class PartCommands(Commands):
     """The parts of one kind as commands. A subclass says what each does, `action`."""
 
     kind: ClassVar[str]
@@ -46,18 +45,10 @@ class PartCommands(TyperGroup):
         """The names of the parts."""
         return self.catalog.names(self.kind)
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
+    def help_lines(self) -> dict[str, str]:
         """The first line of each part's docstring, read without importing it; a broken part shows its status."""
         entries = [entry for entry in self.catalog.checked_entries() if entry.kind == self.kind]
-        with formatter.section("Commands"):
-            formatter.write_dl([(e.name, _line(e.target) if e.status == "ok" else e.status) for e in entries])
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """As typer's, but a part that does not exist is one line that names the others."""
-        names = self.list_commands(ctx)
-        if args[0] not in names and not args[0].startswith("-"):
-            raise PluginError(f"no {self.kind} named '{args[0]}'.", did_you_mean(args[0], names))
-        return super().resolve_command(ctx, args)
+        return {e.name: _line(e.target) if e.status == "ok" else e.status for e in entries}
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of a part, imported; None for a name that no plugin has. Raises PluginError for a broken one."""
@@ -65,9 +56,8 @@ class PartCommands(TyperGroup):
             return None
         part = self.catalog.part_class(self.kind, cmd_name)
         action = self.action(part)
-        fixed = [
-            p for p in inspect.signature(action, eval_str=True).parameters.values() if p.name not in ("name", "part")
-        ]
+        own = inspect.signature(action, eval_str=True).parameters
+        fixed = [own[name] for name in own if name not in ("name", "part")]
         settings = [
             inspect.Parameter(
                 field,
@@ -85,9 +75,7 @@ class PartCommands(TyperGroup):
         call.__signature__ = inspect.Signature([*fixed, *settings])  # type: ignore[attr-defined]
         call.__annotations__ = {}
         call.__doc__ = inspect.getdoc(part)
-        single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-        single.command(cmd_name)(call)
-        return typer.main.get_command(single)
+        return command(cmd_name, call)
 
 
 def _line(target: str) -> str:

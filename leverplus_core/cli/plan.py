@@ -6,37 +6,27 @@ from typing import Annotated
 
 import typer
 
-from leverplus_core.cli import output
-from leverplus_core.cli.options import (
-    DEFAULT_WORK,
-    JsonOpt,
-    PluginOpt,
-    RecipeArg,
-    SetOpt,
-    WorkOpt,
-    composed,
-    load_recipe,
-)
+from leverplus_core.cli import options, output
 
 
 def plan(
-    recipe: RecipeArg = "demo",
-    overrides: SetOpt = None,
+    recipe: options.RecipeArg = "demo",
+    overrides: options.SetOpt = None,
     prompts_per_s: Annotated[
         float | None, typer.Option("--prompts-per-s", min=0.001, help="Prompts of two demonstrations per second.")
     ] = None,
     images_per_s: Annotated[
         float | None, typer.Option("--images-per-s", min=0.001, help="Images encoded per second.")
     ] = None,
-    plugin: PluginOpt = None,
-    work: WorkOpt = DEFAULT_WORK,
-    json: JsonOpt = False,
+    plugin: options.PluginOpt = None,
+    work: options.WorkOpt = options.DEFAULT_WORK,
+    json: options.JsonOpt = False,
 ) -> None:
     """Estimate model calls, disk and time per stage; no weights are loaded and nothing is written."""
     from leverplus_core.pipeline.plan import Throughput, plan_table
     from leverplus_core.pipeline.plan import plan as plan_of
 
-    with composed(load_recipe(recipe, overrides), plugin, work) as pipeline:
+    with options.composed(options.load_recipe(recipe, overrides), plugin, work) as pipeline:
         found = plan_of(pipeline.context)
     assumed = Throughput()
     device = Throughput(prompts_per_s or assumed.prompts_per_s, images_per_s or assumed.images_per_s)

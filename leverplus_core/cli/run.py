@@ -7,27 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leverplus_core.cli import output
-from leverplus_core.cli.options import (
-    DEFAULT_REGISTRY,
-    DEFAULT_WORK,
-    BalancerOpt,
-    DatasetOpt,
-    EncoderOpt,
-    ImportedOpt,
-    JsonOpt,
-    ModelOpt,
-    PluginOpt,
-    RecipeArg,
-    RegistryOpt,
-    RewardOpt,
-    SamplerOpt,
-    SelectorOpt,
-    SetOpt,
-    WorkOpt,
-    load_catalog,
-    load_recipe,
-)
+from leverplus_core.cli import options, output
 from leverplus_core.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -39,26 +19,26 @@ BALANCE = "balance.json"
 
 
 def run(
-    recipe: RecipeArg = "demo",
-    overrides: SetOpt = None,
-    dataset: DatasetOpt = None,
-    model: ModelOpt = None,
-    encoder: EncoderOpt = None,
-    sampler: SamplerOpt = None,
-    selector: SelectorOpt = None,
-    balancer: BalancerOpt = None,
-    reward: RewardOpt = None,
-    imported: ImportedOpt = None,
+    recipe: options.RecipeArg = "demo",
+    overrides: options.SetOpt = None,
+    dataset: options.DatasetOpt = None,
+    model: options.ModelOpt = None,
+    encoder: options.EncoderOpt = None,
+    sampler: options.SamplerOpt = None,
+    selector: options.SelectorOpt = None,
+    balancer: options.BalancerOpt = None,
+    reward: options.RewardOpt = None,
+    imported: options.ImportedOpt = None,
     name: Annotated[str | None, typer.Option("--name", help="Name the run.")] = None,
     until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="End after this stage.")] = None,
     redo: Annotated[
         list[str] | None,
         typer.Option("--redo", metavar="STAGE", help="Run this stage even if its result is there; repeatable."),
     ] = None,
-    plugin: PluginOpt = None,
-    registry: RegistryOpt = DEFAULT_REGISTRY,
-    work: WorkOpt = DEFAULT_WORK,
-    json: JsonOpt = False,
+    plugin: options.PluginOpt = None,
+    registry: options.RegistryOpt = options.DEFAULT_REGISTRY,
+    work: options.WorkOpt = options.DEFAULT_WORK,
+    json: options.JsonOpt = False,
 ) -> None:
     """Run a recipe, or resume it where it was stopped, and show its leaderboard.
 
@@ -74,7 +54,7 @@ def run(
         "balancer": balancer,
         "reward": reward,
     }
-    chosen = load_recipe(recipe, overrides, parts, name, imported)
+    chosen = options.load_recipe(recipe, overrides, parts, name, imported)
     from leverplus_core.pipeline.run import run as run_recipe
     from leverplus_core.registry.registry import Registry
 
@@ -82,7 +62,7 @@ def run(
         raise RecipeError(
             "mining is off: scoring.mining.min_positives is 0.", "Use --set scoring.mining.min_positives=4, or another."
         )
-    catalog = load_catalog(plugin)
+    catalog = options.load_catalog(plugin)
     store = Registry(registry)
     with output.Bars() as bars:
         result = run_recipe(chosen, store, work, until=until, redo=redo or (), catalog=catalog, progress=bars)

@@ -6,33 +6,22 @@ from typing import Annotated
 
 import typer
 
-from leverplus_core.cli import output
-from leverplus_core.cli.options import (
-    DEFAULT_REGISTRY,
-    DEFAULT_WORK,
-    JsonOpt,
-    PluginOpt,
-    RecipeArg,
-    RegistryOpt,
-    SetOpt,
-    WorkOpt,
-    load_catalog,
-)
+from leverplus_core.cli import options, output
 
 
 def sweep(
-    recipe: RecipeArg = "demo",
+    recipe: options.RecipeArg = "demo",
     over: Annotated[
         list[str] | None,
         typer.Option("--over", metavar="A.B=V,W,...", help="A setting, part, or `recipe`, and its values; repeatable."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds per combination.")] = 1,
-    overrides: SetOpt = None,
+    overrides: options.SetOpt = None,
     name: Annotated[str | None, typer.Option("--name", help="Name the sweep.")] = None,
-    plugin: PluginOpt = None,
-    registry: RegistryOpt = DEFAULT_REGISTRY,
-    work: WorkOpt = DEFAULT_WORK,
-    json: JsonOpt = False,
+    plugin: options.PluginOpt = None,
+    registry: options.RegistryOpt = options.DEFAULT_REGISTRY,
+    work: options.WorkOpt = options.DEFAULT_WORK,
+    json: options.JsonOpt = False,
 ) -> None:
     """Run the cross product of some settings, sharing equal stages, and compare every arm with the first.
 
@@ -42,7 +31,7 @@ def sweep(
     from leverplus_core.registry.registry import Registry
     from leverplus_core.report.sweep import sweep_rows, sweep_table
 
-    catalog = load_catalog(plugin)
+    catalog = options.load_catalog(plugin)
     planned = Sweep.of(recipe, [Axis.parse(text) for text in over or []], seeds, overrides or [], name)
     store = Registry(registry)
     output.say(f"sweep {planned.name}: {len(planned.runs)} runs")

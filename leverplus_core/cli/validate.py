@@ -4,31 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from leverplus_core.cli import output
-from leverplus_core.cli.options import (
-    DEFAULT_WORK,
-    JsonOpt,
-    PluginOpt,
-    RecipeArg,
-    SetOpt,
-    WorkOpt,
-    composed,
-    load_recipe,
-)
+from leverplus_core.cli import options, output
 
 if TYPE_CHECKING:
     from leverplus_core.pipeline.graph import Pipeline
 
 
 def validate(
-    recipe: RecipeArg = "demo",
-    overrides: SetOpt = None,
-    plugin: PluginOpt = None,
-    work: WorkOpt = DEFAULT_WORK,
-    json: JsonOpt = False,
+    recipe: options.RecipeArg = "demo",
+    overrides: options.SetOpt = None,
+    plugin: options.PluginOpt = None,
+    work: options.WorkOpt = options.DEFAULT_WORK,
+    json: options.JsonOpt = False,
 ) -> None:
     """Validate a recipe and its parts, and read its dataset; no model is loaded and nothing is written."""
-    with composed(load_recipe(recipe, overrides), plugin, work) as pipeline:
+    with options.composed(options.load_recipe(recipe, overrides), plugin, work) as pipeline:
         output.metadata(_described(pipeline), json)
 
 

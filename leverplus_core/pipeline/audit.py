@@ -45,7 +45,7 @@ def audit(
     parts (kind, name, then, now) whose code is no longer that of the run.
 
     `sample` predictions are asked again (0 asks none, and loads no model). Raises RegistryError for a run that is not
-    there, was read from a table, or evaluated nothing; DataError where its dataset is another now.
+    there, was read from a table, or evaluated nothing; DataError where its dataset has changed.
     """
     row = registry.resolve(run)
     cells = registry.cells([row["id"]])
@@ -58,7 +58,7 @@ def audit(
     content = context.dataset_fingerprint
     if row["dataset_fingerprint"] not in (None, content):
         raise DataError(
-            f"the dataset of run {row['name']} is another now: {content}, not {row['dataset_fingerprint']}.",
+            f"the dataset of run {row['name']} has changed: {content}, not {row['dataset_fingerprint']}.",
             "Put back the files that it was evaluated on.",
         )
     questions = {q.id: q for q in context.dataset.questions("validation")}
@@ -75,16 +75,10 @@ def audit(
         with TemporaryDirectory() as fresh:
             cache = ResponseCache(Path(fresh) / "responses.sqlite")
             model = CachedModel(lambda: context.model, lambda: context.identity("model"), cache, context.progress)
-            shown, prompt = ablated(
-                context.scorer.demonstrations,
-                recipe.prompt,
-                recipe.evaluation.ablation,
-                recipe.data_seed,
-                work / "ablation",
-            )
-            differences += _asked_again(
-                chosen, questions, replace(context.scorer, model=model, demonstrations=shown, prompt=prompt)
-            )
+            whole, ablation = context.scorer.demonstrations, recipe.evaluation.ablation
+            shown, prompt = ablated(whole, recipe.prompt, ablation, recipe.data_seed, work / "ablation")
+            scorer = replace(context.scorer, model=model, demonstrations=shown, prompt=prompt)
+            differences += _asked_again(chosen, questions, scorer)
             model.close()
             context.close()
     changed = [
@@ -119,7 +113,7 @@ def _difference(kind: str, p: Prediction, stored: object, found: object) -> dict
 
 
 def _rescored(stored: Stored, questions: Mapping[str, Question], recipe: Recipe, task: Task) -> list[dict[str, Any]]:
-    """Predictions whose question is gone, whose text is cut otherwise, or whose accuracy is another."""
+    """Predictions whose question no longer exists, whose text is cut otherwise, or whose accuracy differs."""
     found = []
     for p in (p for predictions in stored.values() for p in predictions):
         question = questions.get(p.question_id)

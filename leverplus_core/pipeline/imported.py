@@ -57,7 +57,6 @@ def ensure_imported(
     catalog: Catalog,
     *,
     correct_threshold: float = 0.5,
-    mixed_shots: bool = False,
     progress: Progress | None = None,
 ) -> ImportedFolder:
     """The imported folder `source`, or what the file `source` becomes below `work`/imported, once.
@@ -70,7 +69,7 @@ def ensure_imported(
     content = hash_of(source)
     kind, importer, code = _importer_of(source, catalog, correct_threshold)
     settings = importer.model_dump(mode="json")
-    mixed_shots = mixed_shots or kind == "candidates"  # stages of leverplus measure several lengths
+    mixed_shots = kind == "candidates"  # stages of leverplus measure several lengths
     root = work / "imported" / fingerprint([content, kind, code, settings, mixed_shots])
     if not (root / MANIFEST).is_file():
         try:

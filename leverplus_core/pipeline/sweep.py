@@ -120,28 +120,19 @@ def run_sweep(
     known = catalog or Catalog.load()
     built: dict[str, Part] = {}
     contexts = [RunContext(combination.recipe, known, work, built, shown) for combination in sweep.runs]
-    done = {row["id"]: row for row in registry.runs() if row["status"] == "done"}
+    done = {row["id"]: (row["sweep"], row["arm"]) for row in registry.runs() if row["status"] == "done"}
     ids = []
     with shown.task(f"sweep {sweep.name}", len(sweep.runs)) as task:
         for combination, context in zip(sweep.runs, contexts, strict=True):
             run_id = combination.recipe.fingerprint()[:12]
             membership = Membership(sweep.name, combination.arm)
-            before = done.get(run_id)
-            stands = (
-                before is not None
-                and (before["sweep"], before["arm"]) == (sweep.name, combination.arm)
-                and registry.evaluated_as(run_id) == Pipeline(context).fingerprints.get("evaluate")
-            )
+            stands = done.get(run_id) == (sweep.name, combination.arm) and registry.evaluated_as(run_id) == Pipeline(
+                context
+            ).fingerprints.get("evaluate")
             if not stands:
                 try:
                     run(
-                        combination.recipe,
-                        registry,
-                        work,
-                        catalog=known,
-                        progress=shown,
-                        sweep=membership,
-                        built=built,
+                        combination.recipe, registry, work, catalog=known, progress=shown, sweep=membership, built=built
                     )
                 except LeverplusError as e:
                     e.add_note(f"in {combination.recipe.name}")

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from leverplus_core.io import atomic_write
@@ -25,7 +23,6 @@ from leverplus_core.plugins.contracts import Floats
 
 WIDTH = 256
 SIZES = (3, 4)
-AT_ONCE = 1024
 
 
 def text_row(text: str) -> Floats:
@@ -51,23 +48,11 @@ def _column(gram: str) -> tuple[int, float]:
 
 
 def write_text_features(path: Path, ids: Sequence[str], texts: Iterable[str]) -> None:
-    """Write rows of `texts` for the first ids, in order, and zeros for the rest; a few rows at a time in memory."""
-    none = np.zeros((len(ids), 0), dtype=np.float32)
-    with atomic_write(path) as f, zipfile.ZipFile(f, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        _write_array(archive, "ids", np.array(ids, dtype=np.str_))
-        _write_array(archive, "bank_image", none)
-        _write_array(archive, "bank_answer", none)
-        with archive.open("bank_text.npy", "w", force_zip64=True) as entry:
-            npy.write_array_header_1_0(entry, {"shape": (len(ids), WIDTH), "fortran_order": False, "descr": "<f4"})
-            left = len(ids)
-            for text in texts:
-                entry.write(text_row(text).astype("<f4").tobytes())
-                left -= 1
-            zeros = bytes(4 * WIDTH * AT_ONCE)
-            while left:
-                some = min(left, AT_ONCE)
-                entry.write(zeros[: 4 * WIDTH * some])
-                left -= some
+    """Write rows of `texts` for the first ids, in order, and zeros for the rest."""
+    rows = np.zeros((len(ids), WIDTH), dtype=np.float32)
+    for row, text in zip(rows, texts, strict=False):
+        row[:] = text_row(text)
+    _write(path, ids, np.savez_compressed, text=rows)  # most of a text's row is zero
 
 
 def write_embedding_features(path: Path, ids: Sequence[str], embeddings: NDArray[np.floating]) -> None:
@@ -75,11 +60,10 @@ def write_embedding_features(path: Path, ids: Sequence[str], embeddings: NDArray
     rows = embeddings.astype(np.float32)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     np.divide(rows, norms, out=rows, where=norms > 0)
-    none = np.zeros((len(ids), 0), dtype=np.float32)
+    _write(path, ids, np.savez, image=rows)
+
+
+def _write(path: Path, ids: Sequence[str], save: Callable[..., None], **rows: Floats) -> None:
+    blocks = dict.fromkeys(("image", "text", "answer"), np.zeros((len(ids), 0), dtype=np.float32)) | rows
     with atomic_write(path) as f:
-        np.savez(f, ids=np.array(ids, dtype=np.str_), bank_image=rows, bank_text=none, bank_answer=none)
-
-
-def _write_array(archive: zipfile.ZipFile, name: str, array: NDArray[np.generic]) -> None:
-    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-        npy.write_array(entry, array, allow_pickle=False)
+        save(f, ids=np.array(ids, dtype=np.str_), **{f"bank_{name}": block for name, block in blocks.items()})

@@ -98,7 +98,7 @@ class Model(Part):
     """A vision-language model that scores and generates answers.
 
     Obligations: results do not depend on how a batch is made up (float32: to 1e-4), on the order of prompts, or on
-    what was asked before; one result a prompt, in order. An image that cannot be read raises DataError with its path.
+    what was asked before; one result per prompt, in order. An image that cannot be read raises DataError with its path.
     """
 
     @abstractmethod
@@ -166,8 +166,8 @@ class Measure(Protocol):
 class Encoder(Part):
     """Turns images and texts into vectors for similarity search and for the selector.
 
-    Obligations: float32, unit rows, one row an input in order, the same whatever the batch.
-    `needs_model` says that `model` will be used; it is None otherwise.
+    Obligations: float32, unit rows, one row per input in order, the same whatever the batch.
+    `needs_model` says that `model` is used; it is None otherwise.
     """
 
     needs_model: ClassVar[bool] = False
@@ -262,7 +262,7 @@ class Sampler(Part):
 
 
 class Balancer(Part):
-    """Selects which candidates of a question teach.
+    """Selects the candidates of a question that training learns from.
 
     Obligations: a subset of `group` without repeats, in any order, from `rng` alone; empty drops the question. A
     candidate's measurements may be None, all but the accuracy.

@@ -18,7 +18,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -30,7 +30,7 @@ from leverplus_core.plugins.source import code_hash, definition
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-    from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Model, Part, Reward, Sampler
+    from leverplus_core.plugins.contracts import Part
 
 GROUP = "leverplus"
 
@@ -194,27 +194,6 @@ class Catalog:
         distribution = entry.distribution if entry.version else Path(entry.distribution).name
         return {"distribution": distribution, "version": entry.version, "code": code_hash(entry.target)}
 
-    @overload
-    def build(
-        self, kind: Literal["dataset"], name: str, settings: Mapping[str, object], where: str = ""
-    ) -> Dataset: ...
-    @overload
-    def build(
-        self, kind: Literal["encoder"], name: str, settings: Mapping[str, object], where: str = ""
-    ) -> Encoder: ...
-    @overload
-    def build(
-        self, kind: Literal["sampler"], name: str, settings: Mapping[str, object], where: str = ""
-    ) -> Sampler: ...
-    @overload
-    def build(self, kind: Literal["model"], name: str, settings: Mapping[str, object], where: str = "") -> Model: ...
-    @overload
-    def build(
-        self, kind: Literal["balancer"], name: str, settings: Mapping[str, object], where: str = ""
-    ) -> Balancer: ...
-    @overload
-    def build(self, kind: Literal["reward"], name: str, settings: Mapping[str, object], where: str = "") -> Reward: ...
-    @overload
     def build(
         self,
         kind: str,
@@ -222,18 +201,11 @@ class Catalog:
         settings: Mapping[str, object],
         where: str = "",
         place: Callable[[str], str] | None = None,
-    ) -> Part: ...
-    def build(
-        self,
-        kind: str,
-        name: str,
-        settings: Mapping[str, object],
-        where: str = "",
-        place: Callable[[str], str] | None = None,
-    ) -> Part:
-        """A part with its settings validated; `where` (`okvqa.yaml:7`) goes into the error of a user's mistake.
+    ) -> Any:
+        """A part of the kind's contract (`KINDS`), with its settings validated.
 
-        `place` gives that of a setting, by its dotted name.
+        `where` (`okvqa.yaml:7`) goes into the error of a user's mistake; `place` gives that of a setting, by its dotted
+        name.
 
         Raises PluginError for a part that is unknown, clashes or cannot be imported, RecipeError for its settings.
         """

@@ -269,7 +269,7 @@ def test_prompts_have_their_true_length(recipe: Recipe, catalog: Catalog) -> Non
     model._model.register_forward_pre_hook(
         lambda module, arguments, given: lengths.append(given["inputs_embeds"].shape[1]), with_kwargs=True
     )
-    tokenizer = model._tokenizer
+    tokenizer = model.tokenizer
     assert len(tokenizer) == BASE_VOCABULARY + len(ADDED)
     for shots in (0, 1, 2, 3, 4):
         lengths.clear()

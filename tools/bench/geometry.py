@@ -79,7 +79,7 @@ def load_demo(dtype: Dtype, pixels: int | None = None) -> Loaded:
     size = {"min_pixels": pixels, "max_pixels": pixels} if pixels else {}
     settings = {"path": "demo", "dtype": dtype, "device": "cpu", **size}
     part = Qwen25Vl.model_validate(settings)
-    return Loaded(part._model, part._tokenizer, part._image_processor, settings, part._content)
+    return Loaded(part._model, part.tokenizer, part._image_processor, settings, part.checkpoint_content)
 
 
 def load_random(sizes: dict[str, Any], texts: Sequence[str], dtype: Dtype, folder: Path) -> Loaded:
@@ -93,7 +93,7 @@ def load_random(sizes: dict[str, Any], texts: Sequence[str], dtype: Dtype, folde
     settings = {"path": str(place), "dtype": dtype, "device": "cpu"}
     part = Qwen25Vl.model_validate(settings)
     model = random_model(Qwen2_5_VLConfig.from_pretrained(place), getattr(torch, dtype))
-    return Loaded(model, part._tokenizer, part._image_processor, settings, part._content)
+    return Loaded(model, part.tokenizer, part._image_processor, settings, part.checkpoint_content)
 
 
 def random_model(config: Qwen2_5_VLConfig, dtype: torch.dtype) -> Any:

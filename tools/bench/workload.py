@@ -149,7 +149,8 @@ def distinct_workload(questions: int, pool: int, beams: BeamSettings, folder: Pa
 
 
 def _dataset(name: str, **settings: object) -> Dataset:
-    return Catalog.load(disabled="").build("dataset", name, settings)
+    dataset: Dataset = Catalog.load(disabled="").build("dataset", name, settings)
+    return dataset
 
 
 def _drawn_pools(dataset: Dataset, pool: int, beams: BeamSettings, seed: int, system: str) -> Workload:

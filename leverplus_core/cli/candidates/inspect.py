@@ -7,18 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leverplus_core.cli import output
-from leverplus_core.cli.options import (
-    DEFAULT_REGISTRY,
-    DEFAULT_WORK,
-    JsonOpt,
-    PluginOpt,
-    RegistryOpt,
-    WorkOpt,
-    composed,
-    load_recipe,
-    open_registry,
-)
+from leverplus_core.cli import options, output
 from leverplus_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -36,10 +25,10 @@ def inspect(
         str | None,
         typer.Option("--recipe", help="Check against this recipe's dataset, pools and reward; a run has its own."),
     ] = None,
-    plugin: PluginOpt = None,
-    registry: RegistryOpt = DEFAULT_REGISTRY,
-    work: WorkOpt = DEFAULT_WORK,
-    json: JsonOpt = False,
+    plugin: options.PluginOpt = None,
+    registry: options.RegistryOpt = options.DEFAULT_REGISTRY,
+    work: options.WorkOpt = options.DEFAULT_WORK,
+    json: options.JsonOpt = False,
 ) -> None:
     """Show the health of candidates: headroom, positives, flat questions, accuracies, sources, duplicates, leaks."""
     from leverplus_core.candidates.stats import inspect as inspect_groups
@@ -47,12 +36,12 @@ def inspect(
     from leverplus_core.report.health import health_view
 
     file, pool, known = _locate(target, registry)
-    against = load_recipe(recipe) if recipe else known
+    against = options.load_recipe(recipe) if recipe else known
     dataset = reward = pools = None
     if against:
         from leverplus_core.pipeline.pools import POOLS, all_pools
 
-        with composed(against, plugin, work) as pipeline:
+        with options.composed(against, plugin, work) as pipeline:
             context = pipeline.context
             dataset, reward = None if context.offline else context.dataset, context.reward
             if recipe or not pool:
@@ -80,7 +69,7 @@ def _locate(target: str, registry: str) -> tuple[Path, Path | None, Recipe | Non
         return path, None, None
     from leverplus_core.recipes.recipe import Recipe
 
-    store = open_registry(registry)
+    store = options.open_registry(registry)
     run = store.resolve(target)
     folders = {row["name"]: Path(row["path"]) for row in store.stages(run["id"]) if row["status"] == "done"}
     made = [stage for stage in ("balance", "mine", "propose") if stage in folders]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from leverplus_core import Dataset, Image, Question, Split, fingerprint, rng, storage_errors
+from leverplus_core import Dataset, Image, Question, Split, cache_folder, fingerprint, rng, storage_errors
 from leverplus_demo import world
 
 
@@ -41,7 +41,8 @@ class DemoWorld(Dataset):
     @property
     def picture_folder(self) -> Path:
         """The folder of the pictures: one per seed and version of the world."""
-        return _cache_folder(self.cache) / "demo_world" / fingerprint([self.seed, self._world_version])
+        folder = cache_folder() if self.cache is None else Path(self.cache).expanduser()
+        return folder.resolve() / "demo_world" / fingerprint([self.seed, self._world_version])
 
     @cached_property
     def table(self) -> world.Table:
@@ -83,13 +84,6 @@ class DemoWorld(Dataset):
             text = topic.phrasings[question_rng.integers(len(topic.phrasings))]
             rows.append(Question(f"demo-{split}-{i}", text, image, tuple(answers)))
         return tuple(rows)
-
-
-def _cache_folder(setting: str | None) -> Path:
-    """The setting, LEVERPLUS_CACHE, or `leverplus` in the user's cache folder, in this order."""
-    if own := setting if setting is not None else os.environ.get("LEVERPLUS_CACHE"):
-        return Path(own).expanduser().resolve()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").resolve() / "leverplus"
 
 
 def _draw_file(file: Path, scene: world.Scene, rng: np.random.Generator) -> None:

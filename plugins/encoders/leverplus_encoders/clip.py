@@ -11,34 +11,21 @@ from PIL import Image as Pil
 from PIL import ImageOps
 from pydantic import Field
 
-from leverplus_core import (
-    CheckpointError,
-    DataError,
-    Encoder,
-    Floats,
-    Image,
-    Model,
-    checkpoint_errors,
-    checkpoint_identity,
-    find_checkpoint,
-    load_model,
-)
+from leverplus_core import CheckpointError, DataError, Encoder, Floats, Image, Model, Pretrained, load_model
 
 T = TypeVar("T")
 
 
-class ClipEncoder(Encoder):
+class ClipEncoder(Pretrained, Encoder):
     """CLIP's image and text features, in one space."""
 
     path: str = Field("openai/clip-vit-base-patch32", description="a local folder or a hub id")
-    revision: str | None = Field(None, description="commit, tag or branch of a hub id; pin it")
-    device: str = Field("auto", description="auto = the first GPU, or cpu")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     batch_size: int = Field(32, gt=0, description="changes speed and memory only")
 
     def identity(self) -> dict[str, object]:
         """The number format, the checkpoint's content hash, and the image processor."""
-        return {"dtype": self.dtype, "checkpoint": self._content, "image_processor": "CLIPImageProcessorPil"}
+        return {"dtype": self.dtype, "checkpoint": self.checkpoint_content, "image_processor": "CLIPImageProcessorPil"}
 
     def images(self, images: Sequence[Image], model: Model | None = None) -> Floats:
         """(N, D) projected image features, normalized. Raises DataError for an image that cannot be read."""
@@ -66,22 +53,17 @@ class ClipEncoder(Encoder):
 
     def _encode_texts(self, texts: Sequence[str]) -> Any:
         context = self._model.config.text_config.max_position_embeddings
-        tokens = self._tokenizer(list(texts), padding=True, truncation=True, max_length=context, return_tensors="pt")
+        tokens = self.tokenizer(list(texts), padding=True, truncation=True, max_length=context, return_tensors="pt")
         device = self._model.device
         return self._model.get_text_features(
             input_ids=tokens["input_ids"].to(device), attention_mask=tokens["attention_mask"].to(device)
         )
 
     @cached_property
-    def _content(self) -> str:
-        return checkpoint_identity(self.path, self.revision)
-
-    @cached_property
     def _model(self) -> Any:
         from transformers import AutoConfig, CLIPModel
 
-        with checkpoint_errors(self.path):
-            kind = AutoConfig.from_pretrained(find_checkpoint(self.path), revision=self.revision).model_type
+        kind = self.pretrained(AutoConfig).model_type
         if kind != "clip":
             raise CheckpointError(f"checkpoint '{self.path}' is a {kind}, not a clip.", "Give a CLIP checkpoint.")
         return load_model(
@@ -89,19 +71,11 @@ class ClipEncoder(Encoder):
         )
 
     @cached_property
-    def _tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        with checkpoint_errors(self.path):
-            return AutoTokenizer.from_pretrained(find_checkpoint(self.path), revision=self.revision)
-
-    @cached_property
     def _image_processor(self) -> Any:
         # The PIL one: the same pixels everywhere, and torchvision is not needed.
         from transformers import CLIPImageProcessorPil
 
-        with checkpoint_errors(self.path):
-            return CLIPImageProcessorPil.from_pretrained(find_checkpoint(self.path), revision=self.revision or "main")
+        return self.pretrained(CLIPImageProcessorPil)
 
 
 def _open(image: Image) -> Pil.Image:

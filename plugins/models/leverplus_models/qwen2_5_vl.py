@@ -1,51 +1,42 @@
 """Qwen2.5-VL (Bai et al. 2025, arXiv:2502.13923) through transformers: a packaged checkpoint, a folder or a hub id.
 
 The model reads Qwen's own chat format. A piece of text is tokenized once, positions are computed once per layout,
-images are encoded once (`engine.image_encoder`), and the scoring engine runs the prompts. Images go through the PIL
-image processor, so that pixels are the same everywhere and torchvision is not needed. torch and transformers are
-imported when weights are loaded: settings, identity and planning need neither.
+and images are encoded once (`engine.image_encoder`). Images go through the PIL image processor, so that pixels are the
+same everywhere and torchvision is not needed.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from PIL import Image as Pil
 from pydantic import Field, PrivateAttr, model_validator
 
 from leverplus_core import (
-    AnswerLogprob,
-    Attention,
     CheckpointError,
     DataError,
-    Decoding,
-    Dtype,
     Floats,
     Image,
-    Model,
     Prompt,
     SupportsCacheFolder,
     SupportsEmbeddings,
-    SupportsHiddenStates,
     SupportsPlanning,
     checkpoint_errors,
-    checkpoint_identity,
     find_checkpoint,
-    load_model,
 )
+from leverplus_models.checkpoint_model import CheckpointModel
 from leverplus_models.engine.rows import Ints, Row, Span
-from leverplus_models.engine.settings import EngineSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from leverplus_models.engine.engine import Engine
+    from leverplus_models.engine.engine import Features
     from leverplus_models.engine.image_encoder import ImageEncoder
 
 IMAGES_PER_BATCH = 256
@@ -60,19 +51,16 @@ Piece = str | Image | tuple[str]
 """A text, an image, or one of Qwen's control tokens in a tuple, so that no text is mistaken for a control token."""
 
 
-class Qwen25Vl(SupportsEmbeddings, SupportsHiddenStates, SupportsPlanning, SupportsCacheFolder, Model):
+class Qwen25Vl(SupportsEmbeddings, SupportsPlanning, SupportsCacheFolder, CheckpointModel):
     """Qwen2.5-VL: the demo checkpoint, a local folder or a hub id."""
 
+    architecture: ClassVar[str] = "Qwen2_5_VLForConditionalGeneration"
+
     path: str = Field("demo", description="demo = the packaged checkpoint; else a local folder or a hub id")
-    revision: str | None = Field(None, description="commit, tag or branch of a hub id; pin it")
-    dtype: Dtype = Field("float32", description="auto = the checkpoint's own")
-    device: str = Field("auto", description="auto = the first GPU, or cpu")
-    attention: Attention = "sdpa"
     min_pixels: int | None = Field(
         56 * 56, gt=0, description="smaller images are enlarged; null = the checkpoint's own"
     )
     max_pixels: int | None = Field(640 * 480, gt=0, description="larger images are shrunk; null = the checkpoint's own")
-    engine: EngineSettings = Field(default_factory=EngineSettings, description="how prompts are run; speed only")
 
     _cache_folder: Path | None = PrivateAttr(None)
 
@@ -84,33 +72,11 @@ class Qwen25Vl(SupportsEmbeddings, SupportsHiddenStates, SupportsPlanning, Suppo
 
     def identity(self) -> dict[str, object]:
         """The settings that decide a result, the checkpoint's content hash, and the image processor."""
-        speed_only = {"path", "revision", "device", "engine"}
-        settings = self.model_dump(mode="json", exclude=speed_only)
-        return {**settings, "checkpoint": self._content, "image_processor": "Qwen2VLImageProcessorPil"}
+        return {**super().identity(), "image_processor": "Qwen2VLImageProcessorPil"}
 
     def use_cache_folder(self, folder: Path) -> None:
         """Keep encoded images below `folder`, unless `engine.image_cache_dir` names another place."""
         self._cache_folder = folder / "image-features"
-
-    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[AnswerLogprob]:
-        """Log-probability of each answer right after `assistant\\n`, without an end token.
-
-        Raises DataError for an empty answer and for an image that cannot be read.
-        """
-        targets = [self._answer_ids(answer) for answer in answers]
-        return self._engine.logprob([self._row(prompt) for prompt in prompts], targets)
-
-    def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
-        """The text that follows each prompt. The checkpoint's repetition penalty and sampling settings are not used.
-
-        Raises DataError for an image that cannot be read.
-        """
-        new = self._engine.generate([self._row(prompt) for prompt in prompts], decoding)
-        return [str(self._tokenizer.decode(ids, skip_special_tokens=True)) for ids in new]
-
-    def last_hidden_state(self, prompts: Sequence[Prompt]) -> Floats:
-        """(N, D) the input of the output layer after each prompt."""
-        return self._engine.last_hidden_state([self._row(prompt) for prompt in prompts])
 
     def embed_images(self, images: Sequence[Image]) -> Floats:
         """(N, D) the mean visual token of each image, normalized. Raises DataError for one that cannot be read."""
@@ -156,10 +122,6 @@ class Qwen25Vl(SupportsEmbeddings, SupportsHiddenStates, SupportsPlanning, Suppo
 
     # --- the checkpoint -----------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _content(self) -> str:
-        return checkpoint_identity(self.path, self.revision)
-
     def _local_json(self, name: str) -> dict[str, Any]:
         """A JSON file of the checkpoint if it is on this machine; {} otherwise. Nothing is downloaded."""
         try:
@@ -175,7 +137,7 @@ class Qwen25Vl(SupportsEmbeddings, SupportsHiddenStates, SupportsPlanning, Suppo
             return {}
 
     @cached_property
-    def _source(self) -> str:
+    def checkpoint(self) -> str:
         """What `from_pretrained` takes, once the config says that it is a Qwen2.5-VL."""
         from transformers import AutoConfig
 
@@ -189,32 +151,10 @@ class Qwen25Vl(SupportsEmbeddings, SupportsHiddenStates, SupportsPlanning, Suppo
         return source
 
     @cached_property
-    def _model(self) -> Any:
-        from transformers import Qwen2_5_VLForConditionalGeneration
-
-        _ = self._source
-        return load_model(
-            Qwen2_5_VLForConditionalGeneration,
-            self.path,
-            revision=self.revision,
-            dtype=self.dtype,
-            device=self.device,
-            attention=self.attention,
-        )
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        with checkpoint_errors(self.path):
-            return AutoTokenizer.from_pretrained(self._source, revision=self.revision)
-
-    @cached_property
     def _image_processor(self) -> Any:
         from transformers import Qwen2VLImageProcessorPil
 
-        with checkpoint_errors(self.path):
-            processor: Any = Qwen2VLImageProcessorPil.from_pretrained(self._source, revision=self.revision or "main")
+        processor = self.pretrained(Qwen2VLImageProcessorPil)
         wanted = {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels}
         own = {key: getattr(processor.size, key) for key in wanted}
         processor.size = type(processor.size)(**{key: wanted[key] or own[key] for key in wanted})
@@ -224,48 +164,32 @@ class Qwen25Vl(SupportsEmbeddings, SupportsHiddenStates, SupportsPlanning, Suppo
     def _image_encoder(self) -> ImageEncoder:
         from leverplus_models.engine.image_encoder import ImageEncoder
 
-        version = getattr(self._model.config, "_commit_hash", None) or self._content
+        version = getattr(self._model.config, "_commit_hash", None) or self.checkpoint_content
         folder = self.engine.image_cache_dir or self._cache_folder
         return ImageEncoder(self._model, self._image_processor, version, self.engine, folder)
 
-    @cached_property
-    def _engine(self) -> Engine:
-        from leverplus_models.engine.engine import Engine, end_tokens
-
-        eos = end_tokens(self._model, self._tokenizer)
-        return Engine(self._model, eos, self._tokenizer.pad_token_id, self.engine, self._image_encoder.encode)
+    def _features(self) -> Features:
+        return self._image_encoder.encode
 
     # --- text ---------------------------------------------------------------------------------------------------------
 
     @cached_property
     def _control(self) -> dict[str, int]:
-        ids = {token: self._tokenizer.convert_tokens_to_ids(token) for token in CONTROL}
-        if missing := [token for token, i in ids.items() if i is None or i == self._tokenizer.unk_token_id]:
+        ids = {token: self.tokenizer.convert_tokens_to_ids(token) for token in CONTROL}
+        if missing := [token for token, i in ids.items() if i is None or i == self.tokenizer.unk_token_id]:
             raise CheckpointError(
                 f"the tokenizer of '{self.path}' has no {missing[0]}.", "Give a Qwen2.5-VL checkpoint."
             )
         return ids
 
-    @cached_property
-    def _tokenize(self) -> Callable[[str], tuple[int, ...]]:
-        """Text -> ids, cached; a control token written in a question is read as the characters it consists of."""
-        control = set(self._control.values())
+    def _ids(self, text: str) -> tuple[int, ...]:
+        ids = super()._ids(text)
+        if not set(self._control.values()).isdisjoint(ids):
+            raise DataError(f"the text {text[:80]!r} contains control tokens of the model.", "Remove them.")
+        return ids
 
-        @lru_cache(maxsize=1 << 16)
-        def tokenize(text: str) -> tuple[int, ...]:
-            ids = tuple(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
-            if not control.isdisjoint(ids):
-                raise DataError(f"the text {text[:80]!r} contains control tokens of the model.", "Remove them.")
-            return ids
-
-        return tokenize
-
-    def _answer_ids(self, answer: str) -> tuple[int, ...]:
-        if not answer.strip():
-            raise DataError("an empty answer has no log-probability.", "Every question needs an answer.")
-        # Tokenized in its place, after the line break; alone if the tokenizer would merge it with what precedes.
-        head, whole = self._tokenize("assistant\n"), self._tokenize("assistant\n" + answer)
-        return whole[len(head) :] if whole[: len(head)] == head and len(whole) > len(head) else self._tokenize(answer)
+    def _before_answer(self, prompt: Prompt) -> tuple[str, str]:
+        return "assistant\n", ""
 
     # --- prompts ------------------------------------------------------------------------------------------------------
 

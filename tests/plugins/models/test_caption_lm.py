@@ -198,8 +198,8 @@ def test_bad_input_is_one_line(model: CaptionLm, prompts: list[Prompt], tmp_path
 
 
 def test_control_tokens_are_text(model: CaptionLm) -> None:
-    text = model._tokenize("what is <end> it", True)
-    assert model._tokenizer.eos_token_id not in text
+    text = model._tokenize("what is <end> it")
+    assert model.tokenizer.eos_token_id not in text
 
 
 def test_bfloat16_runs(checkpoint: Path, model: CaptionLm, prompts: list[Prompt]) -> None:

@@ -1,0 +1,119 @@
+"""What the models of this room share: a checkpoint in transformers' format, whose prompts the scoring engine runs.
+
+torch and transformers are imported when weights are loaded: settings, identity and planning need neither.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from leverplus_core import (
+    AnswerLogprob,
+    Attention,
+    DataError,
+    Decoding,
+    Dtype,
+    Floats,
+    Model,
+    Pretrained,
+    Prompt,
+    SupportsHiddenStates,
+    load_model,
+)
+from leverplus_models.engine.rows import Row
+from leverplus_models.engine.settings import EngineSettings
+
+if TYPE_CHECKING:
+    from leverplus_models.engine.engine import Engine, Features
+
+
+class CheckpointModel(Pretrained, SupportsHiddenStates, Model):
+    """A checkpoint and its tokenizer behind the scoring engine; a subclass turns a prompt into a row of tokens."""
+
+    architecture: ClassVar[str]
+    """Name of the class in transformers that loads the weights."""
+    texts_cached: ClassVar[int] = 1 << 16
+    """How many texts are remembered with their tokens."""
+
+    dtype: Dtype = Field("float32", description="auto = the checkpoint's own")
+    attention: Attention = "sdpa"
+    engine: EngineSettings = Field(default_factory=EngineSettings, description="how prompts are run; speed only")
+
+    @abstractmethod
+    def _row(self, prompt: Prompt) -> Row: ...
+
+    @abstractmethod
+    def _before_answer(self, prompt: Prompt) -> tuple[str, str]:
+        """The text before the answer, from where it is tokenized on its own, and spaces that belong to the answer."""
+
+    def identity(self) -> dict[str, object]:
+        """The settings that decide a result, and the checkpoint's content."""
+        settings = self.model_dump(mode="json", exclude={"path", "revision", "device", "engine"})
+        return {**settings, "checkpoint": self.checkpoint_content}
+
+    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[AnswerLogprob]:
+        """Log-probability of each answer as the prompt's continuation, without an end token.
+
+        Raises DataError for an empty answer, and for a prompt that the model cannot read.
+        """
+        targets = [self._answer_ids(*pair) for pair in zip(prompts, answers, strict=True)]
+        return self._engine.logprob([self._row(prompt) for prompt in prompts], targets)
+
+    def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
+        """The text that follows each prompt. The checkpoint's repetition penalty and sampling settings are not used.
+
+        Raises DataError for a prompt that the model cannot read.
+        """
+        new = self._engine.generate([self._row(prompt) for prompt in prompts], decoding)
+        return [str(self.tokenizer.decode(ids, skip_special_tokens=True)) for ids in new]
+
+    def last_hidden_state(self, prompts: Sequence[Prompt]) -> Floats:
+        """(N, D) the input of the output layer after each prompt. Raises DataError as `generate` does."""
+        return self._engine.last_hidden_state([self._row(prompt) for prompt in prompts])
+
+    @cached_property
+    def _model(self) -> Any:
+        import transformers
+
+        return load_model(
+            getattr(transformers, self.architecture),
+            self.checkpoint,
+            revision=self.revision,
+            dtype=self.dtype,
+            device=self.device,
+            attention=self.attention,
+        )
+
+    @cached_property
+    def _engine(self) -> Engine:
+        from leverplus_models.engine.engine import Engine, end_tokens
+
+        eos = end_tokens(self._model, self.tokenizer)
+        pad = self.tokenizer.pad_token_id
+        return Engine(self._model, eos, eos[0] if pad is None else pad, self.engine, self._features())
+
+    def _features(self) -> Features | None:
+        """Encodes the images of prompts, for a model that reads images."""
+        return None
+
+    @cached_property
+    def _tokenize(self) -> Callable[[str], tuple[int, ...]]:
+        return lru_cache(maxsize=self.texts_cached)(self._ids)
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        # A control token written in a question is read as the characters it consists of.
+        return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+    def _answer_ids(self, prompt: Prompt, answer: str) -> tuple[int, ...]:
+        """Tokenized after what precedes; alone if the tokenizer would merge the two: `generate` sees the prompt so."""
+        if not answer.strip():
+            raise DataError("an empty answer has no log-probability.", "Every question needs an answer.")
+        before, spaces = self._before_answer(prompt)
+        head, whole = self._tokenize(before), self._tokenize(before + spaces + answer)
+        follows = whole[: len(head)] == head and len(whole) > len(head)
+        return whole[len(head) :] if follows else self._tokenize(spaces + answer)
