@@ -70,12 +70,12 @@ def write_json(path: Path, value: object) -> None:
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, hint: str = "Delete it and run again.") -> Any:
     """The value in a JSON file. Raises DataError for one that is absent or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
-        raise DataError(f"{path} cannot be read: {e}.", "Delete it and run again.") from e
+        raise DataError(f"{path} cannot be read: {e}.", hint) from e
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:

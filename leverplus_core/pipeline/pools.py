@@ -13,7 +13,7 @@ POOLS = "pools.json"
 
 def read_pools(folder: Path) -> Mapping[str, Mapping[str, Sequence[str]]]:
     """Split -> question id -> demonstration ids. Raises DataError for a file that is absent or damaged."""
-    pools: Mapping[str, Mapping[str, Sequence[str]]] = read_json(folder / POOLS)
+    pools: Mapping[str, Mapping[str, Sequence[str]]] = read_json(folder / POOLS, f"Delete {folder} and run again.")
     return pools
 
 

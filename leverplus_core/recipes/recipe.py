@@ -5,6 +5,7 @@ Parts (`sampler: {name: mixed, k: 32}`, or just `sampler: mixed`) are validated 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,10 @@ class Recipe(FrozenSettings):
     @classmethod
     def of(cls, values: Mapping[str, Any], lines: Mapping[str, str] | None = None) -> Recipe:
         """Validate plain values; `lines` says where each dotted key stands."""
+        if (found := _not_finite(values)) is not None:
+            key, value = found
+            where = nearest_line(lines or {}, key)
+            raise RecipeError(f"'{key}'{f' in {where}' if where else ''} is {value}.", "Write a finite number.")
         try:
             recipe = cls.model_validate(dict(values))
         except ValidationError as e:
@@ -155,6 +160,15 @@ def _explain(error: ValidationError, lines: Mapping[str, str]) -> RecipeError:
     if first["type"] == "tuple_type":
         return RecipeError(f"'{key}'{at} is not a list{shown}.", f"Write [{given}].")
     return RecipeError(f"'{key}'{at}: {first['msg'].removeprefix('Value error, ')}{shown}.")
+
+
+def _not_finite(value: Any, key: str = "") -> tuple[str, float] | None:
+    """The first NaN or infinity with its dotted key: no setting may be one, and no fingerprint could hold it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return key, value
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    below = (_not_finite(v, f"{key}.{k}" if key else str(k)) for k, v in items)
+    return next((found for found in below if found is not None), None)
 
 
 def _settings_at(path: Sequence[int | str]) -> type[BaseModel]:

@@ -291,3 +291,20 @@ def test_a_bad_override_is_one_line(override: str) -> None:
 def test_an_unknown_recipe_says_what_exists() -> None:
     with pytest.raises(RecipeError, match="Did you mean 'demo'"):
         Recipe.load("dmeo")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "training:\n  sft:\n    learning_rate: .inf\n",
+            "'training.sft.learning_rate' in mine.yaml:3 is inf. Write a finite",
+        ),
+        ("sampler: {name: mixed, text: .nan}\n", "'sampler.text' in mine.yaml:1 is nan. Write a finite number."),
+        ("evaluation:\n  baselines: [{name: oracle, num_beams: -.inf}]\n", "is -inf. Write a finite number."),
+    ],
+)
+def test_a_number_that_is_not_finite_is_refused_with_its_place(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Recipe.load(_write(tmp_path, text))
+    assert says in str(caught.value)
