@@ -153,6 +153,12 @@ class RunContext:
         """Kind, name, distribution, version and code of each part in use, for the registry."""
         return [{"kind": kind, "name": name, **self.catalog.identity(kind, name)} for kind, name in self._used]
 
+    def described(self) -> dict[str, Any]:
+        """The recipe's values with the defaults of its trainers, which only these know; equal to the recipe in effect."""
+        values = self.recipe.values()
+        trainers = {name: trainer.model_dump(mode="json") for name, trainer in self.trainers.items()}
+        return {**values, "training": {**values["training"], **trainers}}
+
     @property
     def dataset_fingerprint(self) -> str:
         """Equal for runs whose questions are the same, whatever code read them."""

@@ -32,7 +32,7 @@ def run_record(run_id: str, context: RunContext, sweep: Membership | None) -> Ru
         dataset="imported" if offline else recipe.dataset.name,
         model="none" if offline else f"{recipe.model.name}:{path}" if path else recipe.model.name,
         seed=recipe.seed,
-        recipe=recipe.values(),
+        recipe=context.described(),
         parts=context.provenance(),
         environment=describe_environment(),
         git=describe_git(),

@@ -437,3 +437,10 @@ def test_a_name_that_does_not_fit_is_told_when_the_recipe_is_composed(
 ) -> None:
     with pytest.raises(error, match=says):
         Pipeline(RunContext(tiny(override), tiny_catalog))
+
+
+def test_the_registry_keeps_the_settings_of_trainers_with_their_defaults(finished: Finished) -> None:
+    with Registry(finished[0].url) as registry:
+        recipe = registry.runs()[0]["recipe"]
+    assert recipe["training"]["rce"]["tau_start"] == 2.0 and recipe["training"]["sft"]["learning_rate"] > 0
+    assert Recipe.of(recipe).training.trainers["rce"]["tau_end"] == 0.5
