@@ -154,7 +154,7 @@ class RunContext:
         return [{"kind": kind, "name": name, **self.catalog.identity(kind, name)} for kind, name in self._used]
 
     def described(self) -> dict[str, Any]:
-        """The recipe's values with the defaults of its trainers, which only these know; equal to the recipe in effect."""
+        """The recipe's values with the defaults of its trainers, which only the trainers know; the same recipe."""
         values = self.recipe.values()
         trainers = {name: trainer.model_dump(mode="json") for name, trainer in self.trainers.items()}
         return {**values, "training": {**values["training"], **trainers}}
