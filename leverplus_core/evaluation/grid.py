@@ -13,7 +13,7 @@ from leverplus_core.records import Ids, Prediction, Question
 from leverplus_core.scoring.scorer import Scorer
 from leverplus_core.seeding import rng
 
-Answers = list[tuple[int, Prediction]]
+Predictions = list[tuple[int, Prediction]]
 """(position in the evaluation order, prediction)"""
 
 
@@ -31,7 +31,9 @@ def sample_sizes(settings: EvaluationSettings, available: int) -> list[int]:
     return sorted({min(size, available) for size in settings.sizes})
 
 
-def predict(method: str, shots: int, selected: Sequence[Ids], questions: Sequence[Question], scorer: Scorer) -> Answers:
+def predict(
+    method: str, shots: int, selected: Sequence[Ids], questions: Sequence[Question], scorer: Scorer
+) -> Predictions:
     """The model's answers to the questions with the demonstrations that `method` selected for each."""
     rows = list(zip(questions, selected, strict=True))
     answers = scorer.answers(rows, f"evaluate {method}, {shots} shot{'' if shots == 1 else 's'}")

@@ -153,11 +153,11 @@ def plan(context: RunContext) -> Plan:
         "sequences and candidates": planning.scored * planning.recipe.scoring.beam_search.num_beams * SEQUENCE_BYTES
         + 3 * candidates * CANDIDATE_BYTES,
         "responses": sum(stage.prompts for stage in stages) * RESPONSE_BYTES,
-        "registry": planning.asked * cells * PREDICTION_BYTES,
+        "registry": planning.evaluated * cells * PREDICTION_BYTES,
     }
     if planning.cached_image_bytes:
         disk["encoded images"] = new_images * planning.cached_image_bytes
-    return Plan(planning, tuple(stages), disk, planning.asked * cells)
+    return Plan(planning, tuple(stages), disk, planning.evaluated * cells)
 
 
 def plan_table(rows: Sequence[Mapping[str, Any]]) -> Table:

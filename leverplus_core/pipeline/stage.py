@@ -117,7 +117,7 @@ class Planning:
         return min(self.recipe.scoring.questions or self.size.train, self.size.train)
 
     @property
-    def asked(self) -> int:
+    def evaluated(self) -> int:
         """Evaluation questions."""
         return min(max(self.recipe.evaluation.sizes), self.size.validation)
 

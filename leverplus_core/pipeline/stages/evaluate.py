@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from leverplus_core.errors import DataError
 from leverplus_core.evaluation.ablation import ablated
-from leverplus_core.evaluation.grid import Answers, evaluation_order, predict, sample_sizes
+from leverplus_core.evaluation.grid import Predictions, evaluation_order, predict, sample_sizes
 from leverplus_core.io import read_jsonl, write_jsonl
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.pools import read_pools
@@ -106,10 +106,10 @@ class Evaluate(Stage):
         for cost in costs:
             for total, counts in ((logprobs, cost.logprobs), (answers, cost.answers)):
                 for n, count in counts.items():
-                    total[n] = total.get(n, 0) + count * planning.asked
+                    total[n] = total.get(n, 0) + count * planning.evaluated
         shown = min(sum(cost.demonstrations for cost in costs), planning.pool)
         size = planning.size
-        images = (min(size.train_images, planning.asked * shown), min(size.validation_images, planning.asked))
+        images = (min(size.train_images, planning.evaluated * shown), min(size.validation_images, planning.evaluated))
         return StageCost(logprobs, answers, images)
 
     def cells(self, planning: Planning) -> int:
@@ -182,7 +182,7 @@ def _file(folder: Path, method: str, shots: int) -> Path:
     return folder / f"{method}-{shots}.jsonl"
 
 
-def _read(folder: Path, method: str, shots: int) -> Answers | None:
+def _read(folder: Path, method: str, shots: int) -> Predictions | None:
     path = _file(folder, method, shots)
     if not path.exists():
         return None
