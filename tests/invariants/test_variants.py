@@ -66,6 +66,10 @@ def test_a_policy_that_can_stop_is_evaluated_with_as_many_shots_as_it_considers_
     for most in (1, 2):
         shown = [len(p.demonstrations) for _, p in registry.predictions(run_id, "adaptive", most)]
         assert len(shown) == 20 and max(shown) <= most
+    alone = run(small(*stop, methods[0], "evaluation.policies=[adaptive]"), url, work).run_id
+    assert {cell["method"] for cell in registry.cells([alone])} == {"adaptive"}
+    both = [registry.predictions(i, "adaptive", 2) for i in (run_id, alone)]
+    assert both[0] == both[1], "adaptive is the policy trained last, whichever others are evaluated"
 
 
 @pytest.fixture(scope="module")

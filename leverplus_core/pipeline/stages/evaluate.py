@@ -35,7 +35,7 @@ class Evaluate(Stage):
         return not context.offline
 
     def reads(self, context: RunContext) -> Sequence[str]:
-        return ("features", "pools", *(f"@{name}" for name in self._evaluated(context)))
+        return ("features", "pools", *(f"@{name}" for name in self._read_policies(context)))
 
     def depends(self, context: RunContext) -> object:
         recipe = context.recipe
@@ -96,9 +96,7 @@ class Evaluate(Stage):
     def cost(self, planning: Planning) -> StageCost:
         settings = planning.recipe.evaluation
         costs = [b.cost(settings.shots, planning.pool) for b in planning.context.baselines.values()]
-        methods = self._evaluated(planning.context)
-        if methods and planning.stops:
-            methods = [*methods, ADAPTIVE]
+        methods = self._learned(planning)
         # Longer sequences of a baseline hold its shorter ones; a policy may choose others.
         costs += [SelectionCost({n: 1 for n in settings.shots}, demonstrations=sum(settings.shots)) for _ in methods]
         logprobs: dict[int, int] = {}
@@ -115,23 +113,34 @@ class Evaluate(Stage):
     def cells(self, planning: Planning) -> int:
         """How many (method, shots) a plan fills."""
         shots = planning.recipe.evaluation.shots
-        methods = len(self._evaluated(planning.context))
-        learned = methods + bool(methods and planning.stops)
-        return learned * len(shots) + sum(len(b.shot_counts(shots)) for b in planning.context.baselines.values())
+        rules = sum(len(b.shot_counts(shots)) for b in planning.context.baselines.values())
+        return len(self._learned(planning)) * len(shots) + rules
 
     def _evaluated(self, context: RunContext) -> list[str]:
         """The trained policies that are evaluated, in order."""
         wanted = context.recipe.evaluation.policies
         return [name for name in context.policies if wanted is None or name in wanted]
 
+    def _read_policies(self, context: RunContext) -> list[str]:
+        """The policies that are read: those evaluated, and the one trained last where `adaptive` is wanted."""
+        return [
+            name for name in context.policies
+            if name in self._evaluated(context) or (name == context.policies[-1] and _wants_adaptive(context))
+        ]  # fmt: skip
+
+    def _learned(self, planning: Planning) -> list[str]:
+        """The methods of trained policies that a plan counts."""
+        adaptive = planning.stops and planning.context.policies and _wants_adaptive(planning.context)
+        return [*self._evaluated(planning.context), *([ADAPTIVE] if adaptive else [])]
+
     def _policies(self, context: RunContext, inputs: Mapping[str, Path]) -> dict[str, Policy]:
-        """Method -> policy; the last one again, as `adaptive`, where it can stop by itself."""
-        names = self._evaluated(context)
+        """Method -> policy; the one trained last again, as `adaptive`, where it can stop by itself."""
+        names = self._read_policies(context)
         training = context.training(inputs) if names else None
-        policies = {name: training.init_policy(inputs[f"@{name}"], []) for name in names} if training else {}
-        wanted = context.recipe.evaluation.policies
-        if names and policies[names[-1]].stops and (wanted is None or ADAPTIVE in wanted):
-            policies[ADAPTIVE] = policies[names[-1]]
+        read = {name: training.init_policy(inputs[f"@{name}"], []) for name in names} if training else {}
+        policies = {name: read[name] for name in self._evaluated(context)}
+        if names and _wants_adaptive(context) and read[names[-1]].stops:
+            policies[ADAPTIVE] = read[names[-1]]
         return policies
 
     def _scorer(self, context: RunContext) -> Scorer:
@@ -162,6 +171,11 @@ class Evaluate(Stage):
                 rows = zip(part, positions, strict=True)
                 chosen[n] += [tuple(eval_set.pools[q][p] for p in row) for q, row in rows]
         return chosen
+
+
+def _wants_adaptive(context: RunContext) -> bool:
+    wanted = context.recipe.evaluation.policies
+    return wanted is None or ADAPTIVE in wanted
 
 
 def _refuse_leaks(ids: Sequence[str], inputs: Mapping[str, Path]) -> None:

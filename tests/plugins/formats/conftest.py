@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from leverplus_core.cli import main
 
 RL_DATA: dict[str, Any] = {
     "_meta": {"version": "k64", "params": {"temps": [1.0, 1.3]}},
@@ -92,19 +89,3 @@ def put(tmp_path: Path) -> Callable[[str, object], Path]:
         return path
 
     return write
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Exit code, standard output and standard error of a command in `tmp_path`."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["leverplus", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        printed = capsys.readouterr()
-        return int(stopped.value.code or 0), printed.out, printed.err
-
-    return call
