@@ -15,9 +15,11 @@ from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.pools import read_pools
 from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
 from leverplus_core.plugins.contracts import Bank
+from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.recipes.settings import ADAPTIVE
-from leverplus_core.records import Ids, Prediction
+from leverplus_core.records import Ids, Prediction, Question
 from leverplus_core.scoring.scorer import Scorer
+from leverplus_core.seeding import rng
 from leverplus_core.selector.base import EvalSet, SelectionCost
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ class Evaluate(Stage):
         baselines = [context.identity_of("selector", *item) for item in context.baselines.items()]
         settings = recipe.evaluation.model_dump(mode="json", exclude={"baselines"})
         asked = [context.model_identity(), recipe.decoding.model_dump(mode="json"), recipe.data_seed]
-        return [asked, baselines, settings, recipe.scoring.correct_threshold]
+        return [asked, baselines, settings, recipe.scoring.correct_threshold, recipe.scoring.questions]
 
     def run(self, context: RunContext, inputs: Mapping[str, Path], out: Path, report: StageReport) -> dict[str, Any]:
         recipe, settings = context.recipe, context.recipe.evaluation
@@ -61,6 +63,7 @@ class Evaluate(Stage):
             Bank(context.dataset.demonstrations(), feature_set.demonstrations),
             recipe.prompt.order,
             recipe.data_seed,
+            _scored(context.dataset.questions("train"), recipe),
         )
         scorer = self._scorer(context)
         sizes = sample_sizes(settings, len(questions))
@@ -171,6 +174,12 @@ class Evaluate(Stage):
                 rows = zip(part, positions, strict=True)
                 chosen[n] += [tuple(eval_set.pools[q][p] for p in row) for q, row in rows]
         return chosen
+
+
+def _scored(train: Sequence[Question], recipe: Recipe) -> list[Question]:
+    """The train questions that are searched, in their seeded order."""
+    order = rng(recipe.data_seed, "scored questions").permutation(len(train))
+    return [train[i] for i in order[: recipe.scoring.questions]]
 
 
 def _wants_adaptive(context: RunContext) -> bool:
