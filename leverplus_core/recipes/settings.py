@@ -258,6 +258,11 @@ class EvaluationSettings(FrozenSettings):
         description="selectors that need no training, evaluated on the same questions",
     )
     policies: tuple[str, ...] | None = Field(None, description="trained policies to evaluate; null for all")
+    split: Literal["validation", "held_out", "cross_fit"] = Field(
+        "validation",
+        description="questions that are evaluated; cross_fit: those of both splits, each by the policy of its fold",
+    )
+    folds: int = Field(5, ge=2, description="folds of split cross_fit")
     order: Literal["seeded", "first"] = "seeded"
     num_beams: int = Field(5, ge=1, description="beams of the trained selectors")
     ablations: tuple[Ablation, ...] = Field(
