@@ -102,7 +102,7 @@ class Folds:
         if not self.crossed:
             return bank
         rows = [i for i, d in enumerate(bank.demonstrations) if self.shows(fold, d.id)]
-        return Bank([bank.demonstrations[i] for i in rows], _rows(bank.features, rows))
+        return Bank([bank.demonstrations[i] for i in rows], feature_rows(bank.features, rows))
 
     def seen(
         self, fold: str, features: FeatureSet, pools: Mapping[str, Sequence[str]]
@@ -112,14 +112,15 @@ class Folds:
         asked = [i for i, q in enumerate(features.question_ids) if self.teaches(fold, q)]
         kept = FeatureSet(
             [features.demonstration_ids[i] for i in bank],
-            _rows(features.demonstrations, bank),
+            feature_rows(features.demonstrations, bank),
             [features.question_ids[i] for i in asked],
-            _rows(features.questions, asked),
+            feature_rows(features.questions, asked),
         )
         return kept, {q: [d for d in pool if self.shows(fold, d)] for q, pool in pools.items() if self.teaches(fold, q)}
 
 
-def _rows(features: Features, rows: Sequence[int]) -> Features:
+def feature_rows(features: Features, rows: Sequence[int]) -> Features:
+    """The features of some rows, in this order."""
     if not len(features.text):  # a bank for rules that read no features
         return features
     blocks = (features.image, features.text, features.answer, features.state)

@@ -9,6 +9,7 @@ from typing import Any
 from leverplus_core.errors import DataError
 from leverplus_core.evaluation.grid import evaluation_order, sample_sizes
 from leverplus_core.pipeline.context import RunContext
+from leverplus_core.pipeline.folds import Folds
 from leverplus_core.pipeline.methods import (
     Method,
     ablated_method,
@@ -46,7 +47,7 @@ class Evaluate(Stage):
         settings = context.recipe.evaluation
         methods = self._methods(context, inputs)
         questions = evaluation_order(context.dataset.questions("validation"), settings, context.recipe.data_seed)
-        _refuse_leaks([q.id for q in questions], inputs)
+        _refuse_leaks(context.folds, [q.id for q in questions], inputs)
         asked = eval_set(context, inputs, questions)
         sizes = sample_sizes(settings, len(questions))
         for method in methods:
@@ -118,11 +119,14 @@ class Evaluate(Stage):
         if not names:
             return methods
         training, features = context.training(inputs), context.selector_features(inputs)
-        policies = {name: training.init_policy(inputs[f"@{name}"], []) for name in names}
+        policies = {
+            name: {fold: training.init_policy(inputs[f"@{name}"] / fold, []) for fold in context.folds.names}
+            for name in names
+        }
         learned = [policy_method(context, name, policies[name], features) for name in self._evaluated(context)]
         methods += learned
         methods += [ablated_method(context, learned[-1], name) for name in self._ablations(context)]
-        if _wants_adaptive(context) and policies[names[-1]].stops:
+        if _wants_adaptive(context) and all(policy.stops for policy in policies[names[-1]].values()):
             methods.append(policy_method(context, ADAPTIVE, policies[names[-1]], features))
         return methods
 
@@ -132,13 +136,17 @@ def _wants_adaptive(context: RunContext) -> bool:
     return wanted is None or ADAPTIVE in wanted
 
 
-def _refuse_leaks(ids: Sequence[str], inputs: Mapping[str, Path]) -> None:
-    """Raises DataError where a question taught a policy, or chose its epoch."""
+def _refuse_leaks(folds: Folds, ids: Sequence[str], inputs: Mapping[str, Path]) -> None:
+    """Raises DataError where a question taught a policy that answers it, or chose its epoch."""
     from leverplus_core.selector.checkpoint import read_meta
     from leverplus_core.training.data import LEARNED_FROM
 
-    taught = {q for name, path in inputs.items() if name.startswith("@") for q in read_meta(path)[LEARNED_FROM]}
-    if leaked := [q for q in ids if q in taught]:
+    policies = [path for name, path in inputs.items() if name.startswith("@")]
+    leaked: list[str] = []
+    for fold in folds.names:
+        taught = {q for path in policies for q in read_meta(path / fold)[LEARNED_FROM]}
+        leaked += [q for q in folds.answered(fold, ids) if q in taught]
+    if leaked:
         named = ", ".join(leaked[:5]) + (", ..." if len(leaked) > 5 else "")
         raise DataError(
             f"leak: {len(leaked)} evaluation questions are among those that the selector was trained on: {named}.",
