@@ -347,7 +347,8 @@ class RunContext:
 
         features = self.selector_features(inputs)
         if fold != WHOLE:
-            features = SelectorFeatures.of(*self.folds.seen(fold, self.feature_set(inputs), all_pools(inputs["pools"])))
+            whole, pools = self.feature_set(inputs), all_pools(inputs["pools"])
+            features = SelectorFeatures.of(*self.folds.seen(fold, whole, pools, max(self.recipe.evaluation.shots)))
         return TrainingContext(
             features,
             self.selector,

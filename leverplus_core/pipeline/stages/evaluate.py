@@ -46,7 +46,7 @@ class Evaluate(Stage):
     def run(self, context: RunContext, inputs: Mapping[str, Path], out: Path, report: StageReport) -> dict[str, Any]:
         settings = context.recipe.evaluation
         methods = self._methods(context, inputs)
-        questions = evaluation_order(context.dataset.questions("validation"), settings, context.recipe.data_seed)
+        questions = evaluation_order(context.dataset.questions(context.splits[-1]), settings, context.recipe.data_seed)
         _refuse_leaks(context.folds, [q.id for q in questions], inputs)
         asked = eval_set(context, inputs, questions)
         sizes = sample_sizes(settings, len(questions))
@@ -59,7 +59,7 @@ class Evaluate(Stage):
         return {"questions": len(questions), "sizes": sizes}
 
     def replay(self, context: RunContext, out: Path, report: StageReport) -> None:
-        questions = {q.id: q for q in context.dataset.questions("validation")}
+        questions = {q.id: q for q in context.dataset.questions(context.splits[-1])}
         demonstrations = {d.id: d for d in context.dataset.demonstrations()}
         for method, shots in answered(out):
             found = read_predictions(out, method, shots) or []
