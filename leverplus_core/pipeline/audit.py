@@ -62,7 +62,7 @@ def audit(
             f"the dataset of run {row['name']} has changed: {content}, not {row['dataset_fingerprint']}.",
             "Put back the files that it was evaluated on.",
         )
-    questions = {q.id: q for q in context.dataset.questions("validation")}
+    questions = {q.id: q for split in context.splits for q in context.dataset.questions(split)}
     pairs = sorted({(cell["method"], cell["shots"]) for cell in cells})
     stored = {pair: [p for _, p in registry.predictions(row["id"], *pair)] for pair in pairs}
     task = TASKS[recipe.task]

@@ -17,6 +17,7 @@ from leverplus_core.metrics import TASKS
 from leverplus_core.pipeline.folds import WHOLE, BothSplits, Folds
 from leverplus_core.pipeline.imported import FILES, ImportedFolder, ensure_imported
 from leverplus_core.pipeline.pools import all_pools
+from leverplus_core.pipeline.question_sets import QuestionSets
 from leverplus_core.pipeline.workspace import Workspace
 from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Model, Part, Reward, Sampler, Split
 from leverplus_core.plugins.manager import Catalog
@@ -130,6 +131,18 @@ class RunContext:
     def splits(self) -> tuple[Split, ...]:
         """The splits of `dataset` that have questions."""
         return ("train",) if self.cross_fit else ("train", "validation")
+
+    @cached_property
+    def question_sets(self) -> QuestionSets:
+        """Which questions are searched, proposed for, held out and evaluated. Raises DataError as `QuestionSets.of`."""
+        imported = self.imported
+        return QuestionSets.of(
+            self.recipe,
+            self.dataset.questions("train"),
+            () if self.cross_fit else self.dataset.questions("validation"),
+            imported.question_ids("sequences") if imported else None,
+            imported.question_ids("candidates") if imported else None,
+        )
 
     @property
     def model(self) -> Model:

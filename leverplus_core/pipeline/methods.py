@@ -43,8 +43,11 @@ class Method:
     scorer: Scorer
 
 
-def eval_set(context: RunContext, inputs: Mapping[str, Path], questions: Sequence[Question]) -> EvalSet:
-    """What methods may know of `questions`, of either split, from the folders of features and pools."""
+def eval_set(
+    context: RunContext, inputs: Mapping[str, Path], questions: Sequence[Question], train: Sequence[Question]
+) -> EvalSet:
+    """What methods may know of `questions`, of either split, from the folders of features and pools; `train` are those
+    on which a baseline may choose."""
     features, feature_set = context.selector_features(inputs), context.feature_set(inputs)
     pools = all_pools(inputs["pools"])
     blocks = ["image", "text", *(["state"] if features.widths.state else [])]
@@ -57,6 +60,7 @@ def eval_set(context: RunContext, inputs: Mapping[str, Path], questions: Sequenc
         Bank(context.dataset.demonstrations(), feature_set.demonstrations),
         context.recipe.prompt.order,
         context.recipe.data_seed,
+        train,
     )
 
 
@@ -139,7 +143,7 @@ def ablated_scorer(context: RunContext, ablation: Ablation) -> Scorer:
     return replace(scorer, demonstrations=shown, prompt=prompt)
 
 
-def answer(method: Method, asked: EvalSet, folder: Path) -> dict[int, Predictions]:
+def answer(method: Method, asked: EvalSet, folder: Path, doing: str = "evaluate") -> dict[int, Predictions]:
     """Number of shots -> the answers to the questions, in order; a file each in `folder`.
 
     Files that are there already are read: an attempt that was killed goes on behind the last one it wrote.
@@ -148,7 +152,7 @@ def answer(method: Method, asked: EvalSet, folder: Path) -> dict[int, Prediction
     if missing := [n for n in method.shots if n not in known]:
         selected = method.select(asked, missing, method.scorer)
         for n in missing:
-            known[n] = predict(method.name, n, selected[n], asked.questions, method.scorer)
+            known[n] = predict(method.name, n, selected[n], asked.questions, method.scorer, doing)
             write_jsonl(_file(folder, method.name, n), (asdict(prediction) for _, prediction in known[n]))
     return known
 

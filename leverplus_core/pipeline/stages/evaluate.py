@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from leverplus_core.errors import DataError
-from leverplus_core.evaluation.grid import evaluation_order, sample_sizes
+from leverplus_core.evaluation.grid import sample_sizes
+from leverplus_core.io import fingerprint
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.folds import Folds
 from leverplus_core.pipeline.methods import (
@@ -39,16 +40,17 @@ class Evaluate(Stage):
     def depends(self, context: RunContext) -> object:
         recipe = context.recipe
         baselines = [context.identity_of("selector", *item) for item in context.baselines.items()]
-        settings = recipe.evaluation.model_dump(mode="json", exclude={"baselines"})
+        settings = recipe.evaluation.model_dump(mode="json", exclude={"baselines", "baseline_questions"})
         asked = [context.model_identity(), recipe.decoding.model_dump(mode="json"), recipe.data_seed]
-        return [asked, baselines, settings, recipe.scoring.correct_threshold]
+        sets = context.question_sets
+        questions = fingerprint([[q.id for q in of] for of in (sets.evaluated, sets.learned)])
+        return [asked, baselines, settings, recipe.scoring.correct_threshold, questions]
 
     def run(self, context: RunContext, inputs: Mapping[str, Path], out: Path, report: StageReport) -> dict[str, Any]:
-        settings = context.recipe.evaluation
+        settings, questions = context.recipe.evaluation, context.question_sets.evaluated
         methods = self._methods(context, inputs)
-        questions = evaluation_order(context.dataset.questions(context.splits[-1]), settings, context.recipe.data_seed)
         _refuse_leaks(context.folds, [q.id for q in questions], inputs)
-        asked = eval_set(context, inputs, questions)
+        asked = eval_set(context, inputs, questions, context.question_sets.learned)
         sizes = sample_sizes(settings, len(questions))
         for method in methods:
             found = answer(method, asked, out)
@@ -56,10 +58,10 @@ class Evaluate(Stage):
             report.questions(questions, (method.scorer.demonstrations[d] for d in shown))
             for n in method.shots:
                 report.predictions(method.name, n, found[n], sizes)
-        return {"questions": len(questions), "sizes": sizes}
+        return {"questions": len(questions), "sizes": sizes, "split": settings.split}
 
     def replay(self, context: RunContext, out: Path, report: StageReport) -> None:
-        questions = {q.id: q for q in context.dataset.questions(context.splits[-1])}
+        questions = {q.id: q for q in context.question_sets.evaluated}
         demonstrations = {d.id: d for d in context.dataset.demonstrations()}
         for method, shots in answered(out):
             found = read_predictions(out, method, shots) or []
@@ -70,19 +72,10 @@ class Evaluate(Stage):
     def cost(self, planning: Planning) -> StageCost:
         settings = planning.recipe.evaluation
         costs = [b.cost(settings.shots, planning.pool) for b in planning.context.baselines.values()]
-        methods = self._learned(planning)
         # Longer sequences of a baseline hold its shorter ones; a policy may choose others.
-        costs += [SelectionCost({n: 1 for n in settings.shots}, demonstrations=sum(settings.shots)) for _ in methods]
-        logprobs: dict[int, int] = {}
-        answers: dict[int, int] = {}
-        for cost in costs:
-            for total, counts in ((logprobs, cost.logprobs), (answers, cost.answers)):
-                for n, count in counts.items():
-                    total[n] = total.get(n, 0) + count * planning.evaluated
-        shown = min(sum(cost.demonstrations for cost in costs), planning.pool)
-        size = planning.size
-        images = (min(size.train_images, planning.evaluated * shown), min(size.validation_images, planning.evaluated))
-        return StageCost(logprobs, answers, images)
+        learned = SelectionCost({n: 1 for n in settings.shots}, demonstrations=sum(settings.shots))
+        costs += [learned] * len(self._learned(planning))
+        return planning.answering(costs, planning.sets.evaluated, of_train=settings.split != "validation")
 
     def cells(self, planning: Planning) -> int:
         """How many (method, shots) a plan fills."""
@@ -150,5 +143,5 @@ def _refuse_leaks(folds: Folds, ids: Sequence[str], inputs: Mapping[str, Path]) 
         named = ", ".join(leaked[:5]) + (", ..." if len(leaked) > 5 else "")
         raise DataError(
             f"leak: {len(leaked)} evaluation questions are among those that the selector was trained on: {named}.",
-            "Evaluate on questions of another split.",
+            "Evaluate questions that it has not learned from: see evaluation.split.",
         )

@@ -11,7 +11,6 @@ from leverplus_core.candidates.store import CANDIDATES, by_question, write_group
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.folds import WHOLE
 from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
-from leverplus_core.pipeline.stages.beam_search import read_sequences
 from leverplus_core.records import Ids
 
 BATCH = 256
@@ -38,8 +37,8 @@ class Propose(Stage):
 
         recipe, folds = context.recipe, context.folds
         features = context.selector_features(inputs)
-        questions = {q.id: q for q in context.dataset.questions("train")}
-        asked = list(read_sequences(inputs["sequences"]))
+        questions = {q.id: q for q in context.question_sets.proposed}
+        asked = list(questions)
         proposed: dict[str, list[tuple[Ids, str]]] = {}
         with context.progress.task("propose candidates", len(asked)) as task:
             for fold in folds.names:
