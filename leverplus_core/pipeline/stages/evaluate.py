@@ -108,9 +108,17 @@ class Evaluate(Stage):
             for total, counts in ((logprobs, cost.logprobs), (answers, cost.answers)):
                 for n, count in counts.items():
                     total[n] = total.get(n, 0) + count * planning.evaluated
-        shown = min(sum(cost.demonstrations for cost in costs), planning.pool)
+        # What is asked once shows train questions, each with as many demonstrations as its prompt has.
+        images_once = 0
+        for n, count in ((n, count) for cost in costs for n, count in cost.once.items()):
+            answers[n] = answers.get(n, 0) + count
+            images_once += (n + 1) * count
+        shown = min(sum(cost.demonstrations for cost in costs), planning.pool) + sum(cost.outside for cost in costs)
         size = planning.size
-        images = (min(size.train_images, planning.evaluated * shown), min(size.validation_images, planning.evaluated))
+        images = (
+            min(size.train_images, planning.evaluated * shown + images_once),
+            min(size.validation_images, planning.evaluated),
+        )
         return StageCost(logprobs, answers, images)
 
     def cells(self, planning: Planning) -> int:
