@@ -13,10 +13,12 @@ from leverplus_core.evaluation.grid import Predictions, evaluation_order, predic
 from leverplus_core.io import read_jsonl, write_jsonl
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.pools import read_pools
-from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
+from leverplus_core.pipeline.stage import METHOD_PROMPTS, Planning, Stage, StageCost, StageReport
+from leverplus_core.pipeline.workspace import StageFolder
 from leverplus_core.plugins.contracts import Bank
 from leverplus_core.recipes.settings import ADAPTIVE
 from leverplus_core.records import Ids, Prediction
+from leverplus_core.scoring.meter import ASKED, read_asked
 from leverplus_core.scoring.scorer import Scorer
 from leverplus_core.selector.base import EvalSet, SelectionCost
 
@@ -62,6 +64,7 @@ class Evaluate(Stage):
             recipe.prompt.order,
             recipe.data_seed,
         )
+        report.evaluation("validation", questions, [*context.baselines, *policies])
         scorer = self._scorer(context)
         sizes = sample_sizes(settings, len(questions))
         for method in [*context.baselines, *policies]:
@@ -71,7 +74,8 @@ class Evaluate(Stage):
             if asked := [n for n in shots if n not in known]:
                 selected: Mapping[int, Sequence[Ids]]
                 if baseline is not None:
-                    selected = baseline.select(eval_set, asked, scorer)
+                    with context.meter.record(out / f"{method}.{ASKED}"):
+                        selected = baseline.select(eval_set, asked, scorer)
                 else:
                     selected = self._select(context, inputs, policies[method], method, eval_set, asked)
                 for n in asked:
@@ -81,17 +85,21 @@ class Evaluate(Stage):
             report.questions(questions, (scorer.demonstrations[d] for d in shown))
             for n in shots:
                 report.predictions(method, n, known[n], sizes)
-        return {"questions": len(questions), "sizes": sizes}
+        prompts = {method: self._prompts(context, inputs, out, method) for method in [*context.baselines, *policies]}
+        return {"questions": len(questions), "sizes": sizes, METHOD_PROMPTS: prompts}
 
     def replay(self, context: RunContext, out: Path, report: StageReport) -> None:
         questions = {q.id: q for q in context.dataset.questions("validation")}
         demonstrations = {d.id: d for d in context.dataset.demonstrations()}
-        for file in sorted(out.glob("*-*.jsonl")):
-            method, _, shots = file.stem.rpartition("-")
-            found = _read(out, method, int(shots)) or []
+        files = sorted(out.glob("*-*.jsonl"))
+        answered = [questions[p.question_id] for _, p in (_read(out, *_named(files[0])) or [])] if files else []
+        report.evaluation("validation", answered, list(dict.fromkeys(_named(file)[0] for file in files)))
+        for file in files:
+            method, shots = _named(file)
+            found = _read(out, method, shots) or []
             shown = dict.fromkeys(d for _, p in found for d in p.demonstrations)
             report.questions([questions[p.question_id] for _, p in found], (demonstrations[d] for d in shown))
-            report.predictions(method, int(shots), found, sample_sizes(context.recipe.evaluation, len(found)))
+            report.predictions(method, shots, found, sample_sizes(context.recipe.evaluation, len(found)))
 
     def cost(self, planning: Planning) -> StageCost:
         settings = planning.recipe.evaluation
@@ -142,6 +150,16 @@ class Evaluate(Stage):
         if names and _wants_adaptive(context) and read[names[-1]].stops:
             policies[ADAPTIVE] = read[names[-1]]
         return policies
+
+    def _prompts(self, context: RunContext, inputs: Mapping[str, Path], out: Path, method: str) -> int | None:
+        """The distinct prompts that led to a method: to its policy, or asked by a baseline in order to choose."""
+        if method in context.baselines:
+            asked = read_asked(out / f"{method}.{ASKED}")
+            return None if asked is None else len(asked)
+        policy = context.policies[-1] if method == ADAPTIVE else method
+        cost = StageFolder(inputs[f"@{policy}"]).provenance()["metadata"]["cost"]
+        found: int | None = cost["asked_in_all"]
+        return found
 
     def _scorer(self, context: RunContext) -> Scorer:
         """The recipe's scorer, where an ablation changes what demonstrations show."""
@@ -194,6 +212,12 @@ def _refuse_leaks(ids: Sequence[str], inputs: Mapping[str, Path]) -> None:
 
 def _file(folder: Path, method: str, shots: int) -> Path:
     return folder / f"{method}-{shots}.jsonl"
+
+
+def _named(file: Path) -> tuple[str, int]:
+    """The method and the number of shots of a file of `_file`."""
+    method, _, shots = file.stem.rpartition("-")
+    return method, int(shots)
 
 
 def _read(folder: Path, method: str, shots: int) -> Predictions | None:
