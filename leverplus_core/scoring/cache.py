@@ -94,12 +94,12 @@ class CachedModel:
         self._progress = progress or Silent()
         self._executor = executor or InProcess()
         self._images: dict[Image, str] = {}
-        self._meter = meter or PromptMeter()
+        self.meter = meter or PromptMeter()
 
     @property
     def calls(self) -> int:
         """The prompts that the model itself computed."""
-        return self._meter.calls
+        return self.meter.calls
 
     @cached_property
     def _model(self) -> str:
@@ -144,9 +144,9 @@ class CachedModel:
             raise PluginError(
                 f"model {type(model).__name__} does not show its hidden state.", "Leave encoder.hidden_states out."
             )
-        self._meter.asked(self._key("hidden state", prompt, None) for prompt in prompts)
+        self.meter.asked(self._key("hidden state", prompt, None) for prompt in prompts)
         found = model.last_hidden_state(prompts)
-        self._meter.computed(len(prompts))
+        self.meter.computed(len(prompts))
         return found
 
     def _cached(
@@ -156,7 +156,7 @@ class CachedModel:
         compute: Callable[[Sequence[int]], list[str]],
         label: str,
     ) -> list[str]:
-        self._meter.asked(keys)
+        self.meter.asked(keys)
         known = self._store.get(list(dict.fromkeys(keys)))
         first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in known}
         # Prompts with a common prefix side by side: a model that computes a prefix once finds it in one chunk.
@@ -168,7 +168,7 @@ class CachedModel:
                     fresh = [(keys[i], value) for i, value in zip(rows, values, strict=True)]
                     self._store.put(fresh)
                     known.update(fresh)
-                    self._meter.computed(len(rows))
+                    self.meter.computed(len(rows))
                     task.advance(len(rows))
         return [known[key] for key in keys]
 
