@@ -199,6 +199,15 @@ def test_an_audit_finds_what_was_changed_in_the_registry(finished: Any, cli: Cli
     found = json.loads(sound.stdout)
     assert (found["cells"], found["predictions"], found["asked_again"]) == (30, 300, 12)
     assert not found["differences"] and not found["changed_code"]
+    [asked] = found["evaluations"]
+    assert (asked["run"], asked["split"], asked["n"], found["split"], found["runs"]) == (
+        run_id, "validation", 20, "validation", 1
+    )  # fmt: skip
+    assert found["chose_an_epoch"]["questions"] > 0 == found["chose_an_epoch"]["evaluated"]
+    listed = cli("audit", "latest", "--asked", *options)
+    assert listed.returncode == 0 and json.loads(listed.stdout)["evaluations"] == [asked]
+    said = cli("audit", "latest", "--asked", *options[:-1])
+    assert f"{asked['asked_at'][:19]}" in said.stdout and "asked by 1 run in this registry" in said.stderr
     with sqlite3.connect(copy.folder / "r.db") as db:
         change = f"run_id = '{run_id}' AND method = 'rce' AND shots = 1 AND position = 3"
         db.execute(f"UPDATE predictions SET accuracy = 1 - accuracy, raw_text = 'other ' || raw_text WHERE {change}")
