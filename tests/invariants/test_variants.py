@@ -113,6 +113,8 @@ def test_one_command_trains_from_an_rl_data_file_alone_and_asks_no_model(rl_data
     assert "0 model calls" in done.stderr
     again = cli(*arguments, *epochs, "--json")
     assert {row["status"] for row in json.loads(again.stdout)} == {"imported", "off", "reused"}
+    refused = cli(*arguments, *epochs, "--redo", "propose")
+    assert refused.returncode == 2 and "stage 'propose' is imported from" in refused.stderr
 
 
 def test_a_sweep_measures_once_shares_stages_and_goes_on_after_a_kill(finished: Any, small_settings: list[str]) -> None:

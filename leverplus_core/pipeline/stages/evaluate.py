@@ -66,7 +66,7 @@ class Evaluate(Stage):
         demonstrations = {d.id: d for d in context.dataset.demonstrations()}
         if there := answered(out):
             order = [questions[p.question_id] for _, p in read_predictions(out, *there[0]) or []]
-            methods = list(dict.fromkeys(method for method, _ in there))
+            methods = list(StageFolder(out).provenance()["metadata"][METHOD_PROMPTS])  # in the order of evaluation
             report.evaluation(context.recipe.evaluation.split, order, methods)
         for method, shots in there:
             found = read_predictions(out, method, shots) or []
