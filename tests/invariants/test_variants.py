@@ -113,6 +113,8 @@ def test_one_command_trains_from_an_rl_data_file_alone_and_asks_no_model(rl_data
     assert "0 model calls" in done.stderr
     again = cli(*arguments, *epochs, "--json")
     assert {row["status"] for row in json.loads(again.stdout)} == {"imported", "off", "reused"}
+    refused = cli(*arguments, *epochs, "--redo", "propose")
+    assert refused.returncode == 2 and "stage 'propose' is imported from" in refused.stderr
 
 
 def test_a_sweep_measures_once_shares_stages_and_goes_on_after_a_kill(finished: Any, small_settings: list[str]) -> None:
@@ -153,22 +155,26 @@ def test_a_sweep_measures_once_shares_stages_and_goes_on_after_a_kill(finished: 
     assert {row["seeds"] for row in rows} == {2} and {row["comparisons"] for row in rows} == {3 * 2 * 2}
 
 
-@pytest.mark.parametrize("ablation", ["blank_images", "shuffled_images", "shuffled_answers", "reversed"])
-def test_an_ablation_is_one_override_and_touches_the_evaluation_alone(
-    finished: Any, small: Small, ablation: str
-) -> None:
-    url, run_id = finished.other("ablations"), finished.result.run_id
-    methods = ("evaluation.baselines=[zero_shot]", "evaluation.policies=[rce]")
-    result = run(small(f"evaluation.ablation={ablation}", *methods), url, finished.work)
+def test_ablations_answer_beside_their_policy_with_the_same_choice(finished: Any, small: Small, cli: Cli) -> None:
+    url, kinds = finished.other("ablations"), ["blank_images", "shuffled_images", "shuffled_answers", "reversed"]
+    methods = ("evaluation.baselines=[zero_shot]", "evaluation.policies=[sft, rce]")
+    result = run(small(f"evaluation.ablations=[{', '.join(kinds)}]", *methods), url, finished.work)
     assert {s for name, s in result.stages.items() if name != "evaluate"} <= {"reused", "off"}
     plain, other = Registry(finished.url), Registry(url)
-    for method, shots in (("zero_shot", 0), ("rce", 2)):
-        before = [p for _, p in plain.predictions(run_id, method, shots)]
-        after = [p for _, p in other.predictions(result.run_id, method, shots)]
-        assert [p.demonstrations for p in before] == [p.demonstrations for p in after]
-        if method == "zero_shot":
-            assert before == after
+    found = {cell["method"] for cell in other.cells([result.run_id])}
+    assert found == {"zero_shot", "sft", "rce", *(f"rce+{kind}" for kind in kinds)}  # of the policy trained last
+    before = plain.predictions(finished.result.run_id, "rce", 2)
+    assert other.predictions(result.run_id, "rce", 2) == before
+    for kind in kinds:
+        after = other.predictions(result.run_id, f"rce+{kind}", 2)
+        assert [p.demonstrations for _, p in after] == [p.demonstrations for _, p in before]
+        if kind != "reversed":  # this small model says the same, whatever the order of two demonstrations
+            assert [p.raw_text for _, p in after] != [p.raw_text for _, p in before], kind
     assert result.calls > 0
+    # An audit asks each answer again with what was shown for it.
+    options = ("--registry", url, "--work", str(finished.work), "--json")
+    audited = json.loads(cli("audit", result.run_id, "--sample", "1000", *options).stdout)
+    assert (audited["asked_again"], audited["differences"]) == (20 * (1 + 6 * 2), [])
 
 
 def test_evaluation_questions_among_those_trained_on_are_refused_by_name(
@@ -195,6 +201,15 @@ def test_an_audit_finds_what_was_changed_in_the_registry(finished: Any, cli: Cli
     found = json.loads(sound.stdout)
     assert (found["cells"], found["predictions"], found["asked_again"]) == (30, 300, 12)
     assert not found["differences"] and not found["changed_code"]
+    [asked] = found["evaluations"]
+    assert (asked["run"], asked["split"], asked["n"], found["split"], found["runs"]) == (
+        run_id, "validation", 20, "validation", 1
+    )  # fmt: skip
+    assert found["chose_an_epoch"]["questions"] > 0 == found["chose_an_epoch"]["evaluated"]
+    listed = cli("audit", "latest", "--asked", *options)
+    assert listed.returncode == 0 and json.loads(listed.stdout)["evaluations"] == [asked]
+    said = cli("audit", "latest", "--asked", *options[:-1])
+    assert f"{asked['asked_at'][:19]}" in said.stdout and "asked by 1 run in this registry" in said.stderr
     with sqlite3.connect(copy.folder / "r.db") as db:
         change = f"run_id = '{run_id}' AND method = 'rce' AND shots = 1 AND position = 3"
         db.execute(f"UPDATE predictions SET accuracy = 1 - accuracy, raw_text = 'other ' || raw_text WHERE {change}")

@@ -62,7 +62,15 @@ def test_a_whole_run_asks_no_more_than_planned_and_not_much_less(tiny: Tiny, wor
     assert tuple(stage.stage for stage in found.stages) == STAGE_NAMES
     before, stored = 0, 0
     # The on-policy loop and the trained policies choose many sequences that are known already.
-    for until, least in {"beam_search": 1.0, "propose": 0.6, "mine": 0.7, "online": 0.05, "evaluate": 0.5}.items():
+    least_of = {
+        "beam_search": 1.0,
+        "propose": 0.6,
+        "mine": 0.7,
+        "online": 0.05,
+        "choose_baseline": 0.5,
+        "evaluate": 0.5,
+    }
+    for until, least in least_of.items():
         result = world.run(recipe, until=until)
         planned = _stage(found, until).prompts
         assert least * planned <= result.calls <= planned, (until, result.calls, planned)
@@ -202,7 +210,7 @@ def test_what_is_imported_is_not_asked(tiny: Tiny, finished: tuple[Any, Any]) ->
     whole = plan(RunContext(tiny("training.sft.epochs=0"), world.catalog))
     absent = {"beam_search", "propose"}  # and with them what the SFT learns from
     assert [s.stage for s in found.stages] == [s.stage for s in whole.stages if s.stage not in absent]
-    assert found.prompts == _stage(whole, "evaluate").prompts
+    assert found.prompts == _stage(whole, "choose_baseline").prompts + _stage(whole, "evaluate").prompts
 
 
 @pytest.mark.parametrize("encoder", ["tiny", "vlm"])
@@ -210,14 +218,15 @@ def test_images_add_up_to_no_more_than_there_are(tiny: Tiny, tiny_catalog: Catal
     data = "dataset={name: tiny, train: 50, validation: 20, per_image: 2}"
     for questions, k in itertools.product((1, 3, 40), (2, 10)):
         recipe = tiny(
-            data, f"sampler.k={k}", f"scoring.questions={questions}", "evaluation.sizes=[10]", encoder=encoder
-        )
+            data, f"sampler.k={k}", f"scoring.questions={questions}", "evaluation.sizes=[10]",
+            "evaluation.baseline_questions=3", encoder=encoder,
+        )  # fmt: skip
         found = plan(RunContext(recipe, tiny_catalog))
         assert found.planning.size == Size(50, 20, 25, 20)
         counts = Counter({stage.stage: stage.images for stage in found.stages})
         assert counts["encode"] == 45
         seen_later = counts.total() - 45
-        assert seen_later == 0 if encoder == "vlm" else 0 < seen_later <= min(45, (questions + 10) * (k + 1))
+        assert seen_later == 0 if encoder == "vlm" else 0 < seen_later <= min(45, (questions + 3 + 10) * (k + 1))
 
 
 def test_official_counts_stand_in_for_files_that_are_absent(
