@@ -58,12 +58,6 @@ class RunContext:
         measured_here = recipe.imported.folder is None
         for key in PARTS if measured_here else ("selector", "balancer", "reward"):
             self._part(key)
-        if measured_here and "state" in self.sampler.blocks() and self.encoder.hidden_states is None:
-            at = recipe.where("sampler")
-            raise RecipeError(
-                f"sampler '{recipe.sampler.name}'{f' in {at}' if at else ''} reads hidden states, and there are none.",
-                "Set encoder.hidden_states, for example to 4.",
-            )
         self.trainers: Mapping[str, Trainer] = {
             name: self.build("trainer", name, settings, f"training.{name}", Trainer)
             for name, settings in recipe.training.trainers.items()
@@ -75,6 +69,7 @@ class RunContext:
         self._check_names()
         self._check_split()
         if measured_here:
+            self._check_states()
             self.check_shots()
 
     # --- parts ---
@@ -237,6 +232,21 @@ class RunContext:
                 "demonstrations of every fold.",
                 "Leave imported out, or set another split.",
             )
+
+    def _check_states(self) -> None:
+        """Raises RecipeError where the sampler or a baseline reads hidden states that nothing encodes."""
+        readers: dict[str, tuple[str, Sampler | BaselineSelector]] = {
+            "sampler": (f"sampler '{self.recipe.sampler.name}'", self.sampler)
+        }
+        for i, (name, baseline) in enumerate(self.baselines.items()):
+            readers[f"evaluation.baselines.{i}"] = (f"baseline '{name}'", baseline)
+        for key, (what, part) in readers.items():
+            if "state" in part.blocks() and self.encoder.hidden_states is None:
+                at = self._at(f"{key}.name") or self._at(key)
+                raise RecipeError(
+                    f"{what}{at} reads hidden states, and there are none.",
+                    "Set encoder.hidden_states, for example to 4.",
+                )
 
     def _at(self, key: str) -> str:
         """' in FILE:LINE' of a key, or nothing for a default."""

@@ -149,8 +149,10 @@ def test_the_3b_recipe_by_hand(tiny_catalog: Catalog, tmp_path: Path, monkeypatc
     assert beams.logprobs == {0: 800, 1: 51_200, 2: 252_000} and not beams.answers
     assert _stage(found, "encode").images == 8998 + 5033 and beams.images == evaluate.images == 0
     assert evaluate.logprobs == {0: 800, 1: 51_200, 2: 16_800, 3: 14_400, 4: 12_000}
-    per_shot = 3 + 2 + 3  # random and two neighbors; SFT and RCE; the oracle's three kept
-    assert evaluate.answers == {0: 800, **dict.fromkeys((1, 2, 3, 4), 800 * per_shot)}
+    # Random, three neighbors of the pool and two of the bank, and fixed; SFT and RCE; the oracle's three kept
+    per_shot = 7 + 2 + 3
+    halving = 8 * 10 + 4 * 18 + 2 * 36  # fixed: eight sets answer 10 questions, four 28, two 64
+    assert evaluate.answers == {0: 2 * 800, **dict.fromkeys((1, 2, 3, 4), 800 * per_shot + halving)}
     hours = (800 * 1 + 51_200 * 2 + 252_000 * 3) / 3 / 10 / 3600
     assert beams.hours(Throughput(10, 20)) == pytest.approx(hours)
     assert _stage(found, "encode").hours(Throughput(10, 20)) == pytest.approx((8998 + 5033) / 20 / 3600)
