@@ -22,7 +22,7 @@ from leverplus_core.pipeline.stages import STAGE_NAMES
 from leverplus_core.plugins.contracts import Model, Size
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.recipe import Recipe
-from leverplus_core.recipes.settings import BeamSettings, CandidateSettings, PromptSettings
+from leverplus_core.recipes.settings import BASELINES, BeamSettings, CandidateSettings, PromptSettings
 from leverplus_core.records import AnswerLogprob, Decoding, Demonstration, Image, Prompt, Question
 from leverplus_core.registry.registry import Registry
 from leverplus_core.scoring.beam_search import beam_search, beam_search_cost
@@ -85,6 +85,25 @@ def test_a_whole_run_asks_no_more_than_planned_and_not_much_less(tiny: Tiny, wor
     assert size["pools.json"] < found.disk["pools"]
     lines = [size[f"{name}.jsonl"] for name in ("beams", "candidates", "balanced")]
     assert all(lines) and sum(lines) < found.disk["sequences and candidates"]
+
+
+def test_every_baseline_asks_no_more_than_planned(tiny: Tiny, world: Any) -> None:
+    """What `fixed` asks to choose counts once, however many questions are evaluated."""
+    baselines = (
+        "[zero_shot, random, text_knn, image_knn, text_image_knn, bank_knn, bm25, "
+        "{name: fixed, sets: 4, questions: 7}, {name: oracle, num_beams: 2, exhaustive_one_shot: true}]"
+    )
+    training = [f"training.{name}.epochs=0" for name in ("sft", "rce", "grpo")]
+    recipe = tiny(*training, f"evaluation.baselines={baselines}", "scoring.questions=8")
+    found = plan(RunContext(recipe, world.catalog))
+    assert [stage.stage for stage in found.stages if stage.prompts] == ["beam_search", "evaluate"]
+    before = world.run(recipe, until="beam_search").calls
+    asked = world.run(recipe).calls
+    assert 0.6 * _stage(found, "evaluate").prompts <= asked <= _stage(found, "evaluate").prompts
+    assert before + asked == _stored(world.work) <= found.prompts
+    registry = Registry(world.url)
+    methods = {cell["method"] for cell in registry.cells([registry.runs()[0]["id"]])}
+    assert methods == {spec.name for spec in recipe.evaluation.baselines} == set(BASELINES)
 
 
 def test_a_row_of_the_response_cache_is_no_larger_than_planned(tmp_path: Path) -> None:

@@ -11,13 +11,23 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from leverplus_core import Bank, DataError, Demonstration, EvalSet, Features, Image, Question
-from leverplus_core.testing import _NeverRight
+from leverplus_core import AnswerLogprob, Bank, DataError, Demonstration, EvalSet, Features, Ids, Image, Question
 from leverplus_selectors import bank as bank_module
 from leverplus_selectors.bank_knn import BankKnnSelector, cosines
 from leverplus_selectors.bm25 import Bm25Selector, bm25
 
-NOTHING = _NeverRight()
+
+class Nothing:
+    """Refuses to be asked."""
+
+    def logprobs(self, rows: Sequence[tuple[Question, Ids]], label: str = "") -> list[AnswerLogprob]:
+        raise AssertionError("nothing needs to be measured")
+
+    def answers(self, rows: Sequence[tuple[Question, Ids]], label: str = "") -> list[tuple[str, str, float]]:
+        raise AssertionError("nothing needs to be measured")
+
+
+NOTHING = Nothing()
 
 
 def unit(rows: Sequence[Sequence[float]] | NDArray[np.floating]) -> NDArray[np.float32]:
