@@ -256,13 +256,19 @@ TRAINERS = ("sft", "rce", "grpo")
 """The trainers of the Lever-Plus report, which every recipe has."""
 
 
+BASELINES = (
+    "zero_shot", "random", "text_knn", "image_knn", "text_image_knn", "bank_knn", "bm25", "fixed", ORACLE,
+)  # fmt: skip
+"""What every recipe evaluates that names no baselines; `state_knn` needs hidden states."""
+
+
 class EvaluationSettings(FrozenSettings):
     """The grid. `order: first` takes the questions as they stand, for parity with published first-N tables."""
 
     shots: tuple[Positive, ...] = Field((1, 2, 3, 4), min_length=1)
     sizes: tuple[Positive, ...] = Field((100, 200, 400, 800), min_length=1)
     baselines: tuple[PartSpec, ...] = Field(
-        tuple(PartSpec(name=name) for name in ("zero_shot", "random", "text_knn", "image_knn", ORACLE)),
+        tuple(PartSpec(name=name) for name in BASELINES),
         description="selectors that need no training, evaluated on the same questions",
     )
     policies: tuple[str, ...] | None = Field(None, description="trained policies to evaluate; null for all")

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from leverplus_core.candidates.stats import summary
 from leverplus_core.candidates.store import CANDIDATES, by_question, write_groups
 from leverplus_core.pipeline.context import RunContext
+from leverplus_core.pipeline.folds import WHOLE
 from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
 from leverplus_core.records import Ids
 
@@ -42,7 +43,9 @@ class Propose(Stage):
         with context.progress.task("propose candidates", len(asked)) as task:
             for fold in folds.names:
                 learned = inputs["policy"] / fold if "policy" in inputs else None
-                policy = context.training(inputs, fold).init_policy(learned, folds.taught(fold, asked))
+                training = context.training(inputs, fold)
+                taught = [q for q in asked if fold == WHOLE or q in training.features.row]
+                policy = training.init_policy(learned, taught)
                 ids = folds.answered(fold, asked)
                 for start in range(0, len(ids), BATCH):
                     part = ids[start : start + BATCH]

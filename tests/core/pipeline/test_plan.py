@@ -22,7 +22,7 @@ from leverplus_core.pipeline.stages import STAGE_NAMES
 from leverplus_core.plugins.contracts import Model, Size
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.recipe import Recipe
-from leverplus_core.recipes.settings import BeamSettings, CandidateSettings, PromptSettings
+from leverplus_core.recipes.settings import BASELINES, BeamSettings, CandidateSettings, PromptSettings
 from leverplus_core.records import AnswerLogprob, Decoding, Demonstration, Image, Prompt, Question
 from leverplus_core.registry.registry import Registry
 from leverplus_core.scoring.beam_search import beam_search, beam_search_cost
@@ -87,6 +87,25 @@ def test_a_whole_run_asks_no_more_than_planned_and_not_much_less(tiny: Tiny, wor
     assert all(lines) and sum(lines) < found.disk["sequences and candidates"]
 
 
+def test_every_baseline_asks_no_more_than_planned(tiny: Tiny, world: Any) -> None:
+    """What `fixed` asks to choose counts once, however many questions are evaluated."""
+    baselines = (
+        "[zero_shot, random, text_knn, image_knn, text_image_knn, bank_knn, bm25, "
+        "{name: fixed, sets: 4, questions: 7}, {name: oracle, num_beams: 2, exhaustive_one_shot: true}]"
+    )
+    training = [f"training.{name}.epochs=0" for name in ("sft", "rce", "grpo")]
+    recipe = tiny(*training, f"evaluation.baselines={baselines}", "scoring.questions=8")
+    found = plan(RunContext(recipe, world.catalog))
+    assert [stage.stage for stage in found.stages if stage.prompts] == ["beam_search", "evaluate"]
+    before = world.run(recipe, until="beam_search").calls
+    asked = world.run(recipe).calls
+    assert 0.6 * _stage(found, "evaluate").prompts <= asked <= _stage(found, "evaluate").prompts
+    assert before + asked == _stored(world.work) <= found.prompts
+    registry = Registry(world.url)
+    methods = {cell["method"] for cell in registry.cells([registry.runs()[0]["id"]])}
+    assert methods == {spec.name for spec in recipe.evaluation.baselines} == set(BASELINES)
+
+
 def test_a_row_of_the_response_cache_is_no_larger_than_planned(tmp_path: Path) -> None:
     store = ResponseCache(tmp_path / "m.sqlite")
     for start in range(0, 20_000, 1000):
@@ -149,8 +168,10 @@ def test_the_3b_recipe_by_hand(tiny_catalog: Catalog, tmp_path: Path, monkeypatc
     assert beams.logprobs == {0: 800, 1: 51_200, 2: 252_000} and not beams.answers
     assert _stage(found, "encode").images == 8998 + 5033 and beams.images == evaluate.images == 0
     assert evaluate.logprobs == {0: 800, 1: 51_200, 2: 16_800, 3: 14_400, 4: 12_000}
-    per_shot = 3 + 2 + 3  # random and two neighbors; SFT and RCE; the oracle's three kept
-    assert evaluate.answers == {0: 800, **dict.fromkeys((1, 2, 3, 4), 800 * per_shot)}
+    # Random, three neighbors of the pool and two of the bank, and fixed; SFT and RCE; the oracle's three kept
+    per_shot = 7 + 2 + 3
+    halving = 8 * 10 + 4 * 18 + 2 * 36  # fixed: eight sets answer 10 questions, four 28, two 64
+    assert evaluate.answers == {0: 2 * 800, **dict.fromkeys((1, 2, 3, 4), 800 * per_shot + halving)}
     hours = (800 * 1 + 51_200 * 2 + 252_000 * 3) / 3 / 10 / 3600
     assert beams.hours(Throughput(10, 20)) == pytest.approx(hours)
     assert _stage(found, "encode").hours(Throughput(10, 20)) == pytest.approx((8998 + 5033) / 20 / 3600)
