@@ -20,7 +20,6 @@ from leverplus_core.metrics import TASKS, Task
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.graph import Pipeline
 from leverplus_core.pipeline.methods import ablated_scorer
-from leverplus_core.plugins.contracts import Split
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.progress import Progress
 from leverplus_core.recipes.recipe import Recipe
@@ -90,8 +89,7 @@ def audit(
             f"the dataset of run {row['name']} has changed: {content}, not {row['dataset_fingerprint']}.",
             "Put back the files that it was evaluated on.",
         )
-    split: Split = "validation" if recipe.evaluation.split == "validation" else "train"
-    questions = {q.id: q for q in context.dataset.questions(split)}
+    questions = {q.id: q for split in context.splits for q in context.dataset.questions(split)}
     pairs = sorted({(cell["method"], cell["shots"]) for cell in cells})
     stored = {pair: [p for _, p in registry.predictions(row["id"], *pair)] for pair in pairs}
     task = TASKS[recipe.task]

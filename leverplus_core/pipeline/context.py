@@ -17,6 +17,7 @@ from leverplus_core.metrics import TASKS
 from leverplus_core.pipeline.folds import WHOLE, BothSplits, Folds
 from leverplus_core.pipeline.imported import FILES, ImportedFolder, ensure_imported
 from leverplus_core.pipeline.pools import all_pools
+from leverplus_core.pipeline.question_sets import QuestionSets
 from leverplus_core.pipeline.workspace import Workspace
 from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Model, Part, Reward, Sampler, Split
 from leverplus_core.plugins.manager import Catalog
@@ -59,12 +60,6 @@ class RunContext:
         measured_here = recipe.imported.folder is None
         for key in PARTS if measured_here else ("selector", "balancer", "reward"):
             self._part(key)
-        if measured_here and "state" in self.sampler.blocks() and self.encoder.hidden_states is None:
-            at = recipe.where("sampler")
-            raise RecipeError(
-                f"sampler '{recipe.sampler.name}'{f' in {at}' if at else ''} reads hidden states, and there are none.",
-                "Set encoder.hidden_states, for example to 4.",
-            )
         self.trainers: Mapping[str, Trainer] = {
             name: self.build("trainer", name, settings, f"training.{name}", Trainer)
             for name, settings in recipe.training.trainers.items()
@@ -76,6 +71,7 @@ class RunContext:
         self._check_names()
         self._check_split()
         if measured_here:
+            self._check_states()
             self.check_shots()
 
     # --- parts ---
@@ -132,6 +128,18 @@ class RunContext:
     def splits(self) -> tuple[Split, ...]:
         """The splits of `dataset` that have questions."""
         return ("train",) if self.cross_fit else ("train", "validation")
+
+    @cached_property
+    def question_sets(self) -> QuestionSets:
+        """Which questions are searched, proposed for, held out and evaluated. Raises DataError as `QuestionSets.of`."""
+        imported = self.imported
+        return QuestionSets.of(
+            self.recipe,
+            self.dataset.questions("train"),
+            () if self.cross_fit else self.dataset.questions("validation"),
+            imported.question_ids("sequences") if imported else None,
+            imported.question_ids("candidates") if imported else None,
+        )
 
     @property
     def model(self) -> Model:
@@ -226,6 +234,21 @@ class RunContext:
                 "demonstrations of every fold.",
                 "Leave imported out, or set another split.",
             )
+
+    def _check_states(self) -> None:
+        """Raises RecipeError where the sampler or a baseline reads hidden states that nothing encodes."""
+        readers: dict[str, tuple[str, Sampler | BaselineSelector]] = {
+            "sampler": (f"sampler '{self.recipe.sampler.name}'", self.sampler)
+        }
+        for i, (name, baseline) in enumerate(self.baselines.items()):
+            readers[f"evaluation.baselines.{i}"] = (f"baseline '{name}'", baseline)
+        for key, (what, part) in readers.items():
+            if "state" in part.blocks() and self.encoder.hidden_states is None:
+                at = self._at(f"{key}.name") or self._at(key)
+                raise RecipeError(
+                    f"{what}{at} reads hidden states, and there are none.",
+                    "Set encoder.hidden_states, for example to 4.",
+                )
 
     def _at(self, key: str) -> str:
         """' in FILE:LINE' of a key, or nothing for a default."""
@@ -349,7 +372,8 @@ class RunContext:
 
         features = self.selector_features(inputs)
         if fold != WHOLE:
-            features = SelectorFeatures.of(*self.folds.seen(fold, self.feature_set(inputs), all_pools(inputs["pools"])))
+            whole, pools = self.feature_set(inputs), all_pools(inputs["pools"])
+            features = SelectorFeatures.of(*self.folds.seen(fold, whole, pools, max(self.recipe.evaluation.shots)))
         return TrainingContext(
             features,
             self.selector,

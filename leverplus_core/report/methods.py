@@ -10,7 +10,10 @@ from leverplus_core.recipes.settings import ABLATED
 
 Row = dict[str, Any]
 ZERO_SHOT, FLOOR, NEIGHBORS, CEILING = "zero_shot", "random", "text_knn", "oracle"
-UNTRAINED = frozenset({ZERO_SHOT, FLOOR, NEIGHBORS, "image_knn", "state_knn", "adaptive", CEILING})
+UNTRAINED = frozenset({
+    ZERO_SHOT, FLOOR, NEIGHBORS, "image_knn", "text_image_knn", "state_knn", "bank_knn", "bm25", "fixed", "adaptive",
+    CEILING,
+})  # fmt: skip
 """With the baselines of a recipe, the methods that no stage trained; `adaptive` is a way to decode a policy."""
 
 
