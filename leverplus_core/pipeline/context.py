@@ -285,7 +285,22 @@ class RunContext:
             self.recipe.decoding.decoding(),
             self.recipe.scoring.correct_threshold,
             TASKS[self.recipe.task],
+            self.recipe.scoring.reference,
+            self.recipe.scoring.end_mark,
+            self.measures_probabilities,
         )
+
+    @cached_property
+    def measures_probabilities(self) -> bool:
+        """Whether candidates are measured by the probability of the true answer, beside the generated one.
+
+        They are where the reward or the balancer reads it, where mining starts from the nearest misses, and where a
+        stage of a plugin may read it.
+        """
+        mining = self.recipe.scoring.mining
+        needed = self.reward.needs() | self.balancer.needs()
+        ranked = mining.min_positives > 0 and mining.swap > 0
+        return ranked or bool(self.recipe.stages) or not needed.isdisjoint({"logprob", "info_score"})
 
     def feature_set(self, inputs: Mapping[str, Path]) -> FeatureSet:
         """The features of all questions and demonstrations, from their folder."""
@@ -322,13 +337,16 @@ class RunContext:
     def measurement_identity(self) -> object:
         """What a measured candidate depends on: the model, what it is asked, and when an answer counts as correct."""
         recipe = self.recipe
-        return [*self.model_identity(), recipe.decoding.model_dump(mode="json"), recipe.scoring.correct_threshold]
+        decoding = recipe.decoding.model_dump(mode="json")
+        return [*self.model_identity(), decoding, recipe.scoring.correct_threshold, self.measures_probabilities]
 
     def model_identity(self) -> list[object]:
         """What a log-probability depends on; nothing where no model can be asked."""
         if self.offline:
             return [None]
-        return [self.identity("model"), self.recipe.task, self.recipe.prompt.model_dump(mode="json")]
+        recipe = self.recipe
+        counted = [recipe.task, recipe.scoring.reference, recipe.scoring.end_mark]
+        return [self.identity("model"), *counted, recipe.prompt.model_dump(mode="json")]
 
     def close(self) -> None:
         """Close the response cache, if it was opened."""

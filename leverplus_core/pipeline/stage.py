@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,10 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from leverplus_core.errors import DataError
+from leverplus_core.metrics import TASKS
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.plugins.contracts import Part, Size, SupportsPlanning
 from leverplus_core.recipes.recipe import Recipe
-from leverplus_core.recipes.settings import PROMPTS_PER_CANDIDATE
 from leverplus_core.records import Demonstration, Prediction, Question
 
 PromptCounts = Mapping[int, int]
@@ -61,6 +62,8 @@ class Planning:
     image_tokens: int | None = None
     cached_image_bytes: int = 0
     note: str = ""
+    true_answers: float = 1.0
+    """True answers whose probability counts, a question: the mean of the train split, where there are several."""
 
     @classmethod
     def of(cls, context: RunContext) -> Planning:
@@ -70,7 +73,8 @@ class Planning:
             raise DataError(
                 "a run on imported features asks no model: there is nothing to plan.", "Set imported.features=false."
             )
-        note, images = "", {}
+        note, images, answers = "", {}, 1.0
+        references = TASKS[context.recipe.task].references[context.recipe.scoring.reference]
         try:
             rows = context.dataset.questions("train"), context.dataset.questions("validation")
         except DataError as e:
@@ -78,13 +82,17 @@ class Planning:
             if known is None:
                 raise
             size, note = known, f"The dataset is not there ({e.what.rstrip('.')}): its official counts are used."
+            if context.recipe.scoring.reference == "all":
+                answers, note = 10.0, f"{note} Ten distinct answers a question are assumed."
         else:
             size = Size(*map(len, rows), *(len({q.image.id for q in split}) for split in rows))
             images = {q.image.id: q.image for split in rows for q in split}
+            answers = sum(len(references(q.answers)) for q in rows[0]) / max(len(rows[0]), 1)
         model = context.model
         if not isinstance(model, SupportsPlanning):
-            return cls(context, size, note=note)
-        return cls(context, size, model.image_tokens(list(images.values())), model.cached_image_bytes(), note)
+            return cls(context, size, note=note, true_answers=answers)
+        tokens, encoded = model.image_tokens(list(images.values())), model.cached_image_bytes()
+        return cls(context, size, tokens, encoded, note, answers)
 
     @property
     def recipe(self) -> Recipe:
@@ -122,15 +130,22 @@ class Planning:
         return min(max(self.recipe.evaluation.sizes), self.size.validation)
 
     def measured(self, per_question: PromptCounts, budget: int | None = None) -> StageCost:
-        """The cost of measuring so many sequences per question: an answer and a log-probability each.
+        """The cost of measuring so many sequences per question: an answer and, where anything reads them, the
+        log-probabilities of the true answers.
 
         A beam search has measured each demonstration of a pool alone, and the question without any.
         """
         sequences = {shots: self.scored * count for shots, count in per_question.items()}
-        if budget is not None and PROMPTS_PER_CANDIDATE * sum(sequences.values()) > budget:
-            sequences = {max(sequences): budget // PROMPTS_PER_CANDIDATE}
+        answers = self.true_answers if self.context.measures_probabilities else 0.0
+        if budget is not None and (1 + answers) * sum(sequences.values()) > budget:
+            sequences = {max(sequences): int(budget / (1 + answers))}
         searched = self.context.has_sequences and not self.context.is_imported("sequences")
-        return StageCost({n: count for n, count in sequences.items() if n > 1 or not searched}, sequences)
+        asked = {n: count for n, count in sequences.items() if answers and (n > 1 or not searched)}
+        return StageCost(self.logprobs(asked), sequences)
+
+    def logprobs(self, rows: PromptCounts) -> PromptCounts:
+        """The log-probabilities that so many sequences cost: one for each true answer that counts."""
+        return {n: math.ceil(count * self.true_answers) for n, count in rows.items()}
 
 
 class Stage(Part):

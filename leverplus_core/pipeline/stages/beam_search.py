@@ -55,7 +55,7 @@ class BeamSearch(Stage):
         scored = planning.scored
         per_question = beam_search_cost(planning.pool, planning.recipe.scoring.beam_search)
         return StageCost(
-            {shots: scored * count for shots, count in per_question.items()},
+            planning.logprobs({shots: scored * count for shots, count in per_question.items()}),
             # Demonstrations are train images; so are the images of the questions that are scored.
             images=(min(planning.size.train_images, scored * (planning.pool + 1)), 0),
         )

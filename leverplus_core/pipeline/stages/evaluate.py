@@ -108,7 +108,7 @@ class Evaluate(Stage):
         shown = min(sum(cost.demonstrations for cost in costs), planning.pool)
         size = planning.size
         images = (min(size.train_images, planning.evaluated * shown), min(size.validation_images, planning.evaluated))
-        return StageCost(logprobs, answers, images)
+        return StageCost(planning.logprobs(logprobs), answers, images)
 
     def cells(self, planning: Planning) -> int:
         """How many (method, shots) a plan fills."""

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from leverplus_balancers.correctness import counts, shortage, split_by_correct
-from leverplus_core import Balancer, Candidate
+from leverplus_core import Balancer, Candidate, Measurement
 
 
 class TopPnBalancer(Balancer):
@@ -35,6 +35,10 @@ class TopPnBalancer(Balancer):
         if self.fill:
             p, n = max(p, p + n - len(negatives)), max(n, p + n - len(positives))
         return positives[:p] + negatives[:n]
+
+    def needs(self) -> frozenset[Measurement]:
+        """The probability of the true answer, by which candidates of one accuracy rank."""
+        return frozenset({"logprob"})
 
     def shortfall(self, group: Sequence[Candidate], selected: Sequence[Candidate]) -> str:
         """Which of `min_pos`, `p`, `n` and p + n the group could not meet."""

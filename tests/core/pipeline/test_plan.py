@@ -91,7 +91,7 @@ def test_a_row_of_the_response_cache_is_no_larger_than_planned(tmp_path: Path) -
 class _Pseudo(Model):
     """Log-probabilities from a hash of the prompt."""
 
-    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[AnswerLogprob]:
+    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str], end_mark: bool = False) -> list[AnswerLogprob]:
         return [AnswerLogprob(-(hash((p, a)) % 997) / 997, 1) for p, a in zip(prompts, answers, strict=True)]
 
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:

@@ -74,6 +74,34 @@ def test_hard_negatives_are_those_that_came_close_not_the_first() -> None:
     assert names(select(balancer("top_pn", n=1, fill=False), nearly)) == ["right", "nearly"]
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("top_pn", {"p": 0, "min_pos": 0, "fill": False, "n": 3}),
+        ("top_pn", {"p": 3, "n": 0, "min_pos": 0}),
+        ("limit", {"order": "best", "max_neg": 3}),
+    ],
+)
+@given(shuffle=st.permutations(range(8)))
+def test_a_near_negative_ranks_before_a_far_one(name: str, settings: dict[str, object], shuffle: list[int]) -> None:
+    """Near: the true answer is more probable after it. One that was not measured is the farthest."""
+    probable = [candidate(f"n{i}", 0.0, logprob=-0.5 - i) for i in range(7)]
+    group = [*probable, candidate("unmeasured", 0.0, logprob=None)]
+    assert names(select(balancer(name, **settings), [group[i] for i in shuffle])) == ["n0", "n1", "n2"]
+
+
+@given(positives=COUNT, negatives=COUNT)
+def test_positives_first_up_to_ten_then_the_hardest_negatives(positives: int, negatives: int) -> None:
+    """The rule of the report's balanced set: questions with 3 positives or more, 10 candidates where there are 10."""
+    picked = select(balancer("top_pn", p=10, n=0, min_pos=3), group_of(positives, negatives))
+    if positives < 3:
+        assert picked == []
+        return
+    right = min(positives, 10)
+    wrong = min(negatives, 10 - right)
+    assert names(picked) == [f"p{i}" for i in range(right)] + [f"n{i}" for i in range(wrong)]
+
+
 @given(positives=COUNT, negatives=COUNT)
 def test_the_default_gives_ten_a_question_where_there_are_enough(positives: int, negatives: int) -> None:
     right, wrong = sizes(select(balancer("top_pn"), group_of(positives, negatives)))
