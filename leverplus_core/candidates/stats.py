@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 from leverplus_core.candidates.store import Groups
-from leverplus_core.plugins.contracts import Dataset, Measurement, Reward
+from leverplus_core.plugins.contracts import Dataset, Reward
 from leverplus_core.records import Candidate
 
 
@@ -58,7 +58,7 @@ def balance_metadata(before: Groups, after: Groups, shortfall: Mapping[str, str]
 
 
 RANDOM = "random"
-MEASUREMENTS: tuple[Measurement, ...] = get_args(Measurement)
+MEASUREMENTS = ("logprob", "info_score", "text_similarity")
 
 
 @dataclass

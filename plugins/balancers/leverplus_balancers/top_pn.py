@@ -15,7 +15,8 @@ class TopPnBalancer(Balancer):
     """The top p correct candidates and the n hardest incorrect ones: p + n per question when there are that many.
 
     Both are ranked by accuracy, log-probability of the true answer and InfoScore, so that a hard negative is one that
-    was close to being correct. docs/design/003-balancers.md gives the reasons for the defaults.
+    was close to being correct. p=10, n=0 takes positives first, up to 10 candidates, then the hardest negatives up to
+    10 in all, as the Lever-Plus report does. docs/design/003-balancers.md gives the reasons for the defaults.
     """
 
     p: int = Field(6, ge=0, description="largest number of correct candidates, before `fill`")
