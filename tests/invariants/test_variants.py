@@ -46,7 +46,8 @@ def test_rounds_on_policy_measure_what_the_policy_proposes_within_their_budget(f
     made = next((work / "stages").glob("online-*"))
     metadata = read_json(made / "online.json")
     assert 0 < metadata["prompts"] <= 60 and len(metadata["rounds"]) >= 1
-    assert 2 * sum(r["new_candidates"] for r in metadata["rounds"]) == metadata["prompts"]
+    # Neither the reward nor the balancer reads a probability: a candidate costs its answer alone.
+    assert sum(r["new_candidates"] for r in metadata["rounds"]) == metadata["prompts"]
     balanced = read_groups(finished.stage("balance") / "balanced.jsonl")
     after = read_groups(made / "candidates.jsonl")
     sources = {c.source.partition(":")[0] for q, group in after.items() for c in group if c not in balanced[q]}
