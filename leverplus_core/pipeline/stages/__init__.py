@@ -27,6 +27,7 @@ PIPELINE: tuple[Stage, ...] = (
     Balance(),
     Train(name="rce"),
     Train(name="grpo"),
+    Train(name="mrt"),
     Online(),
     Evaluate(),
 )
