@@ -103,7 +103,9 @@ def fit(
     """
     if not len(data):
         raise DataError(f"{run.name}: no training question is left.", "Measure more questions, or loosen the balancer.")
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(
+        policy.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
     steps = math.ceil(len(data) / settings.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_then_cosine(settings, steps * settings.epochs))
     identity = _identity(policy, data, settings, run, dropout)
