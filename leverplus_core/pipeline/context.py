@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, cast
 from leverplus_core.errors import PluginError, RecipeError, did_you_mean
 from leverplus_core.io import canonical_json, fingerprint
 from leverplus_core.metrics import TASKS
+from leverplus_core.pipeline.folds import WHOLE, BothSplits, Folds
 from leverplus_core.pipeline.imported import FILES, ImportedFolder, ensure_imported
 from leverplus_core.pipeline.pools import all_pools
+from leverplus_core.pipeline.question_sets import QuestionSets
 from leverplus_core.pipeline.workspace import Workspace
-from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Model, Part, Reward, Sampler
+from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Model, Part, Reward, Sampler, Split
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.recipes.recipe import Recipe
@@ -56,12 +58,6 @@ class RunContext:
         measured_here = recipe.imported.folder is None
         for key in PARTS if measured_here else ("selector", "balancer", "reward"):
             self._part(key)
-        if measured_here and "state" in self.sampler.blocks() and self.encoder.hidden_states is None:
-            at = recipe.where("sampler")
-            raise RecipeError(
-                f"sampler '{recipe.sampler.name}'{f' in {at}' if at else ''} reads hidden states, and there are none.",
-                "Set encoder.hidden_states, for example to 4.",
-            )
         self.trainers: Mapping[str, Trainer] = {
             name: self.build("trainer", name, settings, f"training.{name}", Trainer)
             for name, settings in recipe.training.trainers.items()
@@ -71,7 +67,9 @@ class RunContext:
             for i, spec in enumerate(recipe.evaluation.baselines)
         }
         self._check_names()
+        self._check_split()
         if measured_here:
+            self._check_states()
             self.check_shots()
 
     # --- parts ---
@@ -106,10 +104,40 @@ class RunContext:
         part: Part = self.build(key, spec.name, spec.settings, key, contract)
         return part
 
-    @property
+    @cached_property
     def dataset(self) -> Dataset:
-        """The questions and demonstrations."""
-        return cast(Dataset, self._part("dataset"))
+        """The questions and demonstrations; with cross-fitting, those of both splits as train questions."""
+        dataset = cast(Dataset, self._part("dataset"))
+        return BothSplits(inner=dataset) if self.cross_fit else dataset
+
+    @property
+    def cross_fit(self) -> bool:
+        """Whether every question is answered by a policy of its own fold."""
+        return self.recipe.evaluation.split == "cross_fit"
+
+    @cached_property
+    def folds(self) -> Folds:
+        """The folds of questions and demonstrations; without cross-fitting one that holds nothing out."""
+        if not self.cross_fit:
+            return Folds()
+        return Folds.of(self.dataset, self.recipe.evaluation.folds, self.recipe.data_seed)
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits of `dataset` that have questions."""
+        return ("train",) if self.cross_fit else ("train", "validation")
+
+    @cached_property
+    def question_sets(self) -> QuestionSets:
+        """Which questions are searched, proposed for, held out and evaluated. Raises DataError as `QuestionSets.of`."""
+        imported = self.imported
+        return QuestionSets.of(
+            self.recipe,
+            self.dataset.questions("train"),
+            () if self.cross_fit else self.dataset.questions("validation"),
+            imported.question_ids("sequences") if imported else None,
+            imported.question_ids("candidates") if imported else None,
+        )
 
     @property
     def model(self) -> Model:
@@ -143,7 +171,8 @@ class RunContext:
 
     def identity(self, key: str) -> object:
         """What must be equal for a part of the recipe to give equal results: its name, settings, content and code."""
-        return self.identity_of(key, getattr(self.recipe, key).name, self._part(key))
+        part = self.dataset if key == "dataset" else self._part(key)
+        return self.identity_of(key, getattr(self.recipe, key).name, part)
 
     def identity_of(self, kind: str, name: str, part: Part) -> object:
         """As `identity`, of any part: a baseline, a trainer. Names of one class share results."""
@@ -190,6 +219,37 @@ class RunContext:
                 f"evaluation.policies{self._at('evaluation.policies')} names '{unknown}', which nothing trains.",
                 did_you_mean(unknown, policies),
             )
+
+    def _check_split(self) -> None:
+        if not self.cross_fit:
+            return
+        at = self._at("evaluation.split")
+        if self.recipe.training.online.rounds:
+            raise RecipeError(
+                f"evaluation.split{at} is cross_fit, and on-policy rounds are not cross-fitted.",
+                "Set training.online.rounds=0, or another split.",
+            )
+        if self.recipe.imported.folder is not None:
+            raise RecipeError(
+                f"evaluation.split{at} is cross_fit, and imported data are not cross-fitted: their pools hold "
+                "demonstrations of every fold.",
+                "Leave imported out, or set another split.",
+            )
+
+    def _check_states(self) -> None:
+        """Raises RecipeError where the sampler or a baseline reads hidden states that nothing encodes."""
+        readers: dict[str, tuple[str, Sampler | BaselineSelector]] = {
+            "sampler": (f"sampler '{self.recipe.sampler.name}'", self.sampler)
+        }
+        for i, (name, baseline) in enumerate(self.baselines.items()):
+            readers[f"evaluation.baselines.{i}"] = (f"baseline '{name}'", baseline)
+        for key, (what, part) in readers.items():
+            if "state" in part.blocks() and self.encoder.hidden_states is None:
+                at = self._at(f"{key}.name") or self._at(key)
+                raise RecipeError(
+                    f"{what}{at} reads hidden states, and there are none.",
+                    "Set encoder.hidden_states, for example to 4.",
+                )
 
     def _at(self, key: str) -> str:
         """' in FILE:LINE' of a key, or nothing for a default."""
@@ -321,12 +381,17 @@ class RunContext:
             self._seen[key] = SelectorFeatures.of(self.feature_set(inputs), all_pools(inputs["pools"]))
         return self._seen[key]
 
-    def training(self, inputs: Mapping[str, Path]) -> TrainingContext:
-        """What trainings share, from the folders of features and pools."""
+    def training(self, inputs: Mapping[str, Path], fold: str = WHOLE) -> TrainingContext:
+        """What trainings share, from the folders of features and pools: what the policy of `fold` may learn from."""
+        from leverplus_core.selector.features import SelectorFeatures
         from leverplus_core.training.data import TrainingContext
 
+        features = self.selector_features(inputs)
+        if fold != WHOLE:
+            whole, pools = self.feature_set(inputs), all_pools(inputs["pools"])
+            features = SelectorFeatures.of(*self.folds.seen(fold, whole, pools, max(self.recipe.evaluation.shots)))
         return TrainingContext(
-            self.selector_features(inputs),
+            features,
             self.selector,
             self.recipe.training.validation_fraction,
             self.recipe.seed,

@@ -69,4 +69,7 @@ def judge_cost(planning: Planning, questions: int, epochs: int) -> StageCost:
         return StageCost()
     share = planning.recipe.training.validation_fraction
     most = min(questions, math.ceil(share * questions + 4 * math.sqrt(questions * share * (1 - share))))
-    return StageCost(answers={n: most * (epochs + 1) for n in judge_shots(planning.context)})
+    evaluation = planning.recipe.evaluation
+    folds = evaluation.folds if evaluation.split == "cross_fit" else 1
+    answers = {n: folds * most * (epochs + 1) for n in judge_shots(planning.context)}
+    return StageCost(answers=answers, images=(min(planning.size.train_images, most * (planning.pool + 1)), 0))

@@ -26,9 +26,11 @@ ORACLE = "oracle"
 Form = Literal["probability", "log"]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
-Ablation = Literal["none", "blank_images", "shuffled_images", "shuffled_answers", "reversed"]
+Ablation = Literal["blank_images", "shuffled_images", "shuffled_answers", "reversed"]
 PROMPTS_PER_CANDIDATE = 2
 """Its answer and the log-probability of the true one."""
+ABLATED = "+"
+"""Between a policy and an ablation in the name of a method: `grpo+blank_images`."""
 PARTS = ("dataset", "model", "encoder", "sampler", "selector", "balancer", "reward")
 
 
@@ -150,6 +152,14 @@ class CandidateSettings(FrozenSettings):
         return dict(counts)
 
 
+class ProposeSettings(CandidateSettings):
+    """What is proposed and measured once, after the training on sequences, and for which questions."""
+
+    questions: int | None = Field(
+        None, ge=1, description="train questions, the first of the seeded order; null for as many as are searched"
+    )
+
+
 class MiningSettings(FrozenSettings):
     """How many more sequences are measured for questions with few positives; off where `min_positives` is 0."""
 
@@ -181,10 +191,10 @@ class MiningSettings(FrozenSettings):
 class ScoringSettings(FrozenSettings):
     """Which train questions are measured, and how."""
 
-    questions: int | None = Field(800, ge=1, description="train questions to measure, seeded; null for all")
+    questions: int | None = Field(800, ge=1, description="train questions to search, seeded; null for all")
     correct_threshold: float = Field(0.5, gt=0, le=1, description="a candidate is correct from this accuracy on")
     beam_search: BeamSettings = BeamSettings()
-    candidates: CandidateSettings = CandidateSettings()
+    candidates: ProposeSettings = ProposeSettings()
     mining: MiningSettings = MiningSettings()
 
 
@@ -262,19 +272,43 @@ TRAINERS = ("sft", "rce", "grpo", "mrt")
 """The built-in trainers, which every recipe has: those of the Lever-Plus report, and minimum-risk training."""
 
 
+BASELINES = (
+    "zero_shot", "random", "text_knn", "image_knn", "text_image_knn", "bank_knn", "bm25", "fixed", ORACLE,
+)  # fmt: skip
+"""What every recipe evaluates that names no baselines; `state_knn` needs hidden states."""
+
+
 class EvaluationSettings(FrozenSettings):
     """The grid. `order: first` takes the questions as they stand, for parity with published first-N tables."""
 
     shots: tuple[Positive, ...] = Field((1, 2, 3, 4), min_length=1)
     sizes: tuple[Positive, ...] = Field((100, 200, 400, 800), min_length=1)
     baselines: tuple[PartSpec, ...] = Field(
-        tuple(PartSpec(name=name) for name in ("zero_shot", "random", "text_knn", "image_knn", ORACLE)),
+        tuple(PartSpec(name=name) for name in BASELINES),
         description="selectors that need no training, evaluated on the same questions",
     )
     policies: tuple[str, ...] | None = Field(None, description="trained policies to evaluate; null for all")
+    split: Literal["validation", "held_out", "cross_fit"] = Field(
+        "validation",
+        description="questions that are evaluated; held_out: train questions that nothing learns from; cross_fit: "
+        "those of both splits, each by the policy of its fold",
+    )
+    folds: int = Field(5, ge=2, description="folds of split cross_fit")
+    baseline_questions: int = Field(
+        100, ge=0, description="held-out train questions that choose the best baseline; 0 turns the choice off"
+    )
     order: Literal["seeded", "first"] = "seeded"
     num_beams: int = Field(5, ge=1, description="beams of the trained selectors")
-    ablation: Ablation = Field("none", description="what is removed from demonstrations, at evaluation only")
+    ablations: tuple[Ablation, ...] = Field(
+        (), description="the policy trained last again, with this removed from what it shows: POLICY+ABLATION"
+    )
+
+    @field_validator("ablations")
+    @classmethod
+    def _each_ablation_once(cls, value: tuple[Ablation, ...]) -> tuple[Ablation, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("names one twice")
+        return value
 
     @field_validator("baselines")
     @classmethod

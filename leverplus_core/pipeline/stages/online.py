@@ -60,7 +60,7 @@ class Online(Stage):
     def cost(self, planning: Planning) -> StageCost:
         online = planning.recipe.training.online
         measured = planning.measured(online.counts(planning.pool), online.budget)
-        judged = judge_cost(planning, planning.scored, online.rounds * (online.epochs + 1) - 1)
+        judged = judge_cost(planning, planning.sets.proposed, online.rounds * (online.epochs + 1) - 1)
         answers = {
             n: measured.answers.get(n, 0) + judged.answers.get(n, 0) for n in (*measured.answers, *judged.answers)
         }
