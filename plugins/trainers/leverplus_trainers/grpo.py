@@ -61,7 +61,6 @@ class GrpoTrainer(CandidateTrainer):
     """Group-relative policy optimization against the policy as it starts."""
 
     epochs: int = Field(0, ge=0, description="passes over the training questions; 0 is off")
-    learning_rate: float = Field(1e-5, gt=0, description="peak learning rate of AdamW")
     beta: float = Field(0.1, ge=0, description="weight of the KL term")
     epsilon: float = Field(0.2, gt=0, description="PPO clip of the probability ratio")
     advantage_clip: float = Field(
