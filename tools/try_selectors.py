@@ -48,7 +48,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(".leverplus"))
     parser.add_argument("--validation", type=int, default=1000)
     given = parser.parse_args()
-    recipe = Recipe.load(given.recipe)
+    # The train split alone, also where the recipe cross-fits both.
+    recipe = Recipe.load(given.recipe, ["evaluation.split=validation"])
     context = RunContext(recipe, Catalog.load(), given.work)
     pipeline = Pipeline(context)
     folder = {stage.provides: pipeline.folder(stage).path for stage in pipeline.stages[:3]}

@@ -21,6 +21,9 @@ from leverplus_core.selector.base import SelectionCost
 PromptCounts = Mapping[int, int]
 """Number of demonstrations -> prompts with so many."""
 
+METHOD_PROMPTS = "method_prompts"
+"""In the metadata of a stage: method -> the distinct prompts that led to it, None where that is not known."""
+
 
 class StageReport(Protocol):
     """Where a stage tells what should be known before it has finished, or again when its result is reused."""
@@ -33,6 +36,10 @@ class StageReport(Protocol):
 
     def questions(self, questions: Sequence[Question], demonstrations: Iterable[Demonstration]) -> None:
         """What the ids in the predictions stand for."""
+
+    def evaluation(self, split: str, questions: Sequence[Question], methods: Sequence[str]) -> None:
+        """The evaluation questions, in order, before the first of `methods` answers them; `split` says whose they are:
+        "validation", "held_out" or "cross_fit"."""
 
     def predictions(
         self, method: str, shots: int, predictions: Sequence[tuple[int, Prediction]], sizes: Sequence[int]
@@ -141,15 +148,18 @@ class Planning:
         """The cost of methods that each answer so many questions, of the train split or of the validation split."""
         logprobs: Counter[int] = Counter()
         answers: Counter[int] = Counter()
-        shown = outside = once = 0
+        shown = outside = images_once = 0
         for cost in methods:
             for total, counts in ((logprobs, cost.logprobs), (answers, cost.answers)):
                 total.update({n: count * questions for n, count in counts.items()})
-            answers.update(cost.once)
-            # What is asked once shows train questions, each with as many demonstrations as its prompt has.
-            once += sum((n + 1) * count for n, count in cost.once.items())
-            shown, outside = shown + cost.demonstrations, outside + cost.outside
-        size, demonstrations = self.size, questions * (min(shown, self.pool) + outside) + once
+            # What is asked once (a fold) shows train questions, each with as many demonstrations as its prompt has.
+            folds = self.recipe.evaluation.folds if self.context.cross_fit else 1
+            once = {n: count * folds for n, count in cost.once.items()}
+            answers.update(once)
+            images_once += sum((n + 1) * count for n, count in once.items())
+            shown += cost.demonstrations
+            outside += cost.outside
+        size, demonstrations = self.size, questions * (min(shown, self.pool) + outside) + images_once
         if of_train:
             return StageCost(logprobs, answers, (min(size.train_images, demonstrations + questions), 0))
         return StageCost(
