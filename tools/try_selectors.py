@@ -19,6 +19,7 @@ import torch
 
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.graph import Pipeline
+from leverplus_core.pipeline.judging import judge_of
 from leverplus_core.pipeline.stages.beam_search import read_sequences
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.recipe import Recipe
@@ -68,7 +69,8 @@ def main() -> None:
         )
         policy = training.init_policy(None, taught)
         rows = {q: sequences[q] for q in taught}
-        fit_sequences(policy, training, rows, context.trainers["sft"], FitRun("sft", recipe.seed))
+        chosen_by = judge_of(context, training, context.trainers["sft"], rows)
+        fit_sequences(policy, training, rows, context.trainers["sft"], FitRun("sft", recipe.seed, chosen_by))
         return [int(policy.beam_search(features.batch([q]), 1, 1)[0][0, 0, 0]) for q in validation]
 
     cosines = normalize_per_pool(cosine_features(features.batch(validation)), None)

@@ -240,12 +240,27 @@ class OnlineSettings(FrozenSettings):
         return {n: min(self.rounds * count, math.perm(pool, n)) for n, count in per_round.items()}
 
 
+class JudgeSettings(FrozenSettings):
+    """How the epoch of every training is chosen: by accuracy on its validation questions.
+
+    `answers`: the model answers them with the demonstrations that the policy chooses, as in the evaluation; an answer
+    that is known costs nothing. `candidates`: the accuracy of the measured candidates, expected under the policy, which
+    asks nothing and is the rule where the imported questions cannot be asked; a training on sequences is then judged by
+    their log-probability. The latest epoch within one standard error of the best one is chosen.
+    """
+
+    by: Literal["answers", "candidates"] = "answers"
+    shots: tuple[Positive, ...] | None = Field(
+        None, min_length=1, description="numbers of demonstrations, averaged; null for those of the evaluation"
+    )
+
+
 class TrainingSettings(BaseModel):
     """The selector's trainings, in order; each key beside those listed names a trainer and holds its settings.
 
-    `sft`, `rce` and `grpo` come first, in this order, whether or not they are written down; further trainers follow in
-    the order in which they are written. `epochs: 0` turns one off. Candidates are measured only where a training learns
-    from them.
+    `sft`, `rce`, `grpo` and `mrt` come first, in this order, whether or not they are written down; further trainers
+    follow in the order in which they are written. `epochs: 0` turns one off. Candidates are measured only where a
+    training learns from them.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -254,6 +269,7 @@ class TrainingSettings(BaseModel):
     validation_fraction: float = Field(
         0.15, gt=0, lt=1, description="share of the train questions that choose the epoch"
     )
+    judge: JudgeSettings = JudgeSettings()
     online: OnlineSettings = OnlineSettings()
 
     @model_validator(mode="before")
@@ -267,8 +283,8 @@ class TrainingSettings(BaseModel):
         return dict(self.model_extra or {})
 
 
-TRAINERS = ("sft", "rce", "grpo")
-"""The trainers of the Lever-Plus report, which every recipe has."""
+TRAINERS = ("sft", "rce", "grpo", "mrt")
+"""The built-in trainers, which every recipe has: those of the Lever-Plus report, and minimum-risk training."""
 
 
 BASELINES = (
