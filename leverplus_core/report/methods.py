@@ -9,20 +9,29 @@ from leverplus_core.errors import RegistryError, did_you_mean
 
 Row = dict[str, Any]
 ZERO_SHOT, FLOOR, NEIGHBORS, CEILING = "zero_shot", "random", "text_knn", "oracle"
-UNTRAINED = frozenset({ZERO_SHOT, FLOOR, NEIGHBORS, "image_knn", "state_knn", "adaptive", CEILING})
+UNTRAINED = frozenset({
+    ZERO_SHOT, FLOOR, NEIGHBORS, "image_knn", "text_image_knn", "state_knn", "bank_knn", "bm25", "fixed", "adaptive",
+    CEILING,
+})  # fmt: skip
 """With the baselines of a recipe, the methods that no stage trained; `adaptive` is a way to decode a policy."""
 
 
 def ordered_methods(run: Mapping[str, Any], methods: Iterable[str]) -> list[str]:
     """`methods` of a run in the order of reports: as its recipe gives it (`recipes.recipe.method_order`), or as the
-    columns of a published table stand; methods that the recipe does not name stand before the oracle."""
+    columns of a published table stand; methods that the recipe does not name stand before the oracle, and the ablations
+    of a policy (`sft+blank_images`) behind it."""
     from leverplus_core.recipes.recipe import method_order
 
     published = run["source"] == "published"
     known = run["recipe"]["published"]["methods"] if published else method_order(run["recipe"])
     place = {method: i for i, method in enumerate(known)}
     unknown = place.get(CEILING, len(place)) - 0.5
-    return sorted(dict.fromkeys(methods), key=lambda method: place.get(method, unknown))
+
+    def order(method: str) -> tuple[float, str]:
+        policy, _, ablation = (method, "", "") if published else method.partition("+")
+        return place.get(policy, unknown), ablation
+
+    return sorted(dict.fromkeys(methods), key=order)
 
 
 def merged_order(orders: Iterable[Sequence[str]]) -> list[str]:
@@ -40,10 +49,10 @@ def merged_order(orders: Iterable[Sequence[str]]) -> list[str]:
 
 
 def trained_methods(run: Mapping[str, Any], methods: Iterable[str]) -> list[str]:
-    """Those of `methods` that the run trained, in the order of training."""
+    """Those of `methods` that the run trained, in the order of training; their ablations are none."""
     baselines = (run["recipe"].get("evaluation") or {}).get("baselines") or ()
     untrained = UNTRAINED | {spec if isinstance(spec, str) else spec["name"] for spec in baselines}
-    return [method for method in ordered_methods(run, methods) if method not in untrained]
+    return [method for method in ordered_methods(run, methods) if method not in untrained and "+" not in method]
 
 
 def pick_method(run: Mapping[str, Any], methods: Iterable[str], method: str | None) -> str:

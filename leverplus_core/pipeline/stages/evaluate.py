@@ -40,7 +40,7 @@ class Evaluate(Stage):
     def depends(self, context: RunContext) -> object:
         recipe = context.recipe
         baselines = [context.identity_of("selector", *item) for item in context.baselines.items()]
-        settings = recipe.evaluation.model_dump(mode="json", exclude={"baselines"})
+        settings = recipe.evaluation.model_dump(mode="json", exclude={"baselines", "primary"})
         asked = [context.model_identity(), recipe.decoding.model_dump(mode="json"), recipe.data_seed]
         return [asked, baselines, settings, recipe.scoring.correct_threshold]
 
