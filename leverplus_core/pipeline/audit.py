@@ -15,13 +15,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from leverplus_core.errors import DataError, RegistryError
-from leverplus_core.evaluation.ablation import ablated
 from leverplus_core.metrics import TASKS, Task
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.graph import Pipeline
+from leverplus_core.pipeline.methods import ablated_scorer
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.progress import Progress
 from leverplus_core.recipes.recipe import Recipe
+from leverplus_core.recipes.settings import ABLATED
 from leverplus_core.records import Prediction, Question
 from leverplus_core.registry.registry import Registry
 from leverplus_core.scoring.cache import CachedModel, ResponseCache
@@ -75,10 +76,10 @@ def audit(
         with TemporaryDirectory() as fresh:
             cache = ResponseCache(Path(fresh) / "responses.sqlite")
             model = CachedModel(lambda: context.model, lambda: context.identity("model"), cache, context.progress)
-            whole, ablation = context.scorer.demonstrations, recipe.evaluation.ablation
-            shown, prompt = ablated(whole, recipe.prompt, ablation, recipe.data_seed, work / "ablation")
-            scorer = replace(context.scorer, model=model, demonstrations=shown, prompt=prompt)
-            differences += _asked_again(chosen, questions, scorer)
+            for ablation in (None, *recipe.evaluation.ablations):
+                of = [p for p in chosen if _ablation(p) == ablation]
+                shown = context.scorer if ablation is None else ablated_scorer(context, ablation)
+                differences += _asked_again(of, questions, replace(shown, model=model))
             model.close()
             context.close()
     changed = [
@@ -101,6 +102,11 @@ def audit(
 def _code(part: Mapping[str, str]) -> str:
     """Distribution, version and code of a part, as one text."""
     return " ".join(filter(None, (part["distribution"], part["version"], part.get("code", ""))))
+
+
+def _ablation(p: Prediction) -> str | None:
+    """The ablation under which a prediction was answered."""
+    return p.method.partition(ABLATED)[2] or None
 
 
 Stored = Mapping[tuple[str, int], Sequence[Prediction]]

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, cast
 from leverplus_core.errors import PluginError, RecipeError, did_you_mean
 from leverplus_core.io import canonical_json, fingerprint
 from leverplus_core.metrics import TASKS
+from leverplus_core.pipeline.folds import WHOLE, BothSplits, Folds
 from leverplus_core.pipeline.imported import FILES, ImportedFolder, ensure_imported
 from leverplus_core.pipeline.pools import all_pools
 from leverplus_core.pipeline.workspace import Workspace
-from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Model, Part, Reward, Sampler
+from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Model, Part, Reward, Sampler, Split
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.recipes.recipe import Recipe
@@ -71,6 +72,7 @@ class RunContext:
             for i, spec in enumerate(recipe.evaluation.baselines)
         }
         self._check_names()
+        self._check_split()
         if measured_here:
             self.check_shots()
 
@@ -106,10 +108,28 @@ class RunContext:
         part: Part = self.build(key, spec.name, spec.settings, key, contract)
         return part
 
-    @property
+    @cached_property
     def dataset(self) -> Dataset:
-        """The questions and demonstrations."""
-        return cast(Dataset, self._part("dataset"))
+        """The questions and demonstrations; with cross-fitting, those of both splits as train questions."""
+        dataset = cast(Dataset, self._part("dataset"))
+        return BothSplits(inner=dataset) if self.cross_fit else dataset
+
+    @property
+    def cross_fit(self) -> bool:
+        """Whether every question is answered by a policy of its own fold."""
+        return self.recipe.evaluation.split == "cross_fit"
+
+    @cached_property
+    def folds(self) -> Folds:
+        """The folds of questions and demonstrations; without cross-fitting one that holds nothing out."""
+        if not self.cross_fit:
+            return Folds()
+        return Folds.of(self.dataset, self.recipe.evaluation.folds, self.recipe.data_seed)
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits of `dataset` that have questions."""
+        return ("train",) if self.cross_fit else ("train", "validation")
 
     @property
     def model(self) -> Model:
@@ -143,7 +163,8 @@ class RunContext:
 
     def identity(self, key: str) -> object:
         """What must be equal for a part of the recipe to give equal results: its name, settings, content and code."""
-        return self.identity_of(key, getattr(self.recipe, key).name, self._part(key))
+        part = self.dataset if key == "dataset" else self._part(key)
+        return self.identity_of(key, getattr(self.recipe, key).name, part)
 
     def identity_of(self, kind: str, name: str, part: Part) -> object:
         """As `identity`, of any part: a baseline, a trainer. Names of one class share results."""
@@ -192,6 +213,22 @@ class RunContext:
             raise RecipeError(
                 f"evaluation.primary{self._at('evaluation.primary')} names '{unknown}', which is no method.",
                 did_you_mean(unknown, methods),
+            )
+
+    def _check_split(self) -> None:
+        if not self.cross_fit:
+            return
+        at = self._at("evaluation.split")
+        if self.recipe.training.online.rounds:
+            raise RecipeError(
+                f"evaluation.split{at} is cross_fit, and on-policy rounds are not cross-fitted.",
+                "Set training.online.rounds=0, or another split.",
+            )
+        if self.recipe.imported.folder is not None:
+            raise RecipeError(
+                f"evaluation.split{at} is cross_fit, and imported data are not cross-fitted: their pools hold "
+                "demonstrations of every fold.",
+                "Leave imported out, or set another split.",
             )
 
     def _at(self, key: str) -> str:
@@ -309,12 +346,16 @@ class RunContext:
             self._seen[key] = SelectorFeatures.of(self.feature_set(inputs), all_pools(inputs["pools"]))
         return self._seen[key]
 
-    def training(self, inputs: Mapping[str, Path]) -> TrainingContext:
-        """What trainings share, from the folders of features and pools."""
+    def training(self, inputs: Mapping[str, Path], fold: str = WHOLE) -> TrainingContext:
+        """What trainings share, from the folders of features and pools: what the policy of `fold` may learn from."""
+        from leverplus_core.selector.features import SelectorFeatures
         from leverplus_core.training.data import TrainingContext
 
+        features = self.selector_features(inputs)
+        if fold != WHOLE:
+            features = SelectorFeatures.of(*self.folds.seen(fold, self.feature_set(inputs), all_pools(inputs["pools"])))
         return TrainingContext(
-            self.selector_features(inputs),
+            features,
             self.selector,
             self.recipe.training.validation_fraction,
             self.recipe.seed,

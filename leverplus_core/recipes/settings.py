@@ -26,9 +26,11 @@ ORACLE = "oracle"
 Form = Literal["probability", "log"]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
-Ablation = Literal["none", "blank_images", "shuffled_images", "shuffled_answers", "reversed"]
+Ablation = Literal["blank_images", "shuffled_images", "shuffled_answers", "reversed"]
 PROMPTS_PER_CANDIDATE = 2
 """Its answer and the log-probability of the true one."""
+ABLATED = "+"
+"""Between a policy and an ablation in the name of a method: `grpo+blank_images`."""
 PARTS = ("dataset", "model", "encoder", "sampler", "selector", "balancer", "reward")
 
 
@@ -267,11 +269,25 @@ class EvaluationSettings(FrozenSettings):
         description="selectors that need no training, evaluated on the same questions",
     )
     policies: tuple[str, ...] | None = Field(None, description="trained policies to evaluate; null for all")
+    split: Literal["validation", "held_out", "cross_fit"] = Field(
+        "validation",
+        description="questions that are evaluated; cross_fit: those of both splits, each by the policy of its fold",
+    )
+    folds: int = Field(5, ge=2, description="folds of split cross_fit")
     order: Literal["seeded", "first"] = "seeded"
     num_beams: int = Field(5, ge=1, description="beams of the trained selectors")
-    ablation: Ablation = Field("none", description="what is removed from demonstrations, at evaluation only")
+    ablations: tuple[Ablation, ...] = Field(
+        (), description="the policy trained last again, with this removed from what it shows: POLICY+ABLATION"
+    )
 
     primary: PrimarySettings = Field(PrimarySettings(), description="the comparison that counts")
+
+    @field_validator("ablations")
+    @classmethod
+    def _each_ablation_once(cls, value: tuple[Ablation, ...]) -> tuple[Ablation, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("names one twice")
+        return value
 
     @field_validator("baselines")
     @classmethod

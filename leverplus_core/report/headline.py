@@ -9,6 +9,7 @@ from statistics import mean
 from typing import Any
 
 from leverplus_core.errors import RegistryError
+from leverplus_core.recipes.settings import ABLATED
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.methods import CEILING, Row, ordered_methods, trained_methods
 from leverplus_core.report.pairing import Member, Pairing, common_cells, members, nested
@@ -106,7 +107,7 @@ def headline_of(registry: Registry, pairing: Pairing, arm: Mapping[str, Sequence
         if (own := _accuracy(pairing, endpoint, held, size)) is None:
             continue
         role = "trained" if method in trained or method == "adaptive" else "baseline"
-        role = "ceiling" if method == CEILING else "ablation" if "+" in method else role
+        role = "ceiling" if method == CEILING else "ablation" if ABLATED in method else role
         row = {"method": method, "role": role, "primary": held is about, **own}
         row |= _share(pairing, endpoint, floor, held, arm.get(CEILING), size) if role == "trained" else NO_SHARE
         row |= {"copied": copied.get(method), "prompts": costs.get(method)}

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from leverplus_core.errors import RegistryError, did_you_mean
+from leverplus_core.recipes.settings import ABLATED
 
 Row = dict[str, Any]
 ZERO_SHOT, FLOOR, NEIGHBORS, CEILING = "zero_shot", "random", "text_knn", "oracle"
@@ -18,20 +19,14 @@ UNTRAINED = frozenset({
 
 def ordered_methods(run: Mapping[str, Any], methods: Iterable[str]) -> list[str]:
     """`methods` of a run in the order of reports: as its recipe gives it (`recipes.recipe.method_order`), or as the
-    columns of a published table stand; methods that the recipe does not name stand before the oracle, and the ablations
-    of a policy (`sft+blank_images`) behind it."""
+    columns of a published table stand; methods that the recipe does not name stand before the oracle."""
     from leverplus_core.recipes.recipe import method_order
 
     published = run["source"] == "published"
     known = run["recipe"]["published"]["methods"] if published else method_order(run["recipe"])
     place = {method: i for i, method in enumerate(known)}
     unknown = place.get(CEILING, len(place)) - 0.5
-
-    def order(method: str) -> tuple[float, str]:
-        policy, _, ablation = (method, "", "") if published else method.partition("+")
-        return place.get(policy, unknown), ablation
-
-    return sorted(dict.fromkeys(methods), key=order)
+    return sorted(dict.fromkeys(methods), key=lambda method: place.get(method, unknown))
 
 
 def merged_order(orders: Iterable[Sequence[str]]) -> list[str]:
@@ -49,10 +44,11 @@ def merged_order(orders: Iterable[Sequence[str]]) -> list[str]:
 
 
 def trained_methods(run: Mapping[str, Any], methods: Iterable[str]) -> list[str]:
-    """Those of `methods` that the run trained, in the order of training; their ablations are none."""
+    """Those of `methods` that the run trained, in the order of training; not their ablations."""
     baselines = (run["recipe"].get("evaluation") or {}).get("baselines") or ()
     untrained = UNTRAINED | {spec if isinstance(spec, str) else spec["name"] for spec in baselines}
-    return [method for method in ordered_methods(run, methods) if method not in untrained and "+" not in method]
+    trained = (method for method in ordered_methods(run, methods) if method not in untrained)
+    return [method for method in trained if ABLATED not in method]
 
 
 def pick_method(run: Mapping[str, Any], methods: Iterable[str], method: str | None) -> str:

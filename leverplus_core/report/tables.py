@@ -149,4 +149,4 @@ def shots_text(shots: int) -> str:
 
 def two_lines(method: str) -> str:
     """`sft` above `+blank_images`: the name of an ablation in a narrow column."""
-    return method.replace("+", "\n+") if len(method) > 12 else method
+    return method.replace("+", "\n+", 1) if len(method) > 12 else method

@@ -28,7 +28,8 @@ class EvalSet:
     `features` are aligned with `questions`, `bank` holds all demonstrations with theirs; `similarity` has, for each
     block of features ("image", "text", "state"), a question id -> (K,) cosines with the demonstrations of its pool.
     `order` is the prompt's: what the sequence that is returned means. Draw random numbers from `seed` and the
-    question's id, so that a question's demonstrations do not depend on the other questions.
+    question's id, so that a question's demonstrations do not depend on the other questions. `train` are train
+    questions, none of them evaluated, in a seeded order: a baseline may measure them to choose.
     """
 
     questions: Sequence[Question]
@@ -38,6 +39,7 @@ class EvalSet:
     bank: Bank
     order: Order
     seed: int
+    train: Sequence[Question] = ()
 
 
 @dataclass(frozen=True)

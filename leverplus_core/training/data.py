@@ -17,7 +17,7 @@ from leverplus_core.progress import Progress
 from leverplus_core.records import ScoredSequence
 from leverplus_core.seeding import derive, rng
 from leverplus_core.selector.base import TrainableSelector
-from leverplus_core.selector.checkpoint import load_policy, save_policy
+from leverplus_core.selector.checkpoint import DESCRIPTION, load_policy, read_meta, save_policy
 from leverplus_core.selector.features import SelectorFeatures
 from leverplus_core.selector.policy import Policy
 from leverplus_core.training.base import CurveRow, FitResult, FitRun, OnEpoch, Trainer
@@ -156,6 +156,13 @@ def train(
     metadata = {"best_epoch": result.best_epoch}
     save_trained(out, policy, result.curve, {**metadata, **context.questions_meta(ids)})
     return metadata
+
+
+def trained_metadata(folder: Path) -> dict[str, Any] | None:
+    """What `train` returned for the finished policy in `folder`; None where there is none yet."""
+    if not (folder / DESCRIPTION).exists():
+        return None
+    return {k: v for k, v in read_meta(folder).items() if k not in (VALIDATION_QUESTIONS, LEARNED_FROM)}
 
 
 def save_trained(out: Path, policy: Policy, curve: Sequence[CurveRow], meta: Mapping[str, Any]) -> None:

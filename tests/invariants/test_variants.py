@@ -153,22 +153,26 @@ def test_a_sweep_measures_once_shares_stages_and_goes_on_after_a_kill(finished: 
     assert {row["seeds"] for row in rows} == {2} and {row["comparisons"] for row in rows} == {3 * 2 * 2}
 
 
-@pytest.mark.parametrize("ablation", ["blank_images", "shuffled_images", "shuffled_answers", "reversed"])
-def test_an_ablation_is_one_override_and_touches_the_evaluation_alone(
-    finished: Any, small: Small, ablation: str
-) -> None:
-    url, run_id = finished.other("ablations"), finished.result.run_id
-    methods = ("evaluation.baselines=[zero_shot]", "evaluation.policies=[rce]")
-    result = run(small(f"evaluation.ablation={ablation}", *methods), url, finished.work)
+def test_ablations_answer_beside_their_policy_with_the_same_choice(finished: Any, small: Small, cli: Cli) -> None:
+    url, kinds = finished.other("ablations"), ["blank_images", "shuffled_images", "shuffled_answers", "reversed"]
+    methods = ("evaluation.baselines=[zero_shot]", "evaluation.policies=[sft, rce]")
+    result = run(small(f"evaluation.ablations=[{', '.join(kinds)}]", *methods), url, finished.work)
     assert {s for name, s in result.stages.items() if name != "evaluate"} <= {"reused", "off"}
     plain, other = Registry(finished.url), Registry(url)
-    for method, shots in (("zero_shot", 0), ("rce", 2)):
-        before = [p for _, p in plain.predictions(run_id, method, shots)]
-        after = [p for _, p in other.predictions(result.run_id, method, shots)]
-        assert [p.demonstrations for p in before] == [p.demonstrations for p in after]
-        if method == "zero_shot":
-            assert before == after
+    found = {cell["method"] for cell in other.cells([result.run_id])}
+    assert found == {"zero_shot", "sft", "rce", *(f"rce+{kind}" for kind in kinds)}  # of the policy trained last
+    before = plain.predictions(finished.result.run_id, "rce", 2)
+    assert other.predictions(result.run_id, "rce", 2) == before
+    for kind in kinds:
+        after = other.predictions(result.run_id, f"rce+{kind}", 2)
+        assert [p.demonstrations for _, p in after] == [p.demonstrations for _, p in before]
+        if kind != "reversed":  # this small model says the same, whatever the order of two demonstrations
+            assert [p.raw_text for _, p in after] != [p.raw_text for _, p in before], kind
     assert result.calls > 0
+    # An audit asks each answer again with what was shown for it.
+    options = ("--registry", url, "--work", str(finished.work), "--json")
+    audited = json.loads(cli("audit", result.run_id, "--sample", "1000", *options).stdout)
+    assert (audited["asked_again"], audited["differences"]) == (20 * (1 + 6 * 2), [])
 
 
 def test_evaluation_questions_among_those_trained_on_are_refused_by_name(

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from leverplus_core.errors import DataError
-from leverplus_core.evaluation.ablation import ablated
-from leverplus_core.evaluation.grid import Predictions, evaluation_order, predict, sample_sizes
-from leverplus_core.io import read_jsonl, write_jsonl
+from leverplus_core.evaluation.grid import evaluation_order, sample_sizes
 from leverplus_core.pipeline.context import RunContext
-from leverplus_core.pipeline.pools import read_pools
+from leverplus_core.pipeline.methods import (
+    Method,
+    ablated_method,
+    answer,
+    answered,
+    baseline_method,
+    eval_set,
+    policy_method,
+    read_predictions,
+)
 from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
-from leverplus_core.plugins.contracts import Bank
-from leverplus_core.recipes.settings import ADAPTIVE
-from leverplus_core.records import Ids, Prediction
-from leverplus_core.scoring.scorer import Scorer
-from leverplus_core.selector.base import EvalSet, SelectionCost
-
-if TYPE_CHECKING:
-    from leverplus_core.selector.policy import Policy
-
-BATCH = 256
+from leverplus_core.recipes.settings import ADAPTIVE, Ablation
+from leverplus_core.selector.base import SelectionCost
 
 
 class Evaluate(Stage):
@@ -45,53 +43,28 @@ class Evaluate(Stage):
         return [asked, baselines, settings, recipe.scoring.correct_threshold]
 
     def run(self, context: RunContext, inputs: Mapping[str, Path], out: Path, report: StageReport) -> dict[str, Any]:
-        recipe, settings = context.recipe, context.recipe.evaluation
-        policies = self._policies(context, inputs)
-        questions = evaluation_order(context.dataset.questions("validation"), settings, recipe.data_seed)
+        settings = context.recipe.evaluation
+        methods = self._methods(context, inputs)
+        questions = evaluation_order(context.dataset.questions("validation"), settings, context.recipe.data_seed)
         _refuse_leaks([q.id for q in questions], inputs)
-        features = context.selector_features(inputs)
-        pools = read_pools(inputs["pools"])["validation"]
-        blocks = ["image", "text", *(["state"] if features.widths.state else [])]
-        feature_set = context.feature_set(inputs)
-        eval_set = EvalSet(
-            questions,
-            {q.id: pools[q.id] for q in questions},
-            {block: {q.id: features.similarity(block, q.id) for q in questions} for block in blocks},
-            feature_set.of_questions([q.id for q in questions]),
-            Bank(context.dataset.demonstrations(), feature_set.demonstrations),
-            recipe.prompt.order,
-            recipe.data_seed,
-        )
-        scorer = self._scorer(context)
+        asked = eval_set(context, inputs, questions)
         sizes = sample_sizes(settings, len(questions))
-        for method in [*context.baselines, *policies]:
-            baseline = context.baselines.get(method)
-            shots = settings.shots if baseline is None else baseline.shot_counts(settings.shots)
-            known = {n: found for n in shots if (found := _read(out, method, n)) is not None}
-            if asked := [n for n in shots if n not in known]:
-                selected: Mapping[int, Sequence[Ids]]
-                if baseline is not None:
-                    selected = baseline.select(eval_set, asked, scorer)
-                else:
-                    selected = self._select(context, inputs, policies[method], method, eval_set, asked)
-                for n in asked:
-                    known[n] = predict(method, n, selected[n], questions, scorer)
-                    write_jsonl(_file(out, method, n), (asdict(prediction) for _, prediction in known[n]))
-            shown = dict.fromkeys(d for n in shots for _, p in known[n] for d in p.demonstrations)
-            report.questions(questions, (scorer.demonstrations[d] for d in shown))
-            for n in shots:
-                report.predictions(method, n, known[n], sizes)
+        for method in methods:
+            found = answer(method, asked, out)
+            shown = dict.fromkeys(d for n in method.shots for _, p in found[n] for d in p.demonstrations)
+            report.questions(questions, (method.scorer.demonstrations[d] for d in shown))
+            for n in method.shots:
+                report.predictions(method.name, n, found[n], sizes)
         return {"questions": len(questions), "sizes": sizes}
 
     def replay(self, context: RunContext, out: Path, report: StageReport) -> None:
         questions = {q.id: q for q in context.dataset.questions("validation")}
         demonstrations = {d.id: d for d in context.dataset.demonstrations()}
-        for file in sorted(out.glob("*-*.jsonl")):
-            method, _, shots = file.stem.rpartition("-")
-            found = _read(out, method, int(shots)) or []
+        for method, shots in answered(out):
+            found = read_predictions(out, method, shots) or []
             shown = dict.fromkeys(d for _, p in found for d in p.demonstrations)
             report.questions([questions[p.question_id] for _, p in found], (demonstrations[d] for d in shown))
-            report.predictions(method, int(shots), found, sample_sizes(context.recipe.evaluation, len(found)))
+            report.predictions(method, shots, found, sample_sizes(context.recipe.evaluation, len(found)))
 
     def cost(self, planning: Planning) -> StageCost:
         settings = planning.recipe.evaluation
@@ -128,49 +101,30 @@ class Evaluate(Stage):
             if name in self._evaluated(context) or (name == context.policies[-1] and _wants_adaptive(context))
         ]  # fmt: skip
 
+    def _ablations(self, context: RunContext) -> Sequence[Ablation]:
+        """The ablations of the policy trained last of those evaluated; none without one."""
+        return context.recipe.evaluation.ablations if self._evaluated(context) else ()
+
     def _learned(self, planning: Planning) -> list[str]:
-        """The methods of trained policies that a plan counts."""
+        """The methods of trained policies that a plan counts, an ablation under its own name."""
         adaptive = planning.stops and planning.context.policies and _wants_adaptive(planning.context)
-        return [*self._evaluated(planning.context), *([ADAPTIVE] if adaptive else [])]
+        context = planning.context
+        return [*self._evaluated(context), *self._ablations(context), *([ADAPTIVE] if adaptive else [])]
 
-    def _policies(self, context: RunContext, inputs: Mapping[str, Path]) -> dict[str, Policy]:
-        """Method -> policy; the one trained last again, as `adaptive`, where it can stop by itself."""
+    def _methods(self, context: RunContext, inputs: Mapping[str, Path]) -> list[Method]:
+        """The baselines, the trained policies, and the one trained last again, as `adaptive`, where it can stop."""
+        methods = [baseline_method(context, *item) for item in context.baselines.items()]
         names = self._read_policies(context)
-        training = context.training(inputs) if names else None
-        read = {name: training.init_policy(inputs[f"@{name}"], []) for name in names} if training else {}
-        policies = {name: read[name] for name in self._evaluated(context)}
-        if names and _wants_adaptive(context) and read[names[-1]].stops:
-            policies[ADAPTIVE] = read[names[-1]]
-        return policies
-
-    def _scorer(self, context: RunContext) -> Scorer:
-        """The recipe's scorer, where an ablation changes what demonstrations show."""
-        recipe, scorer = context.recipe, context.scorer
-        shown, prompt = ablated(
-            scorer.demonstrations, recipe.prompt, recipe.evaluation.ablation, recipe.data_seed,
-            context.workspace.root / "ablation",
-        )  # fmt: skip
-        return replace(scorer, demonstrations=shown, prompt=prompt)
-
-    def _select(
-        self, context: RunContext, inputs: Mapping[str, Path], policy: Policy, method: str, eval_set: EvalSet,
-        shots: Sequence[int],
-    ) -> dict[int, list[Ids]]:  # fmt: skip
-        """What a trained policy chooses: for each number of shots, the demonstrations of each question."""
-        features, num_beams = context.selector_features(inputs), context.recipe.evaluation.num_beams
-        ids = [q.id for q in eval_set.questions]
-        chosen: dict[int, list[Ids]] = {n: [] for n in shots}
-        for n in shots:
-            for start in range(0, len(ids), BATCH):
-                part = ids[start : start + BATCH]
-                batch = features.batch(part)
-                if method == ADAPTIVE:
-                    positions = policy.adaptive(batch, n, num_beams)
-                else:
-                    positions = policy.beam_search(batch, n, num_beams)[0][:, 0].tolist()
-                rows = zip(part, positions, strict=True)
-                chosen[n] += [tuple(eval_set.pools[q][p] for p in row) for q, row in rows]
-        return chosen
+        if not names:
+            return methods
+        training, features = context.training(inputs), context.selector_features(inputs)
+        policies = {name: training.init_policy(inputs[f"@{name}"], []) for name in names}
+        learned = [policy_method(context, name, policies[name], features) for name in self._evaluated(context)]
+        methods += learned
+        methods += [ablated_method(context, learned[-1], name) for name in self._ablations(context)]
+        if _wants_adaptive(context) and policies[names[-1]].stops:
+            methods.append(policy_method(context, ADAPTIVE, policies[names[-1]], features))
+        return methods
 
 
 def _wants_adaptive(context: RunContext) -> bool:
@@ -190,15 +144,3 @@ def _refuse_leaks(ids: Sequence[str], inputs: Mapping[str, Path]) -> None:
             f"leak: {len(leaked)} evaluation questions are among those that the selector was trained on: {named}.",
             "Evaluate on questions of another split.",
         )
-
-
-def _file(folder: Path, method: str, shots: int) -> Path:
-    return folder / f"{method}-{shots}.jsonl"
-
-
-def _read(folder: Path, method: str, shots: int) -> Predictions | None:
-    path = _file(folder, method, shots)
-    if not path.exists():
-        return None
-    rows = ({**row, "demonstrations": tuple(row["demonstrations"])} for row in read_jsonl(path))
-    return [(position, Prediction(**row)) for position, row in enumerate(rows)]

@@ -271,6 +271,8 @@ def test_methods_stand_in_one_order_in_reports() -> None:
     # A registry may give the keys back in another order.
     assert method_order(json.loads(json.dumps(values, sort_keys=True))) == expected
     assert method_order({}) == method_order(Recipe().values())
+    ablated = {"training": {"sft": {}}, "evaluation": {"baselines": [], "ablations": ["blank_images", "reversed"]}}
+    assert method_order(ablated)[:3] == ["sft", "sft+blank_images", "sft+reversed"]
 
 
 def test_trainers_run_in_the_order_of_the_report_then_as_written() -> None:
