@@ -113,15 +113,10 @@ def headline_of(registry: Registry, pairing: Pairing, arm: Mapping[str, Sequence
         row |= {"copied": copied.get(method), "prompts": costs.get(method)}
         versus = difference(pairing, endpoint, held, floor) if floor and best and method != best.name else None
         rows.append((row | {"baseline": best.name if versus and best else None}, versus))
-    named = [best.name] if best and best.name != endpoint.method else []
-    against = list(dict.fromkeys([*named, *endpoint.against]))
-    found = [
-        (other, pair) for other in against if about and other in arm
-        if (pair := difference(pairing, endpoint, about, arm[other])) is not None
-    ]  # fmt: skip
+    found = comparisons(pairing, endpoint, arm, best)
+    corrected = family([(pair, True) for _, pair in found])
     primary = [
-        {"method": endpoint.method, "baseline": other, **row}
-        for (other, _), row in zip(found, family([(pair, True) for _, pair in found]), strict=True)
+        {"method": endpoint.method, "baseline": other, **row} for (other, _), row in zip(found, corrected, strict=True)
     ]
     lead = next((row for row in primary if best and row["baseline"] == best.name), None)
     return Headline(
@@ -131,6 +126,20 @@ def headline_of(registry: Registry, pairing: Pairing, arm: Mapping[str, Sequence
         missing=[m for m in (*([endpoint.method] if endpoint.method else []), *endpoint.against) if m not in arm],
         asked=_asked(registry, runs[0]),
     )  # fmt: skip
+
+
+def comparisons(
+    pairing: Pairing, endpoint: Endpoint, arm: Mapping[str, Sequence[Member]], best: Best | None
+) -> list[tuple[str, Found]]:
+    """The comparisons that the endpoint is for, by what its method is compared with: the best baseline, then what the
+    recipe names; those that were not evaluated are left out."""
+    named = [best.name] if best and best.name != endpoint.method else []
+    about, found = arm.get(endpoint.method or ""), list[tuple[str, Found]]()
+    for other in dict.fromkeys([*named, *endpoint.against]):
+        if about and other in arm:
+            pair = difference(pairing, endpoint, about, arm[other])
+            found += [(other, pair)] if pair is not None else []
+    return found
 
 
 def arm_rows(registry: Registry, runs: Sequence[str], name: str) -> list[Row]:
