@@ -141,18 +141,19 @@ class Task:
     """`metric` names the score in tables; `prompt` holds what the task changes of `PromptSettings`' defaults.
 
     `score` and `text_similarity` of (prediction, answers) are in [0, 1]; `reference` (answers) is the
-    true answer whose log-probability is measured.
+    true answer whose log-probability is measured; answers whose `normalize` is equal are the same answer.
     """
 
     metric: str
     score: Callable[[str, Sequence[str]], float]
     reference: Callable[[Sequence[str]], str]
     text_similarity: Callable[[str, Sequence[str]], float]
+    normalize: Callable[[str], str]
     prompt: Mapping[str, object] = field(default_factory=dict)
 
 
 TASKS: Mapping[TaskName, Task] = {
-    "vqa": Task("VQA accuracy", accuracy, most_frequent, text_similarity),
+    "vqa": Task("VQA accuracy", accuracy, most_frequent, text_similarity, normalize),
 }
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -255,31 +256,44 @@ def check_selector(part: TrainableSelector) -> None:
 
 
 class _NeverRight:
-    """Measures without a model: no answer is right, and longer sequences are less probable."""
+    """Measures without a model: no answer is right, and longer sequences are less probable. Notes what is asked."""
+
+    def __init__(self) -> None:
+        self.asked_logprobs: set[tuple[Question, Ids]] = set()
+        self.asked_answers: set[tuple[Question, Ids]] = set()
 
     def logprobs(self, rows: Sequence[tuple[Question, Ids]], label: str = "") -> list[AnswerLogprob]:
+        self.asked_logprobs.update(rows)
         return [AnswerLogprob(-1.0 - len(ids), 1) for _, ids in rows]
 
     def answers(self, rows: Sequence[tuple[Question, Ids]], label: str = "") -> list[tuple[str, str, float]]:
+        self.asked_answers.update(rows)
         return [("no", "no", 0.0) for _ in rows]
 
 
 def check_baseline(part: BaselineSelector) -> None:
-    """Distinct demonstrations of the right number, none with the question's image, whatever the other questions."""
+    """Distinct demonstrations of the right number, none with the question's image, whatever the other questions.
+
+    It asks no more to select than `cost` says: each prompt counts once.
+    """
     check_part(part)
     query, bank = tiny_bank()
     questions = [query.question, Question("x1", "another question?", Image("elsewhere"), ("yes",) * 10)]
+    train = [Question(f"t{i}", f"question {i}?", bank.demonstrations[i].image, ("yes",) * 10) for i in range(3, 9)]
     pool = [bank.demonstrations[row].id for row in allowed(query, bank)][:6]
     rows = dict(zip(("q0", "x1"), _unit_rows(np.random.default_rng(1), 2, 8), strict=True))
 
     def eval_set(asked: Sequence[Question]) -> EvalSet:
         similarity = {q.id: np.linspace(1, 0, len(pool), dtype=np.float32) for q in asked}
-        features = Features(*(np.stack([rows[q.id] for q in asked]),) * 2)
+        own = np.stack([rows[q.id] for q in asked])
         blocks = dict.fromkeys(("image", "text", "state"), similarity)
-        return EvalSet(asked, {q.id: pool for q in asked}, blocks, features, bank, "append", 0)
+        return EvalSet(
+            asked, {q.id: pool for q in asked}, blocks, Features(own, own, state=own), bank, "append", 0, train
+        )
 
     np.random.seed(1)
-    both = part.select(eval_set(questions), (1, 2), _NeverRight())
+    measure = _NeverRight()
+    both = part.select(eval_set(questions), (1, 2), measure)
     np.random.seed(7)  # a part that reads this global state would now select others
     alone = part.select(eval_set(questions[:1]), (1, 2), _NeverRight())
     counts = part.shot_counts((1, 2))
@@ -288,11 +302,21 @@ def check_baseline(part: BaselineSelector) -> None:
     for n, selected in both.items():
         assert len(selected) == len(questions), f"one sequence per question, not {len(selected)}"
         for question, ids in zip(questions, selected, strict=True):
-            assert len(ids) == len(set(ids)) == n, f"{n} distinct demonstrations, not {ids}"
+            assert len(ids) == len(set(ids)), f"{n} distinct demonstrations, not {ids}"
+            assert len(ids) == n or (part.shows_fewer and len(ids) < n), f"{n} distinct demonstrations, not {ids}"
             assert all(d in shows for d in ids), f"demonstrations of the bank, not {ids}"
             assert all(shows[d] != question.image.id for d in ids), "a demonstration shows the question's own image"
         assert selected[0] == alone[n][0], "a question's demonstrations depend on seed and question alone"
-    assert set(part.cost((1, 2), len(pool)).answers) == set(counts), "cost() has an answer for each number of shots"
+    cost = part.cost((1, 2), len(pool))
+    assert set(counts) <= set(cost.answers), "cost() has an answer for each number of shots"
+    for what, asked, each, once in (
+        ("log-probabilities", measure.asked_logprobs, cost.logprobs, {}),
+        ("answers", measure.asked_answers, cost.answers, cost.once),
+    ):
+        for n, count in Counter(len(ids) for _, ids in asked).items():
+            planned = len(questions) * each.get(n, 0) + once.get(n, 0)
+            assert count <= planned, f"cost() allows {planned} {what} of {n} demonstrations, select() asks {count}"
+        assert all(shows[d] != q.image.id for q, ids in asked for d in ids), "what is measured shows its own image"
 
 
 def check_trainer(part: Trainer) -> None:

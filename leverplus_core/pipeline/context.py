@@ -17,6 +17,7 @@ from leverplus_core.metrics import TASKS
 from leverplus_core.pipeline.folds import WHOLE, BothSplits, Folds
 from leverplus_core.pipeline.imported import FILES, ImportedFolder, ensure_imported
 from leverplus_core.pipeline.pools import all_pools
+from leverplus_core.pipeline.question_sets import QuestionSets
 from leverplus_core.pipeline.workspace import Workspace
 from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Model, Part, Reward, Sampler, Split
 from leverplus_core.plugins.manager import Catalog
@@ -24,6 +25,7 @@ from leverplus_core.progress import Progress, Silent
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.recipes.settings import ADAPTIVE, PARTS, PartSpec
 from leverplus_core.scoring.cache import CachedModel, ResponseCache
+from leverplus_core.scoring.meter import PromptMeter
 from leverplus_core.scoring.scorer import Scorer
 from leverplus_core.selector.base import BaselineSelector, TrainableSelector
 from leverplus_core.selector.feature_set import FEATURES, FeatureSet
@@ -50,6 +52,7 @@ class RunContext:
     ) -> None:
         self.recipe, self.catalog, self.workspace = recipe, catalog, Workspace(work)
         self.progress: Progress = progress or Silent()
+        self.meter = PromptMeter()
         self._shared = {} if built is None else built
         self._used: dict[tuple[str, str], Part] = {}
         self._features: dict[Path, FeatureSet] = {}
@@ -57,12 +60,6 @@ class RunContext:
         measured_here = recipe.imported.folder is None
         for key in PARTS if measured_here else ("selector", "balancer", "reward"):
             self._part(key)
-        if measured_here and "state" in self.sampler.blocks() and self.encoder.hidden_states is None:
-            at = recipe.where("sampler")
-            raise RecipeError(
-                f"sampler '{recipe.sampler.name}'{f' in {at}' if at else ''} reads hidden states, and there are none.",
-                "Set encoder.hidden_states, for example to 4.",
-            )
         self.trainers: Mapping[str, Trainer] = {
             name: self.build("trainer", name, settings, f"training.{name}", Trainer)
             for name, settings in recipe.training.trainers.items()
@@ -74,6 +71,7 @@ class RunContext:
         self._check_names()
         self._check_split()
         if measured_here:
+            self._check_states()
             self.check_shots()
 
     # --- parts ---
@@ -130,6 +128,18 @@ class RunContext:
     def splits(self) -> tuple[Split, ...]:
         """The splits of `dataset` that have questions."""
         return ("train",) if self.cross_fit else ("train", "validation")
+
+    @cached_property
+    def question_sets(self) -> QuestionSets:
+        """Which questions are searched, proposed for, held out and evaluated. Raises DataError as `QuestionSets.of`."""
+        imported = self.imported
+        return QuestionSets.of(
+            self.recipe,
+            self.dataset.questions("train"),
+            () if self.cross_fit else self.dataset.questions("validation"),
+            imported.question_ids("sequences") if imported else None,
+            imported.question_ids("candidates") if imported else None,
+        )
 
     @property
     def model(self) -> Model:
@@ -231,6 +241,21 @@ class RunContext:
                 "Leave imported out, or set another split.",
             )
 
+    def _check_states(self) -> None:
+        """Raises RecipeError where the sampler or a baseline reads hidden states that nothing encodes."""
+        readers: dict[str, tuple[str, Sampler | BaselineSelector]] = {
+            "sampler": (f"sampler '{self.recipe.sampler.name}'", self.sampler)
+        }
+        for i, (name, baseline) in enumerate(self.baselines.items()):
+            readers[f"evaluation.baselines.{i}"] = (f"baseline '{name}'", baseline)
+        for key, (what, part) in readers.items():
+            if "state" in part.blocks() and self.encoder.hidden_states is None:
+                at = self._at(f"{key}.name") or self._at(key)
+                raise RecipeError(
+                    f"{what}{at} reads hidden states, and there are none.",
+                    "Set encoder.hidden_states, for example to 4.",
+                )
+
     def _at(self, key: str) -> str:
         """' in FILE:LINE' of a key, or nothing for a default."""
         where = self.recipe.where(key)
@@ -316,7 +341,7 @@ class RunContext:
     def cached_model(self) -> CachedModel:
         """The model behind the response cache of the workspace."""
         cache = ResponseCache(self.workspace.root / "responses.sqlite")
-        return CachedModel(lambda: self.model, lambda: self.identity("model"), cache, self.progress)
+        return CachedModel(lambda: self.model, lambda: self.identity("model"), cache, self.progress, meter=self.meter)
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -353,7 +378,8 @@ class RunContext:
 
         features = self.selector_features(inputs)
         if fold != WHOLE:
-            features = SelectorFeatures.of(*self.folds.seen(fold, self.feature_set(inputs), all_pools(inputs["pools"])))
+            whole, pools = self.feature_set(inputs), all_pools(inputs["pools"])
+            features = SelectorFeatures.of(*self.folds.seen(fold, whole, pools, max(self.recipe.evaluation.shots)))
         return TrainingContext(
             features,
             self.selector,

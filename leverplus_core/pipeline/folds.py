@@ -8,7 +8,7 @@ with every part used in turn: Chernozhukov et al. 2018, "Double/debiased machine
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -73,10 +73,6 @@ class Folds:
         """Those that the policy of `fold` answers."""
         return [q for q in question_ids if self.of_question(q) == fold]
 
-    def taught(self, fold: str, question_ids: Sequence[str]) -> list[str]:
-        """Those that the policy of `fold` may learn from."""
-        return [q for q in question_ids if self.teaches(fold, q)]
-
     def teaches(self, fold: str, question_id: str) -> bool:
         """Whether the policy of `fold` may learn from a question."""
         return not self.crossed or self.questions[question_id] != fold
@@ -85,15 +81,15 @@ class Folds:
         """Whether the policy of `fold`, and a question of `fold`, may see a demonstration."""
         return not self.crossed or self.demonstrations[demonstration_id] != fold
 
-    def lessons(self, fold: str, rows: Mapping[str, Sequence[S]]) -> dict[str, list[S]]:
-        """What the policy of `fold` may learn from: sequences of questions of other folds, with demonstrations of other
-        folds alone. Questions that are left without any are left out."""
+    def lessons(self, fold: str, rows: Mapping[str, Sequence[S]], questions: Container[str]) -> dict[str, list[S]]:
+        """What the policy of `fold` may learn from: sequences of these `questions` of other folds, with demonstrations
+        of other folds alone. Questions that are left without any are left out."""
         if not self.crossed:
             return {q: list(found) for q, found in rows.items()}
         kept = {
             q: [row for row in found if all(self.shows(fold, d) for d in row.demonstrations)]
             for q, found in rows.items()
-            if self.teaches(fold, q)
+            if q in questions and self.teaches(fold, q)
         }
         return {q: found for q, found in kept.items() if found}
 
@@ -102,24 +98,29 @@ class Folds:
         if not self.crossed:
             return bank
         rows = [i for i, d in enumerate(bank.demonstrations) if self.shows(fold, d.id)]
-        return Bank([bank.demonstrations[i] for i in rows], _rows(bank.features, rows))
+        return Bank([bank.demonstrations[i] for i in rows], feature_rows(bank.features, rows))
 
     def seen(
-        self, fold: str, features: FeatureSet, pools: Mapping[str, Sequence[str]]
+        self, fold: str, features: FeatureSet, pools: Mapping[str, Sequence[str]], least: int
     ) -> tuple[FeatureSet, dict[str, Sequence[str]]]:
-        """The features and pools that the policy of `fold` learns from, without a row of that fold."""
+        """The features and pools that the policy of `fold` learns from, without a row of that fold.
+
+        Questions whose pools are left with fewer than `least` demonstrations are left out.
+        """
         bank = [i for i, d in enumerate(features.demonstration_ids) if self.shows(fold, d)]
         asked = [i for i, q in enumerate(features.question_ids) if self.teaches(fold, q)]
         kept = FeatureSet(
             [features.demonstration_ids[i] for i in bank],
-            _rows(features.demonstrations, bank),
+            feature_rows(features.demonstrations, bank),
             [features.question_ids[i] for i in asked],
-            _rows(features.questions, asked),
+            feature_rows(features.questions, asked),
         )
-        return kept, {q: [d for d in pool if self.shows(fold, d)] for q, pool in pools.items() if self.teaches(fold, q)}
+        left = {q: [d for d in pool if self.shows(fold, d)] for q, pool in pools.items() if self.teaches(fold, q)}
+        return kept, {q: pool for q, pool in left.items() if len(pool) >= least}
 
 
-def _rows(features: Features, rows: Sequence[int]) -> Features:
+def feature_rows(features: Features, rows: Sequence[int]) -> Features:
+    """The features of some rows, in this order."""
     if not len(features.text):  # a bank for rules that read no features
         return features
     blocks = (features.image, features.text, features.answer, features.state)

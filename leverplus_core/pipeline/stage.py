@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +11,18 @@ from typing import Any, ClassVar, Protocol
 
 from leverplus_core.errors import DataError
 from leverplus_core.pipeline.context import RunContext
+from leverplus_core.pipeline.question_sets import SetSizes
 from leverplus_core.plugins.contracts import Part, Size, SupportsPlanning
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.recipes.settings import PROMPTS_PER_CANDIDATE
 from leverplus_core.records import Demonstration, Prediction, Question
+from leverplus_core.selector.base import SelectionCost
 
 PromptCounts = Mapping[int, int]
 """Number of demonstrations -> prompts with so many."""
+
+METHOD_PROMPTS = "method_prompts"
+"""In the metadata of a stage: method -> the distinct prompts that led to it, None where that is not known."""
 
 
 class StageReport(Protocol):
@@ -30,6 +36,10 @@ class StageReport(Protocol):
 
     def questions(self, questions: Sequence[Question], demonstrations: Iterable[Demonstration]) -> None:
         """What the ids in the predictions stand for."""
+
+    def evaluation(self, split: str, questions: Sequence[Question], methods: Sequence[str]) -> None:
+        """The evaluation questions, in order, before the first of `methods` answers them; `split` says whose they are:
+        "validation", "held_out" or "cross_fit"."""
 
     def predictions(
         self, method: str, shots: int, predictions: Sequence[tuple[int, Prediction]], sizes: Sequence[int]
@@ -112,25 +122,46 @@ class Planning:
         return bool(getattr(self.context.selector, "stop", False))
 
     @property
-    def scored(self) -> int:
-        """Train questions that are measured."""
-        return min(self.recipe.scoring.questions or self.size.train, self.size.train)
-
-    @property
-    def evaluated(self) -> int:
-        """Evaluation questions."""
-        return min(max(self.recipe.evaluation.sizes), self.size.validation)
+    def sets(self) -> SetSizes:
+        """How many questions are searched, proposed for and evaluated. Raises DataError as `SetSizes.of`."""
+        return SetSizes.of(self.recipe, self.size.train, self.size.validation)
 
     def measured(self, per_question: PromptCounts, budget: int | None = None) -> StageCost:
-        """The cost of measuring so many sequences per question: an answer and a log-probability each.
+        """The cost of measuring so many sequences per question that is proposed for: an answer and a log-probability
+        each, and one without demonstrations.
 
-        A beam search has measured each demonstration of a pool alone, and the question without any.
+        The beam search of a question has measured each demonstration of its pool alone, and it without any.
         """
-        sequences = {shots: self.scored * count for shots, count in per_question.items()}
+        questions = self.sets.proposed
+        searched = self.context.has_sequences and not self.context.is_imported("sequences")
+        new = max(questions - self.sets.searched, 0) if searched else questions
+        sequences = {shots: questions * count for shots, count in per_question.items()}
         if budget is not None and PROMPTS_PER_CANDIDATE * sum(sequences.values()) > budget:
             sequences = {max(sequences): budget // PROMPTS_PER_CANDIDATE}
-        searched = self.context.has_sequences and not self.context.is_imported("sequences")
-        return StageCost({n: count for n, count in sequences.items() if n > 1 or not searched}, sequences)
+        logprobs = {n: count if n > 1 else min(count, new * per_question[n]) for n, count in sequences.items()}
+        if sequences:
+            logprobs[0] = new
+        images = min(self.size.train_images, new * (self.pool + 1)) if sequences else 0
+        return StageCost({n: count for n, count in logprobs.items() if count}, sequences, (images, 0))
+
+    def answering(self, methods: Iterable[SelectionCost], questions: int, of_train: bool) -> StageCost:
+        """The cost of methods that each answer so many questions, of the train split or of the validation split."""
+        logprobs: Counter[int] = Counter()
+        answers: Counter[int] = Counter()
+        shown = outside = once = 0
+        for cost in methods:
+            for total, counts in ((logprobs, cost.logprobs), (answers, cost.answers)):
+                total.update({n: count * questions for n, count in counts.items()})
+            answers.update(cost.once)
+            # What is asked once shows train questions, each with as many demonstrations as its prompt has.
+            once += sum((n + 1) * count for n, count in cost.once.items())
+            shown, outside = shown + cost.demonstrations, outside + cost.outside
+        size, demonstrations = self.size, questions * (min(shown, self.pool) + outside) + once
+        if of_train:
+            return StageCost(logprobs, answers, (min(size.train_images, demonstrations + questions), 0))
+        return StageCost(
+            logprobs, answers, (min(size.train_images, demonstrations), min(size.validation_images, questions))
+        )
 
 
 class Stage(Part):

@@ -152,6 +152,14 @@ class CandidateSettings(FrozenSettings):
         return dict(counts)
 
 
+class ProposeSettings(CandidateSettings):
+    """What is proposed and measured once, after the training on sequences, and for which questions."""
+
+    questions: int | None = Field(
+        None, ge=1, description="train questions, the first of the seeded order; null for as many as are searched"
+    )
+
+
 class MiningSettings(FrozenSettings):
     """How many more sequences are measured for questions with few positives; off where `min_positives` is 0."""
 
@@ -183,10 +191,10 @@ class MiningSettings(FrozenSettings):
 class ScoringSettings(FrozenSettings):
     """Which train questions are measured, and how."""
 
-    questions: int | None = Field(800, ge=1, description="train questions to measure, seeded; null for all")
+    questions: int | None = Field(800, ge=1, description="train questions to search, seeded; null for all")
     correct_threshold: float = Field(0.5, gt=0, le=1, description="a candidate is correct from this accuracy on")
     beam_search: BeamSettings = BeamSettings()
-    candidates: CandidateSettings = CandidateSettings()
+    candidates: ProposeSettings = ProposeSettings()
     mining: MiningSettings = MiningSettings()
 
 
@@ -248,6 +256,12 @@ TRAINERS = ("sft", "rce", "grpo")
 """The trainers of the Lever-Plus report, which every recipe has."""
 
 
+BASELINES = (
+    "zero_shot", "random", "text_knn", "image_knn", "text_image_knn", "bank_knn", "bm25", "fixed", ORACLE,
+)  # fmt: skip
+"""What every recipe evaluates that names no baselines; `state_knn` needs hidden states."""
+
+
 class PrimarySettings(FrozenSettings):
     """The one comparison that a run is made for: the mean accuracy over some numbers of shots on one sample, paired by
     question, of `method` less the best baseline, and less each of `against`. Its marks are corrected for these alone;
@@ -265,15 +279,19 @@ class EvaluationSettings(FrozenSettings):
     shots: tuple[Positive, ...] = Field((1, 2, 3, 4), min_length=1)
     sizes: tuple[Positive, ...] = Field((100, 200, 400, 800), min_length=1)
     baselines: tuple[PartSpec, ...] = Field(
-        tuple(PartSpec(name=name) for name in ("zero_shot", "random", "text_knn", "image_knn", ORACLE)),
+        tuple(PartSpec(name=name) for name in BASELINES),
         description="selectors that need no training, evaluated on the same questions",
     )
     policies: tuple[str, ...] | None = Field(None, description="trained policies to evaluate; null for all")
     split: Literal["validation", "held_out", "cross_fit"] = Field(
         "validation",
-        description="questions that are evaluated; cross_fit: those of both splits, each by the policy of its fold",
+        description="questions that are evaluated; held_out: train questions that nothing learns from; cross_fit: "
+        "those of both splits, each by the policy of its fold",
     )
     folds: int = Field(5, ge=2, description="folds of split cross_fit")
+    baseline_questions: int = Field(
+        100, ge=0, description="held-out train questions that choose the best baseline; 0 turns the choice off"
+    )
     order: Literal["seeded", "first"] = "seeded"
     num_beams: int = Field(5, ge=1, description="beams of the trained selectors")
     ablations: tuple[Ablation, ...] = Field(

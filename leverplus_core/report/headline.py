@@ -216,8 +216,6 @@ def _with_difference(row: Row, versus: Found | None, lead: Row | None) -> Row:
 
 def _prompts(registry: Registry, ids: Sequence[str]) -> dict[str, float]:
     """method -> prompts spent on it, the mean over the runs that recorded it."""
-    if not hasattr(registry, "method_prompts"):
-        return {}
     known = [registry.method_prompts(run_id) for run_id in ids]
     return {m: mean(one[m] for one in known if m in one) for m in dict.fromkeys(m for one in known for m in one)}
 
@@ -229,7 +227,7 @@ def _copied(registry: Registry, ids: Sequence[str], over: Sequence[int], size: i
     for cell in registry.cells(ids, n=size):
         if cell["shots"] not in (0, *over):
             continue
-        if cell.get("copied") is None:
+        if cell["copied"] is None:
             unknown.add(cell["method"])
         else:
             found.setdefault(cell["method"], []).append(cell["copied"])
@@ -237,7 +235,9 @@ def _copied(registry: Registry, ids: Sequence[str], over: Sequence[int], size: i
 
 
 def _asked(registry: Registry, run: Mapping[str, Any]) -> int | None:
-    return None
+    """None for a run that was recorded before evaluations were."""
+    split = (run["recipe"].get("evaluation") or {}).get("split", "validation")
+    return registry.runs_that_asked(str(run["dataset_fingerprint"]), split) or None
 
 
 # Views.

@@ -49,7 +49,11 @@ class SelectionCost:
     answers: PromptCounts
     logprobs: PromptCounts = field(default_factory=dict)
     demonstrations: int = 0
-    """Distinct demonstrations that the question may be shown with."""
+    """Distinct demonstrations of its pool that the question may be shown with."""
+    outside: int = 0
+    """Distinct demonstrations of the rest of the bank that the question may be shown with."""
+    once: PromptCounts = field(default_factory=dict)
+    """Answers of train questions that are asked to select: once, however many questions are evaluated."""
 
 
 class Selector(Part):
@@ -63,12 +67,20 @@ class BaselineSelector(Selector):
     never one that shows the question's image; the same whatever the other questions.
     """
 
+    shows_fewer: ClassVar[bool] = False
+    """Whether it may show fewer demonstrations than it is asked for, never more."""
+
     @abstractmethod
     def select(self, eval_set: EvalSet, shots: Sequence[int], measure: Measure) -> Mapping[int, Sequence[Ids]]:
         """For each number of shots, the demonstrations of each question, aligned with `eval_set.questions`.
 
-        `measure` calls the model: only an oracle, which knows the true answers, needs it.
+        `measure` calls the model: of questions in `eval_set.train`, to choose by what it answers. An oracle, which
+        knows the true answers, asks those that are evaluated.
         """
+
+    def blocks(self) -> frozenset[str]:
+        """The blocks of features that are read: of "image", "text" and "state"; none by default."""
+        return frozenset()
 
     def shot_counts(self, shots: Sequence[int]) -> Sequence[int]:
         """The numbers of demonstrations that this rule shows when `shots` are evaluated; all of them by default."""

@@ -7,20 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from leverplus_core.errors import DataError
-from leverplus_core.evaluation.grid import evaluation_order, sample_sizes
+from leverplus_core.evaluation.grid import sample_sizes
+from leverplus_core.io import fingerprint
 from leverplus_core.pipeline.context import RunContext
+from leverplus_core.pipeline.folds import Folds
 from leverplus_core.pipeline.methods import (
     Method,
     ablated_method,
     answer,
     answered,
+    asked_to_select,
     baseline_method,
     eval_set,
     policy_method,
     read_predictions,
 )
-from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
-from leverplus_core.recipes.settings import ADAPTIVE, Ablation
+from leverplus_core.pipeline.stage import METHOD_PROMPTS, Planning, Stage, StageCost, StageReport
+from leverplus_core.pipeline.workspace import StageFolder
+from leverplus_core.recipes.settings import ABLATED, ADAPTIVE, Ablation
 from leverplus_core.selector.base import SelectionCost
 
 
@@ -38,16 +42,19 @@ class Evaluate(Stage):
     def depends(self, context: RunContext) -> object:
         recipe = context.recipe
         baselines = [context.identity_of("selector", *item) for item in context.baselines.items()]
-        settings = recipe.evaluation.model_dump(mode="json", exclude={"baselines", "primary"})
+        left_out = {"baselines", "baseline_questions", "primary"}
+        settings = recipe.evaluation.model_dump(mode="json", exclude=left_out)
         asked = [context.model_identity(), recipe.decoding.model_dump(mode="json"), recipe.data_seed]
-        return [asked, baselines, settings, recipe.scoring.correct_threshold]
+        sets = context.question_sets
+        questions = fingerprint([[q.id for q in of] for of in (sets.evaluated, sets.learned)])
+        return [asked, baselines, settings, recipe.scoring.correct_threshold, questions]
 
     def run(self, context: RunContext, inputs: Mapping[str, Path], out: Path, report: StageReport) -> dict[str, Any]:
-        settings = context.recipe.evaluation
+        settings, questions = context.recipe.evaluation, context.question_sets.evaluated
         methods = self._methods(context, inputs)
-        questions = evaluation_order(context.dataset.questions("validation"), settings, context.recipe.data_seed)
-        _refuse_leaks([q.id for q in questions], inputs)
-        asked = eval_set(context, inputs, questions)
+        _refuse_leaks(context.folds, [q.id for q in questions], inputs)
+        report.evaluation(settings.split, questions, [method.name for method in methods])
+        asked = eval_set(context, inputs, questions, context.question_sets.learned)
         sizes = sample_sizes(settings, len(questions))
         for method in methods:
             found = answer(method, asked, out)
@@ -55,12 +62,17 @@ class Evaluate(Stage):
             report.questions(questions, (method.scorer.demonstrations[d] for d in shown))
             for n in method.shots:
                 report.predictions(method.name, n, found[n], sizes)
-        return {"questions": len(questions), "sizes": sizes}
+        prompts = {method.name: self._prompts(context, inputs, out, method.name) for method in methods}
+        return {"questions": len(questions), "sizes": sizes, "split": settings.split, METHOD_PROMPTS: prompts}
 
     def replay(self, context: RunContext, out: Path, report: StageReport) -> None:
-        questions = {q.id: q for q in context.dataset.questions("validation")}
+        questions = {q.id: q for q in context.question_sets.evaluated}
         demonstrations = {d.id: d for d in context.dataset.demonstrations()}
-        for method, shots in answered(out):
+        if there := answered(out):
+            order = [questions[p.question_id] for _, p in read_predictions(out, *there[0]) or []]
+            methods = list(StageFolder(out).provenance()["metadata"][METHOD_PROMPTS])  # in the order of evaluation
+            report.evaluation(context.recipe.evaluation.split, order, methods)
+        for method, shots in there:
             found = read_predictions(out, method, shots) or []
             shown = dict.fromkeys(d for _, p in found for d in p.demonstrations)
             report.questions([questions[p.question_id] for _, p in found], (demonstrations[d] for d in shown))
@@ -69,19 +81,10 @@ class Evaluate(Stage):
     def cost(self, planning: Planning) -> StageCost:
         settings = planning.recipe.evaluation
         costs = [b.cost(settings.shots, planning.pool) for b in planning.context.baselines.values()]
-        methods = self._learned(planning)
         # Longer sequences of a baseline hold its shorter ones; a policy may choose others.
-        costs += [SelectionCost({n: 1 for n in settings.shots}, demonstrations=sum(settings.shots)) for _ in methods]
-        logprobs: dict[int, int] = {}
-        answers: dict[int, int] = {}
-        for cost in costs:
-            for total, counts in ((logprobs, cost.logprobs), (answers, cost.answers)):
-                for n, count in counts.items():
-                    total[n] = total.get(n, 0) + count * planning.evaluated
-        shown = min(sum(cost.demonstrations for cost in costs), planning.pool)
-        size = planning.size
-        images = (min(size.train_images, planning.evaluated * shown), min(size.validation_images, planning.evaluated))
-        return StageCost(logprobs, answers, images)
+        learned = SelectionCost({n: 1 for n in settings.shots}, demonstrations=sum(settings.shots))
+        costs += [learned] * len(self._learned(planning))
+        return planning.answering(costs, planning.sets.evaluated, of_train=settings.split != "validation")
 
     def cells(self, planning: Planning) -> int:
         """How many (method, shots) a plan fills."""
@@ -118,13 +121,24 @@ class Evaluate(Stage):
         if not names:
             return methods
         training, features = context.training(inputs), context.selector_features(inputs)
-        policies = {name: training.init_policy(inputs[f"@{name}"], []) for name in names}
+        policies = {
+            name: {fold: training.init_policy(inputs[f"@{name}"] / fold, []) for fold in context.folds.names}
+            for name in names
+        }
         learned = [policy_method(context, name, policies[name], features) for name in self._evaluated(context)]
         methods += learned
         methods += [ablated_method(context, learned[-1], name) for name in self._ablations(context)]
-        if _wants_adaptive(context) and policies[names[-1]].stops:
+        if _wants_adaptive(context) and all(policy.stops for policy in policies[names[-1]].values()):
             methods.append(policy_method(context, ADAPTIVE, policies[names[-1]], features))
         return methods
+
+    def _prompts(self, context: RunContext, inputs: Mapping[str, Path], out: Path, method: str) -> int | None:
+        """The distinct prompts that led to a method: to its policy, or asked by a baseline in order to choose."""
+        if method in context.baselines:
+            return asked_to_select(out, method)
+        policy = context.policies[-1] if method == ADAPTIVE else method.partition(ABLATED)[0]
+        found: int | None = StageFolder(inputs[f"@{policy}"]).provenance()["metadata"]["cost"]["asked_in_all"]
+        return found
 
 
 def _wants_adaptive(context: RunContext) -> bool:
@@ -132,15 +146,19 @@ def _wants_adaptive(context: RunContext) -> bool:
     return wanted is None or ADAPTIVE in wanted
 
 
-def _refuse_leaks(ids: Sequence[str], inputs: Mapping[str, Path]) -> None:
-    """Raises DataError where a question taught a policy, or chose its epoch."""
+def _refuse_leaks(folds: Folds, ids: Sequence[str], inputs: Mapping[str, Path]) -> None:
+    """Raises DataError where a question taught a policy that answers it, or chose its epoch."""
     from leverplus_core.selector.checkpoint import read_meta
     from leverplus_core.training.data import LEARNED_FROM
 
-    taught = {q for name, path in inputs.items() if name.startswith("@") for q in read_meta(path)[LEARNED_FROM]}
-    if leaked := [q for q in ids if q in taught]:
+    policies = [path for name, path in inputs.items() if name.startswith("@")]
+    leaked: list[str] = []
+    for fold in folds.names:
+        taught = {q for path in policies for q in read_meta(path / fold)[LEARNED_FROM]}
+        leaked += [q for q in folds.answered(fold, ids) if q in taught]
+    if leaked:
         named = ", ".join(leaked[:5]) + (", ..." if len(leaked) > 5 else "")
         raise DataError(
             f"leak: {len(leaked)} evaluation questions are among those that the selector was trained on: {named}.",
-            "Evaluate on questions of another split.",
+            "Evaluate questions that it has not learned from: see evaluation.split.",
         )

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from leverplus_core.candidates.stats import summary
 from leverplus_core.candidates.store import CANDIDATES, by_question, write_groups
 from leverplus_core.pipeline.context import RunContext
+from leverplus_core.pipeline.folds import WHOLE
 from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
-from leverplus_core.pipeline.stages.beam_search import read_sequences
 from leverplus_core.records import Ids
 
 BATCH = 256
@@ -37,13 +37,15 @@ class Propose(Stage):
 
         recipe, folds = context.recipe, context.folds
         features = context.selector_features(inputs)
-        questions = {q.id: q for q in context.dataset.questions("train")}
-        asked = list(read_sequences(inputs["sequences"]))
+        questions = {q.id: q for q in context.question_sets.proposed}
+        asked = list(questions)
         proposed: dict[str, list[tuple[Ids, str]]] = {}
         with context.progress.task("propose candidates", len(asked)) as task:
             for fold in folds.names:
                 learned = inputs["policy"] / fold if "policy" in inputs else None
-                policy = context.training(inputs, fold).init_policy(learned, folds.taught(fold, asked))
+                training = context.training(inputs, fold)
+                taught = [q for q in asked if fold == WHOLE or q in training.features.row]
+                policy = training.init_policy(learned, taught)
                 ids = folds.answered(fold, asked)
                 for start in range(0, len(ids), BATCH):
                     part = ids[start : start + BATCH]

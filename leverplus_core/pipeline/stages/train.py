@@ -50,16 +50,16 @@ class Train(Stage):
         if fold != WHOLE and (metadata := trained_metadata(out)) is not None:
             replay_training(out, report, fold)
             return metadata
-        trainer, lessons = context.trainers[self.name], context.folds.lessons
-        from_sequences = trainer.learns_from == "sequences"
+        trainer, training = context.trainers[self.name], context.training(inputs, fold)
+        from_sequences, lessons = trainer.learns_from == "sequences", context.folds.lessons
         learned_from = (
-            lessons(fold, read_sequences(inputs["sequences"]))
+            lessons(fold, read_sequences(inputs["sequences"]), training.features.row)
             if from_sequences
-            else lessons(fold, read_groups(inputs["groups"] / BALANCED))
+            else lessons(fold, read_groups(inputs["groups"] / BALANCED), training.features.row)
         )
         metadata = train(
             out,
-            context.training(inputs, fold),
+            training,
             self.name,
             trainer,
             learned_from,

@@ -192,7 +192,7 @@ def test_a_setting_of_a_part_is_found_where_it_stands(
         ),
         (
             "evaluation:\n  baselines: [random, pointer]\n",
-            "selector 'pointer' in mine.yaml:2 is not a BaselineSelector. .*: image_knn, oracle, random, text_knn",
+            "selector 'pointer' in mine.yaml:2 is not a BaselineSelector. .*: bank_knn, bm25, fixed, image_knn, oracle",
         ),
         (
             "selector: random\n",
@@ -210,6 +210,14 @@ def test_a_setting_of_a_part_is_found_where_it_stands(
         (
             "sampler: {name: mixed, k: 8, text: 0.25, image: 0, state: 0.5}\n",
             "sampler 'mixed' in mine.yaml:1 reads hidden states, and there are none. Set encoder.hidden_states",
+        ),
+        (
+            "evaluation:\n  baselines:\n    - random\n    - state_knn\n",
+            "baseline 'state_knn' in mine.yaml:4 reads hidden states, and there are none. Set encoder.hidden_states",
+        ),
+        (
+            "evaluation:\n  baselines: [{name: bank_knn, by: state}]\n",
+            "baseline 'bank_knn' in mine.yaml:2 reads hidden states, and there are none. Set encoder.hidden_states",
         ),
     ],
 )
