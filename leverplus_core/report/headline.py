@@ -216,22 +216,22 @@ def _with_difference(row: Row, versus: Found | None, lead: Row | None) -> Row:
 
 def _prompts(registry: Registry, ids: Sequence[str]) -> dict[str, float]:
     """method -> prompts spent on it, the mean over the runs that recorded it."""
-    known = [registry.method_prompts(run_id) for run_id in ids]
-    return {m: mean(one[m] for one in known if m in one) for m in dict.fromkeys(m for one in known for m in one)}
+    found: dict[str, list[int]] = {}
+    for run_id in ids:
+        for method, prompts in registry.method_prompts(run_id).items():
+            if prompts is not None:
+                found.setdefault(method, []).append(prompts)
+    return {method: mean(counts) for method, counts in found.items()}
 
 
 def _copied(registry: Registry, ids: Sequence[str], over: Sequence[int], size: int) -> dict[str, float]:
     """method -> share of its answers that repeat a demonstration's, mean over shots and runs; where all are known."""
-    found: dict[str, list[float]] = {}
-    unknown = set()
+    found: dict[str, list[float | None]] = {}
     for cell in registry.cells(ids, n=size):
-        if cell["shots"] not in (0, *over):
-            continue
-        if cell["copied"] is None:
-            unknown.add(cell["method"])
-        else:
+        if cell["shots"] in (0, *over):
             found.setdefault(cell["method"], []).append(cell["copied"])
-    return {method: mean(shares) for method, shares in found.items() if method not in unknown}
+    known = {method: [share for share in shares if share is not None] for method, shares in found.items()}
+    return {method: mean(shares) for method, shares in known.items() if shares and len(shares) == len(found[method])}
 
 
 def _asked(registry: Registry, run: Mapping[str, Any]) -> int | None:
@@ -305,13 +305,20 @@ def remarks(found: Headline) -> list[str]:
     return [*lines, best_text(found.best), seeds_text(found.seeds), *asked_texts(found)]
 
 
+SOURCES = {
+    "held_out": "held-out train questions",
+    "validation_questions": "train questions, those that chose the epoch",
+}
+"""Where the best baseline was chosen, by `Best.source`; a cross-fitted run chooses on the other folds."""
+
+
 def best_text(best: Best | None) -> str:
     """How the baseline to beat was found."""
     if best is None:
         return "no baseline was evaluated"
     if best.source is None:
         return f"no baseline was chosen on train questions: {best.name} stands in for the best"
-    where = "held-out train questions" if best.source == "held_out" else "the train questions that chose the epoch"
+    where = SOURCES.get(best.source, "questions of the other folds")
     other = f" (other seeds chose {', '.join(best.others)})" if best.others else ""
     return f"best baseline on {best.questions} {where}: {best.name}{other}"
 

@@ -18,7 +18,7 @@ from itertools import groupby
 
 from leverplus_core.report.document.content import Content
 from leverplus_core.report.document.i18n import Translator
-from leverplus_core.report.headline import SEEDS
+from leverplus_core.report.headline import SEEDS, SOURCES
 from leverplus_core.report.headroom import share_text
 from leverplus_core.report.methods import CEILING, UNTRAINED, ZERO_SHOT, Row
 from leverplus_core.report.pairing import SAME
@@ -93,7 +93,8 @@ def _best(content: Content, say: Translator) -> Iterator[str]:
         if best is not None and best["source"] is None:
             told.append(say("best_none", name=best["name"]))
         elif best is not None:
-            told.append(say(f"best_{best['source']}", name=best["name"], count=best["questions"]))
+            source = best["source"] if best["source"] in SOURCES else "folds"
+            told.append(say(f"best_{source}", name=best["name"], count=best["questions"]))
     yield from dict.fromkeys(told)
 
 

@@ -64,8 +64,8 @@ def test_the_prompts_of_each_stage_and_method_are_those_that_are_counted_by_hand
     assert cost["sft"] == {"prompts": 0, "asked": 0, "asked_in_all": searched}
     assert cost["rce"] == cost["grpo"] == {"prompts": 0, "asked": 0, "asked_in_all": searched + candidates}
     # 10 evaluation questions: the oracle's search puts the best two behind the others of the best three, and answers
-    # the two that it keeps of each length.
-    oracle = 10 * ((1 + 5 + 2 * 2) + (2 + 2))
+    # the question alone and the two that it keeps of each length.
+    oracle = 10 * ((1 + 5 + 2 * 2) + (1 + 2 + 2))
     with Registry(world.url) as registry:
         assert registry.method_prompts(result.run_id) == {
             "zero_shot": 0, "random": 0, "text_knn": 0, "oracle": oracle,
