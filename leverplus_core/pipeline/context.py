@@ -221,6 +221,12 @@ class RunContext:
                 f"evaluation.policies{self._at('evaluation.policies')} names '{unknown}', which nothing trains.",
                 did_you_mean(unknown, policies),
             )
+        primary, methods = self.recipe.evaluation.primary, [*self.baselines, *policies]
+        if unknown := next((m for m in (primary.method, *primary.against) if m and m not in methods), None):
+            raise RecipeError(
+                f"evaluation.primary{self._at('evaluation.primary')} names '{unknown}', which is no method.",
+                did_you_mean(unknown, methods),
+            )
 
     def _check_split(self) -> None:
         if not self.cross_fit:

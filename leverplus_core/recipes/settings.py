@@ -293,6 +293,17 @@ BASELINES = (
 """What every recipe evaluates that names no baselines; `state_knn` needs hidden states."""
 
 
+class PrimarySettings(FrozenSettings):
+    """The one comparison that a run is made for: the mean accuracy over some numbers of shots on one sample, paired by
+    question, of `method` less the best baseline, and less each of `against`. Its marks are corrected for these alone;
+    every other comparison is exploratory."""
+
+    shots: tuple[Positive, ...] | None = Field(None, description="numbers of shots of the mean; null for all evaluated")
+    n: Positive | None = Field(None, description="sample size; null for the largest")
+    method: str | None = Field(None, description="null for the policy trained last")
+    against: tuple[str, ...] = Field((), description="methods to compare with, besides the best baseline")
+
+
 class EvaluationSettings(FrozenSettings):
     """The grid. `order: first` takes the questions as they stand, for parity with published first-N tables."""
 
@@ -318,6 +329,8 @@ class EvaluationSettings(FrozenSettings):
         (), description="the policy trained last again, with this removed from what it shows: POLICY+ABLATION"
     )
 
+    primary: PrimarySettings = Field(PrimarySettings(), description="the comparison that counts")
+
     @field_validator("ablations")
     @classmethod
     def _each_ablation_once(cls, value: tuple[Ablation, ...]) -> tuple[Ablation, ...]:
@@ -332,3 +345,11 @@ class EvaluationSettings(FrozenSettings):
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"names '{twice}' twice")
         return value
+
+    @model_validator(mode="after")
+    def _primary_is_evaluated(self) -> EvaluationSettings:
+        if missing := [n for n in self.primary.shots or () if n not in self.shots]:
+            raise ValueError(f"primary.shots has {missing[0]}, which is not in shots")
+        if self.primary.n is not None and self.primary.n not in self.sizes:
+            raise ValueError(f"primary.n is {self.primary.n}, which is not in sizes")
+        return self
