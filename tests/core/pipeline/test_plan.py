@@ -96,8 +96,12 @@ def test_every_baseline_asks_no_more_than_planned(tiny: Tiny, world: Any) -> Non
     training = [f"training.{name}.epochs=0" for name in ("sft", "rce", "grpo")]
     recipe = tiny(*training, f"evaluation.baselines={baselines}", "scoring.questions=8")
     found = plan(RunContext(recipe, world.catalog))
-    assert [stage.stage for stage in found.stages if stage.prompts] == ["beam_search", "evaluate"]
+    asking = ["beam_search", "choose_baseline", "evaluate"]
+    assert [stage.stage for stage in found.stages if stage.prompts] == asking
     before = world.run(recipe, until="beam_search").calls
+    tried = world.run(recipe, until="choose_baseline").calls
+    assert 0.6 * _stage(found, "choose_baseline").prompts <= tried <= _stage(found, "choose_baseline").prompts
+    before += tried
     asked = world.run(recipe).calls
     assert 0.6 * _stage(found, "evaluate").prompts <= asked <= _stage(found, "evaluate").prompts
     assert before + asked == _stored(world.work) <= found.prompts
