@@ -58,7 +58,7 @@ class ChooseBaseline(Stage):
         train = [q for q in context.question_sets.learned if q.id not in asked_of]
         asked = eval_set(context, inputs, questions, train)
         scores: Scores = {}
-        for name, baseline in _candidates(context).items():
+        for name, baseline in _candidates(context).items() if questions else ():
             found = answer(baseline_method(context, name, baseline), asked, out, "try")
             rows = [[p.accuracy for _, p in predictions] for predictions in found.values()]
             scores[name] = np.mean(rows, axis=0)
@@ -67,7 +67,7 @@ class ChooseBaseline(Stage):
             "questions": len(questions),
             "source": source,
             "shots": list(context.recipe.evaluation.shots),
-            "accuracies": {name: float(of.mean()) if questions else 0.0 for name, of in scores.items()},
+            "accuracies": {name: float(of.mean()) for name, of in scores.items()},
         }
         if folds.crossed:
             others = {fold: np.array([folds.teaches(fold, q.id) for q in questions]) for fold in folds.names}
@@ -96,7 +96,7 @@ class ChooseBaseline(Stage):
 
 def _best(scores: Scores) -> str | None:
     """The highest mean, the first listed of equal ones; None without questions."""
-    means = {name: of.mean() for name, of in scores.items() if len(of)}
+    means = {name: float(of.mean()) for name, of in scores.items()}
     return max(means, key=lambda name: means[name], default=None)
 
 
