@@ -98,6 +98,7 @@ def test_every_baseline_asks_no_more_than_planned(tiny: Tiny, world: Any) -> Non
     found = plan(RunContext(recipe, world.catalog))
     assert [stage.stage for stage in found.stages if stage.prompts] == ["choose_baseline", "evaluate"]
     before = world.run(recipe, until="choose_baseline").calls
+    assert 0.6 * _stage(found, "choose_baseline").prompts <= before <= _stage(found, "choose_baseline").prompts
     asked = world.run(recipe).calls
     assert 0.6 * _stage(found, "evaluate").prompts <= asked <= _stage(found, "evaluate").prompts
     assert before + asked == _stored(world.work) <= found.prompts
