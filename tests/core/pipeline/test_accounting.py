@@ -189,6 +189,18 @@ def test_evaluations_are_added_by_each_that_asks_and_never_removed(tiny: Tiny, w
     ]  # fmt: skip
 
 
+def test_with_cross_fitting_the_choice_of_the_baseline_asks_the_evaluation_questions(tiny: Tiny, world: Any) -> None:
+    recipe = tiny("evaluation={split: cross_fit, folds: 3, shots: [1], sizes: [36], baselines: [random, text_knn]}")
+    world.run(recipe, until="choose_baseline")
+    [first] = Registry(world.url).evaluations()
+    assert (first["split"], first["n"], first["methods"]) == ("cross_fit", 36, ["random", "text_knn"])
+    world.run(recipe)
+    rows = Registry(world.url).evaluations()
+    assert rows[0] == first and [row["split"] for row in rows] == ["cross_fit"] * 2
+    assert rows[1]["sample"] == first["sample"] and "sft" in rows[1]["methods"]
+    assert Registry(world.url).runs_that_asked(first["dataset_fingerprint"], "cross_fit") == 1
+
+
 def test_an_evaluation_that_was_stopped_before_its_first_answer_was_complete_is_in_the_list(
     tiny: Tiny, world: Any
 ) -> None:
