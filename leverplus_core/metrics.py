@@ -159,13 +159,15 @@ class Task:
     """`metric` names the score in tables; `prompt` holds what the task changes of `PromptSettings`' defaults.
 
     `score` and `text_similarity` of (prediction, answers) are in [0, 1]; `references` (answers) gives, by the setting
-    `scoring.reference`, the true answers whose probability is measured, with their weights above 0.
+    `scoring.reference`, the true answers whose probability is measured, with their weights above 0; answers whose
+    `normalize` is equal are the same answer.
     """
 
     metric: str
     score: Callable[[str, Sequence[str]], float]
     references: Mapping[Reference, Callable[[Sequence[str]], Mapping[str, float]]]
     text_similarity: Callable[[str, Sequence[str]], float]
+    normalize: Callable[[str], str]
     prompt: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -175,6 +177,7 @@ TASKS: Mapping[TaskName, Task] = {
         accuracy,
         {"most_frequent": lambda answers: {most_frequent(answers): 1.0}, "all": distinct_answers},
         text_similarity,
+        normalize,
     ),
 }
 

@@ -124,7 +124,11 @@ class ScoredSequence:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer to one evaluation question under one method and shot count."""
+    """The answer to one evaluation question under one method and shot count.
+
+    `copied` says whether the normalized answer equals the normalized answer of a demonstration that was shown (False
+    where none was shown); None where it is not known.
+    """
 
     method: str
     shots: int
@@ -134,6 +138,7 @@ class Prediction:
     raw_text: str
     prediction: str
     accuracy: float
+    copied: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,6 @@ def predict(
     rows = list(zip(questions, selected, strict=True))
     answers = scorer.answers(rows, f"{doing} {method}, {shots} shot{'' if shots == 1 else 's'}")
     return [
-        (i, Prediction(method, shots, q.id, q.image.id, ids, raw, prediction, accuracy))
+        (i, Prediction(method, shots, q.id, q.image.id, ids, raw, prediction, accuracy, scorer.copied(prediction, ids)))
         for i, ((q, ids), (raw, prediction, accuracy)) in enumerate(zip(rows, answers, strict=True))
     ]

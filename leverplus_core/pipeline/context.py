@@ -25,6 +25,7 @@ from leverplus_core.progress import Progress, Silent
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.recipes.settings import ADAPTIVE, PARTS, PartSpec
 from leverplus_core.scoring.cache import CachedModel, ResponseCache
+from leverplus_core.scoring.meter import PromptMeter
 from leverplus_core.scoring.scorer import Scorer
 from leverplus_core.selector.base import BaselineSelector, TrainableSelector
 from leverplus_core.selector.feature_set import FEATURES, FeatureSet
@@ -51,6 +52,7 @@ class RunContext:
     ) -> None:
         self.recipe, self.catalog, self.workspace = recipe, catalog, Workspace(work)
         self.progress: Progress = progress or Silent()
+        self.meter = PromptMeter()
         self._shared = {} if built is None else built
         self._used: dict[tuple[str, str], Part] = {}
         self._features: dict[Path, FeatureSet] = {}
@@ -340,7 +342,7 @@ class RunContext:
     def cached_model(self) -> CachedModel:
         """The model behind the response cache of the workspace."""
         cache = ResponseCache(self.workspace.root / "responses.sqlite")
-        return CachedModel(lambda: self.model, lambda: self.identity("model"), cache, self.progress)
+        return CachedModel(lambda: self.model, lambda: self.identity("model"), cache, self.progress, meter=self.meter)
 
     @cached_property
     def scorer(self) -> Scorer:

@@ -21,6 +21,7 @@ from leverplus_core.pipeline.pools import all_pools
 from leverplus_core.plugins.contracts import Bank
 from leverplus_core.recipes.settings import ABLATED, ADAPTIVE, Ablation
 from leverplus_core.records import Ids, Prediction, Question
+from leverplus_core.scoring.meter import ASKED, read_asked
 from leverplus_core.scoring.scorer import Scorer
 from leverplus_core.selector.base import BaselineSelector, EvalSet
 
@@ -150,7 +151,8 @@ def answer(method: Method, asked: EvalSet, folder: Path, doing: str = "evaluate"
     """
     known = {n: found for n in method.shots if (found := read_predictions(folder, method.name, n)) is not None}
     if missing := [n for n in method.shots if n not in known]:
-        selected = method.select(asked, missing, method.scorer)
+        with method.scorer.model.meter.record(_asked(folder, method.name)):
+            selected = method.select(asked, missing, method.scorer)
         for n in missing:
             known[n] = predict(method.name, n, selected[n], asked.questions, method.scorer, doing)
             write_jsonl(_file(folder, method.name, n), (asdict(prediction) for _, prediction in known[n]))
@@ -170,6 +172,16 @@ def read_predictions(folder: Path, method: str, shots: int) -> Predictions | Non
         return None
     rows = ({**row, "demonstrations": tuple(row["demonstrations"])} for row in read_jsonl(path))
     return [(position, Prediction(**row)) for position, row in enumerate(rows)]
+
+
+def asked_to_select(folder: Path, method: str) -> int | None:
+    """The distinct prompts that a method asked in order to choose; None where none of its answers are in `folder`."""
+    asked = read_asked(_asked(folder, method))
+    return None if asked is None else len(asked)
+
+
+def _asked(folder: Path, method: str) -> Path:
+    return folder / f"{method}.{ASKED}"
 
 
 def _file(folder: Path, method: str, shots: int) -> Path:

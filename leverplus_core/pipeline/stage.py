@@ -22,6 +22,9 @@ from leverplus_core.selector.base import SelectionCost
 PromptCounts = Mapping[int, int]
 """Number of demonstrations -> prompts with so many."""
 
+METHOD_PROMPTS = "method_prompts"
+"""In the metadata of a stage: method -> the distinct prompts that led to it, None where that is not known."""
+
 
 class StageReport(Protocol):
     """Where a stage tells what should be known before it has finished, or again when its result is reused."""
@@ -34,6 +37,10 @@ class StageReport(Protocol):
 
     def questions(self, questions: Sequence[Question], demonstrations: Iterable[Demonstration]) -> None:
         """What the ids in the predictions stand for."""
+
+    def evaluation(self, split: str, questions: Sequence[Question], methods: Sequence[str]) -> None:
+        """The evaluation questions, in order, before the first of `methods` answers them; `split` says whose they are:
+        "validation", "held_out" or "cross_fit"."""
 
     def predictions(
         self, method: str, shots: int, predictions: Sequence[tuple[int, Prediction]], sizes: Sequence[int]

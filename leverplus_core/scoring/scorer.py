@@ -65,6 +65,11 @@ class Scorer:
         cut = [post_process(text, self.prompt) for text in texts]
         return [(t, p, self.task.score(p, q.answers)) for t, p, (q, _) in zip(texts, cut, rows, strict=True)]
 
+    def copied(self, prediction: str, ids: Ids) -> bool:
+        """Whether the answer `prediction`, normalized, is that of one of the demonstrations `ids` as they are shown."""
+        normalize = self.task.normalize
+        return normalize(prediction) in {normalize(self.demonstrations[i].answer) for i in ids}
+
     def candidates(self, rows: Sequence[tuple[Question, Ids, str]]) -> list[Candidate]:
         """Measure (question, demonstration ids, source): the generated answer and the true answer's probability.
 

@@ -114,6 +114,8 @@ def test_one_command_trains_from_an_rl_data_file_alone_and_asks_no_model(rl_data
     assert "0 model calls" in done.stderr
     again = cli(*arguments, *epochs, "--json")
     assert {row["status"] for row in json.loads(again.stdout)} == {"imported", "off", "reused"}
+    refused = cli(*arguments, *epochs, "--redo", "propose")
+    assert refused.returncode == 2 and "stage 'propose' is imported from" in refused.stderr
 
 
 def test_a_sweep_measures_once_shares_stages_and_goes_on_after_a_kill(finished: Any, small_settings: list[str]) -> None:
@@ -200,6 +202,15 @@ def test_an_audit_finds_what_was_changed_in_the_registry(finished: Any, cli: Cli
     found = json.loads(sound.stdout)
     assert (found["cells"], found["predictions"], found["asked_again"]) == (30, 300, 12)
     assert not found["differences"] and not found["changed_code"]
+    [asked] = found["evaluations"]
+    assert (asked["run"], asked["split"], asked["n"], found["split"], found["runs"]) == (
+        run_id, "validation", 20, "validation", 1
+    )  # fmt: skip
+    assert found["chose_an_epoch"]["questions"] > 0 == found["chose_an_epoch"]["evaluated"]
+    listed = cli("audit", "latest", "--asked", *options)
+    assert listed.returncode == 0 and json.loads(listed.stdout)["evaluations"] == [asked]
+    said = cli("audit", "latest", "--asked", *options[:-1])
+    assert f"{asked['asked_at'][:19]}" in said.stdout and "asked by 1 run in this registry" in said.stderr
     with sqlite3.connect(copy.folder / "r.db") as db:
         change = f"run_id = '{run_id}' AND method = 'rce' AND shots = 1 AND position = 3"
         db.execute(f"UPDATE predictions SET accuracy = 1 - accuracy, raw_text = 'other ' || raw_text WHERE {change}")

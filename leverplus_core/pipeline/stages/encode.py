@@ -9,10 +9,10 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from leverplus_core.errors import DataError, PluginError
+from leverplus_core.errors import DataError
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
-from leverplus_core.plugins.contracts import Features, Floats, SupportsHiddenStates
+from leverplus_core.plugins.contracts import Features, Floats
 from leverplus_core.progress import Progress
 from leverplus_core.records import Demonstration, Prompt, Question
 from leverplus_core.scoring.prompt import build_prompt
@@ -101,18 +101,14 @@ def _hidden_states(
     These show it what an answer looks like; one that shows the question's own image is passed over for the next of a
     seeded order.
     """
-    model, shots = context.model, context.encoder.hidden_states
-    if not isinstance(model, SupportsHiddenStates):
-        raise PluginError(
-            f"model {type(model).__name__} does not show its hidden state.", "Leave encoder.hidden_states out."
-        )
+    shots = context.encoder.hidden_states
     order = [bank[i] for i in rng(context.recipe.data_seed, "demonstrations of states").permutation(len(bank))]
 
     def ask(row: Demonstration | Question) -> Prompt:
         shown = list(islice((d for d in order if d.image.id != row.image.id), shots))
         return build_prompt(shown, Question(row.id, row.text, row.image, ()), context.recipe.prompt)
 
-    return _encoded([ask(row) for row in rows], model.last_hidden_state, "state", context.progress)
+    return _encoded([ask(row) for row in rows], context.cached_model.last_hidden_state, "state", context.progress)
 
 
 def standardize(rows: Floats, bank: Sequence[int]) -> Floats:

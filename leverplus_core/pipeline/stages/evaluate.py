@@ -16,13 +16,15 @@ from leverplus_core.pipeline.methods import (
     ablated_method,
     answer,
     answered,
+    asked_to_select,
     baseline_method,
     eval_set,
     policy_method,
     read_predictions,
 )
-from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
-from leverplus_core.recipes.settings import ADAPTIVE, Ablation
+from leverplus_core.pipeline.stage import METHOD_PROMPTS, Planning, Stage, StageCost, StageReport
+from leverplus_core.pipeline.workspace import StageFolder
+from leverplus_core.recipes.settings import ABLATED, ADAPTIVE, Ablation
 from leverplus_core.selector.base import SelectionCost
 
 
@@ -50,6 +52,7 @@ class Evaluate(Stage):
         settings, questions = context.recipe.evaluation, context.question_sets.evaluated
         methods = self._methods(context, inputs)
         _refuse_leaks(context.folds, [q.id for q in questions], inputs)
+        report.evaluation(settings.split, questions, [method.name for method in methods])
         asked = eval_set(context, inputs, questions, context.question_sets.learned)
         sizes = sample_sizes(settings, len(questions))
         for method in methods:
@@ -58,12 +61,17 @@ class Evaluate(Stage):
             report.questions(questions, (method.scorer.demonstrations[d] for d in shown))
             for n in method.shots:
                 report.predictions(method.name, n, found[n], sizes)
-        return {"questions": len(questions), "sizes": sizes, "split": settings.split}
+        prompts = {method.name: self._prompts(context, inputs, out, method.name) for method in methods}
+        return {"questions": len(questions), "sizes": sizes, "split": settings.split, METHOD_PROMPTS: prompts}
 
     def replay(self, context: RunContext, out: Path, report: StageReport) -> None:
         questions = {q.id: q for q in context.question_sets.evaluated}
         demonstrations = {d.id: d for d in context.dataset.demonstrations()}
-        for method, shots in answered(out):
+        if there := answered(out):
+            order = [questions[p.question_id] for _, p in read_predictions(out, *there[0]) or []]
+            methods = list(StageFolder(out).provenance()["metadata"][METHOD_PROMPTS])  # in the order of evaluation
+            report.evaluation(context.recipe.evaluation.split, order, methods)
+        for method, shots in there:
             found = read_predictions(out, method, shots) or []
             shown = dict.fromkeys(d for _, p in found for d in p.demonstrations)
             report.questions([questions[p.question_id] for _, p in found], (demonstrations[d] for d in shown))
@@ -122,6 +130,14 @@ class Evaluate(Stage):
         if _wants_adaptive(context) and all(policy.stops for policy in policies[names[-1]].values()):
             methods.append(policy_method(context, ADAPTIVE, policies[names[-1]], features))
         return methods
+
+    def _prompts(self, context: RunContext, inputs: Mapping[str, Path], out: Path, method: str) -> int | None:
+        """The distinct prompts that led to a method: to its policy, or asked by a baseline in order to choose."""
+        if method in context.baselines:
+            return asked_to_select(out, method)
+        policy = context.policies[-1] if method == ADAPTIVE else method.partition(ABLATED)[0]
+        found: int | None = StageFolder(inputs[f"@{policy}"]).provenance()["metadata"]["cost"]["asked_in_all"]
+        return found
 
 
 def _wants_adaptive(context: RunContext) -> bool:

@@ -305,6 +305,12 @@ def test_a_run_killed_by_the_system_ends_with_the_same_result(
     result = world.run(tiny())
     assert 0 < result.calls <= whole.calls - at + 200, "what was answered before the kill is not asked again"
     assert world.results(whole.run_id) == undisturbed.results(whole.run_id)
+    for stage in result.stages:
+        if result.stages[stage] != "off":
+            cost, expected = (w.provenance(stage)["metadata"]["cost"] for w in (world, undisturbed))
+            assert {**cost, "seconds": 0} == {**expected, "seconds": 0}, stage
+    prompts = [Registry(w.url).method_prompts(whole.run_id) for w in (world, undisturbed)]
+    assert prompts[0] == prompts[1]
 
 
 # --- composing ---
