@@ -48,7 +48,7 @@ from leverplus_core.recipes.settings import PromptSettings
 from leverplus_core.records import AnswerLogprob, Candidate, Decoding, Demonstration, Ids, Image, Prompt, Question
 from leverplus_core.scoring.prompt import build_prompt
 from leverplus_core.selector.base import BaselineSelector, EvalSet, FeatureWidths, TrainableSelector
-from leverplus_core.training.base import FitRun, Trainer
+from leverplus_core.training.base import FitRun, Judge, Trainer
 
 if TYPE_CHECKING:
     import torch
@@ -336,6 +336,7 @@ def check_trainer(part: Trainer) -> None:
 
     from leverplus_core.selector.policy import Batch, Blocks, Encoded, Policy
     from leverplus_core.training.tensors import TrainingData, TrainingGroups
+    from leverplus_core.training.trainer import candidate_log_probs, expected_reward
 
     check_part(part)
     widths = FeatureWidths(image=2, text=2)
@@ -375,24 +376,26 @@ def check_trainer(part: Trainer) -> None:
         torch.manual_seed(0)
         policy = Linear()
         torch.manual_seed(seed)  # a trainer that draws from this global state would now train otherwise
-        result = short.fit(policy, data, data, run)
+        result = short.fit(policy, data, run)
         return result, [p.detach().clone() for p in policy.parameters()]
+
+    judge = Judge("reward", lambda policy: expected_reward(*candidate_log_probs(policy, data), groups).tolist())
 
     def kill(epoch: int, metrics: dict[str, float]) -> None:
         if epoch == 1:
             raise _Killed
 
     told: list[int] = []
-    result, weights = fitted(FitRun("check", 0, on_epoch=partial(_note, told)), seed=1)
+    result, weights = fitted(FitRun("check", 0, judge, on_epoch=partial(_note, told)), seed=1)
     assert [epoch for epoch, _ in result.curve] == told, "every row of the curve is told to on_epoch"
     assert all(bool(torch.isfinite(p).all()) for p in weights), "weights must stay finite"
-    again = fitted(FitRun("check", 0), seed=7)[1]
+    again = fitted(FitRun("check", 0, judge), seed=7)[1]
     assert all(map(torch.equal, weights, again)), "the same fit must give the same weights"
     with TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "fit.pt"
         with suppress(_Killed):
-            fitted(FitRun("check", 0, checkpoint, on_epoch=kill), seed=1)
-        resumed = fitted(FitRun("check", 0, checkpoint), seed=7)[1]
+            fitted(FitRun("check", 0, judge, checkpoint, on_epoch=kill), seed=1)
+        resumed = fitted(FitRun("check", 0, judge, checkpoint), seed=7)[1]
     assert all(map(torch.equal, weights, resumed)), "a fit that was killed must end with the same weights"
 
 

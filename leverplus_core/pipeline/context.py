@@ -212,11 +212,20 @@ class RunContext:
                 "from candidates.",
                 did_you_mean(wanted, known),
             )
+        if self.recipe.imported.folder is None:
+            for name in self.policies:
+                self.start_of(name)
         policies = [*self.trainers, "online", *(stage.name for stage in self.recipe.stages), ADAPTIVE]
         if unknown := next((name for name in self.recipe.evaluation.policies or () if name not in policies), None):
             raise RecipeError(
                 f"evaluation.policies{self._at('evaluation.policies')} names '{unknown}', which nothing trains.",
                 did_you_mean(unknown, policies),
+            )
+        primary, methods = self.recipe.evaluation.primary, [*self.baselines, *policies]
+        if unknown := next((m for m in (primary.method, *primary.against) if m and m not in methods), None):
+            raise RecipeError(
+                f"evaluation.primary{self._at('evaluation.primary')} names '{unknown}', which is no method.",
+                did_you_mean(unknown, methods),
             )
 
     def _check_split(self) -> None:
@@ -328,6 +337,21 @@ class RunContext:
         """Whether a trainer has epochs, and something to learn from."""
         trainer = self.trainers[name]
         return trainer.epochs > 0 and (trainer.learns_from == "candidates" or self.has_sequences)
+
+    def start_of(self, name: str) -> str | None:
+        """The trainer whose policy the trainer `name` continues from; None for the one before it.
+
+        Raises RecipeError for one that does not train before it.
+        """
+        start: str | None = getattr(self.trainers.get(name), "start", None)
+        before = self.policies[: self.policies.index(name)]
+        if start is not None and start not in before:
+            raise RecipeError(
+                f"training.{name}.start{self._at(f'training.{name}.start')} is '{start}', which does not train before "
+                f"{name}.",
+                did_you_mean(start, before) if before else "Set it to null: no policy is trained before it.",
+            )
+        return start
 
     @property
     def policies(self) -> list[str]:

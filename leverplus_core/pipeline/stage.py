@@ -162,15 +162,18 @@ class Planning:
         """The cost of methods that each answer so many questions, of the train split or of the validation split."""
         rows: Counter[int] = Counter()
         answers: Counter[int] = Counter()
-        shown = outside = once = 0
+        shown = outside = images_once = 0
         for cost in methods:
             for total, counts in ((rows, cost.logprobs), (answers, cost.answers)):
                 total.update({n: count * questions for n, count in counts.items()})
-            answers.update(cost.once)
-            # What is asked once shows train questions, each with as many demonstrations as its prompt has.
-            once += sum((n + 1) * count for n, count in cost.once.items())
-            shown, outside = shown + cost.demonstrations, outside + cost.outside
-        size, demonstrations = self.size, questions * (min(shown, self.pool) + outside) + once
+            # What is asked once (a fold) shows train questions, each with as many demonstrations as its prompt has.
+            folds = self.recipe.evaluation.folds if self.context.cross_fit else 1
+            once = {n: count * folds for n, count in cost.once.items()}
+            answers.update(once)
+            images_once += sum((n + 1) * count for n, count in once.items())
+            shown += cost.demonstrations
+            outside += cost.outside
+        size, demonstrations = self.size, questions * (min(shown, self.pool) + outside) + images_once
         images = (min(size.train_images, demonstrations), min(size.validation_images, questions))
         if of_train:
             images = (min(size.train_images, demonstrations + questions), 0)

@@ -240,12 +240,27 @@ class OnlineSettings(FrozenSettings):
         return {n: min(self.rounds * count, math.perm(pool, n)) for n, count in per_round.items()}
 
 
+class JudgeSettings(FrozenSettings):
+    """How the epoch of every training is chosen: by accuracy on its validation questions.
+
+    `answers`: the model answers them with the demonstrations that the policy chooses, as in the evaluation; an answer
+    that is known costs nothing. `candidates`: the accuracy of the measured candidates, expected under the policy, which
+    asks nothing and is the rule where the imported questions cannot be asked; a training on sequences is then judged by
+    their log-probability. The latest epoch within one standard error of the best one is chosen.
+    """
+
+    by: Literal["answers", "candidates"] = "answers"
+    shots: tuple[Positive, ...] | None = Field(
+        None, min_length=1, description="numbers of demonstrations, averaged; null for those of the evaluation"
+    )
+
+
 class TrainingSettings(BaseModel):
     """The selector's trainings, in order; each key beside those listed names a trainer and holds its settings.
 
-    `sft`, `rce` and `grpo` come first, in this order, whether or not they are written down; further trainers follow in
-    the order in which they are written. `epochs: 0` turns one off. Candidates are measured only where a training learns
-    from them.
+    `sft`, `rce`, `grpo` and `mrt` come first, in this order, whether or not they are written down; further trainers
+    follow in the order in which they are written. `epochs: 0` turns one off. Candidates are measured only where a
+    training learns from them.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -254,6 +269,7 @@ class TrainingSettings(BaseModel):
     validation_fraction: float = Field(
         0.15, gt=0, lt=1, description="share of the train questions that choose the epoch"
     )
+    judge: JudgeSettings = JudgeSettings()
     online: OnlineSettings = OnlineSettings()
 
     @model_validator(mode="before")
@@ -267,14 +283,25 @@ class TrainingSettings(BaseModel):
         return dict(self.model_extra or {})
 
 
-TRAINERS = ("sft", "rce", "grpo")
-"""The trainers of the Lever-Plus report, which every recipe has."""
+TRAINERS = ("sft", "rce", "grpo", "mrt")
+"""The built-in trainers, which every recipe has: those of the Lever-Plus report, and minimum-risk training."""
 
 
 BASELINES = (
     "zero_shot", "random", "text_knn", "image_knn", "text_image_knn", "bank_knn", "bm25", "fixed", ORACLE,
 )  # fmt: skip
 """What every recipe evaluates that names no baselines; `state_knn` needs hidden states."""
+
+
+class PrimarySettings(FrozenSettings):
+    """The one comparison that a run is made for: the mean accuracy over some numbers of shots on one sample, paired by
+    question, of `method` less the best baseline, and less each of `against`. Its marks are corrected for these alone;
+    every other comparison is exploratory."""
+
+    shots: tuple[Positive, ...] | None = Field(None, description="numbers of shots of the mean; null for all evaluated")
+    n: Positive | None = Field(None, description="sample size; null for the largest")
+    method: str | None = Field(None, description="null for the policy trained last")
+    against: tuple[str, ...] = Field((), description="methods to compare with, besides the best baseline")
 
 
 class EvaluationSettings(FrozenSettings):
@@ -302,6 +329,8 @@ class EvaluationSettings(FrozenSettings):
         (), description="the policy trained last again, with this removed from what it shows: POLICY+ABLATION"
     )
 
+    primary: PrimarySettings = Field(PrimarySettings(), description="the comparison that counts")
+
     @field_validator("ablations")
     @classmethod
     def _each_ablation_once(cls, value: tuple[Ablation, ...]) -> tuple[Ablation, ...]:
@@ -316,3 +345,11 @@ class EvaluationSettings(FrozenSettings):
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"names '{twice}' twice")
         return value
+
+    @model_validator(mode="after")
+    def _primary_is_evaluated(self) -> EvaluationSettings:
+        if missing := [n for n in self.primary.shots or () if n not in self.shots]:
+            raise ValueError(f"primary.shots has {missing[0]}, which is not in shots")
+        if self.primary.n is not None and self.primary.n not in self.sizes:
+            raise ValueError(f"primary.n is {self.primary.n}, which is not in sizes")
+        return self

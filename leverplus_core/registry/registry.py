@@ -308,14 +308,14 @@ class Registry:
         with self._read() as c:
             return count_runs(c, dataset_fingerprint, split)
 
-    def method_prompts(self, run_id: str) -> dict[str, int | None]:
+    def method_prompts(self, run_id: str) -> dict[str, int]:
         """Method -> the distinct prompts that led to it: to a trained policy those of all stages that it was made from,
-        to a baseline those that it asked in order to choose; None where this is not known. Empty before the end of the
-        evaluation, and for a published table."""
+        to a baseline those that it asked in order to choose. Without methods of which this is not known; empty before
+        the end of the evaluation, and for a published table."""
         t = tables.methods.c
         with self._read() as c:
-            found = c.execute(select(t.method, t.prompts).where(t.run_id == run_id).order_by(t.method))
-            return {method: prompts for method, prompts in found}
+            known = select(t.method, t.prompts).where(t.run_id == run_id, t.prompts.is_not(None)).order_by(t.method)
+            return {method: prompts for method, prompts in c.execute(known)}
 
     def finished_cells(self, run_id: str) -> set[tuple[str, int]]:
         """The (method, shots) whose predictions are complete."""

@@ -25,6 +25,7 @@ from leverplus_core.pipeline.methods import (
 from leverplus_core.pipeline.stage import METHOD_PROMPTS, Planning, Stage, StageCost, StageReport
 from leverplus_core.pipeline.workspace import StageFolder
 from leverplus_core.recipes.settings import ABLATED, ADAPTIVE, Ablation
+from leverplus_core.scoring.meter import ASKED, read_asked
 from leverplus_core.selector.base import SelectionCost
 
 
@@ -42,7 +43,8 @@ class Evaluate(Stage):
     def depends(self, context: RunContext) -> object:
         recipe = context.recipe
         baselines = [context.identity_of("selector", *item) for item in context.baselines.items()]
-        settings = recipe.evaluation.model_dump(mode="json", exclude={"baselines", "baseline_questions"})
+        left_out = {"baselines", "baseline_questions", "primary"}
+        settings = recipe.evaluation.model_dump(mode="json", exclude=left_out)
         asked = [context.model_identity(), recipe.decoding.model_dump(mode="json"), recipe.data_seed]
         sets = context.question_sets
         questions = fingerprint([[q.id for q in of] for of in (sets.evaluated, sets.learned)])
@@ -132,9 +134,12 @@ class Evaluate(Stage):
         return methods
 
     def _prompts(self, context: RunContext, inputs: Mapping[str, Path], out: Path, method: str) -> int | None:
-        """The distinct prompts that led to a method: to its policy, or asked by a baseline in order to choose."""
-        if method in context.baselines:
-            return asked_to_select(out, method)
+        """The distinct prompts that led to a method: to its policy, or asked by a baseline in order to choose, with
+        the hidden states of all questions where it reads them."""
+        if (baseline := context.baselines.get(method)) is not None:
+            asked = asked_to_select(out, method)
+            states = len(read_asked(inputs["features"] / ASKED) or ()) if "state" in baseline.blocks() else 0
+            return None if asked is None else asked + states
         policy = context.policies[-1] if method == ADAPTIVE else method.partition(ABLATED)[0]
         found: int | None = StageFolder(inputs[f"@{policy}"]).provenance()["metadata"]["cost"]["asked_in_all"]
         return found

@@ -56,7 +56,7 @@ def test_a_whole_run_asks_no_more_than_planned_and_not_much_less(tiny: Tiny, wor
     recipe = tiny(
         "scoring.mining={min_positives: 99, rounds: 2, candidates_per_round: 2}",
         "training.online={rounds: 2, candidates: {shots: [0, 1, 2], num_beams: 1, samples: {1.0: 2}}}",
-        "selector.stop=true", "sampler.k=6",
+        "selector.stop=true", "sampler.k=6", "training.mrt.epochs=1",
     )  # fmt: skip
     found = plan(RunContext(recipe, world.catalog))
     assert tuple(stage.stage for stage in found.stages) == STAGE_NAMES

@@ -82,7 +82,7 @@ def test_all_that_sqlite_does(url: str) -> None:
         for taken_over in (False, True, False):
             registry.record_evaluation("abc123", "0e", "validation", asked, ["rce", "sft"], taken_over)
         registry.finish_run("abc123", "done")
-        assert registry.method_prompts("abc123") == {"rce": 30, "sft": None}
+        assert registry.method_prompts("abc123") == {"rce": 30}
         [sample] = {c["sample"] for c in registry.cells(n=3)}
         assert [(e["sample"], e["methods"]) for e in registry.evaluations("world")] == [(sample, ["rce", "sft"])] * 2
         assert registry.runs_that_asked("world", "validation") == 1

@@ -226,7 +226,7 @@ def test_the_prompts_of_methods_are_replaced_and_stand_in_their_cells(registry: 
     assert registry.method_prompts("abc123") == {} and {c["prompts"] for c in registry.cells()} == {None}
     registry.record_methods("abc123", {"random": 7, "gone": 8})
     registry.record_methods("abc123", {"random": 0, "rce": None})
-    assert registry.method_prompts("abc123") == {"random": 0, "rce": None}
+    assert registry.method_prompts("abc123") == {"random": 0}
     assert [(c["method"], c["prompts"]) for c in registry.cells()] == [("random", 0), ("rce", None)]
     registry.forget_evaluation("abc123")
     assert registry.method_prompts("abc123") == {} == registry.method_prompts("nobody")
