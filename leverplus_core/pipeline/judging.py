@@ -57,7 +57,7 @@ def judge_identity(context: RunContext) -> object:
     if not asks(context):
         return settings
     recipe = context.recipe
-    return [settings, list(judge_shots(context)), recipe.evaluation.num_beams, context.measurement_identity()]
+    return [settings, list(judge_shots(context)), recipe.evaluation.num_beams, context.answer_identity()]
 
 
 def judge_cost(planning: Planning, questions: int, epochs: int) -> StageCost:
