@@ -101,6 +101,12 @@ def _show(store: Registry, result: RunResult, until: str | None, json: bool) -> 
         folder = next(Path(row["path"]) for row in store.stages(result.run_id) if row["name"] == last)
         file, view = {"mine": (MINED, mined_view), "balance": (BALANCE, balance_table)}[last]
         output.table(read_json(folder / file), view, json)
+    elif last == until == "choose_baseline" and result.stages[last] != "off":
+        found = next(row["metadata"] for row in store.stages(result.run_id) if row["name"] == last)
+        ranked = sorted(found["accuracies"].items(), key=lambda item: -item[1])
+        on = {"held_out": "held-out questions", "validation_questions": "questions that choose the epoch"}
+        output.say(f"best on {found['questions']} {on[found['source']]}: {found['best']}")
+        output.rows([{"baseline": name, "mean over shots": round(100 * value, 2)} for name, value in ranked], json)
     else:
         output.rows([{"stage": stage, "status": state} for stage, state in result.stages.items()], json)
 

@@ -185,8 +185,8 @@ def _settings_at(path: Sequence[int | str]) -> type[BaseModel]:
 
 def method_order(recipe: Mapping[str, Any]) -> list[str]:
     """The methods of a recipe's values in the order of reports: baselines as listed, the policies of `sft`, `rce`,
-    `grpo` and of further trainers as written, `online`, `adaptive`, and the oracle last; an ablation stands behind its
-    policy. The defaults stand in for what the values lack."""
+    `grpo`, `mrt` and of further trainers as written, `online`, `adaptive`, and the oracle last; an ablation stands
+    behind its policy. The defaults stand in for what the values lack."""
     listed = recipe.get("evaluation", {}).get("baselines")
     default = [spec.name for spec in EvaluationSettings().baselines]
     baselines = default if listed is None else [spec["name"] for spec in listed]

@@ -28,6 +28,7 @@ PIPELINE: tuple[Stage, ...] = (
     Balance(),
     Train(name="rce"),
     Train(name="grpo"),
+    Train(name="mrt"),
     Online(),
     ChooseBaseline(),
     Evaluate(),

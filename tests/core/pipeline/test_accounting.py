@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from leverplus_core.errors import RecipeError
 from leverplus_core.io import read_json, read_jsonl
 from leverplus_core.pipeline.audit import who_asked
 from leverplus_core.pipeline.run import RunResult
@@ -98,6 +99,21 @@ def test_a_redone_evaluation_forgets_nothing_that_its_methods_cost(tiny: Tiny, f
         before = registry.method_prompts(whole.run_id)
         world.run(tiny(), redo=("evaluate",))
         assert registry.method_prompts(whole.run_id) == before
+
+
+def test_nothing_is_said_of_the_prompts_behind_imported_candidates(tiny: Tiny, finished: Finished) -> None:
+    world, _ = finished
+    [folder] = world.work.glob("stages/propose-*")
+    recipe = tiny(f"imported.folder={folder / 'candidates.jsonl'}")
+    with Registry(f"sqlite:///{world.folder}/other.db") as other:
+        result = world.run(recipe, other)
+        assert result.stages["propose"] == "imported" and result.stages["evaluate"] == "done"
+        known = other.method_prompts(result.run_id)
+        prompts = {cell["method"]: cell["prompts"] for cell in other.cells([result.run_id])}
+    assert set(known) == {"zero_shot", "random", "text_knn", "oracle"}
+    assert prompts == {**known, "rce": None, "grpo": None}
+    with pytest.raises(RecipeError, match=r"stage 'propose' is imported from .*nothing to compute again"):
+        world.run(recipe, redo=("propose",))
 
 
 # --- copies ---
