@@ -111,12 +111,15 @@ from leverplus_core.selector.policy import cosine_features as cosine_features
 from leverplus_core.selector.policy import gather_rows as gather_rows
 from leverplus_core.selector.policy import normalize_per_pool as normalize_per_pool
 from leverplus_core.selector.ranking import nearest as nearest
+from leverplus_core.training.base import CandidateTrainer as CandidateTrainer
 from leverplus_core.training.base import FitResult as FitResult
 from leverplus_core.training.base import FitRun as FitRun
+from leverplus_core.training.base import Judge as Judge
 from leverplus_core.training.base import StopSettings as StopSettings
 from leverplus_core.training.base import Trainer as Trainer
 from leverplus_core.training.tensors import TrainingData as TrainingData
 from leverplus_core.training.tensors import TrainingGroups as TrainingGroups
+from leverplus_core.training.tensors import mean_over_sets as mean_over_sets
 from leverplus_core.training.trainer import candidate_log_probs as candidate_log_probs
 from leverplus_core.training.trainer import expected_reward as expected_reward
 from leverplus_core.training.trainer import fit as fit

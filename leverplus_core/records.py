@@ -74,7 +74,11 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True)
 class AnswerLogprob:
-    """Log-probability of an answer after a prompt: the sum over its tokens (with no end mark), and their number."""
+    """Log-probability of an answer after a prompt: the sum over its tokens, and their number.
+
+    The token that ends the answer is one of them where it was asked for (`scoring.end_mark`). Of several true answers
+    (`scoring.reference: all`) it is the log of the weighted mean of their probabilities, as of one token.
+    """
 
     sum: float
     tokens: int
@@ -120,7 +124,11 @@ class ScoredSequence:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer to one evaluation question under one method and shot count."""
+    """The answer to one evaluation question under one method and shot count.
+
+    `copied` says whether the normalized answer equals the normalized answer of a demonstration that was shown (False
+    where none was shown); None where it is not known.
+    """
 
     method: str
     shots: int
@@ -130,6 +138,7 @@ class Prediction:
     raw_text: str
     prediction: str
     accuracy: float
+    copied: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -20,13 +21,14 @@ from functools import partial
 from itertools import permutations
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import ValidationError
 
 from leverplus_core.errors import DataError
 from leverplus_core.plugins.contracts import (
+    MEASUREMENTS,
     Balancer,
     Bank,
     Dataset,
@@ -46,7 +48,7 @@ from leverplus_core.recipes.settings import PromptSettings
 from leverplus_core.records import AnswerLogprob, Candidate, Decoding, Demonstration, Ids, Image, Prompt, Question
 from leverplus_core.scoring.prompt import build_prompt
 from leverplus_core.selector.base import BaselineSelector, EvalSet, FeatureWidths, TrainableSelector
-from leverplus_core.training.base import FitRun, Trainer
+from leverplus_core.training.base import FitRun, Judge, Trainer
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +58,6 @@ if TYPE_CHECKING:
 
 COLORS = ("red", "green", "blue", "yellow", "black", "white")
 TOLERANCE = 1e-4  # float32, whatever the batch
-MEASUREMENTS: tuple[Measurement, ...] = get_args(Measurement)
 
 
 def tiny_pictures(folder: Path, count: int = 6, side: int = 64) -> list[Image]:
@@ -176,12 +177,15 @@ def check_balancer(part: Balancer) -> None:
         shortfall: object = part.shortfall(group, picked)
         assert isinstance(shortfall, str), f"shortfall() is text, not {shortfall!r}"
         assert shortfall == " ".join(shortfall.split()), f"shortfall() is one line, not {shortfall!r}"
+    needed = part.needs()
+    assert needed <= MEASUREMENTS, f"needs() has {sorted(needed - MEASUREMENTS)}, which are no measurements"
 
 
 def check_reward(part: Reward) -> None:
     """Finite, one per candidate in order, independent of the group's order; better in everything is never less.
 
-    A measurement that is None and read raises DataError that names it and the question; nothing else is raised.
+    A measurement that is None and read raises DataError that names it and the question; nothing else is raised. One
+    that `needs()` does not name is not read.
     """
     check_part(part)
     for group in tiny_groups():
@@ -200,7 +204,7 @@ def check_reward(part: Reward) -> None:
     )
     low, high = part.compute([worse, better])
     assert high >= low, "higher is better: a candidate better in every measurement got less"
-    for name in MEASUREMENTS:
+    for name in sorted(MEASUREMENTS):
         for group in tiny_groups()[1:]:
             blank = [_without(candidate, name) for candidate in group]
             try:
@@ -214,6 +218,14 @@ def check_reward(part: Reward) -> None:
                 assert rewards == part.compute(group), (
                     f"{name} is read: None must raise a DataError, not count as a value"
                 )
+    needed = part.needs()
+    assert needed <= MEASUREMENTS, f"needs() has {sorted(needed - MEASUREMENTS)}, which are no measurements"
+    for group in tiny_groups():
+        bare = [_without(candidate, *(MEASUREMENTS - needed)) for candidate in group]
+        try:
+            assert part.compute(bare) == part.compute(group), "a measurement that needs() does not name is read"
+        except DataError as error:
+            raise AssertionError(f"a measurement that needs() does not name is read: {error}") from error
 
 
 def check_encoder(part: Encoder, images: Sequence[Image], model: Model | None = None) -> None:
@@ -255,31 +267,44 @@ def check_selector(part: TrainableSelector) -> None:
 
 
 class _NeverRight:
-    """Measures without a model: no answer is right, and longer sequences are less probable."""
+    """Measures without a model: no answer is right, and longer sequences are less probable. Notes what is asked."""
+
+    def __init__(self) -> None:
+        self.asked_logprobs: set[tuple[Question, Ids]] = set()
+        self.asked_answers: set[tuple[Question, Ids]] = set()
 
     def logprobs(self, rows: Sequence[tuple[Question, Ids]], label: str = "") -> list[AnswerLogprob]:
+        self.asked_logprobs.update(rows)
         return [AnswerLogprob(-1.0 - len(ids), 1) for _, ids in rows]
 
     def answers(self, rows: Sequence[tuple[Question, Ids]], label: str = "") -> list[tuple[str, str, float]]:
+        self.asked_answers.update(rows)
         return [("no", "no", 0.0) for _ in rows]
 
 
 def check_baseline(part: BaselineSelector) -> None:
-    """Distinct demonstrations of the right number, none with the question's image, whatever the other questions."""
+    """Distinct demonstrations of the right number, none with the question's image, whatever the other questions.
+
+    It asks no more to select than `cost` says: each prompt counts once.
+    """
     check_part(part)
     query, bank = tiny_bank()
     questions = [query.question, Question("x1", "another question?", Image("elsewhere"), ("yes",) * 10)]
+    train = [Question(f"t{i}", f"question {i}?", bank.demonstrations[i].image, ("yes",) * 10) for i in range(3, 9)]
     pool = [bank.demonstrations[row].id for row in allowed(query, bank)][:6]
     rows = dict(zip(("q0", "x1"), _unit_rows(np.random.default_rng(1), 2, 8), strict=True))
 
     def eval_set(asked: Sequence[Question]) -> EvalSet:
         similarity = {q.id: np.linspace(1, 0, len(pool), dtype=np.float32) for q in asked}
-        features = Features(*(np.stack([rows[q.id] for q in asked]),) * 2)
+        own = np.stack([rows[q.id] for q in asked])
         blocks = dict.fromkeys(("image", "text", "state"), similarity)
-        return EvalSet(asked, {q.id: pool for q in asked}, blocks, features, bank, "append", 0)
+        return EvalSet(
+            asked, {q.id: pool for q in asked}, blocks, Features(own, own, state=own), bank, "append", 0, train
+        )
 
     np.random.seed(1)
-    both = part.select(eval_set(questions), (1, 2), _NeverRight())
+    measure = _NeverRight()
+    both = part.select(eval_set(questions), (1, 2), measure)
     np.random.seed(7)  # a part that reads this global state would now select others
     alone = part.select(eval_set(questions[:1]), (1, 2), _NeverRight())
     counts = part.shot_counts((1, 2))
@@ -288,11 +313,21 @@ def check_baseline(part: BaselineSelector) -> None:
     for n, selected in both.items():
         assert len(selected) == len(questions), f"one sequence per question, not {len(selected)}"
         for question, ids in zip(questions, selected, strict=True):
-            assert len(ids) == len(set(ids)) == n, f"{n} distinct demonstrations, not {ids}"
+            assert len(ids) == len(set(ids)), f"{n} distinct demonstrations, not {ids}"
+            assert len(ids) == n or (part.shows_fewer and len(ids) < n), f"{n} distinct demonstrations, not {ids}"
             assert all(d in shows for d in ids), f"demonstrations of the bank, not {ids}"
             assert all(shows[d] != question.image.id for d in ids), "a demonstration shows the question's own image"
         assert selected[0] == alone[n][0], "a question's demonstrations depend on seed and question alone"
-    assert set(part.cost((1, 2), len(pool)).answers) == set(counts), "cost() has an answer for each number of shots"
+    cost = part.cost((1, 2), len(pool))
+    assert set(counts) <= set(cost.answers), "cost() has an answer for each number of shots"
+    for what, asked, each, once in (
+        ("log-probabilities", measure.asked_logprobs, cost.logprobs, {}),
+        ("answers", measure.asked_answers, cost.answers, cost.once),
+    ):
+        for n, count in Counter(len(ids) for _, ids in asked).items():
+            planned = len(questions) * each.get(n, 0) + once.get(n, 0)
+            assert count <= planned, f"cost() allows {planned} {what} of {n} demonstrations, select() asks {count}"
+        assert all(shows[d] != q.image.id for q, ids in asked for d in ids), "what is measured shows its own image"
 
 
 def check_trainer(part: Trainer) -> None:
@@ -301,6 +336,7 @@ def check_trainer(part: Trainer) -> None:
 
     from leverplus_core.selector.policy import Batch, Blocks, Encoded, Policy
     from leverplus_core.training.tensors import TrainingData, TrainingGroups
+    from leverplus_core.training.trainer import candidate_log_probs, expected_reward
 
     check_part(part)
     widths = FeatureWidths(image=2, text=2)
@@ -340,24 +376,26 @@ def check_trainer(part: Trainer) -> None:
         torch.manual_seed(0)
         policy = Linear()
         torch.manual_seed(seed)  # a trainer that draws from this global state would now train otherwise
-        result = short.fit(policy, data, data, run)
+        result = short.fit(policy, data, run)
         return result, [p.detach().clone() for p in policy.parameters()]
+
+    judge = Judge("reward", lambda policy: expected_reward(*candidate_log_probs(policy, data), groups).tolist())
 
     def kill(epoch: int, metrics: dict[str, float]) -> None:
         if epoch == 1:
             raise _Killed
 
     told: list[int] = []
-    result, weights = fitted(FitRun("check", 0, on_epoch=partial(_note, told)), seed=1)
+    result, weights = fitted(FitRun("check", 0, judge, on_epoch=partial(_note, told)), seed=1)
     assert [epoch for epoch, _ in result.curve] == told, "every row of the curve is told to on_epoch"
     assert all(bool(torch.isfinite(p).all()) for p in weights), "weights must stay finite"
-    again = fitted(FitRun("check", 0), seed=7)[1]
+    again = fitted(FitRun("check", 0, judge), seed=7)[1]
     assert all(map(torch.equal, weights, again)), "the same fit must give the same weights"
     with TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "fit.pt"
         with suppress(_Killed):
-            fitted(FitRun("check", 0, checkpoint, on_epoch=kill), seed=1)
-        resumed = fitted(FitRun("check", 0, checkpoint), seed=7)[1]
+            fitted(FitRun("check", 0, judge, checkpoint, on_epoch=kill), seed=1)
+        resumed = fitted(FitRun("check", 0, judge, checkpoint), seed=7)[1]
     assert all(map(torch.equal, weights, resumed)), "a fit that was killed must end with the same weights"
 
 
@@ -388,6 +426,10 @@ def check_model(part: Model, images: Sequence[Image]) -> None:
     batch = part.logprob(prompts, answers)
     assert len(batch) == len(prompts), "one result per prompt"
     assert all(r.tokens >= 1 and r.sum <= 0 and math.isfinite(r.sum) for r in batch), f"not log-probabilities: {batch}"
+    marked = part.logprob(prompts, answers, end_mark=True)
+    for without, ended in zip(batch, marked, strict=True):
+        assert ended.tokens == without.tokens + 1, "with an end mark an answer has one token more"
+        assert ended.sum <= without.sum + TOLERANCE, "an answer that ends is at most as probable as its beginning"
     single = [part.logprob([p], [a])[0] for p, a in zip(prompts, answers, strict=True)]
     turned = part.logprob(prompts[::-1], answers[::-1])[::-1]
     for what, other in (("the batch", single), ("the order of prompts", turned)):

@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console, RenderableType
 
-from leverplus_core.records import Prediction
 from leverplus_core.registry.registry import Registry, RunRecord
 from leverplus_core.registry.scores import sample_names
 from leverplus_core.report.comparison import compare_rows, compare_table
@@ -47,7 +46,7 @@ def build(file: Path, runs: int, methods: int, shots: tuple[int, ...], questions
     drawn = np.random.default_rng(0)
     questions_ = [(str(2_000_000 + 7 * i), f"COCO_val2014_{i // 2:012d}") for i in range(questions)]
     hard = drawn.random(questions)
-    sample = sample_names("world", (Prediction("", 0, q, i, (), "", "", 0.0) for q, i in questions_), sizes)
+    sample = sample_names("world", questions_, sizes)
     with Registry(f"sqlite:///{file}") as registry:
         for run in range(runs):
             registry.begin_run(record(run))
@@ -60,14 +59,14 @@ def build(file: Path, runs: int, methods: int, shots: tuple[int, ...], questions
                     accuracy = GRADES[np.clip((luck * 5).astype(int), 0, 4)]
                     key = (record(run).id, f"method{method}", s)
                     c.executemany(
-                        "INSERT INTO predictions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        "INSERT INTO predictions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
                         ((*key, q, i, p, '["131101", "274865"]', " a word", "a word", a)
                          for p, ((q, i), a) in enumerate(zip(questions_, accuracy.tolist(), strict=True))),
                     )  # fmt: skip
                     for n in sizes:
                         found = accuracy_interval(accuracy[:n], [image for _, image in questions_[:n]])
                         c.execute(
-                            "INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",
+                            "INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
                             (*key, n, found.mean, found.low, found.high, sample[n]),
                         )
     return runs * methods * len(shots) * questions

@@ -1,8 +1,8 @@
-"""How long RCE and GRPO take: 800 questions, 12 candidates of two shots each, pools of 64, random features.
+"""How long the trainers of candidates take: 800 questions, 12 candidates of 2 shots each, pools of 64.
 
     python tools/bench_training.py [--width 512] [--rounds 3]
 
-WIDTH is of an image's and of a text's features, so that a demonstration has three times as many columns.
+Features are random. WIDTH is of an image's and of a text's features; a demonstration has three times as many columns.
 """
 
 from __future__ import annotations
@@ -16,10 +16,15 @@ import torch
 from leverplus_core import Batch, Blocks, FeatureWidths, FitRun, Trainer, TrainingData, TrainingGroups
 from leverplus_selectors.pointer import PointerSelector
 from leverplus_trainers.grpo import GrpoTrainer
+from leverplus_trainers.mrt import MrtTrainer
 from leverplus_trainers.rce import RceTrainer
 
 QUESTIONS, CANDIDATES, POOL, EPOCHS = 800, 12, 64, 5
-TRAINERS: dict[str, Trainer] = {"rce": RceTrainer(epochs=EPOCHS), "grpo": GrpoTrainer(epochs=EPOCHS)}
+TRAINERS: dict[str, Trainer] = {
+    "rce": RceTrainer(epochs=EPOCHS),
+    "grpo": GrpoTrainer(epochs=EPOCHS),
+    "mrt": MrtTrainer(epochs=EPOCHS),
+}
 
 
 def main() -> None:
@@ -49,7 +54,7 @@ def main() -> None:
         policy = PointerSelector().policy(widths)
         for name, trainer in TRAINERS.items():
             start = time.perf_counter()
-            trainer.fit(policy, data, None, FitRun(name, 0))
+            trainer.fit(policy, data, FitRun(name, 0))
             seconds[name].append(time.perf_counter() - start)
     print(
         f"{QUESTIONS} questions x {CANDIDATES} candidates x pools of {POOL}, {EPOCHS} epochs, {given.width} columns "

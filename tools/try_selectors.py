@@ -19,6 +19,7 @@ import torch
 
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.graph import Pipeline
+from leverplus_core.pipeline.judging import judge_of
 from leverplus_core.pipeline.stages.beam_search import read_sequences
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.recipe import Recipe
@@ -47,7 +48,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(".leverplus"))
     parser.add_argument("--validation", type=int, default=1000)
     given = parser.parse_args()
-    recipe = Recipe.load(given.recipe)
+    # The train split alone, also where the recipe cross-fits both.
+    recipe = Recipe.load(given.recipe, ["evaluation.split=validation"])
     context = RunContext(recipe, Catalog.load(), given.work)
     pipeline = Pipeline(context)
     folder = {stage.provides: pipeline.folder(stage).path for stage in pipeline.stages[:3]}
@@ -67,7 +69,8 @@ def main() -> None:
         )
         policy = training.init_policy(None, taught)
         rows = {q: sequences[q] for q in taught}
-        fit_sequences(policy, training, rows, context.trainers["sft"], FitRun("sft", recipe.seed))
+        chosen_by = judge_of(context, training, context.trainers["sft"], rows)
+        fit_sequences(policy, training, rows, context.trainers["sft"], FitRun("sft", recipe.seed, chosen_by))
         return [int(policy.beam_search(features.batch([q]), 1, 1)[0][0, 0, 0]) for q in validation]
 
     cosines = normalize_per_pool(cosine_features(features.batch(validation)), None)

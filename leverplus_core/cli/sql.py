@@ -18,10 +18,12 @@ def sql(
     """Query the registry, read-only.
 
     The views `leaderboard` (a row per cell: run, name, dataset, model, method, shots, n, accuracy, ci_low, ci_high,
-    status, note, seed, sweep, arm, source, accuracy_text, sample) and `predictions_with_questions` (a row per answer:
-    run, name, method, shots, position, question_id, question, image_id, image_path, caption, answers, demonstrations,
-    raw_text, prediction, accuracy) answer most questions. Under them are the tables runs, stages, curves,
-    validation_questions, cells, predictions, questions and demonstrations. docs/registry.md explains each column.
+    status, note, seed, sweep, arm, source, accuracy_text, sample, copied, prompts), `predictions_with_questions` (a row
+    per answer: run, name, method, shots, position, question_id, question, image_id, image_path, caption, answers,
+    demonstrations, raw_text, prediction, accuracy, copied) and `questions_asked` (how many runs asked the evaluation
+    questions: dataset_fingerprint, split, runs, evaluations, largest_n, first_asked_at, last_asked_at) answer most
+    questions. Under them are the tables runs, stages, curves, validation_questions, cells, predictions, methods,
+    evaluations, questions and demonstrations. docs/registry.md explains each column.
     """
     columns, found = open_registry(registry).sql(query)
     output.rows([dict(zip(columns, row, strict=True)) for row in found], json)

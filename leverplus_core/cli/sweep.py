@@ -25,9 +25,10 @@ def sweep(
 ) -> None:
     """Run the cross product of some settings, sharing equal stages, and compare every arm with the first.
 
+    Held-out train questions are evaluated, unless the recipe or --set evaluation.split=... says otherwise.
     The same command resumes a sweep that was stopped. `leverplus report NAME` writes the whole report.
     """
-    from leverplus_core.pipeline.sweep import Axis, Sweep, run_sweep
+    from leverplus_core.pipeline.sweep import HELD_OUT, Axis, Sweep, run_sweep
     from leverplus_core.registry.registry import Registry
     from leverplus_core.report.sweep import sweep_rows, sweep_table
 
@@ -35,6 +36,8 @@ def sweep(
     planned = Sweep.of(recipe, [Axis.parse(text) for text in over or []], seeds, overrides or [], name)
     store = Registry(registry)
     output.say(f"sweep {planned.name}: {len(planned.runs)} runs")
+    if planned.held_out:
+        output.say(f"held-out train questions are evaluated ({HELD_OUT}): choose on them, then run the choice once")
     with output.Bars() as bars:
         run_sweep(planned, store, work, catalog, bars)
     output.table(sweep_rows(store, planned.name), sweep_table, json)

@@ -28,8 +28,6 @@ def ablated(
     come from another demonstration, a fixed one for each; `reversed` shows a sequence in reverse. Raises DataError
     where nothing can be exchanged: all demonstrations share one image, or one answer.
     """
-    if ablation == "none":
-        return demonstrations, prompt
     if ablation == "reversed":
         return demonstrations, prompt.model_copy(update={"order": "prepend" if prompt.order == "append" else "append"})
     if ablation == "blank_images":

@@ -32,12 +32,20 @@ def sample_sizes(settings: EvaluationSettings, available: int) -> list[int]:
 
 
 def predict(
-    method: str, shots: int, selected: Sequence[Ids], questions: Sequence[Question], scorer: Scorer
+    method: str,
+    shots: int,
+    selected: Sequence[Ids],
+    questions: Sequence[Question],
+    scorer: Scorer,
+    doing: str = "evaluate",
 ) -> Predictions:
-    """The model's answers to the questions with the demonstrations that `method` selected for each."""
+    """The model's answers to the questions with the demonstrations that `method` selected for each.
+
+    `doing` begins the line that progress shows.
+    """
     rows = list(zip(questions, selected, strict=True))
-    answers = scorer.answers(rows, f"evaluate {method}, {shots} shot{'' if shots == 1 else 's'}")
+    answers = scorer.answers(rows, f"{doing} {method}, {shots} shot{'' if shots == 1 else 's'}")
     return [
-        (i, Prediction(method, shots, q.id, q.image.id, ids, raw, prediction, accuracy))
+        (i, Prediction(method, shots, q.id, q.image.id, ids, raw, prediction, accuracy, scorer.copied(prediction, ids)))
         for i, ((q, ids), (raw, prediction, accuracy)) in enumerate(zip(rows, answers, strict=True))
     ]

@@ -2,7 +2,8 @@
 
 Four things are compared: each stored accuracy with the score of the stored answer against the dataset's true answers;
 each cell with the mean and interval of its predictions; for a seeded sample of predictions, the stored text with what
-the model answers now, asked without the response cache; and the code of each part with what is installed.
+the model answers now, asked without the response cache; and the code of each part with what is installed. Beside
+them stands which runs asked the evaluation questions, and when.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from leverplus_core.errors import DataError, RegistryError
-from leverplus_core.evaluation.ablation import ablated
 from leverplus_core.metrics import TASKS, Task
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.graph import Pipeline
+from leverplus_core.pipeline.methods import ablated_scorer
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.progress import Progress
 from leverplus_core.recipes.recipe import Recipe
+from leverplus_core.recipes.settings import ABLATED
 from leverplus_core.records import Prediction, Question
 from leverplus_core.registry.registry import Registry
 from leverplus_core.scoring.cache import CachedModel, ResponseCache
@@ -33,6 +35,31 @@ from leverplus_core.statistics import accuracy_interval
 TOLERANCE = 1e-9
 
 
+def who_asked(registry: Registry, run: str) -> dict[str, Any]:
+    """`run`, `name` and the `split` that the run was evaluated on last (None: not yet); `runs`, how many distinct runs
+    asked questions of it; and `evaluations`, every one on the run's dataset, in the order of time: asked_at, run, name,
+    split, n and methods.
+
+    Nothing is recomputed. Raises RegistryError for a run that is not there or was read from a table.
+    """
+    row = registry.resolve(run)
+    if row["source"] != "run":
+        raise RegistryError(f"run {row['name']} was read from a published table.", "It has asked nothing.")
+    dataset = row["dataset_fingerprint"]
+    rows = [
+        {"asked_at": e["asked_at"], "run": e["run_id"], **{key: e[key] for key in ("name", "split", "n", "methods")}}
+        for e in registry.evaluations(dataset)
+    ]
+    split = next((e["split"] for e in reversed(rows) if e["run"] == row["id"]), None)
+    return {
+        "run": row["id"],
+        "name": row["name"],
+        "split": split,
+        "runs": registry.runs_that_asked(dataset, split) if split else 0,
+        "evaluations": rows,
+    }
+
+
 def audit(
     registry: Registry,
     run: str,
@@ -41,8 +68,9 @@ def audit(
     catalog: Catalog | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """What was compared; `differences`: kind, method, shots, question (or None), stored, found; and `changed_code`: the
-    parts (kind, name, then, now) whose code is no longer that of the run.
+    """What was compared, with what `who_asked` says; `differences`: kind, method, shots, question (or None), stored,
+    found; `changed_code`: the parts (kind, name, then, now) whose code is no longer that of the run; and
+    `chose_an_epoch`: of the questions that did, how many there are (`questions`) and how many were evaluated.
 
     `sample` predictions are asked again (0 asks none, and loads no model). Raises RegistryError for a run that is not
     there, was read from a table, or evaluated nothing; DataError where its dataset has changed.
@@ -61,7 +89,7 @@ def audit(
             f"the dataset of run {row['name']} has changed: {content}, not {row['dataset_fingerprint']}.",
             "Put back the files that it was evaluated on.",
         )
-    questions = {q.id: q for q in context.dataset.questions("validation")}
+    questions = {q.id: q for split in context.splits for q in context.dataset.questions(split)}
     pairs = sorted({(cell["method"], cell["shots"]) for cell in cells})
     stored = {pair: [p for _, p in registry.predictions(row["id"], *pair)] for pair in pairs}
     task = TASKS[recipe.task]
@@ -75,10 +103,10 @@ def audit(
         with TemporaryDirectory() as fresh:
             cache = ResponseCache(Path(fresh) / "responses.sqlite")
             model = CachedModel(lambda: context.model, lambda: context.identity("model"), cache, context.progress)
-            whole, ablation = context.scorer.demonstrations, recipe.evaluation.ablation
-            shown, prompt = ablated(whole, recipe.prompt, ablation, recipe.data_seed, work / "ablation")
-            scorer = replace(context.scorer, model=model, demonstrations=shown, prompt=prompt)
-            differences += _asked_again(chosen, questions, scorer)
+            for ablation in (None, *recipe.evaluation.ablations):
+                of = [p for p in chosen if _ablation(p) == ablation]
+                shown = context.scorer if ablation is None else ablated_scorer(context, ablation)
+                differences += _asked_again(of, questions, replace(shown, model=model))
             model.close()
             context.close()
     changed = [
@@ -87,20 +115,27 @@ def audit(
         for now in context.provenance()
         if (then["kind"], then["name"]) == (now["kind"], now["name"]) and _code(then) != _code(now)
     ]
+    chose = registry.validation_questions(row["id"])
+    evaluated = {p.question_id for predictions in stored.values() for p in predictions}
     return {
-        "run": row["id"],
-        "name": row["name"],
+        **who_asked(registry, row["id"]),
         "cells": len(cells),
         "predictions": sum(map(len, stored.values())),
         "asked_again": asked,
         "differences": differences,
         "changed_code": changed,
+        "chose_an_epoch": {"questions": len(chose), "evaluated": len(chose & evaluated)},
     }
 
 
 def _code(part: Mapping[str, str]) -> str:
     """Distribution, version and code of a part, as one text."""
     return " ".join(filter(None, (part["distribution"], part["version"], part.get("code", ""))))
+
+
+def _ablation(p: Prediction) -> str | None:
+    """The ablation under which a prediction was answered."""
+    return p.method.partition(ABLATED)[2] or None
 
 
 Stored = Mapping[tuple[str, int], Sequence[Prediction]]
@@ -155,7 +190,11 @@ def _asked_again(
     rows = [(questions[p.question_id], p.demonstrations) for p in there]
     texts = scorer.answers(rows, "ask again")
     return [
-        _difference("answer", p, p.raw_text, raw)
+        difference
         for p, (raw, _, _) in zip(there, texts, strict=True)
-        if raw != p.raw_text
+        for difference in (
+            _difference("answer", p, p.raw_text, raw),
+            _difference("copied", p, p.copied, scorer.copied(p.prediction, p.demonstrations)),
+        )
+        if difference["stored"] is not None and difference["stored"] != difference["found"]
     ]

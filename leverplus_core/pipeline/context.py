@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING, Any, cast
 from leverplus_core.errors import PluginError, RecipeError, did_you_mean
 from leverplus_core.io import canonical_json, fingerprint
 from leverplus_core.metrics import TASKS
+from leverplus_core.pipeline.folds import WHOLE, BothSplits, Folds
 from leverplus_core.pipeline.imported import FILES, ImportedFolder, ensure_imported
 from leverplus_core.pipeline.pools import all_pools
+from leverplus_core.pipeline.question_sets import QuestionSets
 from leverplus_core.pipeline.workspace import Workspace
-from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Model, Part, Reward, Sampler
+from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Model, Part, Reward, Sampler, Split
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.recipes.settings import ADAPTIVE, PARTS, PartSpec
 from leverplus_core.scoring.cache import CachedModel, ResponseCache
+from leverplus_core.scoring.meter import PromptMeter
 from leverplus_core.scoring.scorer import Scorer
 from leverplus_core.selector.base import BaselineSelector, TrainableSelector
 from leverplus_core.selector.feature_set import FEATURES, FeatureSet
@@ -49,6 +52,7 @@ class RunContext:
     ) -> None:
         self.recipe, self.catalog, self.workspace = recipe, catalog, Workspace(work)
         self.progress: Progress = progress or Silent()
+        self.meter = PromptMeter()
         self._shared = {} if built is None else built
         self._used: dict[tuple[str, str], Part] = {}
         self._features: dict[Path, FeatureSet] = {}
@@ -56,12 +60,6 @@ class RunContext:
         measured_here = recipe.imported.folder is None
         for key in PARTS if measured_here else ("selector", "balancer", "reward"):
             self._part(key)
-        if measured_here and "state" in self.sampler.blocks() and self.encoder.hidden_states is None:
-            at = recipe.where("sampler")
-            raise RecipeError(
-                f"sampler '{recipe.sampler.name}'{f' in {at}' if at else ''} reads hidden states, and there are none.",
-                "Set encoder.hidden_states, for example to 4.",
-            )
         self.trainers: Mapping[str, Trainer] = {
             name: self.build("trainer", name, settings, f"training.{name}", Trainer)
             for name, settings in recipe.training.trainers.items()
@@ -71,7 +69,9 @@ class RunContext:
             for i, spec in enumerate(recipe.evaluation.baselines)
         }
         self._check_names()
+        self._check_split()
         if measured_here:
+            self._check_states()
             self.check_shots()
 
     # --- parts ---
@@ -106,10 +106,40 @@ class RunContext:
         part: Part = self.build(key, spec.name, spec.settings, key, contract)
         return part
 
-    @property
+    @cached_property
     def dataset(self) -> Dataset:
-        """The questions and demonstrations."""
-        return cast(Dataset, self._part("dataset"))
+        """The questions and demonstrations; with cross-fitting, those of both splits as train questions."""
+        dataset = cast(Dataset, self._part("dataset"))
+        return BothSplits(inner=dataset) if self.cross_fit else dataset
+
+    @property
+    def cross_fit(self) -> bool:
+        """Whether every question is answered by a policy of its own fold."""
+        return self.recipe.evaluation.split == "cross_fit"
+
+    @cached_property
+    def folds(self) -> Folds:
+        """The folds of questions and demonstrations; without cross-fitting one that holds nothing out."""
+        if not self.cross_fit:
+            return Folds()
+        return Folds.of(self.dataset, self.recipe.evaluation.folds, self.recipe.data_seed)
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits of `dataset` that have questions."""
+        return ("train",) if self.cross_fit else ("train", "validation")
+
+    @cached_property
+    def question_sets(self) -> QuestionSets:
+        """Which questions are searched, proposed for, held out and evaluated. Raises DataError as `QuestionSets.of`."""
+        imported = self.imported
+        return QuestionSets.of(
+            self.recipe,
+            self.dataset.questions("train"),
+            () if self.cross_fit else self.dataset.questions("validation"),
+            imported.question_ids("sequences") if imported else None,
+            imported.question_ids("candidates") if imported else None,
+        )
 
     @property
     def model(self) -> Model:
@@ -143,7 +173,8 @@ class RunContext:
 
     def identity(self, key: str) -> object:
         """What must be equal for a part of the recipe to give equal results: its name, settings, content and code."""
-        return self.identity_of(key, getattr(self.recipe, key).name, self._part(key))
+        part = self.dataset if key == "dataset" else self._part(key)
+        return self.identity_of(key, getattr(self.recipe, key).name, part)
 
     def identity_of(self, kind: str, name: str, part: Part) -> object:
         """As `identity`, of any part: a baseline, a trainer. Names of one class share results."""
@@ -181,12 +212,52 @@ class RunContext:
                 "from candidates.",
                 did_you_mean(wanted, known),
             )
+        if self.recipe.imported.folder is None:
+            for name in self.policies:
+                self.start_of(name)
         policies = [*self.trainers, "online", *(stage.name for stage in self.recipe.stages), ADAPTIVE]
         if unknown := next((name for name in self.recipe.evaluation.policies or () if name not in policies), None):
             raise RecipeError(
                 f"evaluation.policies{self._at('evaluation.policies')} names '{unknown}', which nothing trains.",
                 did_you_mean(unknown, policies),
             )
+        primary, methods = self.recipe.evaluation.primary, [*self.baselines, *policies]
+        if unknown := next((m for m in (primary.method, *primary.against) if m and m not in methods), None):
+            raise RecipeError(
+                f"evaluation.primary{self._at('evaluation.primary')} names '{unknown}', which is no method.",
+                did_you_mean(unknown, methods),
+            )
+
+    def _check_split(self) -> None:
+        if not self.cross_fit:
+            return
+        at = self._at("evaluation.split")
+        if self.recipe.training.online.rounds:
+            raise RecipeError(
+                f"evaluation.split{at} is cross_fit, and on-policy rounds are not cross-fitted.",
+                "Set training.online.rounds=0, or another split.",
+            )
+        if self.recipe.imported.folder is not None:
+            raise RecipeError(
+                f"evaluation.split{at} is cross_fit, and imported data are not cross-fitted: their pools hold "
+                "demonstrations of every fold.",
+                "Leave imported out, or set another split.",
+            )
+
+    def _check_states(self) -> None:
+        """Raises RecipeError where the sampler or a baseline reads hidden states that nothing encodes."""
+        readers: dict[str, tuple[str, Sampler | BaselineSelector]] = {
+            "sampler": (f"sampler '{self.recipe.sampler.name}'", self.sampler)
+        }
+        for i, (name, baseline) in enumerate(self.baselines.items()):
+            readers[f"evaluation.baselines.{i}"] = (f"baseline '{name}'", baseline)
+        for key, (what, part) in readers.items():
+            if "state" in part.blocks() and self.encoder.hidden_states is None:
+                at = self._at(f"{key}.name") or self._at(key)
+                raise RecipeError(
+                    f"{what}{at} reads hidden states, and there are none.",
+                    "Set encoder.hidden_states, for example to 4.",
+                )
 
     def _at(self, key: str) -> str:
         """' in FILE:LINE' of a key, or nothing for a default."""
@@ -250,6 +321,13 @@ class RunContext:
         return self.imported is None or self.imported.has("sequences") or not self.imported.has("candidates")
 
     @property
+    def searches(self) -> bool:
+        """Whether the beam search runs: something learns from its sequences, and they are not imported."""
+        learns = any(t.epochs and t.learns_from == "sequences" for t in self.trainers.values())
+        read = learns or bool(self.recipe.stages)  # a stage of a plugin may read them
+        return self.has_sequences and read and not self.is_imported("sequences")
+
+    @property
     def learns_from_candidates(self) -> bool:
         """Whether any training reads measured candidates; without one, none are measured."""
         on = any(t.epochs and t.learns_from == "candidates" for t in self.trainers.values())
@@ -259,6 +337,21 @@ class RunContext:
         """Whether a trainer has epochs, and something to learn from."""
         trainer = self.trainers[name]
         return trainer.epochs > 0 and (trainer.learns_from == "candidates" or self.has_sequences)
+
+    def start_of(self, name: str) -> str | None:
+        """The trainer whose policy the trainer `name` continues from; None for the one before it.
+
+        Raises RecipeError for one that does not train before it.
+        """
+        start: str | None = getattr(self.trainers.get(name), "start", None)
+        before = self.policies[: self.policies.index(name)]
+        if start is not None and start not in before:
+            raise RecipeError(
+                f"training.{name}.start{self._at(f'training.{name}.start')} is '{start}', which does not train before "
+                f"{name}.",
+                did_you_mean(start, before) if before else "Set it to null: no policy is trained before it.",
+            )
+        return start
 
     @property
     def policies(self) -> list[str]:
@@ -273,7 +366,7 @@ class RunContext:
     def cached_model(self) -> CachedModel:
         """The model behind the response cache of the workspace."""
         cache = ResponseCache(self.workspace.root / "responses.sqlite")
-        return CachedModel(lambda: self.model, lambda: self.identity("model"), cache, self.progress)
+        return CachedModel(lambda: self.model, lambda: self.identity("model"), cache, self.progress, meter=self.meter)
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -285,7 +378,22 @@ class RunContext:
             self.recipe.decoding.decoding(),
             self.recipe.scoring.correct_threshold,
             TASKS[self.recipe.task],
+            self.recipe.scoring.reference,
+            self.recipe.scoring.end_mark,
+            self.measures_probabilities,
         )
+
+    @cached_property
+    def measures_probabilities(self) -> bool:
+        """Whether candidates are measured by the probability of the true answer, beside the generated one.
+
+        They are where the reward or the balancer reads it, where mining starts from the nearest misses, and where a
+        stage of a plugin may read it.
+        """
+        mining = self.recipe.scoring.mining
+        needed = self.reward.needs() | self.balancer.needs()
+        ranked = mining.min_positives > 0 and mining.swap > 0
+        return ranked or bool(self.recipe.stages) or not needed.isdisjoint({"logprob", "info_score"})
 
     def feature_set(self, inputs: Mapping[str, Path]) -> FeatureSet:
         """The features of all questions and demonstrations, from their folder."""
@@ -303,12 +411,17 @@ class RunContext:
             self._seen[key] = SelectorFeatures.of(self.feature_set(inputs), all_pools(inputs["pools"]))
         return self._seen[key]
 
-    def training(self, inputs: Mapping[str, Path]) -> TrainingContext:
-        """What trainings share, from the folders of features and pools."""
+    def training(self, inputs: Mapping[str, Path], fold: str = WHOLE) -> TrainingContext:
+        """What trainings share, from the folders of features and pools: what the policy of `fold` may learn from."""
+        from leverplus_core.selector.features import SelectorFeatures
         from leverplus_core.training.data import TrainingContext
 
+        features = self.selector_features(inputs)
+        if fold != WHOLE:
+            whole, pools = self.feature_set(inputs), all_pools(inputs["pools"])
+            features = SelectorFeatures.of(*self.folds.seen(fold, whole, pools, max(self.recipe.evaluation.shots)))
         return TrainingContext(
-            self.selector_features(inputs),
+            features,
             self.selector,
             self.recipe.training.validation_fraction,
             self.recipe.seed,
@@ -322,13 +435,16 @@ class RunContext:
     def measurement_identity(self) -> object:
         """What a measured candidate depends on: the model, what it is asked, and when an answer counts as correct."""
         recipe = self.recipe
-        return [*self.model_identity(), recipe.decoding.model_dump(mode="json"), recipe.scoring.correct_threshold]
+        decoding = recipe.decoding.model_dump(mode="json")
+        return [*self.model_identity(), decoding, recipe.scoring.correct_threshold, self.measures_probabilities]
 
     def model_identity(self) -> list[object]:
         """What a log-probability depends on; nothing where no model can be asked."""
         if self.offline:
             return [None]
-        return [self.identity("model"), self.recipe.task, self.recipe.prompt.model_dump(mode="json")]
+        recipe = self.recipe
+        counted = [recipe.task, recipe.scoring.reference, recipe.scoring.end_mark]
+        return [self.identity("model"), *counted, recipe.prompt.model_dump(mode="json")]
 
     def close(self) -> None:
         """Close the response cache, if it was opened."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from leverplus_core.candidates.store import CANDIDATES, iter_groups
 from leverplus_core.errors import DataError
-from leverplus_core.io import fingerprint
+from leverplus_core.io import fingerprint, iter_jsonl
 from leverplus_core.pipeline.import_folder import MANIFEST, POOLS, SEQUENCES, Manifest, hash_of
 from leverplus_core.pipeline.importing import import_data
 from leverplus_core.plugins.contracts import DataImporter, ImportReport
@@ -42,6 +42,12 @@ class ImportedFolder:
     def has(self, content: str) -> bool:
         """Whether the folder holds this content."""
         return FILES[content] in self.manifest.files
+
+    def question_ids(self, content: str) -> set[str] | None:
+        """The questions that the imported sequences or candidates are about; None where the folder has none."""
+        if not self.has(content):
+            return None
+        return {str(row["question_id"]) for _, row in iter_jsonl(self.path(content))}
 
     def path(self, content: str) -> Path:
         """The file of this content. Raises DataError when the folder has none."""

@@ -150,14 +150,16 @@ def plan(context: RunContext) -> Plan:
         f"features (width {width:,} assumed)": rows * width * 4,
         "pools": (size.train + size.validation) * (planning.pool + 2) * POOL_ID_BYTES,
         # A stage writes its candidates and those that it was given; the balanced ones are a file of their own.
-        "sequences and candidates": planning.scored * planning.recipe.scoring.beam_search.num_beams * SEQUENCE_BYTES
+        "sequences and candidates": planning.sets.searched
+        * planning.recipe.scoring.beam_search.num_beams
+        * SEQUENCE_BYTES
         + 3 * candidates * CANDIDATE_BYTES,
         "responses": sum(stage.prompts for stage in stages) * RESPONSE_BYTES,
-        "registry": planning.evaluated * cells * PREDICTION_BYTES,
+        "registry": planning.sets.evaluated * cells * PREDICTION_BYTES,
     }
     if planning.cached_image_bytes:
         disk["encoded images"] = new_images * planning.cached_image_bytes
-    return Plan(planning, tuple(stages), disk, planning.evaluated * cells)
+    return Plan(planning, tuple(stages), disk, planning.sets.evaluated * cells)
 
 
 def plan_table(rows: Sequence[Mapping[str, Any]]) -> Table:

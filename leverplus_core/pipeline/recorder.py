@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leverplus_core.pipeline.context import RunContext
+from leverplus_core.pipeline.stage import METHOD_PROMPTS
 from leverplus_core.plugins.hookspecs import hookimpl
 from leverplus_core.provenance import describe_environment, describe_git
 from leverplus_core.records import Demonstration, Prediction, Question, RunInfo
@@ -75,6 +76,14 @@ class Recorder:
         self._registry.record_validation_questions(run.id, stage, ids)
 
     @hookimpl
+    def leverplus_evaluation(
+        self, run: RunInfo, split: str, questions: Sequence[Question], methods: Sequence[str], reused: bool
+    ) -> None:
+        self._registry.record_evaluation(
+            run.id, self._evaluation or "", split, [(q.id, q.image.id) for q in questions], methods, taken_over=reused
+        )
+
+    @hookimpl
     def leverplus_questions(
         self, run: RunInfo, questions: Sequence[Question], demonstrations: Sequence[Demonstration]
     ) -> None:
@@ -98,6 +107,8 @@ class Recorder:
             run.id, stage, metadata["fingerprint"], "done", metadata["seconds"], metadata["path"], reused=reused,
             metadata=kept,
         )  # fmt: skip
+        if METHOD_PROMPTS in kept:
+            self._registry.record_methods(run.id, kept[METHOD_PROMPTS])
         if self._curve:
             self._registry.record_curve(run.id, stage, self._curve)
 

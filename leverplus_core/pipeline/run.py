@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leverplus_core.errors import LeverplusError
+from leverplus_core.errors import LeverplusError, RecipeError
 from leverplus_core.io import read_json, write_json
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.graph import Pipeline
@@ -28,10 +28,11 @@ from leverplus_core.provenance import core_code, describe_environment, describe_
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.records import Demonstration, Prediction, Question, RunInfo
 from leverplus_core.registry.registry import Registry
+from leverplus_core.scoring.meter import ASKED, read_asked
 from leverplus_core.statistics import accuracy_interval
 
 COST = "cost.json"
-"""What interrupted attempts at a stage have cost so far."""
+"""What the attempts at a stage have cost so far, while it is not finished."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class RunResult:
     run_id: str
     stages: dict[str, str]
     calls: int
-    """Prompts that the model answered; those in the response cache are not asked again."""
+    """Prompts that the model computed; those in the response cache are not computed again."""
 
 
 def run(
@@ -59,9 +60,9 @@ def run(
     """Run `recipe` up to and with the stage `until` (None: to the end), or resume it where an earlier call stopped.
 
     The result is in the registry: `Registry(url).cells([result.run_id])`. The stages in `redo`, and all that read them,
-    are computed again. `sweep` is the sweep that the run belongs to; `built` keeps parts, weights and all, for other
-    runs of this process. Raises a LeverplusError for anything that the user can fix; whatever was finished before
-    stays, and the same call resumes from there.
+    are computed again; an imported one is refused. `sweep` is the sweep that the run belongs to; `built` keeps parts,
+    weights and all, for other runs of this process. Raises a LeverplusError for anything that the user can fix;
+    whatever was finished before stays, and the same call resumes from there.
     """
     if recipe.threads is not None:
         import torch
@@ -73,6 +74,12 @@ def run(
     for name in (*redo, *([until] if until else [])):
         pipeline.stage(name)
     pipeline.fingerprints  # noqa: B018  a part that cannot say what it depends on is told before anything is written
+    for name in redo:
+        if pipeline.enabled[name] and pipeline.takes_over(pipeline.stage(name)):
+            raise RecipeError(
+                f"stage '{name}' is imported from {recipe.imported.folder}: there is nothing to compute again.",
+                "Redo a stage that reads it, or import another file.",
+            )
     store = registry if isinstance(registry, Registry) else Registry(registry)
     if not context.offline and isinstance(context.model, SupportsCacheFolder):
         context.model.use_cache_folder(context.workspace.root / "cache")
@@ -92,7 +99,7 @@ def run(
             raise
         complete = context.offline or list(states)[-1] == pipeline.stages[-1].name
         job.emit("run_end", status="done" if complete else "stopped")
-        return RunResult(info.id, states, job.calls())
+        return RunResult(info.id, states, context.meter.calls)
     finally:
         listeners.remove(recorder)
         context.close()
@@ -139,7 +146,7 @@ class _Job:
                     f"(`--redo {stage.name}` computes it again)"
                 )
             self._begin(stage, folder)
-            stage.replay(context, folder.path, _Report(self, stage))
+            stage.replay(context, folder.path, _Report(self, stage, reused=True))
             self._end(stage, folder, provenance["metadata"], 0.0, reused=True)
             return "reused"
         began = time.perf_counter()
@@ -150,23 +157,33 @@ class _Job:
         return "done"
 
     def _compute(self, stage: Stage, folder: StageFolder) -> dict[str, Any]:
-        """Run the stage and finish its folder; its cost is the sum over all attempts."""
+        """Run the stage and finish its folder.
+
+        Its cost is that of all attempts: `seconds`; `prompts` that the model computed; `asked`, the distinct prompts
+        that it needed, in the response cache or not; and `asked_in_all`, with those of the stages that it was made
+        from (None where one of them was imported).
+        """
         context, path = self.context, folder.make()
         self._begin(stage, folder)
-        began, asked = time.perf_counter(), self.calls()
+        began, calls = time.perf_counter(), context.meter.calls
         earlier = read_json(path / COST) if (path / COST).exists() else {}
 
         def cost() -> dict[str, float]:
-            now = {"seconds": time.perf_counter() - began, "prompts": self.calls() - asked}
+            now = {"seconds": time.perf_counter() - began, "prompts": context.meter.calls - calls}
             return {name: value + earlier.get(name, 0) for name, value in now.items()}
 
+        def keep() -> None:  # while the stage runs: a process that is killed can say nothing afterwards
+            write_json(path / COST, cost())
+
         try:
-            metadata = stage.run(context, self.pipeline.inputs(stage), path, _Report(self, stage))
+            with context.meter.record(path / ASKED, computed=keep):
+                metadata = stage.run(context, self.pipeline.inputs(stage), path, _Report(self, stage, reused=False))
         except BaseException:
             with suppress(LeverplusError):
-                write_json(path / COST, cost())
+                keep()
             raise
-        metadata |= {"cost": cost()}
+        in_all = self._asked_in_all(stage)
+        metadata |= {"cost": {**cost(), "asked": len(read_asked(path / ASKED) or ()), "asked_in_all": in_all}}
         inputs = self.pipeline.providers(stage)
         folder.finish(
             {
@@ -186,8 +203,20 @@ class _Job:
         (path / COST).unlink(missing_ok=True)
         return metadata
 
-    def calls(self) -> int:
-        return self.context.cached_model.calls if "cached_model" in vars(self.context) else 0
+    def _asked_in_all(self, stage: Stage) -> int | None:
+        """The distinct prompts of the stage and all that it was made from; None where that is not known."""
+        asked, left, seen = set[bytes](), [stage], set[str]()
+        while left:
+            stage = left.pop()
+            if stage.name in seen:
+                continue
+            seen.add(stage.name)
+            own = None if self.pipeline.takes_over(stage) else read_asked(self.pipeline.folder(stage).path / ASKED)
+            if own is None:
+                return None
+            asked |= own
+            left += self.pipeline.providers(stage).values()
+        return len(asked)
 
     def _begin(self, stage: Stage, folder: StageFolder) -> None:
         fingerprint = self.pipeline.fingerprints[stage.name]
@@ -209,8 +238,8 @@ class _Job:
 class _Report:
     """What a stage tells, as events."""
 
-    def __init__(self, job: _Job, stage: Stage) -> None:
-        self._job, self._stage = job, stage
+    def __init__(self, job: _Job, stage: Stage, reused: bool) -> None:
+        self._job, self._stage, self._reused = job, stage, reused
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         self._job.emit("epoch_end", stage=self._stage.name, epoch=epoch, metrics=dict(metrics))
@@ -220,6 +249,9 @@ class _Report:
 
     def questions(self, questions: Sequence[Question], demonstrations: Iterable[Demonstration]) -> None:
         self._job.emit("questions", questions=questions, demonstrations=list(demonstrations))
+
+    def evaluation(self, split: str, questions: Sequence[Question], methods: Sequence[str]) -> None:
+        self._job.emit("evaluation", split=split, questions=questions, methods=list(methods), reused=self._reused)
 
     def predictions(
         self, method: str, shots: int, predictions: Sequence[tuple[int, Prediction]], sizes: Sequence[int]

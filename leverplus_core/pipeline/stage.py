@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from leverplus_core.errors import DataError
+from leverplus_core.metrics import TASKS
 from leverplus_core.pipeline.context import RunContext
+from leverplus_core.pipeline.question_sets import SetSizes
 from leverplus_core.plugins.contracts import Part, Size, SupportsPlanning
 from leverplus_core.recipes.recipe import Recipe
-from leverplus_core.recipes.settings import PROMPTS_PER_CANDIDATE
 from leverplus_core.records import Demonstration, Prediction, Question
+from leverplus_core.selector.base import SelectionCost
 
 PromptCounts = Mapping[int, int]
 """Number of demonstrations -> prompts with so many."""
+
+METHOD_PROMPTS = "method_prompts"
+"""In the metadata of a stage: method -> the distinct prompts that led to it, None where that is not known."""
 
 
 class StageReport(Protocol):
@@ -30,6 +37,10 @@ class StageReport(Protocol):
 
     def questions(self, questions: Sequence[Question], demonstrations: Iterable[Demonstration]) -> None:
         """What the ids in the predictions stand for."""
+
+    def evaluation(self, split: str, questions: Sequence[Question], methods: Sequence[str]) -> None:
+        """The evaluation questions, in order, before the first of `methods` answers them; `split` says whose they are:
+        "validation", "held_out" or "cross_fit"."""
 
     def predictions(
         self, method: str, shots: int, predictions: Sequence[tuple[int, Prediction]], sizes: Sequence[int]
@@ -61,6 +72,8 @@ class Planning:
     image_tokens: int | None = None
     cached_image_bytes: int = 0
     note: str = ""
+    true_answers: float = 1.0
+    """True answers whose probability counts, a question: the mean of the train split, where there are several."""
 
     @classmethod
     def of(cls, context: RunContext) -> Planning:
@@ -70,7 +83,8 @@ class Planning:
             raise DataError(
                 "a run on imported features asks no model: there is nothing to plan.", "Set imported.features=false."
             )
-        note, images = "", {}
+        note, images, answers = "", {}, 1.0
+        references = TASKS[context.recipe.task].references[context.recipe.scoring.reference]
         try:
             rows = context.dataset.questions("train"), context.dataset.questions("validation")
         except DataError as e:
@@ -78,13 +92,17 @@ class Planning:
             if known is None:
                 raise
             size, note = known, f"The dataset is not there ({e.what.rstrip('.')}): its official counts are used."
+            if context.recipe.scoring.reference == "all":
+                answers, note = 10.0, f"{note} Ten distinct answers a question are assumed."
         else:
             size = Size(*map(len, rows), *(len({q.image.id for q in split}) for split in rows))
             images = {q.image.id: q.image for split in rows for q in split}
+            answers = sum(len(references(q.answers)) for q in rows[0]) / max(len(rows[0]), 1)
         model = context.model
         if not isinstance(model, SupportsPlanning):
-            return cls(context, size, note=note)
-        return cls(context, size, model.image_tokens(list(images.values())), model.cached_image_bytes(), note)
+            return cls(context, size, note=note, true_answers=answers)
+        tokens, encoded = model.image_tokens(list(images.values())), model.cached_image_bytes()
+        return cls(context, size, tokens, encoded, note, answers)
 
     @property
     def recipe(self) -> Recipe:
@@ -112,25 +130,54 @@ class Planning:
         return bool(getattr(self.context.selector, "stop", False))
 
     @property
-    def scored(self) -> int:
-        """Train questions that are measured."""
-        return min(self.recipe.scoring.questions or self.size.train, self.size.train)
-
-    @property
-    def evaluated(self) -> int:
-        """Evaluation questions."""
-        return min(max(self.recipe.evaluation.sizes), self.size.validation)
+    def sets(self) -> SetSizes:
+        """How many questions are searched, proposed for and evaluated. Raises DataError as `SetSizes.of`."""
+        return SetSizes.of(self.recipe, self.size.train, self.size.validation)
 
     def measured(self, per_question: PromptCounts, budget: int | None = None) -> StageCost:
-        """The cost of measuring so many sequences per question: an answer and a log-probability each.
+        """The cost of measuring so many sequences per question that is proposed for: an answer each and, where anything
+        reads them, the log-probabilities of the true answers, and those without demonstrations.
 
-        A beam search has measured each demonstration of a pool alone, and the question without any.
+        The beam search of a question has measured each demonstration of its pool alone, and it without any.
         """
-        sequences = {shots: self.scored * count for shots, count in per_question.items()}
-        if budget is not None and PROMPTS_PER_CANDIDATE * sum(sequences.values()) > budget:
-            sequences = {max(sequences): budget // PROMPTS_PER_CANDIDATE}
-        searched = self.context.has_sequences and not self.context.is_imported("sequences")
-        return StageCost({n: count for n, count in sequences.items() if n > 1 or not searched}, sequences)
+        questions = self.sets.proposed
+        searched = self.context.searches
+        new = max(questions - self.sets.searched, 0) if searched else questions
+        sequences = {shots: questions * count for shots, count in per_question.items()}
+        true_answers = self.true_answers if self.context.measures_probabilities else 0.0
+        if budget is not None and (1 + true_answers) * sum(sequences.values()) > budget:
+            sequences = {max(sequences): int(budget / (1 + true_answers))}
+        logprobs = {n: count if n > 1 else min(count, new * per_question[n]) for n, count in sequences.items()}
+        if sequences:
+            logprobs[0] = new
+        images = min(self.size.train_images, new * (self.pool + 1)) if sequences else 0
+        asked = {n: count for n, count in logprobs.items() if count} if true_answers else {}
+        return StageCost(self.logprobs(asked), sequences, (images, 0))
+
+    def logprobs(self, rows: PromptCounts) -> PromptCounts:
+        """The log-probabilities that so many sequences cost: one for each true answer that counts."""
+        return {n: math.ceil(count * self.true_answers) for n, count in rows.items()}
+
+    def answering(self, methods: Iterable[SelectionCost], questions: int, of_train: bool) -> StageCost:
+        """The cost of methods that each answer so many questions, of the train split or of the validation split."""
+        rows: Counter[int] = Counter()
+        answers: Counter[int] = Counter()
+        shown = outside = images_once = 0
+        for cost in methods:
+            for total, counts in ((rows, cost.logprobs), (answers, cost.answers)):
+                total.update({n: count * questions for n, count in counts.items()})
+            # What is asked once (a fold) shows train questions, each with as many demonstrations as its prompt has.
+            folds = self.recipe.evaluation.folds if self.context.cross_fit else 1
+            once = {n: count * folds for n, count in cost.once.items()}
+            answers.update(once)
+            images_once += sum((n + 1) * count for n, count in once.items())
+            shown += cost.demonstrations
+            outside += cost.outside
+        size, demonstrations = self.size, questions * (min(shown, self.pool) + outside) + images_once
+        images = (min(size.train_images, demonstrations), min(size.validation_images, questions))
+        if of_train:
+            images = (min(size.train_images, demonstrations + questions), 0)
+        return StageCost(self.logprobs(rows), answers, images)
 
 
 class Stage(Part):

@@ -3,6 +3,9 @@
 Each combination is a run of its own, and runs share every stage whose fingerprint is equal: a sweep over balancers and
 rewards measures once and trains often. Combinations differ in what is swept over; seeds repeat each of them with
 another training (`seed`), on the same data and the same evaluation questions (`data_seed`).
+
+A sweep is for choosing, so it evaluates held-out train questions, unless its recipe or an override says which
+(`evaluation.split`): what is chosen on questions of the evaluation must not be reported on them.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from leverplus_core.recipes.settings import PARTS
 from leverplus_core.registry.registry import Registry
 
 RECIPE = "recipe"
+HELD_OUT = "evaluation.split=held_out"
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,14 @@ class Combination:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A name and its runs; those of one seed stand together, so that a sweep that was stopped has whole seeds."""
+    """A name and its runs; those of one seed stand together, so that a sweep that was stopped has whole seeds.
+
+    `held_out` says that its runs evaluate held-out train questions because nothing else was asked for.
+    """
 
     name: str
     runs: tuple[Combination, ...]
+    held_out: bool = False
 
     @classmethod
     def of(
@@ -79,8 +87,9 @@ class Sweep:
         overrides: Sequence[str] = (),
         name: str | None = None,
     ) -> Sweep:
-        """Validate every combination before any of them runs. Raises RecipeError as `Recipe.load`, for an axis given
-        twice, and where two combinations are the same experiment."""
+        """Validate every combination before any of them runs; those that do not say what they evaluate evaluate
+        held-out train questions. Raises RecipeError as `Recipe.load`, for an axis given twice, and where two
+        combinations are the same experiment."""
         keys = [axis.key for axis in axes]
         if len(set(keys)) < len(keys):
             raise RecipeError(f"--over names {next(k for k in keys if keys.count(k) > 1)} twice.", "Give it once.")
@@ -89,19 +98,32 @@ class Sweep:
         base = Recipe.load(source, overrides)
         title, first = name or f"{base.name}-sweep", base.seed
         runs: list[Combination] = []
+        held_out = False
         seen: dict[str, Mapping[str, str]] = {}
         for seed in range(first, first + seeds):
             for values in itertools.product(*(axis.values for axis in axes)):
                 arm = dict(zip(keys, values, strict=True))
                 replaced = {key: value for key, value in arm.items() if key in PARTS}
                 settings = [f"{key}={value}" for key, value in arm.items() if key not in (RECIPE, *replaced)]
-                recipe = Recipe.load(arm.get(RECIPE, source), [*overrides, *settings, f"seed={seed}"], replaced)
+                given, wanted = arm.get(RECIPE, source), [*overrides, *settings, f"seed={seed}"]
+                recipe = Recipe.load(given, wanted, replaced)
+                if "split" not in recipe.evaluation.model_fields_set:  # neither a recipe nor an override says it
+                    recipe, held_out = Recipe.load(given, [*wanted, HELD_OUT], replaced), True
                 label = ", ".join((*(f"{key}={value}" for key, value in arm.items()), f"seed={seed}"))
                 other = seen.setdefault(recipe.fingerprint(), arm)
                 if other is not arm:
                     raise RecipeError(f"{arm} and {other} are the same experiment.", "Leave one value out.")
                 runs.append(Combination(recipe.renamed(f"{title} ({label.replace(':', ' ')})"), arm))
-        return cls(title, tuple(runs))
+        return cls(title, tuple(runs), held_out)
+
+    @classmethod
+    def repeated(cls, recipe: Recipe, seeds: int) -> Sweep:
+        """One arm: the recipe with `seeds` seeds from its own on, under its name. Nothing else of it is changed."""
+        runs = [
+            Combination(Recipe.of({**recipe.values(), "seed": seed, "name": f"{recipe.name} (seed={seed})"}), {})
+            for seed in range(recipe.seed, recipe.seed + seeds)
+        ]
+        return cls(recipe.name, tuple(runs))
 
 
 def run_sweep(

@@ -6,6 +6,7 @@ folder which has one is finished. Runs share equal stages.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,8 @@ class StageFolder:
                 for file in sorted(self.path.iterdir(), key=lambda file: file.name != PROVENANCE):
                     if file.is_file():
                         file.unlink()
+                    else:
+                        shutil.rmtree(file)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ EVENTS = (
     "stage_start",
     "epoch_end",
     "validation_questions",
+    "evaluation",
     "questions",
     "predictions",
     "cell_end",

@@ -105,6 +105,14 @@ def leverplus_validation_questions(run: RunInfo, stage: str, ids: Sequence[str])
 
 
 @hookspec
+def leverplus_evaluation(
+    run: RunInfo, split: str, questions: Sequence[Question], methods: Sequence[str], reused: bool
+) -> None:
+    """Evaluation questions of a split (`validation`, `held_out`, `cross_fit`) are about to be answered by all methods;
+    `reused` says that their answers are there already."""
+
+
+@hookspec
 def leverplus_questions(run: RunInfo, questions: Sequence[Question], demonstrations: Sequence[Demonstration]) -> None:
     """What the ids in the predictions that follow stand for."""
 

@@ -17,6 +17,7 @@ from leverplus_core.io import fingerprint
 from leverplus_core.metrics import TASKS, TaskName
 from leverplus_core.recipes.loader import apply_override, forget_lines, read_layers
 from leverplus_core.recipes.settings import (
+    ABLATED,
     ADAPTIVE,
     ORACLE,
     PARTS,
@@ -184,12 +185,14 @@ def _settings_at(path: Sequence[int | str]) -> type[BaseModel]:
 
 def method_order(recipe: Mapping[str, Any]) -> list[str]:
     """The methods of a recipe's values in the order of reports: baselines as listed, the policies of `sft`, `rce`,
-    `grpo` and of further trainers as written, `online`, `adaptive`, and the oracle last. The defaults stand in for what
-    the values lack."""
+    `grpo`, `mrt` and of further trainers as written, `online`, `adaptive`, and the oracle last; an ablation stands
+    behind its policy. The defaults stand in for what the values lack."""
     listed = recipe.get("evaluation", {}).get("baselines")
     default = [spec.name for spec in EvaluationSettings().baselines]
     baselines = default if listed is None else [spec["name"] for spec in listed]
     training = recipe.get("training", TRAINERS)
     first = [name for name in TRAINERS if name in training]
     others = [name for name in training if name not in first and name not in TrainingSettings.model_fields]
-    return [*(name for name in baselines if name != ORACLE), *first, *others, "online", ADAPTIVE, ORACLE]
+    ablations = ["", *(f"{ABLATED}{name}" for name in recipe.get("evaluation", {}).get("ablations") or ())]
+    policies = [f"{policy}{ablation}" for policy in (*first, *others, "online") for ablation in ablations]
+    return [*(name for name in baselines if name != ORACLE), *policies, ADAPTIVE, ORACLE]

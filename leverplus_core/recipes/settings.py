@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from leverplus_core.errors import RecipeError
+from leverplus_core.metrics import Reference
 from leverplus_core.records import Decoding
 
 Order = Literal["prepend", "append"]
@@ -26,9 +27,10 @@ ORACLE = "oracle"
 Form = Literal["probability", "log"]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
-Ablation = Literal["none", "blank_images", "shuffled_images", "shuffled_answers", "reversed"]
-PROMPTS_PER_CANDIDATE = 2
-"""Its answer and the log-probability of the true one."""
+StopText = Annotated[str, Field(min_length=1)]
+Ablation = Literal["blank_images", "shuffled_images", "shuffled_answers", "reversed"]
+ABLATED = "+"
+"""Between a policy and an ablation in the name of a method: `grpo+blank_images`."""
 PARTS = ("dataset", "model", "encoder", "sampler", "selector", "balancer", "reward")
 
 
@@ -84,6 +86,11 @@ class PromptSettings(FrozenSettings):
     `single_turn`: all demonstrations and the question in one user turn (Lever-Plus). `multi_turn`: each demonstration
     is a user turn with the assistant's answer. `order` says how a sequence chosen demonstration by demonstration is
     shown: `prepend` puts each new one before the others, `append` after them, next to the question.
+
+    An answer is cut at a line break and at the first of `stop`, matched as whole words, or of `stop_anywhere`, matched
+    inside words too. A list ("red, white") counts by its first member: five tokens mostly end in the middle of one,
+    and an annotator gives one answer. The research code's rule is `stop: []` and `stop_anywhere: [Question, Answer,
+    Short, ", "]`, which leaves nothing of "Shorts".
     """
 
     system: str = "In conversations, people ask questions about images. Answer each question with one or a few words."
@@ -91,7 +98,10 @@ class PromptSettings(FrozenSettings):
     order: Order = "append"
     question: str = Field("Question:{question} Short answer:", description="must hold {question}")
     separator: str = Field("", description="text after each demonstration of single_turn")
-    stop: tuple[str, ...] = Field(("Question", "Answer", "Short", ", "), description="an answer is cut at the first")
+    stop: tuple[StopText, ...] = Field(
+        ("Question:", "Answer:", "Short answer:"), description="where the model goes on in the form of the prompt"
+    )
+    stop_anywhere: tuple[StopText, ...] = Field((", ",), description="cut at these inside words, too")
 
     @field_validator("question")
     @classmethod
@@ -150,6 +160,14 @@ class CandidateSettings(FrozenSettings):
         return dict(counts)
 
 
+class ProposeSettings(CandidateSettings):
+    """What is proposed and measured once, after the training on sequences, and for which questions."""
+
+    questions: int | None = Field(
+        None, ge=1, description="train questions, the first of the seeded order; null for as many as are searched"
+    )
+
+
 class MiningSettings(FrozenSettings):
     """How many more sequences are measured for questions with few positives; off where `min_positives` is 0."""
 
@@ -181,10 +199,17 @@ class MiningSettings(FrozenSettings):
 class ScoringSettings(FrozenSettings):
     """Which train questions are measured, and how."""
 
-    questions: int | None = Field(800, ge=1, description="train questions to measure, seeded; null for all")
+    questions: int | None = Field(800, ge=1, description="train questions to search, seeded; null for all")
     correct_threshold: float = Field(0.5, gt=0, le=1, description="a candidate is correct from this accuracy on")
+    reference: Reference = Field(
+        "most_frequent",
+        description="whose probability counts: the answer given most often, or all, weighted by min(count / 3, 1)",
+    )
+    end_mark: bool = Field(
+        False, description="whether the token that ends an answer belongs to it, so that red is not all that begins so"
+    )
     beam_search: BeamSettings = BeamSettings()
-    candidates: CandidateSettings = CandidateSettings()
+    candidates: ProposeSettings = ProposeSettings()
     mining: MiningSettings = MiningSettings()
 
 
@@ -215,12 +240,27 @@ class OnlineSettings(FrozenSettings):
         return {n: min(self.rounds * count, math.perm(pool, n)) for n, count in per_round.items()}
 
 
+class JudgeSettings(FrozenSettings):
+    """How the epoch of every training is chosen: by accuracy on its validation questions.
+
+    `answers`: the model answers them with the demonstrations that the policy chooses, as in the evaluation; an answer
+    that is known costs nothing. `candidates`: the accuracy of the measured candidates, expected under the policy, which
+    asks nothing and is the rule where the imported questions cannot be asked; a training on sequences is then judged by
+    their log-probability. The latest epoch within one standard error of the best one is chosen.
+    """
+
+    by: Literal["answers", "candidates"] = "answers"
+    shots: tuple[Positive, ...] | None = Field(
+        None, min_length=1, description="numbers of demonstrations, averaged; null for those of the evaluation"
+    )
+
+
 class TrainingSettings(BaseModel):
     """The selector's trainings, in order; each key beside those listed names a trainer and holds its settings.
 
-    `sft`, `rce` and `grpo` come first, in this order, whether or not they are written down; further trainers follow in
-    the order in which they are written. `epochs: 0` turns one off. Candidates are measured only where a training learns
-    from them.
+    `sft`, `rce`, `grpo` and `mrt` come first, in this order, whether or not they are written down; further trainers
+    follow in the order in which they are written. `epochs: 0` turns one off. Candidates are measured only where a
+    training learns from them.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -229,6 +269,7 @@ class TrainingSettings(BaseModel):
     validation_fraction: float = Field(
         0.15, gt=0, lt=1, description="share of the train questions that choose the epoch"
     )
+    judge: JudgeSettings = JudgeSettings()
     online: OnlineSettings = OnlineSettings()
 
     @model_validator(mode="before")
@@ -242,8 +283,25 @@ class TrainingSettings(BaseModel):
         return dict(self.model_extra or {})
 
 
-TRAINERS = ("sft", "rce", "grpo")
-"""The trainers of the Lever-Plus report, which every recipe has."""
+TRAINERS = ("sft", "rce", "grpo", "mrt")
+"""The built-in trainers, which every recipe has: those of the Lever-Plus report, and minimum-risk training."""
+
+
+BASELINES = (
+    "zero_shot", "random", "text_knn", "image_knn", "text_image_knn", "bank_knn", "bm25", "fixed", ORACLE,
+)  # fmt: skip
+"""What every recipe evaluates that names no baselines; `state_knn` needs hidden states."""
+
+
+class PrimarySettings(FrozenSettings):
+    """The one comparison that a run is made for: the mean accuracy over some numbers of shots on one sample, paired by
+    question, of `method` less the best baseline, and less each of `against`. Its marks are corrected for these alone;
+    every other comparison is exploratory."""
+
+    shots: tuple[Positive, ...] | None = Field(None, description="numbers of shots of the mean; null for all evaluated")
+    n: Positive | None = Field(None, description="sample size; null for the largest")
+    method: str | None = Field(None, description="null for the policy trained last")
+    against: tuple[str, ...] = Field((), description="methods to compare with, besides the best baseline")
 
 
 class EvaluationSettings(FrozenSettings):
@@ -252,13 +310,33 @@ class EvaluationSettings(FrozenSettings):
     shots: tuple[Positive, ...] = Field((1, 2, 3, 4), min_length=1)
     sizes: tuple[Positive, ...] = Field((100, 200, 400, 800), min_length=1)
     baselines: tuple[PartSpec, ...] = Field(
-        tuple(PartSpec(name=name) for name in ("zero_shot", "random", "text_knn", "image_knn", ORACLE)),
+        tuple(PartSpec(name=name) for name in BASELINES),
         description="selectors that need no training, evaluated on the same questions",
     )
     policies: tuple[str, ...] | None = Field(None, description="trained policies to evaluate; null for all")
+    split: Literal["validation", "held_out", "cross_fit"] = Field(
+        "validation",
+        description="questions that are evaluated; held_out: train questions that nothing learns from; cross_fit: "
+        "those of both splits, each by the policy of its fold",
+    )
+    folds: int = Field(5, ge=2, description="folds of split cross_fit")
+    baseline_questions: int = Field(
+        100, ge=0, description="held-out train questions that choose the best baseline; 0 turns the choice off"
+    )
     order: Literal["seeded", "first"] = "seeded"
     num_beams: int = Field(5, ge=1, description="beams of the trained selectors")
-    ablation: Ablation = Field("none", description="what is removed from demonstrations, at evaluation only")
+    ablations: tuple[Ablation, ...] = Field(
+        (), description="the policy trained last again, with this removed from what it shows: POLICY+ABLATION"
+    )
+
+    primary: PrimarySettings = Field(PrimarySettings(), description="the comparison that counts")
+
+    @field_validator("ablations")
+    @classmethod
+    def _each_ablation_once(cls, value: tuple[Ablation, ...]) -> tuple[Ablation, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("names one twice")
+        return value
 
     @field_validator("baselines")
     @classmethod
@@ -267,3 +345,11 @@ class EvaluationSettings(FrozenSettings):
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"names '{twice}' twice")
         return value
+
+    @model_validator(mode="after")
+    def _primary_is_evaluated(self) -> EvaluationSettings:
+        if missing := [n for n in self.primary.shots or () if n not in self.shots]:
+            raise ValueError(f"primary.shots has {missing[0]}, which is not in shots")
+        if self.primary.n is not None and self.primary.n not in self.sizes:
+            raise ValueError(f"primary.n is {self.primary.n}, which is not in sizes")
+        return self

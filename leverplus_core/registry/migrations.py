@@ -22,6 +22,11 @@ def version(connection: Connection) -> int:
     """The registry's version; 0 for a database that holds none. Raises RegistryError where it is beyond CURRENT."""
     if not inspect(connection).has_table("schema_version"):
         return 0
+    if not inspect(connection).has_table(tables.evaluations.name):
+        raise RegistryError(
+            f"registry {shown(connection.engine.url)} was made before the first release of leverplus.",
+            "Move it away and run again: finished stages are reused, and fill a new one.",
+        )
     found = int(connection.exec_driver_sql("SELECT max(version) FROM schema_version").scalar() or 0)
     if found > CURRENT:
         raise RegistryError(

@@ -20,6 +20,7 @@ from leverplus_core.errors import DataError, RegistryError, did_you_mean
 from leverplus_core.records import Demonstration, Prediction, PublishedTable, Question
 from leverplus_core.registry import tables
 from leverplus_core.registry.database import MAKE_ONE, connect, failures, shown, sqlite_file
+from leverplus_core.registry.evaluations import count_runs, evaluation_rows, insert_evaluation
 from leverplus_core.registry.migrations import CURRENT, migrate, version
 from leverplus_core.registry.published import insert_published
 from leverplus_core.registry.questions import answer_rows, demonstration_rows, insert_questions, question_row
@@ -166,8 +167,8 @@ class Registry:
     ) -> None:
         """Record the state of a stage, replacing what was recorded before.
 
-        `metadata` describes the result, and has in `cost` the `seconds` and `prompts` that it took, whichever run
-        computed it; None where this is not known.
+        `metadata` describes the result, and has in `cost` the `seconds`, `prompts`, `asked` and `asked_in_all` that it
+        took, whichever run computed it; None where this is not known.
         """
         row = {
             "run_id": run_id, "name": name, "fingerprint": fingerprint, "status": status,
@@ -197,8 +198,11 @@ class Registry:
         return None if found is None else str(found)
 
     def forget_evaluation(self, run_id: str) -> None:
-        """Remove the run's cells and predictions, because what they were computed from has changed."""
+        """Remove the run's cells, predictions and prompts of methods, because what they were computed from has changed.
+
+        That its questions were asked stays in `evaluations`."""
         with self._write() as c:
+            _replace(c, tables.methods, [], run_id=run_id)
             _replace(c, tables.cells, [], run_id=run_id)
             _replace(c, tables.predictions, [], run_id=run_id)
 
@@ -238,14 +242,41 @@ class Registry:
         images = [p.image_id for _, p in ordered]
         intervals = {n: accuracy_interval(accuracies[:n], images[:n]) for n in sorted(set(sizes))}
         with self._write() as c:
-            sampled = sample_names(_dataset(c, run_id), (p for _, p in ordered), sizes)
+            sampled = sample_names(_dataset(c, run_id), ((p.question_id, p.image_id) for _, p in ordered), sizes)
             cells = [
                 {"run_id": run_id, "method": method, "shots": shots, "n": n,
-                 "accuracy": i.mean, "ci_low": i.low, "ci_high": i.high, "sample": sampled[n]}
+                 "accuracy": i.mean, "ci_low": i.low, "ci_high": i.high, "sample": sampled[n],
+                 "copied": _share([p.copied for _, p in ordered[:n]])}
                 for n, i in intervals.items()
             ]  # fmt: skip
             _replace(c, tables.predictions, rows, run_id=run_id, method=method, shots=shots)
             _replace(c, tables.cells, cells, run_id=run_id, method=method, shots=shots)
+
+    def record_methods(self, run_id: str, prompts: Mapping[str, int | None]) -> None:
+        """Record how many distinct prompts led to each evaluated method of the run (None: not known), replacing what
+        was recorded before."""
+        rows = [{"run_id": run_id, "method": method, "prompts": count} for method, count in prompts.items()]
+        with self._write() as c:
+            _replace(c, tables.methods, rows, run_id=run_id)
+
+    def record_evaluation(
+        self,
+        run_id: str,
+        fingerprint: str,
+        split: str,
+        asked: Sequence[tuple[str, str]],
+        methods: Sequence[str],
+        taken_over: bool = False,
+    ) -> None:
+        """Add to the list of evaluations that `methods` of the run are answering questions of `split` now.
+
+        `asked` has (question id, image id) in evaluation order, at least one; `fingerprint` is that of the evaluation.
+        Answers that are `taken_over` from a finished stage are added once per run and fingerprint. Raises RegistryError
+        for a run that was never begun.
+        """
+        with self._write() as c:
+            _dataset(c, run_id)
+            insert_evaluation(c, run_id, fingerprint, split, asked, methods, taken_over, _now())
 
     def record_questions(
         self, run_id: str, questions: Iterable[Question], demonstrations: Iterable[Demonstration] = ()
@@ -266,6 +297,26 @@ class Registry:
 
     # Reading.
 
+    def evaluations(self, dataset_fingerprint: str | None = None, sample: str | None = None) -> list[dict[str, Any]]:
+        """Rows of `evaluations`, the first first: run_id, name, fingerprint, dataset_fingerprint, split, sample, n,
+        methods and asked_at, of one dataset or one sample where these are named."""
+        with self._read() as c:
+            return evaluation_rows(c, dataset_fingerprint, sample)
+
+    def runs_that_asked(self, dataset_fingerprint: str, split: str) -> int:
+        """How many distinct runs were shown answers to questions of this split of the dataset, however many."""
+        with self._read() as c:
+            return count_runs(c, dataset_fingerprint, split)
+
+    def method_prompts(self, run_id: str) -> dict[str, int]:
+        """Method -> the distinct prompts that led to it: to a trained policy those of all stages that it was made from,
+        to a baseline those that it asked in order to choose. Without methods of which this is not known; empty before
+        the end of the evaluation, and for a published table."""
+        t = tables.methods.c
+        with self._read() as c:
+            known = select(t.method, t.prompts).where(t.run_id == run_id, t.prompts.is_not(None)).order_by(t.method)
+            return {method: prompts for method, prompts in c.execute(known)}
+
     def finished_cells(self, run_id: str) -> set[tuple[str, int]]:
         """The (method, shots) whose predictions are complete."""
         t = tables.cells.c
@@ -281,7 +332,7 @@ class Registry:
         with self._read() as c:
             return [
                 (r.position, Prediction(r.method, r.shots, r.question_id, r.image_id, tuple(r.demonstrations),
-                                        r.raw_text, r.prediction, r.accuracy))
+                                        r.raw_text, r.prediction, r.accuracy, r.copied))
                 for r in c.execute(wanted.order_by(t.position))
             ]  # fmt: skip
 
@@ -322,7 +373,7 @@ class Registry:
 
     def cells(self, run_ids: Sequence[str] | None = None, **filters: Any) -> list[dict[str, Any]]:
         """Rows of the view `leaderboard`: run (its id), name, dataset, model, method, shots, n, accuracy, ci_low,
-        ci_high, status, note, seed, sweep, arm, source, accuracy_text and sample.
+        ci_high, status, note, seed, sweep, arm, source, accuracy_text, sample, copied and prompts.
 
         `filters` name columns of the view: `method="rce"`, `shots=[1, 2]`. Sorted by run, method, shots and n.
         """
@@ -385,6 +436,12 @@ def _replace(c: Connection, table: Table, rows: Sequence[Mapping[str, Any]], **k
     c.execute(delete(table).where(*(table.c[name] == value for name, value in key.items())))
     if rows:
         c.execute(insert(table), [dict(row) for row in rows])
+
+
+def _share(flags: Sequence[bool | None]) -> float | None:
+    """The share of true ones; None where any is not known."""
+    known = [flag for flag in flags if flag is not None]
+    return sum(known) / len(known) if len(known) == len(flags) > 0 else None
 
 
 def _plain(value: Any) -> Any:

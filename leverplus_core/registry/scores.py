@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, select
 
-from leverplus_core.records import Prediction
 from leverplus_core.registry import tables
 
 if TYPE_CHECKING:
@@ -65,12 +64,12 @@ class ScoreReader:
         return Scores(*self._ids, np.arange(len(accuracy)), accuracy, sample)
 
 
-def sample_names(dataset: str, predictions: Iterable[Prediction], sizes: Sequence[int]) -> dict[int, str]:
-    """size -> 16 hex digits that identify the first `size` questions and their images, in order."""
+def sample_names(dataset: str, asked: Iterable[tuple[str, str]], sizes: Sequence[int]) -> dict[int, str]:
+    """size -> 16 hex digits that identify the first `size` of `asked`, (question id, image id) in order."""
     found: dict[int, str] = {}
     seen = hashlib.sha256(dataset.encode())
-    for count, p in enumerate(predictions, 1):
-        seen.update(f"\x1f{p.question_id}\x1e{p.image_id}".encode())
+    for count, (question_id, image_id) in enumerate(asked, 1):
+        seen.update(f"\x1f{question_id}\x1e{image_id}".encode())
         if count in sizes:
             found[count] = seen.hexdigest()[:16]
     return found

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Text,
     and_,
     case,
+    func,
     select,
 )  # fmt: skip
 
@@ -83,6 +84,7 @@ predictions = _table(
     _run(), _key("method", String(64)), _key("shots", Integer), _key("question_id", String(190)),
     _value("image_id", String(190)), _value("position", Integer), _value("demonstrations", JSON),
     _value("raw_text", Text), _value("prediction", Text), _value("accuracy", Float),
+    Column("copied", Boolean),  # whether a demonstration that was shown has this answer
 )  # fmt: skip
 
 # Covers all that a comparison reads, in the order in which it reads it.
@@ -97,7 +99,24 @@ cells = _table(
     _value("accuracy", Float), _value("ci_low", Float), _value("ci_high", Float),
     Column("sample", String(16)),  # cells of equal samples answered the same questions in the same order
     Column("accuracy_text", String(32)),  # what a published table prints, in percent
+    Column("copied", Float),  # the share of its answers that a demonstration shown has
 )  # fmt: skip
+
+methods = _table(
+    "methods",
+    _run(), _key("method", String(64)),
+    Column("prompts", Integer),  # distinct prompts that led to it; NULL where that is not known
+)  # fmt: skip
+
+evaluations = _table(
+    "evaluations",
+    Column("id", Integer, primary_key=True),  # in the order in which they were recorded
+    Column("run_id", String(64), ForeignKey("runs.id"), nullable=False),
+    _value("name", String(190)), _value("fingerprint", String(64)), _value("dataset_fingerprint", String(64)),
+    _value("split", String(16)), _value("sample", String(16)), _value("n", Integer), _value("methods", JSON),
+    _value("asked_at", String(32)),
+)  # fmt: skip
+"""Every evaluation that was shown the answers to a set of questions. Rows are added and never changed or removed."""
 
 
 def _content(name: str, answer: Column[Any]) -> Table:
@@ -111,21 +130,39 @@ def _content(name: str, answer: Column[Any]) -> Table:
 questions = _content("questions", _value("answers", JSON))
 demonstrations = _content("demonstrations", _value("answer", Text))
 
-_R, _C, _P, _Q = runs.c, cells.c, predictions.c, questions.c
+_R, _C, _P, _Q, _M, _E = runs.c, cells.c, predictions.c, questions.c, methods.c, evaluations.c
 
-leaderboard = select(
-    _R.id.label("run"), _R.name, _R.dataset, _R.model, _C.method, _C.shots, _C.n, _C.accuracy, _C.ci_low, _C.ci_high,
-    _R.status, _R.note, case((_R.source == "run", _R.seed)).label("seed"), _R.sweep, _R.arm, _R.source,
-    _C.accuracy_text, _C.sample,
-).join_from(cells, runs)  # fmt: skip
+leaderboard = (
+    select(
+        _R.id.label("run"), _R.name, _R.dataset, _R.model, _C.method, _C.shots, _C.n, _C.accuracy, _C.ci_low,
+        _C.ci_high, _R.status, _R.note, case((_R.source == "run", _R.seed)).label("seed"), _R.sweep, _R.arm, _R.source,
+        _C.accuracy_text, _C.sample, _C.copied, _M.prompts,
+    )
+    .join_from(cells, runs)
+    .outerjoin(methods, and_(_M.run_id == _C.run_id, _M.method == _C.method))
+)  # fmt: skip
 
 predictions_with_questions = (
     select(
         _R.id.label("run"), _R.name, _P.method, _P.shots, _P.position, _P.question_id, _Q.text.label("question"),
         _P.image_id, _Q.image_path, _Q.caption, _Q.answers, _P.demonstrations, _P.raw_text, _P.prediction, _P.accuracy,
+        _P.copied,
     )
     .join_from(predictions, runs)
     .outerjoin(questions, and_(_Q.dataset_fingerprint == _R.dataset_fingerprint, _Q.id == _P.question_id))
 )  # fmt: skip
 
-VIEWS: dict[str, Select[Any]] = {"leaderboard": leaderboard, "predictions_with_questions": predictions_with_questions}
+questions_asked = (
+    select(
+        _E.dataset_fingerprint, _E.split, func.count(_E.run_id.distinct()).label("runs"),
+        func.count(_E.id).label("evaluations"), func.max(_E.n).label("largest_n"),
+        func.min(_E.asked_at).label("first_asked_at"), func.max(_E.asked_at).label("last_asked_at"),
+    )
+    .group_by(_E.dataset_fingerprint, _E.split)
+)  # fmt: skip
+
+VIEWS: dict[str, Select[Any]] = {
+    "leaderboard": leaderboard,
+    "predictions_with_questions": predictions_with_questions,
+    "questions_asked": questions_asked,
+}

@@ -6,10 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from leverplus_core.errors import RegistryError, did_you_mean
+from leverplus_core.recipes.settings import ABLATED
 
 Row = dict[str, Any]
 ZERO_SHOT, FLOOR, NEIGHBORS, CEILING = "zero_shot", "random", "text_knn", "oracle"
-UNTRAINED = frozenset({ZERO_SHOT, FLOOR, NEIGHBORS, "image_knn", "state_knn", "adaptive", CEILING})
+UNTRAINED = frozenset({
+    ZERO_SHOT, FLOOR, NEIGHBORS, "image_knn", "text_image_knn", "state_knn", "bank_knn", "bm25", "fixed", "adaptive",
+    CEILING,
+})  # fmt: skip
 """With the baselines of a recipe, the methods that no stage trained; `adaptive` is a way to decode a policy."""
 
 
@@ -40,10 +44,11 @@ def merged_order(orders: Iterable[Sequence[str]]) -> list[str]:
 
 
 def trained_methods(run: Mapping[str, Any], methods: Iterable[str]) -> list[str]:
-    """Those of `methods` that the run trained, in the order of training."""
+    """Those of `methods` that the run trained, in the order of training; not their ablations."""
     baselines = (run["recipe"].get("evaluation") or {}).get("baselines") or ()
     untrained = UNTRAINED | {spec if isinstance(spec, str) else spec["name"] for spec in baselines}
-    return [method for method in ordered_methods(run, methods) if method not in untrained]
+    trained = (method for method in ordered_methods(run, methods) if method not in untrained)
+    return [method for method in trained if ABLATED not in method]
 
 
 def pick_method(run: Mapping[str, Any], methods: Iterable[str], method: str | None) -> str:

@@ -17,12 +17,13 @@ from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
-from leverplus_core.errors import DataError, StorageError
+from leverplus_core.errors import DataError, PluginError, StorageError
 from leverplus_core.execution.in_process import Executor, InProcess
 from leverplus_core.io import canonical_json, fingerprint, storage_errors
-from leverplus_core.plugins.contracts import Model
+from leverplus_core.plugins.contracts import Floats, Model, SupportsHiddenStates
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
+from leverplus_core.scoring.meter import PromptMeter
 
 CHUNK = 1024
 """Prompts per chunk: enough for full batches, few enough to lose when a run is killed.
@@ -76,7 +77,7 @@ class ResponseCache:
 
 
 class CachedModel:
-    """A model behind the cache. `calls` counts the prompts that the model itself answered."""
+    """A model behind the cache; `meter` counts what it is asked, and what of it the model had to compute."""
 
     def __init__(
         self,
@@ -85,6 +86,7 @@ class CachedModel:
         store: ResponseCache,
         progress: Progress | None = None,
         executor: Executor | None = None,
+        meter: PromptMeter | None = None,
     ) -> None:
         self._load_model = model
         self._identity = identity
@@ -92,7 +94,12 @@ class CachedModel:
         self._progress = progress or Silent()
         self._executor = executor or InProcess()
         self._images: dict[Image, str] = {}
-        self.calls = 0
+        self.meter = meter or PromptMeter()
+
+    @property
+    def calls(self) -> int:
+        """The prompts that the model itself computed."""
+        return self.meter.calls
 
     @cached_property
     def _model(self) -> str:
@@ -103,12 +110,16 @@ class CachedModel:
         self._store.close()
 
     def logprob(
-        self, prompts: Sequence[Prompt], answers: Sequence[str], label: str = "log-probabilities"
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[str],
+        label: str = "log-probabilities",
+        end_mark: bool = False,
     ) -> list[AnswerLogprob]:
         """`Model.logprob` through the cache. Raises DataError for a log-probability that is not finite."""
 
         def compute(rows: Sequence[int]) -> list[str]:
-            results = self._load_model().logprob([prompts[i] for i in rows], [answers[i] for i in rows])
+            results = self._load_model().logprob([prompts[i] for i in rows], [answers[i] for i in rows], end_mark)
             for i, result in zip(rows, results, strict=True):
                 if not math.isfinite(result.sum) or result.tokens < 1:
                     raise DataError(
@@ -117,7 +128,8 @@ class CachedModel:
                     )
             return [json.dumps([r.sum, r.tokens]) for r in results]
 
-        keys = [self._key("logprob", prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        kind = "logprob with end mark" if end_mark else "logprob"
+        keys = [self._key(kind, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
         return [AnswerLogprob(*json.loads(value)) for value in self._cached(prompts, keys, compute, label)]
 
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding, label: str = "answers") -> list[str]:
@@ -130,6 +142,18 @@ class CachedModel:
         keys = [self._key("generate", prompt, settings) for prompt in prompts]
         return [str(json.loads(value)) for value in self._cached(prompts, keys, compute, label)]
 
+    def last_hidden_state(self, prompts: Sequence[Prompt]) -> Floats:
+        """`SupportsHiddenStates.last_hidden_state`: counted, but not kept. Raises PluginError for another model."""
+        model = self._load_model()
+        if not isinstance(model, SupportsHiddenStates):
+            raise PluginError(
+                f"model {type(model).__name__} does not show its hidden state.", "Leave encoder.hidden_states out."
+            )
+        self.meter.asked(self._key("hidden state", prompt, None) for prompt in prompts)
+        found = model.last_hidden_state(prompts)
+        self.meter.computed(len(prompts))
+        return found
+
     def _cached(
         self,
         prompts: Sequence[Prompt],
@@ -137,6 +161,7 @@ class CachedModel:
         compute: Callable[[Sequence[int]], list[str]],
         label: str,
     ) -> list[str]:
+        self.meter.asked(keys)
         known = self._store.get(list(dict.fromkeys(keys)))
         first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in known}
         # Prompts with a common prefix side by side: a model that computes a prefix once finds it in one chunk.
@@ -148,7 +173,7 @@ class CachedModel:
                     fresh = [(keys[i], value) for i, value in zip(rows, values, strict=True)]
                     self._store.put(fresh)
                     known.update(fresh)
-                    self.calls += len(rows)
+                    self.meter.computed(len(rows))
                     task.advance(len(rows))
         return [known[key] for key in keys]
 

@@ -28,7 +28,8 @@ class EvalSet:
     `features` are aligned with `questions`, `bank` holds all demonstrations with theirs; `similarity` has, for each
     block of features ("image", "text", "state"), a question id -> (K,) cosines with the demonstrations of its pool.
     `order` is the prompt's: what the sequence that is returned means. Draw random numbers from `seed` and the
-    question's id, so that a question's demonstrations do not depend on the other questions.
+    question's id, so that a question's demonstrations do not depend on the other questions. `train` are train
+    questions, none of them evaluated, in a seeded order: a baseline may measure them to choose.
     """
 
     questions: Sequence[Question]
@@ -38,6 +39,7 @@ class EvalSet:
     bank: Bank
     order: Order
     seed: int
+    train: Sequence[Question] = ()
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,11 @@ class SelectionCost:
     answers: PromptCounts
     logprobs: PromptCounts = field(default_factory=dict)
     demonstrations: int = 0
-    """Distinct demonstrations that the question may be shown with."""
+    """Distinct demonstrations of its pool that the question may be shown with."""
+    outside: int = 0
+    """Distinct demonstrations of the rest of the bank that the question may be shown with."""
+    once: PromptCounts = field(default_factory=dict)
+    """Answers of train questions that are asked to select: once, however many questions are evaluated."""
 
 
 class Selector(Part):
@@ -61,12 +67,20 @@ class BaselineSelector(Selector):
     never one that shows the question's image; the same whatever the other questions.
     """
 
+    shows_fewer: ClassVar[bool] = False
+    """Whether it may show fewer demonstrations than it is asked for, never more."""
+
     @abstractmethod
     def select(self, eval_set: EvalSet, shots: Sequence[int], measure: Measure) -> Mapping[int, Sequence[Ids]]:
         """For each number of shots, the demonstrations of each question, aligned with `eval_set.questions`.
 
-        `measure` calls the model: only an oracle, which knows the true answers, needs it.
+        `measure` calls the model: of questions in `eval_set.train`, to choose by what it answers. An oracle, which
+        knows the true answers, asks those that are evaluated.
         """
+
+    def blocks(self) -> frozenset[str]:
+        """The blocks of features that are read: of "image", "text" and "state"; none by default."""
+        return frozenset()
 
     def shot_counts(self, shots: Sequence[int]) -> Sequence[int]:
         """The numbers of demonstrations that this rule shows when `shots` are evaluated; all of them by default."""

@@ -165,7 +165,10 @@ class Policy(nn.Module):
         for position in sequences.unbind(-1):  # (B, C)
             real, at = position >= 0, position.clamp_min(0)
             stops.append(self._stop_step(encoded, state, chosen, real, alive))
-            logp = self.scores(encoded, state, chosen).log_softmax(-1).gather(-1, at[..., None]).squeeze(-1)  # (B, C)
+            scores = self.scores(encoded, state, chosen)
+            # A padded step may find nothing left in a short pool: all -inf, and its gradient NaN.
+            scores = torch.where(real[..., None], scores, torch.zeros_like(scores))
+            logp = scores.log_softmax(-1).gather(-1, at[..., None]).squeeze(-1)  # (B, C)
             choices.append(torch.where(real, logp, torch.zeros_like(logp)))
             # A padded step marks nothing: else position 0 would be -inf later, and its gradient NaN.
             chosen = chosen | (F.one_hot(at, chosen.shape[-1]).bool() & real[..., None])

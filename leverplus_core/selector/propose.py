@@ -6,7 +6,8 @@ one random sequence, without duplicates, for each number of shots.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from typing import TypeVar
 
 import torch
 
@@ -14,6 +15,8 @@ from leverplus_core.recipes.settings import CandidateSettings, Order
 from leverplus_core.seeding import derive, rng
 from leverplus_core.selector.policy import Batch, Policy
 from leverplus_core.selector.ranking import Positions, beside_question
+
+T = TypeVar("T", bound=Hashable)
 
 
 @torch.no_grad()
@@ -24,13 +27,15 @@ def propose(
     settings: CandidateSettings,
     seed: int,
     order: Order = "append",
+    repeats: bool = False,
 ) -> list[list[tuple[Positions, str]]]:
-    """For each question of the batch, (positions in its pool, source), without repeats, in a fixed order.
+    """For each question of the batch, (positions in its pool, source), in a fixed order.
 
-    `order` is the prompt's: runs of the most similar have the nearest next to the question.
+    A sequence comes once, with its first source, or with `repeats` as often as it was proposed. `order` is the
+    prompt's: runs of the most similar have the nearest next to the question.
     """
     policy.eval()
-    proposed: list[dict[Positions, str]] = [{} for _ in question_ids]
+    proposed: list[list[tuple[Positions, str]]] = [[] for _ in question_ids]
     similarity = batch.similarity.sum(-1)  # (B, K)
     sizes = [batch.pool_size] * len(question_ids)
     if batch.pool_mask is not None:
@@ -58,10 +63,19 @@ def propose(
             chance = rng(seed, "random", question_id, shots)
             draws = [chance.permutation(pool)[:shots].tolist() for _ in range(settings.random)]
             _add(proposed[row : row + 1], [draws], "random")
-    return [list(found.items()) for found in proposed]
+    return proposed if repeats else [distinct(found) for found in proposed]
 
 
-def _add(proposed: list[dict[Positions, str]], positions: Sequence[Sequence[Sequence[int]]], source: str) -> None:
+def distinct(proposed: Iterable[tuple[T, str]]) -> list[tuple[T, str]]:
+    """Each sequence once, with its first source."""
+    first: dict[T, str] = {}
+    for sequence, source in proposed:
+        first.setdefault(sequence, source)
+    return list(first.items())
+
+
+def _add(
+    proposed: list[list[tuple[Positions, str]]], positions: Sequence[Sequence[Sequence[int]]], source: str
+) -> None:
     for found, sequences in zip(proposed, positions, strict=True):
-        for sequence in sequences:
-            found.setdefault(tuple(int(p) for p in sequence), source)
+        found += [(tuple(int(p) for p in sequence), source) for sequence in sequences]

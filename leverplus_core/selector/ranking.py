@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from leverplus_core.plugins.contracts import Floats
 from leverplus_core.recipes.settings import Order
 
 Positions = tuple[int, ...]
-"""Positions in a pool, in the order of choice."""
+"""Positions in a pool or bank, in the order of choice."""
 
 
-def nearest(similarity: Floats, shots: int, order: Order = "append") -> Positions:
-    """The `shots` most similar of a pool (K,), in the order that puts the nearest next to the question."""
-    return tuple(beside_question([int(i) for i in np.argsort(-similarity, kind="stable")[:shots]], order))
+def nearest(similarity: NDArray[np.floating], shots: int, order: Order = "append") -> Positions:
+    """The `shots` most similar of a pool or bank (K,), in the order that puts the nearest next to the question.
+
+    Ties go to the first.
+    """
+    rows = np.arange(len(similarity))
+    if 0 < shots < len(similarity):  # sorts a few rows of a large bank instead of all
+        rows = np.flatnonzero(similarity >= np.partition(similarity, -shots)[-shots])
+    ranked = rows[np.argsort(-similarity[rows], kind="stable")[:shots]]
+    return tuple(beside_question([int(i) for i in ranked], order))
 
 
 def beside_question(ranked: list[int], order: Order) -> list[int]:

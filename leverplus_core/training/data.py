@@ -17,10 +17,10 @@ from leverplus_core.progress import Progress
 from leverplus_core.records import ScoredSequence
 from leverplus_core.seeding import derive, rng
 from leverplus_core.selector.base import TrainableSelector
-from leverplus_core.selector.checkpoint import load_policy, save_policy
+from leverplus_core.selector.checkpoint import DESCRIPTION, load_policy, read_meta, save_policy
 from leverplus_core.selector.features import SelectorFeatures
 from leverplus_core.selector.policy import Policy
-from leverplus_core.training.base import CurveRow, FitResult, FitRun, OnEpoch, Trainer
+from leverplus_core.training.base import CurveRow, FitResult, FitRun, Judge, OnEpoch, Trainer
 from leverplus_core.training.tensors import TrainingData, TrainingGroups
 
 CURVE, STATE = "curve.jsonl", "fit-state.pt"
@@ -64,15 +64,10 @@ class TrainingContext:
         policy.fit_standardizer(self.features.questions.rows[rows], self.features.bank.rows)
         return policy.eval()
 
-    def split(
-        self, rows: Rows, correct: Mapping[str, Sequence[bool]] | None = None
-    ) -> tuple[TrainingData, TrainingData | None]:
-        """Data of the training questions, and of the validation questions (None where there are none)."""
+    def teaching(self, rows: Rows, correct: Mapping[str, Sequence[bool]] | None = None) -> TrainingData:
+        """Data of the questions that are not for validation."""
         validation = self.validation_ids(list(rows))
-        teaching = {q: r for q, r in rows.items() if q not in validation}
-        judging = {q: r for q, r in rows.items() if q in validation}
-        data = training_data(self.features, teaching, correct)
-        return data, training_data(self.features, judging, correct) if judging else None
+        return training_data(self.features, {q: r for q, r in rows.items() if q not in validation}, correct)
 
 
 def training_data(
@@ -113,23 +108,27 @@ def fit_sequences(
 ) -> FitResult:
     """Train `policy` in place on the sequences of the beam search; their rewards are InfoScores."""
     rows: Rows = {q: [(k.demonstrations, k.score) for k in kept] for q, kept in sequences.items()}
-    return trainer.fit(policy, *context.split(rows), run)
+    return trainer.fit(policy, context.teaching(rows), run)
 
 
 def fit_candidates(
     policy: Policy, context: TrainingContext, groups: Groups, reward: Reward, trainer: Trainer, run: FitRun
 ) -> FitResult:
     """Train `policy` in place on measured candidates."""
-    if not policy.stops:
-        # Nothing was chosen in an empty sequence, so there is nothing to learn from it.
-        groups = {q: [c for c in group if c.demonstrations] for q, group in groups.items()}
-    groups = {q: group for q, group in groups.items() if group}
+    groups = groups_for(policy, groups)
     rows: Rows = {
         q: list(zip([c.demonstrations for c in group], reward.compute(group), strict=True))
         for q, group in groups.items()
     }
-    data, validation = context.split(rows, {q: [c.correct for c in group] for q, group in groups.items()})
-    return trainer.fit(policy, data, validation, run)
+    data = context.teaching(rows, {q: [c.correct for c in group] for q, group in groups.items()})
+    return trainer.fit(policy, data, run)
+
+
+def groups_for(policy: Policy, groups: Groups) -> Groups:
+    """What a policy can choose: an empty sequence only where it has a learned stop; empty groups are left out."""
+    if not policy.stops:
+        groups = {q: [c for c in group if c.demonstrations] for q, group in groups.items()}
+    return {q: group for q, group in groups.items() if group}
 
 
 def train(
@@ -140,22 +139,37 @@ def train(
     learned_from: Mapping[str, Sequence[ScoredSequence]] | Groups,
     reward: Reward | None,
     start: Path | None,
+    judge: Judge | None,
+    ids: Sequence[str],
     on_epoch: OnEpoch,
 ) -> dict[str, Any]:
     """Continue from the policy in `start` (None: a new one), write the trained one, and return the stage's metadata.
 
-    `learned_from` are sequences of the beam search, or groups of candidates with the `reward` that values them.
+    `learned_from` are sequences of the beam search, or groups of candidates with the `reward` that values them; `ids`
+    are all questions that it may have seen: those of `learned_from`, those that a balancer dropped, and those that
+    `judge` asks.
     """
-    ids = list(learned_from)
     policy = context.init_policy(start, ids)
-    run = FitRun(name, context.seed, out / STATE, context.progress, on_epoch)
+    run = FitRun(name, context.seed, judge, out / STATE, context.progress, on_epoch)
     if reward is None:
         result = fit_sequences(policy, context, learned_from, trainer, run)  # type: ignore[arg-type]
     else:
         result = fit_candidates(policy, context, learned_from, reward, trainer, run)  # type: ignore[arg-type]
-    metadata = {"best_epoch": result.best_epoch}
+    metadata = epochs_meta(result)
     save_trained(out, policy, result.curve, {**metadata, **context.questions_meta(ids)})
     return metadata
+
+
+def epochs_meta(result: FitResult) -> dict[str, int]:
+    """Which epoch was best on the validation questions, which was chosen, and how many others are not told apart."""
+    return {"best_epoch": result.best_epoch, "chosen_epoch": result.chosen_epoch, "tied": result.tied}
+
+
+def trained_metadata(folder: Path) -> dict[str, Any] | None:
+    """What `train` returned for the finished policy in `folder`; None where there is none yet."""
+    if not (folder / DESCRIPTION).exists():
+        return None
+    return {k: v for k, v in read_meta(folder).items() if k not in (VALIDATION_QUESTIONS, LEARNED_FROM)}
 
 
 def save_trained(out: Path, policy: Policy, curve: Sequence[CurveRow], meta: Mapping[str, Any]) -> None:

@@ -2,27 +2,31 @@
 
 A candidate that SFT's policy proposed says little about a policy that has since changed; GRPO's estimate of the
 gradient is for what the policy itself would choose. Each round's candidates therefore come from the policy of the
-round before (Shao et al. 2024, DeepSeekMath, algorithm 1, with the rounds as its outer loop).
+round before (Shao et al. 2024, DeepSeekMath, algorithm 1, with the rounds as its outer loop). Samples are drawn with
+replacement: a sequence drawn twice is measured once and counts twice in the group, since a mean over a group of draws
+estimates an expectation under the policy, and one over distinct sequences does not.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from leverplus_core.candidates.store import CANDIDATES, Groups, write_groups
 from leverplus_core.io import write_json
 from leverplus_core.plugins.contracts import Reward
-from leverplus_core.recipes.settings import PROMPTS_PER_CANDIDATE, CandidateSettings, OnlineSettings, Order
+from leverplus_core.recipes.settings import CandidateSettings, OnlineSettings, Order
 from leverplus_core.records import Candidate, Question
 from leverplus_core.scoring.scorer import Scorer
 from leverplus_core.seeding import derive
 from leverplus_core.selector.policy import Policy
-from leverplus_core.selector.propose import propose
+from leverplus_core.selector.propose import distinct, propose
 from leverplus_core.selector.ranking import Positions
-from leverplus_core.training.base import CurveRow, FitRun, OnEpoch, Trainer
-from leverplus_core.training.data import TrainingContext, fit_candidates, save_trained
+from leverplus_core.training.base import CurveRow, FitRun, Judge, OnEpoch, Trainer
+from leverplus_core.training.data import TrainingContext, epochs_meta, fit_candidates, save_trained
 
 
 def learn_online(
@@ -35,15 +39,20 @@ def learn_online(
     reward: Reward,
     settings: OnlineSettings,
     trainer: Trainer,
+    judge: Judge | None,
+    ids: Sequence[str],
     on_epoch: OnEpoch,
 ) -> dict[str, Any]:
     """Continue from the policy in `start`; `measured` are the candidates known so far, which cost nothing more.
+
+    `judge` chooses the epoch of every round, among those of the round and the policy before it; `ids` are all questions
+    that it and the candidates are about.
 
     A prompt counts against the budget whether or not the response cache knew its answer, so that a resumed run ends as
     an uninterrupted one. Where the budget does not reach all, every question has its first new proposal measured before
     any has its second. Writes all candidates measured, the curve and the policy of the last round.
     """
-    policy = context.init_policy(start, list(measured))
+    policy = context.init_policy(start, ids)
     known = {q: {c.demonstrations: c for c in group} for q, group in measured.items()}
     spent = 0
     curve: list[CurveRow] = []
@@ -51,25 +60,26 @@ def learn_online(
     for number in range(1, settings.rounds + 1):
         left = None if settings.budget is None else settings.budget - spent
         proposed = _proposals(policy, context, list(measured), settings.candidates, number, scorer.prompt.order)
-        new = _affordable(proposed, known, left)
+        prompts = {q: scorer.prompts(questions[q]) for q in proposed}
+        new = _affordable(proposed, known, prompts, left)
         rows = [(questions[q], sequence, source) for q, sequence, source in new]
         for candidate in scorer.candidates(rows):
             known[candidate.question_id][candidate.demonstrations] = candidate
-        spent += PROMPTS_PER_CANDIDATE * len(new)
+        spent += sum(prompts[q] for q, _, _ in new)
         groups = _groups(proposed, known, settings.replay)
         one_round = trainer.model_copy(update={"epochs": settings.epochs})
-        run = FitRun(f"online round {number}", context.seed, None, context.progress)
+        run = FitRun(f"online round {number}", context.seed, judge, None, context.progress)
         result = fit_candidates(policy, context, groups, reward, one_round, run)
         for epoch, metrics in _numbered(result.curve, len(curve)):
             curve.append((epoch, metrics))
             on_epoch(epoch, metrics)
-        rounds.append({"round": number, "new_candidates": len(new), "best_epoch": result.best_epoch})
+        rounds.append({"round": number, "new_candidates": len(new), **epochs_meta(result)})
         if settings.budget is not None and spent >= settings.budget:
             break
     write_groups(out / CANDIDATES, {q: list(found.values()) for q, found in known.items()})
     metadata: dict[str, Any] = {"prompts": spent, "rounds": rounds}
     write_json(out / "online.json", metadata)
-    save_trained(out, policy, curve, {**metadata, **context.questions_meta(list(measured))})
+    save_trained(out, policy, curve, {**metadata, **context.questions_meta(ids)})
     return metadata
 
 
@@ -80,8 +90,9 @@ def _proposals(
     for start in range(0, len(ids), 256):
         part = ids[start : start + 256]
         rows: list[list[tuple[Positions, str]]] = propose(
-            policy, context.features.batch(part), part, settings, derive(context.seed, "online", number), order
-        )
+            policy, context.features.batch(part), part, settings, derive(context.seed, "online", number), order,
+            repeats=True,
+        )  # fmt: skip
         for question_id, sequences in zip(part, rows, strict=True):
             pool = context.features.pool_ids[question_id]
             found[question_id] = [
@@ -93,13 +104,20 @@ def _proposals(
 def _affordable(
     proposed: Mapping[str, Sequence[tuple[tuple[str, ...], str]]],
     known: Mapping[str, Mapping[tuple[str, ...], Candidate]],
-    prompts: int | None,
+    prompts: Mapping[str, int],
+    budget: int | None,
 ) -> list[tuple[str, tuple[str, ...], str]]:
-    """What is new, one proposal of every question before the second of any, up to the budget."""
-    new = {q: [(s, source) for s, source in rows if s not in known[q]] for q, rows in proposed.items()}
+    """What is new, once each; one proposal of every question before the second of any, as many as the budget affords.
+
+    `prompts` is what a candidate of each question costs.
+    """
+    new = {q: distinct((s, source) for s, source in rows if s not in known[q]) for q, rows in proposed.items()}
     deepest = max(map(len, new.values()), default=0)
     in_turn = [(q, *rows[turn]) for turn in range(deepest) for q, rows in new.items() if turn < len(rows)]
-    return in_turn if prompts is None else in_turn[: max(prompts, 0) // PROMPTS_PER_CANDIDATE]
+    if budget is None:
+        return in_turn
+    spent = list(accumulate(prompts[q] for q, _, _ in in_turn))
+    return in_turn[: bisect_right(spent, budget)]
 
 
 def _groups(

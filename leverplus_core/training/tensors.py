@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -34,6 +35,30 @@ class TrainingGroups:
     def lengths(self) -> Tensor:
         """(N, C) shots of each candidate."""
         return (self.sequences >= 0).sum(-1)
+
+    def distinct(self) -> TrainingGroups:
+        """The groups without the second of two equal sequences of a question."""
+        equal = (self.sequences[:, :, None] == self.sequences[:, None]).all(-1)  # (N, C, C)
+        repeats = (equal & self.mask[:, None]).tril(-1).any(-1)
+        return replace(self, mask=self.mask & ~repeats)
+
+    def peers(self, within: Literal["length", "question"]) -> Tensor:
+        """(N, L, C) the candidates that are compared with each other, in sets: those of a length, or all of a question.
+
+        L is 1 for `question`, else the number of lengths that occur; a set of a question may be empty.
+        """
+        if within == "question":
+            return self.mask[:, None]
+        lengths = self.lengths
+        found = lengths[self.mask].unique()  # (L,)
+        same: Tensor = lengths[:, None] == found[:, None]
+        return same & self.mask[:, None]
+
+
+def mean_over_sets(values: Tensor, sets: Tensor) -> Tensor:
+    """(N,) the mean of `values` (N, L) over the sets of `TrainingGroups.peers` (N, L, C) that are not empty."""
+    real = sets.any(-1)
+    return values.masked_fill(~real, 0.0).sum(-1) / real.sum(-1).clamp_min(1)
 
 
 @dataclass(frozen=True)

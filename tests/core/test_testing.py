@@ -284,7 +284,7 @@ def _trainer(change: Change) -> Trainer:
     class Tried(Trainer):
         """Does what is on trial in each epoch, and resumes where it was."""
 
-        def fit(self, policy: Policy, data: TrainingData, validation: TrainingData | None, run: FitRun) -> FitResult:
+        def fit(self, policy: Policy, data: TrainingData, run: FitRun) -> FitResult:
             curve: list[tuple[int, dict[str, float]]] = []
             for epoch in range(self.epochs + 1):
                 if epoch:
@@ -292,7 +292,7 @@ def _trainer(change: Change) -> Trainer:
                 curve.append((epoch, {}))
                 if run.on_epoch is not None:
                     run.on_epoch(epoch, {})
-            return FitResult(self.epochs, curve)
+            return FitResult(self.epochs, self.epochs, 0, curve)
 
     return Tried()
 
@@ -340,8 +340,8 @@ def test_a_trainer_that_keeps_its_curve_to_itself_fails() -> None:
     class Mute(Trainer):
         """Tells no epoch."""
 
-        def fit(self, policy: Policy, data: TrainingData, validation: TrainingData | None, run: FitRun) -> FitResult:
-            return FitResult(0, [(0, {})])
+        def fit(self, policy: Policy, data: TrainingData, run: FitRun) -> FitResult:
+            return FitResult(0, 0, 0, [(0, {})])
 
     with pytest.raises(AssertionError, match="is told to on_epoch"):
         check_trainer(Mute())

@@ -15,6 +15,7 @@ from leverplus_core.pipeline.graph import Pipeline
 from leverplus_core.pipeline.run import run
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.recipe import Recipe
+from leverplus_core.registry.registry import Registry
 from leverplus_core.scoring.prompt import build_prompt
 from leverplus_core.seeding import rng
 from leverplus_core.selector.feature_set import FEATURES, FeatureSet
@@ -56,9 +57,17 @@ def test_states_follow_the_same_demonstrations(small: Small, catalog: Catalog, t
 
 def test_a_run_with_states_and_prepended_demonstrations(small: Small, catalog: Catalog, tmp_path: Path) -> None:
     few = ("scoring.questions=6", "evaluation.sizes=[4]", "dataset.validation=8", "training.grpo.epochs=0")
-    recipe = small("encoder.hidden_states=1", "selector={name: pairwise}", "prompt.order=prepend", *few)
-    found = run(recipe, f"sqlite:///{tmp_path}/r.db", tmp_path / "work", catalog=catalog)
-    assert found.stages["evaluate"] == "done"
+    baselines = "evaluation.baselines=[text_knn, state_knn]"
+    recipe = small("encoder.hidden_states=1", "selector={name: pairwise}", "prompt.order=prepend", baselines, *few)
+    with Registry(f"sqlite:///{tmp_path}/r.db") as registry:
+        found = run(recipe, registry, tmp_path / "work", catalog=catalog)
+        assert found.stages["evaluate"] == "done"
+        cost = {row["name"]: row["metadata"]["cost"] for row in registry.stages(found.run_id)}
+        prompts = registry.method_prompts(found.run_id)
+    # A state of each of 40 train and 8 validation questions; they count for all that read them.
+    assert cost["encode"]["prompts"] == cost["encode"]["asked"] == 40 + 8
+    assert prompts["text_knn"] == 0 and prompts["state_knn"] == 40 + 8
+    assert prompts["sft"] == 40 + 8 + cost["beam_search"]["asked"] + cost["sft"]["asked"]
 
 
 def test_a_sampler_that_draws_by_states_without_any_is_refused_when_the_recipe_is_composed(

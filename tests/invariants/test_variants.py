@@ -46,7 +46,8 @@ def test_rounds_on_policy_measure_what_the_policy_proposes_within_their_budget(f
     made = next((work / "stages").glob("online-*"))
     metadata = read_json(made / "online.json")
     assert 0 < metadata["prompts"] <= 60 and len(metadata["rounds"]) >= 1
-    assert 2 * sum(r["new_candidates"] for r in metadata["rounds"]) == metadata["prompts"]
+    # Neither the reward nor the balancer reads a probability: a candidate costs its answer alone.
+    assert sum(r["new_candidates"] for r in metadata["rounds"]) == metadata["prompts"]
     balanced = read_groups(finished.stage("balance") / "balanced.jsonl")
     after = read_groups(made / "candidates.jsonl")
     sources = {c.source.partition(":")[0] for q, group in after.items() for c in group if c not in balanced[q]}
@@ -108,11 +109,14 @@ def test_one_command_trains_from_an_rl_data_file_alone_and_asks_no_model(rl_data
     states = {row["stage"]: row["status"] for row in json.loads(done.stdout)}
     assert states == {
         "encode": "imported", "pool": "imported", "beam_search": "off", "sft": "off", "propose": "imported",
-        "mine": "off", "balance": "done", "rce": "done", "grpo": "done", "online": "off", "evaluate": "off",
+        "mine": "off", "balance": "done", "rce": "done", "grpo": "done", "online": "off",
+        "choose_baseline": "off", "evaluate": "off",
     }  # fmt: skip
     assert "0 model calls" in done.stderr
     again = cli(*arguments, *epochs, "--json")
     assert {row["status"] for row in json.loads(again.stdout)} == {"imported", "off", "reused"}
+    refused = cli(*arguments, *epochs, "--redo", "propose")
+    assert refused.returncode == 2 and "stage 'propose' is imported from" in refused.stderr
 
 
 def test_a_sweep_measures_once_shares_stages_and_goes_on_after_a_kill(finished: Any, small_settings: list[str]) -> None:
@@ -143,32 +147,43 @@ def test_a_sweep_measures_once_shares_stages_and_goes_on_after_a_kill(finished: 
     count = {name: len({of[name] for of in stages.values()}) for name in stages[ids[0]]}
     assert count == {
         "encode": 1, "pool": 1, "beam_search": 1, "sft": 2, "propose": 2, "balance": 4, "rce": 8, "grpo": 8,
-        "evaluate": 8,
+        "choose_baseline": 1, "evaluate": 8,
     }  # fmt: skip
     baselines = {str(registry.predictions(run_id, "oracle", 2)) for run_id in ids}
     assert len(baselines) == 1  # seeds change trainings, not the evaluation
     rows = sweep_rows(registry, "tiny")
     arms = {"keep_all, separated", "keep_all, mixed", "limit, separated", "limit, mixed"}
     assert {row["arm"] for row in rows} == arms
-    assert {row["seeds"] for row in rows} == {2} and {row["comparisons"] for row in rows} == {3 * 2 * 2}
+    assert {row["seeds"] for row in rows} == {2}
+    # The primary endpoint compares three arms with the first; the grid does so at two numbers of shots. Half of the 20
+    # questions that are held out are evaluated: of the sizes 10 and 20, one is left.
+    assert {row["comparisons"] for row in rows if row["primary"] and row["baseline"]} == {3}
+    assert {row["comparisons"] for row in rows if not row["primary"]} == {3 * 2 * 1}
+    asked = {p.question_id for run_id in ids for _, p in registry.predictions(run_id, "oracle", 2)}
+    assert len(asked) == 10 and all(q.startswith("demo-train-") for q in asked)
 
 
-@pytest.mark.parametrize("ablation", ["blank_images", "shuffled_images", "shuffled_answers", "reversed"])
-def test_an_ablation_is_one_override_and_touches_the_evaluation_alone(
-    finished: Any, small: Small, ablation: str
-) -> None:
-    url, run_id = finished.other("ablations"), finished.result.run_id
-    methods = ("evaluation.baselines=[zero_shot]", "evaluation.policies=[rce]")
-    result = run(small(f"evaluation.ablation={ablation}", *methods), url, finished.work)
-    assert {s for name, s in result.stages.items() if name != "evaluate"} <= {"reused", "off"}
+def test_ablations_answer_beside_their_policy_with_the_same_choice(finished: Any, small: Small, cli: Cli) -> None:
+    url, kinds = finished.other("ablations"), ["blank_images", "shuffled_images", "shuffled_answers", "reversed"]
+    methods = ("evaluation.baselines=[zero_shot]", "evaluation.policies=[sft, rce]")
+    result = run(small(f"evaluation.ablations=[{', '.join(kinds)}]", *methods), url, finished.work)
+    decided_anew = ("choose_baseline", "evaluate")
+    assert {s for name, s in result.stages.items() if name not in decided_anew} <= {"reused", "off"}
     plain, other = Registry(finished.url), Registry(url)
-    for method, shots in (("zero_shot", 0), ("rce", 2)):
-        before = [p for _, p in plain.predictions(run_id, method, shots)]
-        after = [p for _, p in other.predictions(result.run_id, method, shots)]
-        assert [p.demonstrations for p in before] == [p.demonstrations for p in after]
-        if method == "zero_shot":
-            assert before == after
+    found = {cell["method"] for cell in other.cells([result.run_id])}
+    assert found == {"zero_shot", "sft", "rce", *(f"rce+{kind}" for kind in kinds)}  # of the policy trained last
+    before = plain.predictions(finished.result.run_id, "rce", 2)
+    assert other.predictions(result.run_id, "rce", 2) == before
+    for kind in kinds:
+        after = other.predictions(result.run_id, f"rce+{kind}", 2)
+        assert [p.demonstrations for _, p in after] == [p.demonstrations for _, p in before]
+        if kind != "reversed":  # this small model says the same, whatever the order of two demonstrations
+            assert [p.raw_text for _, p in after] != [p.raw_text for _, p in before], kind
     assert result.calls > 0
+    # An audit asks each answer again with what was shown for it.
+    options = ("--registry", url, "--work", str(finished.work), "--json")
+    audited = json.loads(cli("audit", result.run_id, "--sample", "1000", *options).stdout)
+    assert (audited["asked_again"], audited["differences"]) == (20 * (1 + 6 * 2), [])
 
 
 def test_evaluation_questions_among_those_trained_on_are_refused_by_name(
@@ -195,6 +210,15 @@ def test_an_audit_finds_what_was_changed_in_the_registry(finished: Any, cli: Cli
     found = json.loads(sound.stdout)
     assert (found["cells"], found["predictions"], found["asked_again"]) == (30, 300, 12)
     assert not found["differences"] and not found["changed_code"]
+    [asked] = found["evaluations"]
+    assert (asked["run"], asked["split"], asked["n"], found["split"], found["runs"]) == (
+        run_id, "validation", 20, "validation", 1
+    )  # fmt: skip
+    assert found["chose_an_epoch"]["questions"] > 0 == found["chose_an_epoch"]["evaluated"]
+    listed = cli("audit", "latest", "--asked", *options)
+    assert listed.returncode == 0 and json.loads(listed.stdout)["evaluations"] == [asked]
+    said = cli("audit", "latest", "--asked", *options[:-1])
+    assert f"{asked['asked_at'][:19]}" in said.stdout and "asked by 1 run in this registry" in said.stderr
     with sqlite3.connect(copy.folder / "r.db") as db:
         change = f"run_id = '{run_id}' AND method = 'rce' AND shots = 1 AND position = 3"
         db.execute(f"UPDATE predictions SET accuracy = 1 - accuracy, raw_text = 'other ' || raw_text WHERE {change}")

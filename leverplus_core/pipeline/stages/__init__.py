@@ -9,6 +9,7 @@ from __future__ import annotations
 from leverplus_core.pipeline.stage import Stage
 from leverplus_core.pipeline.stages.balance import Balance
 from leverplus_core.pipeline.stages.beam_search import BeamSearch
+from leverplus_core.pipeline.stages.choose_baseline import ChooseBaseline
 from leverplus_core.pipeline.stages.encode import Encode
 from leverplus_core.pipeline.stages.evaluate import Evaluate
 from leverplus_core.pipeline.stages.mine import Mine
@@ -27,7 +28,9 @@ PIPELINE: tuple[Stage, ...] = (
     Balance(),
     Train(name="rce"),
     Train(name="grpo"),
+    Train(name="mrt"),
     Online(),
+    ChooseBaseline(),
     Evaluate(),
 )
 STAGE_NAMES = tuple(stage.name for stage in PIPELINE)

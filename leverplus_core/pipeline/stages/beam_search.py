@@ -15,7 +15,6 @@ from leverplus_core.pipeline.pools import read_pools
 from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
 from leverplus_core.records import ScoredSequence
 from leverplus_core.scoring.beam_search import beam_search, beam_search_cost
-from leverplus_core.seeding import rng
 
 SEQUENCES = "beams.jsonl"
 
@@ -27,7 +26,7 @@ class BeamSearch(Stage):
     provides: ClassVar[str] = "sequences"
 
     def enabled(self, context: RunContext) -> bool:
-        return context.has_sequences
+        return context.searches or (context.has_sequences and context.is_imported("sequences"))
 
     def reads(self, context: RunContext) -> Sequence[str]:
         return ("pools",)
@@ -39,11 +38,8 @@ class BeamSearch(Stage):
 
     def run(self, context: RunContext, inputs: Mapping[str, Path], out: Path, report: StageReport) -> dict[str, Any]:
         scoring = context.recipe.scoring
-        train = list(context.dataset.questions("train"))
-        if scoring.questions is not None and scoring.questions < len(train):
-            order = rng(context.recipe.data_seed, "scored questions").permutation(len(train))
-            train = [train[i] for i in sorted(order[: scoring.questions])]
-        found = beam_search(context.scorer, train, read_pools(inputs["pools"])["train"], scoring.beam_search)
+        questions, pools = context.question_sets.searched, read_pools(inputs["pools"])["train"]
+        found = beam_search(context.scorer, questions, pools, scoring.beam_search)
         write_jsonl(out / SEQUENCES, (asdict(kept) for levels in found.values() for kept in levels[-1]))
         return {
             "questions": len(found),
@@ -52,10 +48,10 @@ class BeamSearch(Stage):
         }
 
     def cost(self, planning: Planning) -> StageCost:
-        scored = planning.scored
+        scored = planning.sets.searched
         per_question = beam_search_cost(planning.pool, planning.recipe.scoring.beam_search)
         return StageCost(
-            {shots: scored * count for shots, count in per_question.items()},
+            planning.logprobs({shots: scored * count for shots, count in per_question.items()}),
             # Demonstrations are train images; so are the images of the questions that are scored.
             images=(min(planning.size.train_images, scored * (planning.pool + 1)), 0),
         )

@@ -9,10 +9,10 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from leverplus_core.errors import DataError, PluginError
+from leverplus_core.errors import DataError
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
-from leverplus_core.plugins.contracts import Features, Floats, Split, SupportsHiddenStates
+from leverplus_core.plugins.contracts import Features, Floats
 from leverplus_core.progress import Progress
 from leverplus_core.records import Demonstration, Prompt, Question
 from leverplus_core.scoring.prompt import build_prompt
@@ -20,7 +20,6 @@ from leverplus_core.seeding import rng
 from leverplus_core.selector.feature_set import FEATURES, FeatureSet
 
 T = TypeVar("T")
-SPLITS: tuple[Split, ...] = ("train", "validation")
 BATCH = 512
 """Rows between two steps of the progress bar; an encoder's rows do not depend on it."""
 
@@ -42,11 +41,11 @@ class Encode(Stage):
     def run(self, context: RunContext, inputs: Mapping[str, Path], out: Path, report: StageReport) -> dict[str, Any]:
         dataset, encoder, progress = context.dataset, context.encoder, context.progress
         bank = dataset.demonstrations()
-        splits = {split: dataset.questions(split) for split in SPLITS}
+        splits = {split: dataset.questions(split) for split in context.splits}
         if not bank or not all(splits.values()):
             empty = "demonstrations" if not bank else next(s for s, rows in splits.items() if not rows) + " questions"
             raise DataError(f"the dataset has no {empty}.", "Check its files and limits.")
-        questions = [q for split in SPLITS for q in splits[split]]
+        questions = [q for rows in splits.values() for q in rows]
         rows: list[Demonstration | Question] = [*bank, *questions]
         images = list(dict.fromkeys(row.image for row in rows))
         texts = list(dict.fromkeys([row.text for row in rows] + [d.answer for d in bank]))
@@ -102,18 +101,14 @@ def _hidden_states(
     These show it what an answer looks like; one that shows the question's own image is passed over for the next of a
     seeded order.
     """
-    model, shots = context.model, context.encoder.hidden_states
-    if not isinstance(model, SupportsHiddenStates):
-        raise PluginError(
-            f"model {type(model).__name__} does not show its hidden state.", "Leave encoder.hidden_states out."
-        )
+    shots = context.encoder.hidden_states
     order = [bank[i] for i in rng(context.recipe.data_seed, "demonstrations of states").permutation(len(bank))]
 
     def ask(row: Demonstration | Question) -> Prompt:
         shown = list(islice((d for d in order if d.image.id != row.image.id), shots))
         return build_prompt(shown, Question(row.id, row.text, row.image, ()), context.recipe.prompt)
 
-    return _encoded([ask(row) for row in rows], model.last_hidden_state, "state", context.progress)
+    return _encoded([ask(row) for row in rows], context.cached_model.last_hidden_state, "state", context.progress)
 
 
 def standardize(rows: Floats, bank: Sequence[int]) -> Floats:

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from leverplus_core.errors import DataError
-from leverplus_core.evaluation.ablation import ablated
-from leverplus_core.evaluation.grid import Predictions, evaluation_order, predict, sample_sizes
-from leverplus_core.io import read_jsonl, write_jsonl
+from leverplus_core.evaluation.grid import sample_sizes
+from leverplus_core.io import fingerprint
 from leverplus_core.pipeline.context import RunContext
-from leverplus_core.pipeline.pools import read_pools
-from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
-from leverplus_core.plugins.contracts import Bank
-from leverplus_core.recipes.settings import ADAPTIVE
-from leverplus_core.records import Ids, Prediction
-from leverplus_core.scoring.scorer import Scorer
-from leverplus_core.selector.base import EvalSet, SelectionCost
-
-if TYPE_CHECKING:
-    from leverplus_core.selector.policy import Policy
-
-BATCH = 256
+from leverplus_core.pipeline.folds import Folds
+from leverplus_core.pipeline.methods import (
+    Method,
+    ablated_method,
+    answer,
+    answered,
+    asked_to_select,
+    baseline_method,
+    eval_set,
+    policy_method,
+    read_predictions,
+)
+from leverplus_core.pipeline.stage import METHOD_PROMPTS, Planning, Stage, StageCost, StageReport
+from leverplus_core.pipeline.workspace import StageFolder
+from leverplus_core.recipes.settings import ABLATED, ADAPTIVE, Ablation
+from leverplus_core.scoring.meter import ASKED, read_asked
+from leverplus_core.selector.base import SelectionCost
 
 
 class Evaluate(Stage):
@@ -40,75 +43,49 @@ class Evaluate(Stage):
     def depends(self, context: RunContext) -> object:
         recipe = context.recipe
         baselines = [context.identity_of("selector", *item) for item in context.baselines.items()]
-        settings = recipe.evaluation.model_dump(mode="json", exclude={"baselines"})
+        left_out = {"baselines", "baseline_questions", "primary"}
+        settings = recipe.evaluation.model_dump(mode="json", exclude=left_out)
         asked = [context.model_identity(), recipe.decoding.model_dump(mode="json"), recipe.data_seed]
-        return [asked, baselines, settings, recipe.scoring.correct_threshold]
+        sets = context.question_sets
+        questions = fingerprint([[q.id for q in of] for of in (sets.evaluated, sets.learned)])
+        return [asked, baselines, settings, recipe.scoring.correct_threshold, questions]
 
     def run(self, context: RunContext, inputs: Mapping[str, Path], out: Path, report: StageReport) -> dict[str, Any]:
-        recipe, settings = context.recipe, context.recipe.evaluation
-        policies = self._policies(context, inputs)
-        questions = evaluation_order(context.dataset.questions("validation"), settings, recipe.data_seed)
-        _refuse_leaks([q.id for q in questions], inputs)
-        features = context.selector_features(inputs)
-        pools = read_pools(inputs["pools"])["validation"]
-        blocks = ["image", "text", *(["state"] if features.widths.state else [])]
-        feature_set = context.feature_set(inputs)
-        eval_set = EvalSet(
-            questions,
-            {q.id: pools[q.id] for q in questions},
-            {block: {q.id: features.similarity(block, q.id) for q in questions} for block in blocks},
-            feature_set.of_questions([q.id for q in questions]),
-            Bank(context.dataset.demonstrations(), feature_set.demonstrations),
-            recipe.prompt.order,
-            recipe.data_seed,
-        )
-        scorer = self._scorer(context)
+        settings, questions = context.recipe.evaluation, context.question_sets.evaluated
+        methods = self._methods(context, inputs)
+        _refuse_leaks(context.folds, [q.id for q in questions], inputs)
+        report.evaluation(settings.split, questions, [method.name for method in methods])
+        asked = eval_set(context, inputs, questions, context.question_sets.learned)
         sizes = sample_sizes(settings, len(questions))
-        for method in [*context.baselines, *policies]:
-            baseline = context.baselines.get(method)
-            shots = settings.shots if baseline is None else baseline.shot_counts(settings.shots)
-            known = {n: found for n in shots if (found := _read(out, method, n)) is not None}
-            if asked := [n for n in shots if n not in known]:
-                selected: Mapping[int, Sequence[Ids]]
-                if baseline is not None:
-                    selected = baseline.select(eval_set, asked, scorer)
-                else:
-                    selected = self._select(context, inputs, policies[method], method, eval_set, asked)
-                for n in asked:
-                    known[n] = predict(method, n, selected[n], questions, scorer)
-                    write_jsonl(_file(out, method, n), (asdict(prediction) for _, prediction in known[n]))
-            shown = dict.fromkeys(d for n in shots for _, p in known[n] for d in p.demonstrations)
-            report.questions(questions, (scorer.demonstrations[d] for d in shown))
-            for n in shots:
-                report.predictions(method, n, known[n], sizes)
-        return {"questions": len(questions), "sizes": sizes}
+        for method in methods:
+            found = answer(method, asked, out)
+            shown = dict.fromkeys(d for n in method.shots for _, p in found[n] for d in p.demonstrations)
+            report.questions(questions, (method.scorer.demonstrations[d] for d in shown))
+            for n in method.shots:
+                report.predictions(method.name, n, found[n], sizes)
+        prompts = {method.name: self._prompts(context, inputs, out, method.name) for method in methods}
+        return {"questions": len(questions), "sizes": sizes, "split": settings.split, METHOD_PROMPTS: prompts}
 
     def replay(self, context: RunContext, out: Path, report: StageReport) -> None:
-        questions = {q.id: q for q in context.dataset.questions("validation")}
+        questions = {q.id: q for q in context.question_sets.evaluated}
         demonstrations = {d.id: d for d in context.dataset.demonstrations()}
-        for file in sorted(out.glob("*-*.jsonl")):
-            method, _, shots = file.stem.rpartition("-")
-            found = _read(out, method, int(shots)) or []
+        if there := answered(out):
+            order = [questions[p.question_id] for _, p in read_predictions(out, *there[0]) or []]
+            methods = list(StageFolder(out).provenance()["metadata"][METHOD_PROMPTS])  # in the order of evaluation
+            report.evaluation(context.recipe.evaluation.split, order, methods)
+        for method, shots in there:
+            found = read_predictions(out, method, shots) or []
             shown = dict.fromkeys(d for _, p in found for d in p.demonstrations)
             report.questions([questions[p.question_id] for _, p in found], (demonstrations[d] for d in shown))
-            report.predictions(method, int(shots), found, sample_sizes(context.recipe.evaluation, len(found)))
+            report.predictions(method, shots, found, sample_sizes(context.recipe.evaluation, len(found)))
 
     def cost(self, planning: Planning) -> StageCost:
         settings = planning.recipe.evaluation
         costs = [b.cost(settings.shots, planning.pool) for b in planning.context.baselines.values()]
-        methods = self._learned(planning)
         # Longer sequences of a baseline hold its shorter ones; a policy may choose others.
-        costs += [SelectionCost({n: 1 for n in settings.shots}, demonstrations=sum(settings.shots)) for _ in methods]
-        logprobs: dict[int, int] = {}
-        answers: dict[int, int] = {}
-        for cost in costs:
-            for total, counts in ((logprobs, cost.logprobs), (answers, cost.answers)):
-                for n, count in counts.items():
-                    total[n] = total.get(n, 0) + count * planning.evaluated
-        shown = min(sum(cost.demonstrations for cost in costs), planning.pool)
-        size = planning.size
-        images = (min(size.train_images, planning.evaluated * shown), min(size.validation_images, planning.evaluated))
-        return StageCost(logprobs, answers, images)
+        learned = SelectionCost({n: 1 for n in settings.shots}, demonstrations=sum(settings.shots))
+        costs += [learned] * len(self._learned(planning))
+        return planning.answering(costs, planning.sets.evaluated, of_train=settings.split != "validation")
 
     def cells(self, planning: Planning) -> int:
         """How many (method, shots) a plan fills."""
@@ -128,49 +105,44 @@ class Evaluate(Stage):
             if name in self._evaluated(context) or (name == context.policies[-1] and _wants_adaptive(context))
         ]  # fmt: skip
 
+    def _ablations(self, context: RunContext) -> Sequence[Ablation]:
+        """The ablations of the policy trained last of those evaluated; none without one."""
+        return context.recipe.evaluation.ablations if self._evaluated(context) else ()
+
     def _learned(self, planning: Planning) -> list[str]:
-        """The methods of trained policies that a plan counts."""
+        """The methods of trained policies that a plan counts, an ablation under its own name."""
         adaptive = planning.stops and planning.context.policies and _wants_adaptive(planning.context)
-        return [*self._evaluated(planning.context), *([ADAPTIVE] if adaptive else [])]
+        context = planning.context
+        return [*self._evaluated(context), *self._ablations(context), *([ADAPTIVE] if adaptive else [])]
 
-    def _policies(self, context: RunContext, inputs: Mapping[str, Path]) -> dict[str, Policy]:
-        """Method -> policy; the one trained last again, as `adaptive`, where it can stop by itself."""
+    def _methods(self, context: RunContext, inputs: Mapping[str, Path]) -> list[Method]:
+        """The baselines, the trained policies, and the one trained last again, as `adaptive`, where it can stop."""
+        methods = [baseline_method(context, *item) for item in context.baselines.items()]
         names = self._read_policies(context)
-        training = context.training(inputs) if names else None
-        read = {name: training.init_policy(inputs[f"@{name}"], []) for name in names} if training else {}
-        policies = {name: read[name] for name in self._evaluated(context)}
-        if names and _wants_adaptive(context) and read[names[-1]].stops:
-            policies[ADAPTIVE] = read[names[-1]]
-        return policies
+        if not names:
+            return methods
+        training, features = context.training(inputs), context.selector_features(inputs)
+        policies = {
+            name: {fold: training.init_policy(inputs[f"@{name}"] / fold, []) for fold in context.folds.names}
+            for name in names
+        }
+        learned = [policy_method(context, name, policies[name], features) for name in self._evaluated(context)]
+        methods += learned
+        methods += [ablated_method(context, learned[-1], name) for name in self._ablations(context)]
+        if _wants_adaptive(context) and all(policy.stops for policy in policies[names[-1]].values()):
+            methods.append(policy_method(context, ADAPTIVE, policies[names[-1]], features))
+        return methods
 
-    def _scorer(self, context: RunContext) -> Scorer:
-        """The recipe's scorer, where an ablation changes what demonstrations show."""
-        recipe, scorer = context.recipe, context.scorer
-        shown, prompt = ablated(
-            scorer.demonstrations, recipe.prompt, recipe.evaluation.ablation, recipe.data_seed,
-            context.workspace.root / "ablation",
-        )  # fmt: skip
-        return replace(scorer, demonstrations=shown, prompt=prompt)
-
-    def _select(
-        self, context: RunContext, inputs: Mapping[str, Path], policy: Policy, method: str, eval_set: EvalSet,
-        shots: Sequence[int],
-    ) -> dict[int, list[Ids]]:  # fmt: skip
-        """What a trained policy chooses: for each number of shots, the demonstrations of each question."""
-        features, num_beams = context.selector_features(inputs), context.recipe.evaluation.num_beams
-        ids = [q.id for q in eval_set.questions]
-        chosen: dict[int, list[Ids]] = {n: [] for n in shots}
-        for n in shots:
-            for start in range(0, len(ids), BATCH):
-                part = ids[start : start + BATCH]
-                batch = features.batch(part)
-                if method == ADAPTIVE:
-                    positions = policy.adaptive(batch, n, num_beams)
-                else:
-                    positions = policy.beam_search(batch, n, num_beams)[0][:, 0].tolist()
-                rows = zip(part, positions, strict=True)
-                chosen[n] += [tuple(eval_set.pools[q][p] for p in row) for q, row in rows]
-        return chosen
+    def _prompts(self, context: RunContext, inputs: Mapping[str, Path], out: Path, method: str) -> int | None:
+        """The distinct prompts that led to a method: to its policy, or asked by a baseline in order to choose, with
+        the hidden states of all questions where it reads them."""
+        if (baseline := context.baselines.get(method)) is not None:
+            asked = asked_to_select(out, method)
+            states = len(read_asked(inputs["features"] / ASKED) or ()) if "state" in baseline.blocks() else 0
+            return None if asked is None else asked + states
+        policy = context.policies[-1] if method == ADAPTIVE else method.partition(ABLATED)[0]
+        found: int | None = StageFolder(inputs[f"@{policy}"]).provenance()["metadata"]["cost"]["asked_in_all"]
+        return found
 
 
 def _wants_adaptive(context: RunContext) -> bool:
@@ -178,27 +150,19 @@ def _wants_adaptive(context: RunContext) -> bool:
     return wanted is None or ADAPTIVE in wanted
 
 
-def _refuse_leaks(ids: Sequence[str], inputs: Mapping[str, Path]) -> None:
-    """Raises DataError where a question taught a policy, or chose its epoch."""
+def _refuse_leaks(folds: Folds, ids: Sequence[str], inputs: Mapping[str, Path]) -> None:
+    """Raises DataError where a question taught a policy that answers it, or chose its epoch."""
     from leverplus_core.selector.checkpoint import read_meta
     from leverplus_core.training.data import LEARNED_FROM
 
-    taught = {q for name, path in inputs.items() if name.startswith("@") for q in read_meta(path)[LEARNED_FROM]}
-    if leaked := [q for q in ids if q in taught]:
+    policies = [path for name, path in inputs.items() if name.startswith("@")]
+    leaked: list[str] = []
+    for fold in folds.names:
+        taught = {q for path in policies for q in read_meta(path / fold)[LEARNED_FROM]}
+        leaked += [q for q in folds.answered(fold, ids) if q in taught]
+    if leaked:
         named = ", ".join(leaked[:5]) + (", ..." if len(leaked) > 5 else "")
         raise DataError(
             f"leak: {len(leaked)} evaluation questions are among those that the selector was trained on: {named}.",
-            "Evaluate on questions of another split.",
+            "Evaluate questions that it has not learned from: see evaluation.split.",
         )
-
-
-def _file(folder: Path, method: str, shots: int) -> Path:
-    return folder / f"{method}-{shots}.jsonl"
-
-
-def _read(folder: Path, method: str, shots: int) -> Predictions | None:
-    path = _file(folder, method, shots)
-    if not path.exists():
-        return None
-    rows = ({**row, "demonstrations": tuple(row["demonstrations"])} for row in read_jsonl(path))
-    return [(position, Prediction(**row)) for position, row in enumerate(rows)]

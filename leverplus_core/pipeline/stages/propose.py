@@ -9,15 +9,15 @@ from typing import Any, ClassVar
 from leverplus_core.candidates.stats import summary
 from leverplus_core.candidates.store import CANDIDATES, by_question, write_groups
 from leverplus_core.pipeline.context import RunContext
+from leverplus_core.pipeline.folds import WHOLE
 from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
-from leverplus_core.pipeline.stages.beam_search import read_sequences
-from leverplus_core.records import Ids, Question
+from leverplus_core.records import Ids
 
 BATCH = 256
 
 
 class Propose(Stage):
-    """Propose candidates with the policy as it stands, and measure them."""
+    """Propose candidates with the policy as it stands, that of the question's fold, and measure them."""
 
     name: str = "propose"
     provides: ClassVar[str] = "candidates"
@@ -35,20 +35,27 @@ class Propose(Stage):
     def run(self, context: RunContext, inputs: Mapping[str, Path], out: Path, report: StageReport) -> dict[str, Any]:
         from leverplus_core.selector.propose import propose
 
-        training, recipe = context.training(inputs), context.recipe
-        questions = {q.id: q for q in context.dataset.questions("train")}
-        ids = list(read_sequences(inputs["sequences"]))
-        policy = training.init_policy(inputs.get("policy"), ids)
-        rows: list[tuple[Question, Ids, str]] = []
-        with context.progress.task("propose candidates", len(ids)) as task:
-            for start in range(0, len(ids), BATCH):
-                part = ids[start : start + BATCH]
-                batch = training.features.batch(part)
-                proposed = propose(policy, batch, part, recipe.scoring.candidates, recipe.seed, recipe.prompt.order)
-                for question_id, found in zip(part, proposed, strict=True):
-                    pool = training.features.pool_ids[question_id]
-                    rows += [(questions[question_id], tuple(pool[p] for p in at), source) for at, source in found]
-                task.advance(len(part))
+        recipe, folds = context.recipe, context.folds
+        features = context.selector_features(inputs)
+        questions = {q.id: q for q in context.question_sets.proposed}
+        asked = list(questions)
+        proposed: dict[str, list[tuple[Ids, str]]] = {}
+        with context.progress.task("propose candidates", len(asked)) as task:
+            for fold in folds.names:
+                learned = inputs["policy"] / fold if "policy" in inputs else None
+                training = context.training(inputs, fold)
+                taught = [q for q in asked if fold == WHOLE or q in training.features.row]
+                policy = training.init_policy(learned, taught)
+                ids = folds.answered(fold, asked)
+                for start in range(0, len(ids), BATCH):
+                    part = ids[start : start + BATCH]
+                    batch = features.batch(part)
+                    found = propose(policy, batch, part, recipe.scoring.candidates, recipe.seed, recipe.prompt.order)
+                    for q, sequences in zip(part, found, strict=True):
+                        pool = features.pool_ids[q]
+                        proposed[q] = [(tuple(pool[p] for p in at), source) for at, source in sequences]
+                    task.advance(len(part))
+        rows = [(questions[q], sequence, source) for q in asked for sequence, source in proposed[q]]
         groups = by_question(context.scorer.candidates(rows))
         write_groups(out / CANDIDATES, groups)
         return summary(groups)

@@ -6,14 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from leverplus_core.candidates.store import BALANCED, read_groups
+from leverplus_core.candidates.store import BALANCED, CANDIDATES, read_groups
 from leverplus_core.pipeline.context import RunContext
-from leverplus_core.pipeline.stage import Stage, StageReport
+from leverplus_core.pipeline.folds import WHOLE
+from leverplus_core.pipeline.judging import judge_cost, judge_identity, judge_of
+from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
 from leverplus_core.pipeline.stages.beam_search import read_sequences
 
 
 class Train(Stage):
-    """Train the selector with one trainer, continuing from the policy of the trainer before it."""
+    """Train the selector with one trainer, continuing from the policy of the trainer before it, or that it names.
+
+    With cross-fitting the folder holds a folder per fold, each with the policy of that fold.
+    """
 
     provides: ClassVar[str] = "policy"
 
@@ -21,37 +26,69 @@ class Train(Stage):
         return context.trains(self.name)
 
     def reads(self, context: RunContext) -> Sequence[str]:
-        learned_from = {"sequences": "sequences", "candidates": "groups"}[context.trainers[self.name].learns_from]
-        return ("features", "pools", learned_from, "policy")
+        # Candidates before balancing: those that it dropped may be validation questions all the same.
+        read = {"sequences": ("sequences",), "candidates": ("groups", "candidates")}
+        learned_from = read[context.trainers[self.name].learns_from]
+        return ("features", "pools", *learned_from, self._start(context))
 
     def depends(self, context: RunContext) -> object:
         trainer = context.trainers[self.name]
         reward = context.identity("reward") if trainer.learns_from == "candidates" else None
-        return [context.training_identity(), context.identity_of("trainer", self.name, trainer), reward]
+        of = context.identity_of("trainer", self.name, trainer)
+        return [context.training_identity(), of, reward, judge_identity(context)]
 
     def run(self, context: RunContext, inputs: Mapping[str, Path], out: Path, report: StageReport) -> dict[str, Any]:
-        from leverplus_core.training.data import train
+        trained = {fold: self._train(context, inputs, out / fold, fold, report) for fold in context.folds.names}
+        return {"folds": trained} if context.folds.crossed else trained[WHOLE]
 
-        trainer = context.trainers[self.name]
-        from_sequences = trainer.learns_from == "sequences"
-        learned_from = (
-            read_sequences(inputs["sequences"]) if from_sequences else read_groups(inputs["groups"] / BALANCED)
-        )
+    def replay(self, context: RunContext, out: Path, report: StageReport) -> None:
+        for fold in context.folds.names:
+            replay_training(out / fold, report, fold)
+
+    def cost(self, planning: Planning) -> StageCost:
+        trainer = planning.context.trainers[self.name]
+        questions = planning.sets.searched if trainer.learns_from == "sequences" else planning.sets.proposed
+        return judge_cost(planning, questions, trainer.epochs)
+
+    def _start(self, context: RunContext) -> str:
+        """The content that holds the policy to continue from."""
+        start = context.start_of(self.name)
+        return "policy" if start is None else f"@{start}"
+
+    def _train(
+        self, context: RunContext, inputs: Mapping[str, Path], out: Path, fold: str, report: StageReport
+    ) -> dict[str, Any]:
+        """Train the policy of `fold` into the folder `out`, unless it is there; the metadata of its training."""
+        from leverplus_core.training.data import train, trained_metadata
+
+        if fold != WHOLE and (metadata := trained_metadata(out)) is not None:
+            replay_training(out, report, fold)
+            return metadata
+        trainer, training = context.trainers[self.name], context.training(inputs, fold)
+        from_sequences, lessons = trainer.learns_from == "sequences", context.folds.lessons
+        learned_from: Mapping[str, Any]
+        known: Mapping[str, Any]
+        if from_sequences:
+            learned_from = known = lessons(fold, read_sequences(inputs["sequences"]), training.features.row)
+        else:
+            learned_from = lessons(fold, read_groups(inputs["groups"] / BALANCED), training.features.row)
+            known = lessons(fold, read_groups(inputs["candidates"] / CANDIDATES), training.features.row)
+        start = inputs.get(self._start(context))
         metadata = train(
             out,
-            context.training(inputs),
+            training,
             self.name,
             trainer,
             learned_from,
             None if from_sequences else context.reward,
-            inputs.get("policy"),
-            report.epoch,
+            None if start is None else start / fold,
+            judge_of(context, training, trainer, known),
+            list(known),
+            lambda epoch, metrics: report.epoch(epoch, _of_fold(metrics, fold)),
         )
-        report.validation_questions(read_validation(out))
+        if fold == WHOLE:
+            report.validation_questions(read_validation(out))
         return metadata
-
-    def replay(self, context: RunContext, out: Path, report: StageReport) -> None:
-        replay_training(out, report)
 
 
 def read_validation(folder: Path) -> list[str]:
@@ -62,10 +99,18 @@ def read_validation(folder: Path) -> list[str]:
     return list(read_meta(folder).get(VALIDATION_QUESTIONS, ()))
 
 
-def replay_training(out: Path, report: StageReport) -> None:
-    """Report the curve and the validation questions of the policy in `out`."""
+def replay_training(out: Path, report: StageReport, fold: str = WHOLE) -> None:
+    """Report the curve of the policy in `out`, and the validation questions.
+
+    With cross-fitting the questions that chose the epoch of one policy are answered by another, so none are reported.
+    """
     from leverplus_core.training.data import read_curve
 
     for epoch, metrics in read_curve(out):
-        report.epoch(epoch, metrics)
-    report.validation_questions(read_validation(out))
+        report.epoch(epoch, _of_fold(metrics, fold))
+    if fold == WHOLE:
+        report.validation_questions(read_validation(out))
+
+
+def _of_fold(metrics: Mapping[str, float], fold: str) -> dict[str, float]:
+    return {f"{fold} {name}" if fold != WHOLE else name: value for name, value in metrics.items()}

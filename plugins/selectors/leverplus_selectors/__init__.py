@@ -15,5 +15,10 @@ def leverplus_selectors() -> dict[str, str]:
         "random": "leverplus_selectors.uniform:RandomSelector",
         "text_knn": "leverplus_selectors.knn:TextKnnSelector",
         "image_knn": "leverplus_selectors.knn:ImageKnnSelector",
+        "text_image_knn": "leverplus_selectors.knn:TextImageKnnSelector",
+        "state_knn": "leverplus_selectors.knn:StateKnnSelector",
+        "bank_knn": "leverplus_selectors.bank_knn:BankKnnSelector",
+        "bm25": "leverplus_selectors.bm25:Bm25Selector",
+        "fixed": "leverplus_selectors.fixed:FixedSelector",
         "oracle": "leverplus_selectors.oracle:OracleSelector",
     }

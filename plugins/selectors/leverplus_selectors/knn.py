@@ -1,6 +1,8 @@
-"""`text_knn` and `image_knn`: the nearest demonstrations of the question's pool.
+"""`text_knn`, `image_knn`, `state_knn`, `text_image_knn`: the nearest demonstrations of the question's pool.
 
-Nearest-neighbor retrieval of demonstrations: KATE, Liu et al. 2022, arXiv:2101.06804.
+Nearest-neighbor retrieval of demonstrations: KATE, Liu et al. 2022, arXiv:2101.06804. Both modalities count in MMICES,
+Chen et al. 2023, arXiv:2311.18021: it keeps the demonstrations with the nearest images and ranks these by text, where
+`text_image_knn` adds the two similarities, each in deviations from its mean over the pool.
 """
 
 from __future__ import annotations
@@ -8,30 +10,70 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from leverplus_core import BaselineSelector, EvalSet, Ids, Measure, nearest
+import numpy as np
+from numpy.typing import NDArray
+
+from leverplus_core import BaselineSelector, EvalSet, Floats, Ids, Measure, RecipeError, nearest
 
 
 class _KnnSelector(BaselineSelector):
-    block: ClassVar[str]
+    read: ClassVar[tuple[str, ...]]
+
+    def blocks(self) -> frozenset[str]:
+        return frozenset(self.read)
 
     def select(self, eval_set: EvalSet, shots: Sequence[int], measure: Measure) -> Mapping[int, Sequence[Ids]]:
-        similarity = eval_set.similarity[self.block]
+        if "state" in self.read and "state" not in eval_set.similarity:
+            raise no_states("state_knn")
         chosen: dict[int, list[Ids]] = {n: [] for n in shots}
         for question in eval_set.questions:
             pool = eval_set.pools[question.id]
+            near = summed([eval_set.similarity[block][question.id] for block in self.read])
             for n in shots:
-                positions = nearest(similarity[question.id], n, eval_set.order)
-                chosen[n].append(tuple(pool[p] for p in positions))
+                chosen[n].append(tuple(pool[p] for p in nearest(near, n, eval_set.order)))
         return chosen
 
 
 class TextKnnSelector(_KnnSelector):
     """The demonstrations of the pool whose question is nearest by text, the nearest next to the question."""
 
-    block: ClassVar[str] = "text"
+    read: ClassVar[tuple[str, ...]] = ("text",)
 
 
 class ImageKnnSelector(_KnnSelector):
     """The demonstrations of the pool whose image is nearest, the nearest next to the question."""
 
-    block: ClassVar[str] = "image"
+    read: ClassVar[tuple[str, ...]] = ("image",)
+
+
+class StateKnnSelector(_KnnSelector):
+    """The demonstrations of the pool whose hidden state is nearest, the nearest next to the question."""
+
+    read: ClassVar[tuple[str, ...]] = ("state",)
+
+
+class TextImageKnnSelector(_KnnSelector):
+    """The demonstrations of the pool nearest by text and image together: the sum of both similarities' z-scores."""
+
+    read: ClassVar[tuple[str, ...]] = ("text", "image")
+
+
+def summed(similarities: Sequence[Floats | NDArray[np.float64]]) -> NDArray[np.floating]:
+    """One similarity as it is; several as the sum of their z-scores over the last axis, so that each counts as much.
+
+    A similarity that is the same for all counts as 0.
+    """
+    if len(similarities) == 1:
+        return similarities[0]
+    total = np.zeros(similarities[0].shape)
+    for similarity in similarities:
+        centered = similarity - similarity.mean(-1, keepdims=True, dtype=np.float64)
+        total += centered / np.maximum(centered.std(-1, keepdims=True), 1e-6)
+    return total
+
+
+def no_states(name: str) -> RecipeError:
+    """The error of a selector that reads hidden states where there are none."""
+    return RecipeError(
+        f"{name} reads hidden states, and there are none.", "Set encoder.hidden_states, for example to 4."
+    )

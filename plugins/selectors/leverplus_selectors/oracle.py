@@ -1,40 +1,73 @@
-"""`oracle`: a search with the true answers, a lower bound of the best that a pool holds."""
+"""`oracle`: a search with the true answers, a lower bound of the best selector."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from pydantic import Field
 
-from leverplus_core import BaselineSelector, BeamSettings, EvalSet, Ids, Measure, SelectionCost, beam_search
+from leverplus_core import (
+    BaselineSelector,
+    BeamSettings,
+    EvalSet,
+    Ids,
+    Measure,
+    ScoredSequence,
+    SelectionCost,
+    beam_search,
+)
 from leverplus_core import beam_search_cost as search_cost
 
 
 class OracleSelector(BaselineSelector):
-    """A beam search by InfoScore whose sequences are all answered; the most accurate one counts.
+    """The most accurate of what a beam search with the true answers measured with at most so many demonstrations.
 
-    It knows the true answers: a lower bound of what the best selector could choose from the pool.
+    The question without demonstrations counts, too. It knows the true answers, and measures few of all sequences: a
+    lower bound of what the best selector could choose from the pool.
     """
 
-    num_beams: int = Field(3, ge=1, description="sequences kept per number of shots")
+    shows_fewer: ClassVar[bool] = True
+
+    num_beams: int = Field(3, ge=1, description="sequences kept and answered per number of shots")
     expand_top_k: int | None = Field(8, ge=1, description="extend only by the demonstrations that were best alone")
+    exhaustive_one_shot: bool = Field(False, description="answer with every demonstration of the pool alone")
 
     def select(self, eval_set: EvalSet, shots: Sequence[int], measure: Measure) -> Mapping[int, Sequence[Ids]]:
         kept = beam_search(measure, eval_set.questions, eval_set.pools, self._search(shots))
-        best: dict[int, list[Ids]] = {}
-        for n in range(1, max(shots) + 1):
-            rows = [(q, k.demonstrations) for q in eval_set.questions for k in kept[q.id][n - 1]]
+        # (accuracy, InfoScore, demonstrations): ties go to the higher InfoScore, then to the fewer demonstrations.
+        best: dict[str, tuple[float, float, Ids]] = {}
+        chosen: dict[int, list[Ids]] = {}
+        for n in range(max(shots) + 1):
+            options = {q.id: self._options(n, kept[q.id], eval_set.pools[q.id]) for q in eval_set.questions}
+            rows = [(q, ids) for q in eval_set.questions for _, ids in options[q.id]]
             accuracies = iter([accuracy for _, _, accuracy in measure.answers(rows, f"oracle, {n} shots")])
-            best[n] = []
-            for question in eval_set.questions:
-                group = [(next(accuracies), k.demonstrations) for k in kept[question.id][n - 1]]
-                best[n].append(max(group, key=lambda found: found[0])[1])  # ties: the higher InfoScore, which is first
-        return {n: best[n] for n in shots}
+            for q in eval_set.questions:
+                found = [(next(accuracies), score, ids) for score, ids in options[q.id]]
+                fewer = [best[q.id]] if n else []
+                best[q.id] = max([*fewer, *found], key=lambda option: option[:2])
+            chosen[n] = [best[q.id][2] for q in eval_set.questions]
+        return {n: chosen[n] for n in shots}
+
+    def _options(
+        self, shots: int, kept: Sequence[Sequence[ScoredSequence]], pool: Sequence[str]
+    ) -> list[tuple[float, Ids]]:
+        """(InfoScore, demonstrations) of what is answered with so many demonstrations, best first."""
+        if shots == 0:
+            return [(0.0, ())]
+        options = [(k.score, k.demonstrations) for k in kept[shots - 1]]
+        if shots == 1 and self.exhaustive_one_shot:
+            known = {ids for _, ids in options}
+            options += [(-math.inf, (d,)) for d in pool if (d,) not in known]
+        return options
 
     def cost(self, shots: Sequence[int], pool: int) -> SelectionCost:
         # It answers what its search kept, and one of these is its choice.
         logprobs = search_cost(pool, self._search(shots))
-        answers = {n: min(self.num_beams, logprobs[n]) for n in range(1, max(shots) + 1)}
+        answers = {n: min(self.num_beams, logprobs[n]) for n in range(max(shots) + 1)}
+        if self.exhaustive_one_shot:
+            answers[1] = pool
         return SelectionCost(answers, logprobs, pool)
 
     def _search(self, shots: Sequence[int]) -> BeamSettings:

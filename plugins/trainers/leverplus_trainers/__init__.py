@@ -11,4 +11,5 @@ def leverplus_trainers() -> dict[str, str]:
         "sft": "leverplus_trainers.sft:SftTrainer",
         "rce": "leverplus_trainers.rce:RceTrainer",
         "grpo": "leverplus_trainers.grpo:GrpoTrainer",
+        "mrt": "leverplus_trainers.mrt:MrtTrainer",
     }

@@ -22,7 +22,7 @@ from leverplus_core.pipeline.stages import STAGE_NAMES
 from leverplus_core.plugins.contracts import Model, Size
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.recipe import Recipe
-from leverplus_core.recipes.settings import BeamSettings, CandidateSettings, PromptSettings
+from leverplus_core.recipes.settings import BASELINES, BeamSettings, CandidateSettings, PromptSettings
 from leverplus_core.records import AnswerLogprob, Decoding, Demonstration, Image, Prompt, Question
 from leverplus_core.registry.registry import Registry
 from leverplus_core.scoring.beam_search import beam_search, beam_search_cost
@@ -56,13 +56,21 @@ def test_a_whole_run_asks_no_more_than_planned_and_not_much_less(tiny: Tiny, wor
     recipe = tiny(
         "scoring.mining={min_positives: 99, rounds: 2, candidates_per_round: 2}",
         "training.online={rounds: 2, candidates: {shots: [0, 1, 2], num_beams: 1, samples: {1.0: 2}}}",
-        "selector.stop=true", "sampler.k=6",
+        "selector.stop=true", "sampler.k=6", "training.mrt.epochs=1",
     )  # fmt: skip
     found = plan(RunContext(recipe, world.catalog))
     assert tuple(stage.stage for stage in found.stages) == STAGE_NAMES
     before, stored = 0, 0
     # The on-policy loop and the trained policies choose many sequences that are known already.
-    for until, least in {"beam_search": 1.0, "propose": 0.6, "mine": 0.7, "online": 0.05, "evaluate": 0.5}.items():
+    least_of = {
+        "beam_search": 1.0,
+        "propose": 0.6,
+        "mine": 0.7,
+        "online": 0.05,
+        "choose_baseline": 0.5,
+        "evaluate": 0.5,
+    }
+    for until, least in least_of.items():
         result = world.run(recipe, until=until)
         planned = _stage(found, until).prompts
         assert least * planned <= result.calls <= planned, (until, result.calls, planned)
@@ -79,6 +87,25 @@ def test_a_whole_run_asks_no_more_than_planned_and_not_much_less(tiny: Tiny, wor
     assert all(lines) and sum(lines) < found.disk["sequences and candidates"]
 
 
+def test_every_baseline_asks_no_more_than_planned(tiny: Tiny, world: Any) -> None:
+    """What `fixed` asks to choose counts once, however many questions are evaluated."""
+    baselines = (
+        "[zero_shot, random, text_knn, image_knn, text_image_knn, bank_knn, bm25, "
+        "{name: fixed, sets: 4, questions: 7}, {name: oracle, num_beams: 2, exhaustive_one_shot: true}]"
+    )
+    training = [f"training.{name}.epochs=0" for name in ("sft", "rce", "grpo")]
+    recipe = tiny(*training, f"evaluation.baselines={baselines}", "scoring.questions=8")
+    found = plan(RunContext(recipe, world.catalog))
+    assert [stage.stage for stage in found.stages if stage.prompts] == ["choose_baseline", "evaluate"]
+    before = world.run(recipe, until="choose_baseline").calls
+    asked = world.run(recipe).calls
+    assert 0.6 * _stage(found, "evaluate").prompts <= asked <= _stage(found, "evaluate").prompts
+    assert before + asked == _stored(world.work) <= found.prompts
+    registry = Registry(world.url)
+    methods = {cell["method"] for cell in registry.cells([registry.runs()[0]["id"]])}
+    assert methods == {spec.name for spec in recipe.evaluation.baselines} == set(BASELINES)
+
+
 def test_a_row_of_the_response_cache_is_no_larger_than_planned(tmp_path: Path) -> None:
     store = ResponseCache(tmp_path / "m.sqlite")
     for start in range(0, 20_000, 1000):
@@ -91,7 +118,7 @@ def test_a_row_of_the_response_cache_is_no_larger_than_planned(tmp_path: Path) -
 class _Pseudo(Model):
     """Log-probabilities from a hash of the prompt."""
 
-    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[AnswerLogprob]:
+    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str], end_mark: bool = False) -> list[AnswerLogprob]:
         return [AnswerLogprob(-(hash((p, a)) % 997) / 997, 1) for p, a in zip(prompts, answers, strict=True)]
 
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
@@ -141,8 +168,10 @@ def test_the_3b_recipe_by_hand(tiny_catalog: Catalog, tmp_path: Path, monkeypatc
     assert beams.logprobs == {0: 800, 1: 51_200, 2: 252_000} and not beams.answers
     assert _stage(found, "encode").images == 8998 + 5033 and beams.images == evaluate.images == 0
     assert evaluate.logprobs == {0: 800, 1: 51_200, 2: 16_800, 3: 14_400, 4: 12_000}
-    per_shot = 3 + 2 + 3  # random and two neighbors; SFT and RCE; the oracle's three kept
-    assert evaluate.answers == {0: 800, **dict.fromkeys((1, 2, 3, 4), 800 * per_shot)}
+    # Random, three neighbors of the pool and two of the bank, and fixed; SFT and RCE; the oracle's three kept
+    per_shot = 7 + 2 + 3
+    halving = 8 * 10 + 4 * 18 + 2 * 36  # fixed: eight sets answer 10 questions, four 28, two 64
+    assert evaluate.answers == {0: 2 * 800, **dict.fromkeys((1, 2, 3, 4), 800 * per_shot + halving)}
     hours = (800 * 1 + 51_200 * 2 + 252_000 * 3) / 3 / 10 / 3600
     assert beams.hours(Throughput(10, 20)) == pytest.approx(hours)
     assert _stage(found, "encode").hours(Throughput(10, 20)) == pytest.approx((8998 + 5033) / 20 / 3600)
@@ -181,7 +210,7 @@ def test_what_is_imported_is_not_asked(tiny: Tiny, finished: tuple[Any, Any]) ->
     whole = plan(RunContext(tiny("training.sft.epochs=0"), world.catalog))
     absent = {"beam_search", "propose"}  # and with them what the SFT learns from
     assert [s.stage for s in found.stages] == [s.stage for s in whole.stages if s.stage not in absent]
-    assert found.prompts == _stage(whole, "evaluate").prompts
+    assert found.prompts == _stage(whole, "choose_baseline").prompts + _stage(whole, "evaluate").prompts
 
 
 @pytest.mark.parametrize("encoder", ["tiny", "vlm"])
@@ -189,14 +218,15 @@ def test_images_add_up_to_no_more_than_there_are(tiny: Tiny, tiny_catalog: Catal
     data = "dataset={name: tiny, train: 50, validation: 20, per_image: 2}"
     for questions, k in itertools.product((1, 3, 40), (2, 10)):
         recipe = tiny(
-            data, f"sampler.k={k}", f"scoring.questions={questions}", "evaluation.sizes=[10]", encoder=encoder
-        )
+            data, f"sampler.k={k}", f"scoring.questions={questions}", "evaluation.sizes=[10]",
+            "evaluation.baseline_questions=3", encoder=encoder,
+        )  # fmt: skip
         found = plan(RunContext(recipe, tiny_catalog))
         assert found.planning.size == Size(50, 20, 25, 20)
         counts = Counter({stage.stage: stage.images for stage in found.stages})
         assert counts["encode"] == 45
         seen_later = counts.total() - 45
-        assert seen_later == 0 if encoder == "vlm" else 0 < seen_later <= min(45, (questions + 10) * (k + 1))
+        assert seen_later == 0 if encoder == "vlm" else 0 < seen_later <= min(45, (questions + 3 + 10) * (k + 1))
 
 
 def test_official_counts_stand_in_for_files_that_are_absent(

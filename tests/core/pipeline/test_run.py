@@ -92,6 +92,7 @@ READ = {
     "rce": {"encode", "pool", "balance", "sft"},
     "grpo": {"encode", "pool", "balance", "rce"},
     "online": {"encode", "pool", "balance", "grpo"},
+    "choose_baseline": {"encode", "pool"},
     "evaluate": {"encode", "pool", "sft", "rce", "grpo", "online"},
 }
 
@@ -114,7 +115,7 @@ def test_pools_that_need_no_features_do_not_read_them(tiny: Tiny, world: Any) ->
 
 
 LEARNED = {"sft", "rce", "grpo", "evaluate"}
-MEASURED = {"beam_search", "sft", "propose", "balance", "rce", "grpo", "evaluate"}
+MEASURED = {"beam_search", "sft", "propose", "balance", "rce", "grpo", "choose_baseline", "evaluate"}
 
 
 @pytest.mark.parametrize(
@@ -124,15 +125,20 @@ MEASURED = {"beam_search", "sft", "propose", "balance", "rce", "grpo", "evaluate
         ("sampler.k=4", {}, {"pool"} | MEASURED),
         ("data_seed=1", {}, {"pool"} | MEASURED),
         ("prompt.system=Say a color.", {}, MEASURED),
-        ("scoring.beam_search.num_beams=3", {}, MEASURED),
+        ("scoring.beam_search.num_beams=3", {}, MEASURED - {"choose_baseline"}),
+        ("scoring.candidates.questions=22", {}, MEASURED - {"beam_search", "sft"}),
         ("selector.width=8", {}, {"sft", "propose", "balance", "rce", "grpo", "evaluate"}),
-        ("decoding.max_new_tokens=3", {}, {"propose", "balance", "rce", "grpo", "evaluate"}),
+        ("decoding.max_new_tokens=3", {}, {"propose", "balance", "rce", "grpo", "choose_baseline", "evaluate"}),
         ("scoring.candidates.random=2", {}, {"propose", "balance", "rce", "grpo", "evaluate"}),
         ("balancer.min_pos=1", {}, {"balance", "rce", "grpo", "evaluate"}),
         ("threads=1", {"reward": "mixed"}, {"rce", "grpo", "evaluate"}),
         ("training.grpo.beta=0.2", {}, {"grpo", "evaluate"}),
-        ("evaluation.shots=[1]", {}, {"evaluate"}),
-        ("evaluation.baselines=[random]", {}, {"evaluate"}),
+        ("evaluation.shots=[1]", {}, {"choose_baseline", "evaluate"}),
+        ("evaluation.baselines=[random]", {}, {"choose_baseline", "evaluate"}),
+        ("evaluation.baselines=[zero_shot, random, text_knn]", {}, {"evaluate"}),  # the oracle is never chosen
+        ("evaluation.baseline_questions=3", {}, {"choose_baseline"}),
+        ("evaluation.split=held_out", {}, {"choose_baseline", "evaluate"}),
+        ("seed=1", {}, {"sft", "propose", "balance", "rce", "grpo", "evaluate"}),
         ("name=other", {}, set()),
         ("note=other", {}, set()),
         ("threads=2", {}, set()),
@@ -299,6 +305,12 @@ def test_a_run_killed_by_the_system_ends_with_the_same_result(
     result = world.run(tiny())
     assert 0 < result.calls <= whole.calls - at + 200, "what was answered before the kill is not asked again"
     assert world.results(whole.run_id) == undisturbed.results(whole.run_id)
+    for stage in result.stages:
+        if result.stages[stage] != "off":
+            cost, expected = (w.provenance(stage)["metadata"]["cost"] for w in (world, undisturbed))
+            assert {**cost, "seconds": 0} == {**expected, "seconds": 0}, stage
+    prompts = [Registry(w.url).method_prompts(whole.run_id) for w in (world, undisturbed)]
+    assert prompts[0] == prompts[1]
 
 
 # --- composing ---
@@ -384,7 +396,8 @@ def test_a_stage_of_a_third_party_runs_where_it_says_and_is_read_by_what_follows
     result = world.run(recipe)
     assert list(result.stages).index("shortest") == list(result.stages).index("balance") + 1
     done = {name for name, state in result.stages.items() if state == "done"}
-    assert done == {"shortest", "rce", "grpo", "evaluate"}
+    # It may read what the reward and the balancer do not, so that candidates are measured in full.
+    assert done == {"propose", "balance", "shortest", "rce", "grpo", "evaluate"}
     made = world.provenance("shortest")
     assert set(made["inputs"]) == {"balance"} and 0 < made["metadata"]["after"] < made["metadata"]["before"]
     assert {"kind": "stage", "name": "shortest"}.items() <= made["parts"][-1].items()
@@ -406,9 +419,9 @@ def test_a_baseline_and_a_trainer_of_a_third_party_fill_their_cells(tiny: Tiny, 
     world, _ = finished
     recipe = tiny("training.copycat={epochs: 1}", "evaluation.baselines=[random, rule_first, {name: oracle}]")
     result = world.run(recipe)
-    assert list(result.stages)[-4:] == ["grpo", "copycat", "online", "evaluate"]
+    assert list(result.stages)[-5:] == ["grpo", "copycat", "online", "choose_baseline", "evaluate"]
     done = {name for name, state in result.stages.items() if state == "done"}
-    assert done == {"copycat", "evaluate"}
+    assert done == {"copycat", "choose_baseline", "evaluate"}
     found = world.results(result.run_id)
     for method in ("rule_first", "copycat"):
         assert {row[1:3] for row in found["cells"] if row[0] == method} == {(s, n) for s in (1, 2) for n in (5, 10)}

@@ -9,6 +9,7 @@ import pytest
 from leverplus_core.errors import LeverplusError, RecipeError
 from leverplus_core.pipeline.sweep import Axis, Sweep, run_sweep
 from leverplus_core.plugins.manager import Catalog
+from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.registry.registry import Registry
 
 
@@ -45,6 +46,18 @@ def test_a_sweep_is_the_cross_product_with_seeds_outermost() -> None:
     assert {r.recipe.balancer.name for r in sweep.runs} == {"keep_all", "top_pn"}
     assert {r.recipe.training.trainers["rce"]["epochs"] for r in sweep.runs} == {3}
     assert len({r.recipe.fingerprint() for r in sweep.runs}) == len({r.recipe.name for r in sweep.runs}) == 8
+
+
+def test_a_sweep_evaluates_held_out_questions_unless_it_is_told_which() -> None:
+    rewards = [Axis.parse("reward=separated,mixed")]
+    sweep = Sweep.of("demo", rewards, 1)
+    assert sweep.held_out and {r.recipe.evaluation.split for r in sweep.runs} == {"held_out"}
+    assert Recipe.load("demo").evaluation.split == "validation", "a run reports what a sweep has chosen"
+    for override in ("evaluation.split=validation", "evaluation={split: validation}"):
+        told = Sweep.of("demo", rewards, 1, [override])
+        assert not told.held_out and {r.recipe.evaluation.split for r in told.runs} == {"validation"}
+    axis = Sweep.of("demo", [Axis.parse("evaluation.split=validation,held_out")], 1)
+    assert not axis.held_out and [r.recipe.evaluation.split for r in axis.runs] == ["validation", "held_out"]
 
 
 def test_mistakes_are_told_before_anything_runs() -> None:

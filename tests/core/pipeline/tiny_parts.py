@@ -19,6 +19,7 @@ import numpy as np
 from leverplus_core import (
     AnswerLogprob,
     BaselineSelector,
+    CandidateTrainer,
     Dataset,
     Decoding,
     Demonstration,
@@ -34,7 +35,6 @@ from leverplus_core import (
     Split,
     Stage,
     StageReport,
-    Trainer,
     hookimpl,
     rng,
 )
@@ -75,7 +75,7 @@ class TinyModel(Model):
 
     answered: ClassVar[int] = 0
 
-    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[AnswerLogprob]:
+    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str], end_mark: bool = False) -> list[AnswerLogprob]:
         self._count(len(prompts))
         return [AnswerLogprob(-(1 + _number((p, a)) % 997) / 500, 1) for p, a in zip(prompts, answers, strict=True)]
 
@@ -111,16 +111,16 @@ class FirstSelector(BaselineSelector):
         return {n: [tuple(eval_set.pools[q.id][:n]) for q in eval_set.questions] for n in shots}
 
 
-class CopycatTrainer(Trainer):
+class CopycatTrainer(CandidateTrainer):
     """Imitates all measured candidates alike."""
 
-    def fit(self, policy: Any, data: Any, validation: Any, run: Any) -> Any:
-        from leverplus_core import expected_reward, fit
+    def fit(self, policy: Any, data: Any, run: Any) -> Any:
+        from leverplus_core import fit
 
         def loss(log_probs: Any, groups: Any, epoch: int) -> Any:
             return -log_probs.masked_fill(~groups.mask, 0.0).mean()
 
-        return fit(policy, data, validation, self, loss, expected_reward, run)
+        return fit(policy, data, self, loss, run)
 
 
 class Shortest(Stage):

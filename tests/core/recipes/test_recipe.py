@@ -192,7 +192,7 @@ def test_a_setting_of_a_part_is_found_where_it_stands(
         ),
         (
             "evaluation:\n  baselines: [random, pointer]\n",
-            "selector 'pointer' in mine.yaml:2 is not a BaselineSelector. .*: image_knn, oracle, random, text_knn",
+            "selector 'pointer' in mine.yaml:2 is not a BaselineSelector. .*: bank_knn, bm25, fixed, image_knn, oracle",
         ),
         (
             "selector: random\n",
@@ -200,7 +200,7 @@ def test_a_setting_of_a_part_is_found_where_it_stands(
         ),
         (
             "training:\n  online: {rounds: 1, trainer: gpro}\n",
-            "training.online.trainer 'gpro' in mine.yaml:2 is not a trainer .*. Did you mean 'grpo'. Known: grpo, rce",
+            "training.online.trainer 'gpro' in mine.yaml:2 is not a .*. Did you mean 'grpo'. Known: grpo, mrt, rce",
         ),
         (
             "training:\n  online: {rounds: 1, trainer: sft}\n",
@@ -210,6 +210,14 @@ def test_a_setting_of_a_part_is_found_where_it_stands(
         (
             "sampler: {name: mixed, k: 8, text: 0.25, image: 0, state: 0.5}\n",
             "sampler 'mixed' in mine.yaml:1 reads hidden states, and there are none. Set encoder.hidden_states",
+        ),
+        (
+            "evaluation:\n  baselines:\n    - random\n    - state_knn\n",
+            "baseline 'state_knn' in mine.yaml:4 reads hidden states, and there are none. Set encoder.hidden_states",
+        ),
+        (
+            "evaluation:\n  baselines: [{name: bank_knn, by: state}]\n",
+            "baseline 'bank_knn' in mine.yaml:2 reads hidden states, and there are none. Set encoder.hidden_states",
         ),
     ],
 )
@@ -251,7 +259,7 @@ def test_a_trainer_named_as_a_baseline_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"'random' in mine.yaml:3 is a trainer and a baseline"):
         RunContext(recipe, catalog)
     alone = Recipe.load(_write(tmp_path, "training:\n  random: {epochs: 1}\nevaluation: {baselines: [zero_shot]}\n"))
-    assert list(RunContext(alone, catalog).trainers) == ["sft", "rce", "grpo", "random"]
+    assert list(RunContext(alone, catalog).trainers) == ["sft", "rce", "grpo", "mrt", "random"]
 
 
 def test_names_of_one_class_share_results(catalog: Catalog) -> None:
@@ -266,18 +274,20 @@ def test_methods_stand_in_one_order_in_reports() -> None:
     values = Recipe.load(
         "demo", ["training.dpo.epochs=1", "evaluation.baselines=[oracle, {name: text_knn}, random]"]
     ).values()
-    expected = ["text_knn", "random", "sft", "rce", "grpo", "dpo", "online", "adaptive", "oracle"]
+    expected = ["text_knn", "random", "sft", "rce", "grpo", "mrt", "dpo", "online", "adaptive", "oracle"]
     assert method_order(values) == expected
     # A registry may give the keys back in another order.
     assert method_order(json.loads(json.dumps(values, sort_keys=True))) == expected
     assert method_order({}) == method_order(Recipe().values())
+    ablated = {"training": {"sft": {}}, "evaluation": {"baselines": [], "ablations": ["blank_images", "reversed"]}}
+    assert method_order(ablated)[:3] == ["sft", "sft+blank_images", "sft+reversed"]
 
 
 def test_trainers_run_in_the_order_of_the_report_then_as_written() -> None:
     recipe = Recipe.of(
         {"training": {"second": {"epochs": 1}, "grpo": {"epochs": 2}, "first": {}, "online": {"rounds": 1}}}
     )
-    assert list(recipe.training.trainers) == ["sft", "rce", "grpo", "second", "first"]
+    assert list(recipe.training.trainers) == ["sft", "rce", "grpo", "mrt", "second", "first"]
     assert recipe.training.trainers["grpo"] == {"epochs": 2} and recipe.training.online.rounds == 1
 
 

@@ -46,9 +46,14 @@ def test_the_queries_of_the_page_answer(tmp_path: Path) -> None:
         for method, right in (("random", 0.0), ("rce", float(seed))):
             rows = [(i, Prediction(method, 1, f"q{i}", f"i{i}", (), "", "", right * i)) for i in range(2)]
             registry.record_cell_predictions(run.id, method, 1, rows, [2])
+        registry.record_methods(run.id, {"random": 0, "rce": 30})
+        registry.record_evaluation(run.id, "e", "validation", [("q0", "i0"), ("q1", "i1")], ["random", "rce"])
     queries = [q for q in re.search(r"```sql\n(.*?)```", PAGE, re.DOTALL)[1].split(";") if q.strip()]  # type: ignore[index]
-    best, samples, wrong, seeds = (registry.sql(q)[1] for q in queries)
+    best, samples, asked, against, wrong, seeds = (registry.sql(q)[1] for q in queries)
     assert sorted(best)[1] == ("demo", "rce", 1, 0.5) and len(best) == 2
     assert [row[1:] for row in samples] == [(2, 4, "demo")]
+    [(world, split, runs, evaluations, when)] = asked
+    assert (world, split, runs, evaluations) == ("w", "validation", 2, 2) and when.startswith("20")
+    assert sorted(against)[1] == ("demo", "random", 0, 0.0) and ("demo", "rce", 30, 0.5) in against
     assert ("q0", None, None) in wrong and set(wrong) <= {("q0", None, None), ("q1", "what?", '["a", "a"]')}
     assert seeds == [(0, "random", 1, 0.0), (1, "random", 1, 0.0), (0, "rce", 1, 0.0), (1, "rce", 1, 0.5)]

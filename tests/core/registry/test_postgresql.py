@@ -77,7 +77,16 @@ def test_all_that_sqlite_does(url: str) -> None:
         registry.record_curve("abc123", "sft", [(1, {"loss": 2.0, "odd": float("nan")})])
         registry.record_cell_predictions("abc123", "rce", 1, answers("rce", [1, 0, 0.6]), [2, 3])
         registry.record_cell_predictions("abc123", "sft", 1, answers("sft", [0, 0, 0.3]), [2, 3])
+        registry.record_methods("abc123", {"rce": 30, "sft": None})
+        asked = [(f"q{i}", f"i{i}") for i in range(3)]
+        for taken_over in (False, True, False):
+            registry.record_evaluation("abc123", "0e", "validation", asked, ["rce", "sft"], taken_over)
         registry.finish_run("abc123", "done")
+        assert registry.method_prompts("abc123") == {"rce": 30}
+        [sample] = {c["sample"] for c in registry.cells(n=3)}
+        assert [(e["sample"], e["methods"]) for e in registry.evaluations("world")] == [(sample, ["rce", "sft"])] * 2
+        assert registry.runs_that_asked("world", "validation") == 1
+        assert registry.sql("SELECT runs, evaluations FROM questions_asked")[1] == [(1, 2)]
         assert registry.predictions("abc123", "rce", 1) == answers("rce", [1, 0, 0.6])
         first, second = (registry.scores("abc123", method, 1) for method in ("rce", "sft"))
         assert first.question_id.tolist() == second.question_id.tolist() == ["q0", "q1", "q2"]

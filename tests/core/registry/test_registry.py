@@ -210,6 +210,63 @@ def test_a_run_stays_in_its_sweep(registry: Registry) -> None:
     assert registry.sql("SELECT sweep, arm FROM runs WHERE id = 'alone'")[1] == [(None, None)]
 
 
+def test_a_cell_says_how_many_answers_were_copied_where_it_is_known_of_all(registry: Registry) -> None:
+    registry.begin_run(RUN)
+    flags = (True, False, True, None)
+    rows = [(i, replace(p, copied=flag)) for (i, p), flag in zip(answers("rce", 1, [1] * 4), flags, strict=True)]
+    registry.record_cell_predictions("abc123", "rce", 1, rows, [1, 2, 3, 4])
+    assert registry.predictions("abc123", "rce", 1) == rows
+    assert [c["copied"] for c in registry.cells()] == [1.0, 0.5, pytest.approx(2 / 3), None]
+
+
+def test_the_prompts_of_methods_are_replaced_and_stand_in_their_cells(registry: Registry) -> None:
+    registry.begin_run(RUN)
+    for method in ("random", "rce"):
+        registry.record_cell_predictions("abc123", method, 1, answers(method, 1, [1, 0]), [2])
+    assert registry.method_prompts("abc123") == {} and {c["prompts"] for c in registry.cells()} == {None}
+    registry.record_methods("abc123", {"random": 7, "gone": 8})
+    registry.record_methods("abc123", {"random": 0, "rce": None})
+    assert registry.method_prompts("abc123") == {"random": 0}
+    assert [(c["method"], c["prompts"]) for c in registry.cells()] == [("random", 0), ("rce", None)]
+    registry.forget_evaluation("abc123")
+    assert registry.method_prompts("abc123") == {} == registry.method_prompts("nobody")
+    with pytest.raises(RegistryError, match="refuses a row"):
+        registry.record_methods("nobody", {"random": 0})
+
+
+def test_evaluations_are_a_list_that_grows_only(registry: Registry) -> None:
+    for run_id, world in (("a", "world"), ("b", "world"), ("c", "elsewhere")):
+        registry.begin_run(replace(RUN, id=run_id, name=f"run {run_id}", dataset_fingerprint=world))
+    asked = [(f"q{i}", f"image {i}") for i in range(3)]
+
+    def add(run_id: str, fingerprint: str, split: str = "validation", n: int = 3, taken_over: bool = False) -> None:
+        registry.record_evaluation(run_id, fingerprint, split, asked[:n], ["random", "rce"], taken_over)
+
+    add("a", "f1")
+    add("a", "f1", taken_over=True)  # known
+    add("b", "f1", taken_over=True)
+    add("b", "f1", taken_over=True)  # known
+    add("a", "f1")  # computed again
+    registry.forget_evaluation("a")
+    add("a", "f2", n=2)
+    add("b", "f3", "held_out")
+    add("c", "f4")
+    rows = registry.evaluations()
+    assert [(r["run_id"], r["fingerprint"], r["n"]) for r in rows] == [
+        ("a", "f1", 3), ("b", "f1", 3), ("a", "f1", 3), ("a", "f2", 2), ("b", "f3", 3), ("c", "f4", 3),
+    ]  # fmt: skip
+    assert (rows[1]["name"], rows[1]["methods"]) == ("run b", ["random", "rce"])
+    assert registry.runs_that_asked("world", "validation") == 2 == len({r["run_id"] for r in rows[:4]})
+    assert registry.runs_that_asked("world", "held_out") == registry.runs_that_asked("elsewhere", "validation") == 1
+    assert registry.evaluations("elsewhere") == rows[5:] and registry.evaluations("nowhere") == []
+    registry.record_cell_predictions("a", "rce", 1, answers("rce", 1, [1, 0, 1]), [2, 3])
+    small, large = registry.cells(["a"])
+    assert registry.evaluations(sample=large["sample"]) == [*rows[:3], rows[4]]
+    assert registry.evaluations("world", small["sample"]) == [rows[3]]
+    with pytest.raises(RegistryError, match="no run nobody"):
+        add("nobody", "f1")
+
+
 def test_every_write_may_be_repeated(registry: Registry, file: Path) -> None:
     registry.begin_run(RUN)
 
@@ -413,6 +470,18 @@ def test_two_that_create_a_registry_at_once(file: Path) -> None:
     program = f"from leverplus_core.registry.registry import Registry; print(len(Registry({url(file)!r}).cells()))"
     both = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [p.communicate(timeout=60)[0].strip() for p in both] == ["0", "0"]
+
+
+def test_a_registry_of_before_the_first_release_is_told_and_left_alone(registry: Registry, file: Path) -> None:
+    registry.close()
+    with sqlite3.connect(file) as c:
+        c.execute("DROP VIEW questions_asked")
+        c.execute("DROP TABLE evaluations")
+    before = dump(file)
+    for must_exist in (False, True):
+        with pytest.raises(RegistryError, match=r"was made before the first release.*run again"):
+            Registry(url(file), must_exist)
+    assert dump(file) == before
 
 
 def test_a_newer_registry_is_left_alone(registry: Registry, file: Path) -> None:

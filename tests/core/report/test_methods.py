@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,13 +52,19 @@ def test_orders_of_several_runs_become_one() -> None:
 
 
 def test_what_was_trained_last_is_no_baseline_and_not_adaptive() -> None:
-    recipe = {
+    recipe: dict[str, Any] = {
         "training": {"validation_fraction": 0.1, "sft": {}, "dpo": {}},
         "evaluation": {"baselines": [{"name": "mmr"}]},
     }
     assert trained_methods(row(recipe), ["oracle", "adaptive", "mmr", "dpo", "sft", "random"]) == ["sft", "dpo"]
     assert pick_method(row(recipe), ["mmr", "sft", "dpo", "adaptive"], None) == "dpo"
     assert pick_method(row(recipe), ["mmr", "sft"], "mmr") == "mmr"
+    recipe["evaluation"]["ablations"] = ["blank_images"]
+    ablated = ["sft", "dpo", "dpo+blank_images", "adaptive"]
+    assert ordered_methods(row(recipe), ablated[::-1]) == ablated
+    assert trained_methods(row(recipe), ablated) == ["sft", "dpo"], "an ablation is of a policy, and none itself"
+    assert pick_method(row(recipe), ablated, None) == "dpo"
+    assert pick_method(row(recipe), ablated, "dpo+blank_images") == "dpo+blank_images"
     with pytest.raises(RegistryError, match=r"no method 'stf' in run demo \(a1\).*Did you mean 'sft'"):
         pick_method(row(recipe), ["mmr", "sft"], "stf")
     with pytest.raises(RegistryError, match="trained nothing"):

@@ -19,7 +19,7 @@ from leverplus_core.selector.checkpoint import read_meta
 from leverplus_core.selector.feature_set import FeatureSet
 from leverplus_core.selector.features import SelectorFeatures
 from leverplus_core.selector.policy import Policy
-from leverplus_core.training.base import FitResult, FitRun, Trainer
+from leverplus_core.training.base import FitResult, FitRun, Judge, Trainer
 from leverplus_core.training.data import TrainingContext, fit_candidates, read_curve, train, training_data
 from leverplus_core.training.tensors import TrainingData
 from leverplus_selectors.pointer import PointerSelector
@@ -35,18 +35,18 @@ class Accuracy(Reward):
         return [candidate.accuracy for candidate in group]
 
 
-Given = list[tuple[TrainingData, TrainingData | None]]
+Given = list[tuple[TrainingData, FitRun]]
 
 
 def keeping(given: Given) -> Trainer:
     """A trainer that learns nothing, and keeps what it was given."""
 
     class Keeping(Trainer):
-        def fit(self, policy: Policy, data: TrainingData, validation: TrainingData | None, run: FitRun) -> FitResult:
-            given.append((data, validation))
+        def fit(self, policy: Policy, data: TrainingData, run: FitRun) -> FitResult:
+            given.append((data, run))
             if run.on_epoch is not None:
                 run.on_epoch(0, {"loss": 0.5})
-            return FitResult(0, [(0, {"loss": 0.5})])
+            return FitResult(0, 1, 2, [(0, {"loss": 0.5})])
 
     return Keeping()
 
@@ -99,9 +99,9 @@ def test_an_empty_sequence_teaches_only_a_policy_that_can_stop(stop: bool) -> No
     groups["q0"] = [candidate("q0", (), 1.0)]
     given: Given = []
     fit_candidates(here.init_policy(None, IDS), here, groups, Accuracy(), keeping(given), FitRun("rce", 0))
-    [(data, validation)] = given
-    assert validation is not None
-    assert len(data) + len(validation) == len(IDS) - (not stop)
+    [(data, _)] = given
+    apart = here.validation_ids(IDS)
+    assert "q0" not in apart and len(data) == len(IDS) - len(apart) - (not stop)
     assert int(data.groups.mask.sum(1).max()) == 1 + stop
 
 
@@ -117,13 +117,16 @@ def test_a_new_policy_is_standardized_by_the_training_questions_alone() -> None:
 
 def test_a_training_leaves_curve_policy_and_the_questions_that_it_has_seen(tmp_path: Path) -> None:
     here, told = context(), list[tuple[int, dict[str, float]]]()
-    sequences = {q: [ScoredSequence(q, ("d1",), 0.2)] for q in IDS}
+    sequences = {q: [ScoredSequence(q, ("d1",), 0.2)] for q in IDS[:30]}
+    given, judge = Given(), Judge("accuracy", lambda policy: [1.0])
     metadata = train(
-        tmp_path, here, "sft", keeping([]), sequences, None, None, lambda epoch, row: told.append((epoch, row))
+        tmp_path, here, "sft", keeping(given), sequences, None, None, judge, IDS, lambda *row: told.append(row)
     )
-    assert metadata == {"best_epoch": 0} and read_curve(tmp_path) == told == [(0, {"loss": 0.5})]
+    epochs = {"best_epoch": 0, "chosen_epoch": 1, "tied": 2}
+    assert metadata == epochs and read_curve(tmp_path) == told == [(0, {"loss": 0.5})]
+    assert given[0][1].judge is judge
     assert read_meta(tmp_path) == {
-        "best_epoch": 0,
+        **epochs,
         "validation_questions": sorted(here.validation_ids(IDS)),
         "learned_from": sorted(IDS),
     }

@@ -5,13 +5,28 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
 
-from leverplus_core import AnswerLogprob, Bank, Demonstration, EvalSet, Features, Ids, Image, Measure, Question, nearest
+from leverplus_core import (
+    AnswerLogprob,
+    Bank,
+    Demonstration,
+    EvalSet,
+    Features,
+    Ids,
+    Image,
+    Measure,
+    Question,
+    RecipeError,
+    nearest,
+)
 from leverplus_core.seeding import rng
-from leverplus_selectors.knn import ImageKnnSelector, TextKnnSelector
+from leverplus_selectors.bank_knn import BankKnnSelector
+from leverplus_selectors.knn import ImageKnnSelector, StateKnnSelector, TextImageKnnSelector, TextKnnSelector, summed
 from leverplus_selectors.oracle import OracleSelector
 from leverplus_selectors.uniform import RandomSelector
 from leverplus_selectors.zero_shot import ZeroShotSelector
@@ -96,13 +111,62 @@ def test_ties_go_to_the_order_of_the_pool() -> None:
     assert nearest(np.zeros(4, np.float32), 3, "prepend") == (0, 1, 2)
 
 
+def test_text_and_image_count_equally_in_deviations_from_their_mean_over_the_pool() -> None:
+    """Text 1, 2, 3, 2 has z = -1.414, 0, 1.414, 0; image .9, .3, .3, .5 (deviation .245) 1.633, -.816, -.816, 0.
+
+    The sums are .219, -.816, .598, 0; plain sums, 1.9, 2.3, 3.3, 2.5, would rank the first last.
+    """
+    text, image = (np.array(row, np.float32) for row in ([1, 2, 3, 2], [0.9, 0.3, 0.3, 0.5]))
+    assert summed([text, image]) == pytest.approx([0.2188, -0.8165, 0.5977, 0], abs=1e-4)
+    seen = replace(eval_set(QUESTIONS[:1]), similarity={"text": {"q0": text}, "image": {"q0": image}})
+    assert TextImageKnnSelector().select(seen, (1, 4), NOTHING) == {1: [("c",)], 4: [("b", "d", "a", "c")]}
+    flat = replace(seen, similarity={"text": {"q0": np.full(4, 0.7, np.float32)}, "image": {"q0": image}})
+    assert TextImageKnnSelector().select(flat, (2,), NOTHING) == {2: [("d", "a")]}  # no text is nearer than another
+
+
+def test_a_rule_that_reads_states_says_so_where_there_are_none() -> None:
+    for part in (StateKnnSelector(), BankKnnSelector(by="state")):
+        assert part.blocks() == {"state"}
+        with pytest.raises(
+            RecipeError, match=r"_knn reads hidden states, and there are none\. Set encoder.hidden_states"
+        ):
+            part.select(eval_set(), (1,), NOTHING)
+
+
+def test_an_oracle_shows_fewer_demonstrations_where_more_do_worse() -> None:
+    """Accuracies .6 with none, 1 with (b,), .3 with the two sequences of two that are kept."""
+    table = Table({"a": 0.4, "b": 0.2}, {(): 0.6, ("b",): 1.0, ("a", "b"): 0.3, ("b", "a"): 0.3})
+    part = OracleSelector(num_beams=2, expand_top_k=2)
+    assert part.select(eval_set(QUESTIONS[:1]), (1, 2), table) == {1: [("b",)], 2: [("b",)]}
+    bare = Table({"a": 0.4, "b": 0.2}, {(): 0.6, ("a",): 0.5, ("b",): 0.5})
+    assert part.select(eval_set(QUESTIONS[:1]), (1, 2), bare) == {1: [()], 2: [()]}
+
+
+def test_an_oracle_is_never_worse_with_more_shots_and_is_the_best_of_what_it_measured() -> None:
+    for seed in range(10):
+        draw = np.random.default_rng(seed)
+        every = [ids for n in range(4) for ids in permutations("abcdef", n)]
+        table = Table(dict(zip("abcdef", draw.random(6), strict=True)), {ids: float(draw.random()) for ids in every})
+        found = OracleSelector(num_beams=2).select(eval_set(QUESTIONS[:1]), (1, 2, 3), table)
+        for n in (1, 2, 3):
+            best = max(table.accuracy[ids] for ids in table.answers_of if len(ids) <= n)
+            assert table.accuracy[found[n][0]] == best
+
+
+def test_an_exhaustive_oracle_answers_with_every_demonstration_of_the_pool_alone() -> None:
+    table = Table({"a": 0.4, "b": 0.2, "c": 0.1}, {("d",): 1.0})  # d has the least InfoScore: no search keeps it
+    part = OracleSelector(num_beams=1, exhaustive_one_shot=True)
+    assert part.select(eval_set(QUESTIONS[:1]), (1,), table) == {1: [("d",)]}
+    assert Counter(map(len, table.answers_of)) == part.cost((1,), 4).answers == {0: 1, 1: 4}
+
+
 def test_the_oracle_takes_the_most_accurate_of_what_its_search_kept() -> None:
     """Of the pool a, b, c, d the InfoScores rank a, b, c; the answers say that (b,) and (b, a) are right."""
     table = Table({"a": 0.4, "b": 0.2, "c": 0.1}, {("b",): 1.0, ("b", "a"): 1.0, ("d",): 1.0})
     part = OracleSelector(num_beams=2, expand_top_k=3)
     found = part.select(eval_set(QUESTIONS[:1]), (1, 2), table)
     assert found == {1: [("b",)], 2: [("b", "a")]}  # (d,) would be right, too, but the search does not keep it
-    assert set(table.answers_of) == {("a",), ("b",), ("a", "b"), ("b", "a")}
+    assert set(table.answers_of) == {(), ("a",), ("b",), ("a", "b"), ("b", "a")}
     cost = part.cost((1, 2), 4)
     assert Counter(map(len, table.logprobs_of)) == cost.logprobs and Counter(map(len, table.answers_of)) == cost.answers
     assert cost.demonstrations == 4
