@@ -121,6 +121,22 @@ def most_frequent(answers: Sequence[str]) -> str:
     return Counter(given).most_common(1)[0][0]
 
 
+def distinct_answers(answers: Sequence[str]) -> dict[str, float]:
+    """Each distinct true answer with its weight min(count / 3, 1): how much of an annotators' list agrees with it.
+
+    Answers that are equal once normalized are one, written as it is most often (of several, as it came first). Three
+    annotators make an answer count in full, as in `accuracy`; in OK-VQA, whose lists are five answers doubled, two.
+    Raises DataError when there is none.
+    """
+    spellings: dict[str, list[str]] = {}
+    for answer in answers:
+        if said := normalize(answer):
+            spellings.setdefault(said, []).append(answer)
+    if not spellings:
+        return {most_frequent(answers): 1.0}
+    return {most_frequent(given): min(len(given) / 3, 1.0) for given in spellings.values()}
+
+
 def text_similarity(prediction: str, answers: Sequence[str]) -> float:
     """How near `prediction` comes to the nearest of `answers` as text, in [0, 1]; 1 where the two are equal.
 
@@ -134,26 +150,35 @@ def text_similarity(prediction: str, answers: Sequence[str]) -> float:
 
 
 TaskName = Literal["vqa"]
+Reference = Literal["most_frequent", "all"]
+"""Which true answers' probability counts: the one given most often, or every distinct one by how often it was given."""
 
 
 @dataclass(frozen=True)
 class Task:
     """`metric` names the score in tables; `prompt` holds what the task changes of `PromptSettings`' defaults.
 
-    `score` and `text_similarity` of (prediction, answers) are in [0, 1]; `reference` (answers) is the
-    true answer whose log-probability is measured; answers whose `normalize` is equal are the same answer.
+    `score` and `text_similarity` of (prediction, answers) are in [0, 1]; `references` (answers) gives, by the setting
+    `scoring.reference`, the true answers whose probability is measured, with their weights above 0; answers whose
+    `normalize` is equal are the same answer.
     """
 
     metric: str
     score: Callable[[str, Sequence[str]], float]
-    reference: Callable[[Sequence[str]], str]
+    references: Mapping[Reference, Callable[[Sequence[str]], Mapping[str, float]]]
     text_similarity: Callable[[str, Sequence[str]], float]
     normalize: Callable[[str], str]
     prompt: Mapping[str, object] = field(default_factory=dict)
 
 
 TASKS: Mapping[TaskName, Task] = {
-    "vqa": Task("VQA accuracy", accuracy, most_frequent, text_similarity, normalize),
+    "vqa": Task(
+        "VQA accuracy",
+        accuracy,
+        {"most_frequent": lambda answers: {most_frequent(answers): 1.0}, "all": distinct_answers},
+        text_similarity,
+        normalize,
+    ),
 }
 
 

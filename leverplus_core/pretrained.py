@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
-Attention = Literal["sdpa", "eager", "flash_attention_2"]
+Attention = Literal["sdpa", "eager"]
 
 GROUP = "leverplus.checkpoints"
 CONTENT = ("*.json", "*.safetensors", "*.bin", "*.txt", "*.model", "*.jinja")

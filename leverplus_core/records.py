@@ -74,7 +74,11 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True)
 class AnswerLogprob:
-    """Log-probability of an answer after a prompt: the sum over its tokens (with no end mark), and their number."""
+    """Log-probability of an answer after a prompt: the sum over its tokens, and their number.
+
+    The token that ends the answer is one of them where it was asked for (`scoring.end_mark`). Of several true answers
+    (`scoring.reference: all`) it is the log of the weighted mean of their probabilities, as of one token.
+    """
 
     sum: float
     tokens: int

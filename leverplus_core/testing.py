@@ -21,13 +21,14 @@ from functools import partial
 from itertools import permutations
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import ValidationError
 
 from leverplus_core.errors import DataError
 from leverplus_core.plugins.contracts import (
+    MEASUREMENTS,
     Balancer,
     Bank,
     Dataset,
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
 
 COLORS = ("red", "green", "blue", "yellow", "black", "white")
 TOLERANCE = 1e-4  # float32, whatever the batch
-MEASUREMENTS: tuple[Measurement, ...] = get_args(Measurement)
 
 
 def tiny_pictures(folder: Path, count: int = 6, side: int = 64) -> list[Image]:
@@ -177,12 +177,15 @@ def check_balancer(part: Balancer) -> None:
         shortfall: object = part.shortfall(group, picked)
         assert isinstance(shortfall, str), f"shortfall() is text, not {shortfall!r}"
         assert shortfall == " ".join(shortfall.split()), f"shortfall() is one line, not {shortfall!r}"
+    needed = part.needs()
+    assert needed <= MEASUREMENTS, f"needs() has {sorted(needed - MEASUREMENTS)}, which are no measurements"
 
 
 def check_reward(part: Reward) -> None:
     """Finite, one per candidate in order, independent of the group's order; better in everything is never less.
 
-    A measurement that is None and read raises DataError that names it and the question; nothing else is raised.
+    A measurement that is None and read raises DataError that names it and the question; nothing else is raised. One
+    that `needs()` does not name is not read.
     """
     check_part(part)
     for group in tiny_groups():
@@ -201,7 +204,7 @@ def check_reward(part: Reward) -> None:
     )
     low, high = part.compute([worse, better])
     assert high >= low, "higher is better: a candidate better in every measurement got less"
-    for name in MEASUREMENTS:
+    for name in sorted(MEASUREMENTS):
         for group in tiny_groups()[1:]:
             blank = [_without(candidate, name) for candidate in group]
             try:
@@ -215,6 +218,14 @@ def check_reward(part: Reward) -> None:
                 assert rewards == part.compute(group), (
                     f"{name} is read: None must raise a DataError, not count as a value"
                 )
+    needed = part.needs()
+    assert needed <= MEASUREMENTS, f"needs() has {sorted(needed - MEASUREMENTS)}, which are no measurements"
+    for group in tiny_groups():
+        bare = [_without(candidate, *(MEASUREMENTS - needed)) for candidate in group]
+        try:
+            assert part.compute(bare) == part.compute(group), "a measurement that needs() does not name is read"
+        except DataError as error:
+            raise AssertionError(f"a measurement that needs() does not name is read: {error}") from error
 
 
 def check_encoder(part: Encoder, images: Sequence[Image], model: Model | None = None) -> None:
@@ -415,6 +426,10 @@ def check_model(part: Model, images: Sequence[Image]) -> None:
     batch = part.logprob(prompts, answers)
     assert len(batch) == len(prompts), "one result per prompt"
     assert all(r.tokens >= 1 and r.sum <= 0 and math.isfinite(r.sum) for r in batch), f"not log-probabilities: {batch}"
+    marked = part.logprob(prompts, answers, end_mark=True)
+    for without, ended in zip(batch, marked, strict=True):
+        assert ended.tokens == without.tokens + 1, "with an end mark an answer has one token more"
+        assert ended.sum <= without.sum + TOLERANCE, "an answer that ends is at most as probable as its beginning"
     single = [part.logprob([p], [a])[0] for p, a in zip(prompts, answers, strict=True)]
     turned = part.logprob(prompts[::-1], answers[::-1])[::-1]
     for what, other in (("the batch", single), ("the order of prompts", turned)):

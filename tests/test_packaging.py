@@ -171,7 +171,7 @@ def test_a_run_uses_the_parts_of_a_third_party(site: Site) -> None:
         assert found == {(kind, name, "0.3.0", "ok") for kind, name in ACME}
         done = site.run("leverplus", "run", "--reward", "acme:gap=3", *SMALL, *ACME_SETTINGS, "--json")
         assert done.returncode == 0 and "listener" not in done.stderr, done.stderr
-        methods = list(dict.fromkeys(row["method"] for row in json.loads(done.stdout)))
+        methods = list(dict.fromkeys(row["method"] for row in json.loads(done.stdout)["leaderboard"]))
         assert {"random", "acme_mmr", "rce", "acme_dpo", "oracle"} <= set(methods)
         (kept,) = json.loads(site.run("leverplus", "sql", "SELECT recipe, parts FROM runs", "--json").stdout)
         assert json.loads(kept["recipe"])["reward"] == {"name": "acme", "gap": 3}

@@ -18,7 +18,7 @@ import numpy as np
 from leverplus_core.candidates.store import Groups, rank_key
 from leverplus_core.errors import DataError
 from leverplus_core.progress import Progress
-from leverplus_core.recipes.settings import PROMPTS_PER_CANDIDATE, MiningSettings
+from leverplus_core.recipes.settings import MiningSettings
 from leverplus_core.records import Candidate, Ids, Question
 from leverplus_core.scoring.scorer import Scorer
 from leverplus_core.seeding import rng
@@ -159,17 +159,17 @@ def mine(
     while rounds < settings.rounds and (wanted := wanting()):
         proposed, short = [], False
         for q in wanted:
-            first = int(q not in touched)
+            first = 0 if q in touched else scorer.reference_prompts(rows[q])  # without demonstrations
             count = settings.candidates_per_round
             if settings.budget is not None:
-                count = min(count, (settings.budget - prompts - first) // PROMPTS_PER_CANDIDATE)
+                count = min(count, (settings.budget - prompts - first) // scorer.prompts(rows[q]))
             short = count < 1
             if short:
                 break
             found = propose(known[q], ranked[q], count, settings, rng(seed, "mine", q, rounds))
             proposed += [(rows[q], ids, source) for ids, source in found]
             if found:
-                prompts += first + PROMPTS_PER_CANDIDATE * len(found)
+                prompts += first + scorer.prompts(rows[q]) * len(found)
                 touched.add(q)
         if not proposed:
             break
@@ -182,7 +182,8 @@ def mine(
         gained = sum(c.correct for c in measured)
         progress.say(f"mine, round {rounds}: {len(measured):,} candidates, {gained:,} of them positive")
     stopped = "min_positives" if not wanting() else "budget" if short else "rounds" if proposed else "exhausted"
-    return Mined(mined, _metadata(mined, before, positives, list(rows), settings, prompts, rounds, stopped))
+    each = {q: scorer.prompts(question) for q, question in rows.items()}
+    return Mined(mined, _metadata(mined, before, positives, each, settings, prompts, rounds, stopped))
 
 
 def _ranked(
@@ -204,26 +205,28 @@ def _metadata(
     mined: Sequence[Candidate],
     before: Mapping[str, int],
     after: Mapping[str, int],
-    rows: Sequence[str],
+    each: Mapping[str, int],
     settings: MiningSettings,
     prompts: int,
     rounds: int,
     stopped: str,
 ) -> dict[str, Any]:
+    """What mining did for the questions of `each`: question id -> prompts that one of its candidates costs."""
     by_proposer = {}
     for source in (SWAP, STRATIFIED):
-        found = [c.correct for c in mined if c.source == source]
+        found = [c for c in mined if c.source == source]
+        right = sum(c.correct for c in found)
         by_proposer[source] = {
             "candidates": len(found),
-            "positives": sum(found),
-            "positives_per_prompt": sum(found) / max(PROMPTS_PER_CANDIDATE * len(found), 1),
+            "positives": right,
+            "positives_per_prompt": right / max(sum(each[c.question_id] for c in found), 1),
         }
     gained = sum(c.correct for c in mined)
     return {
-        "questions": len(rows),
-        "helped": sum(after[q] > before[q] for q in rows),
-        "have_enough": sum(after[q] >= settings.min_positives for q in rows),
-        "first_positive": sum(after[q] > before[q] == 0 for q in rows),
+        "questions": len(each),
+        "helped": sum(after[q] > before[q] for q in each),
+        "have_enough": sum(after[q] >= settings.min_positives for q in each),
+        "first_positive": sum(after[q] > before[q] == 0 for q in each),
         "candidates": len(mined),
         "positives": gained,
         "prompts": prompts,

@@ -16,7 +16,11 @@ def compare(
     registry: RegistryOpt = DEFAULT_REGISTRY,
     json: JsonOpt = False,
 ) -> None:
-    """A minus B on the same questions: paired difference, 95% interval and p-value."""
-    from leverplus_core.report.comparison import compare_rows, compare_table
+    """A minus B on the same questions: paired difference, 95% interval and p-value.
 
-    output.table(compare_rows(open_registry(registry), a, b), compare_table, json)
+    The primary endpoint, the mean over the numbers of shots, stands above the cells.
+    """
+    from leverplus_core.report.comparison import compare_rows, compare_table, primary_rows
+
+    with open_registry(registry) as store:
+        output.table([*primary_rows(store, a, b), *compare_rows(store, a, b)], compare_table, json)

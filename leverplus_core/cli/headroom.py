@@ -15,7 +15,7 @@ def headroom(
     registry: RegistryOpt = DEFAULT_REGISTRY,
     json: JsonOpt = False,
 ) -> None:
-    """Show how much of the gap between random and oracle a method closes, with intervals."""
+    """Show how much of the gap from the best baseline, and from random, to the oracle a method closes."""
     from leverplus_core.report.headroom import headroom_rows, headroom_table
 
     output.table(headroom_rows(open_registry(registry), run), headroom_table, json)

@@ -35,12 +35,17 @@ def run(
         list[str] | None,
         typer.Option("--redo", metavar="STAGE", help="Run this stage even if its result is there; repeatable."),
     ] = None,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="Run it with so many seeds, as one arm, sharing equal stages.")
+    ] = 1,
     plugin: options.PluginOpt = None,
     registry: options.RegistryOpt = options.DEFAULT_REGISTRY,
     work: options.WorkOpt = options.DEFAULT_WORK,
     json: options.JsonOpt = False,
 ) -> None:
-    """Run a recipe, or resume it where it was stopped, and show its leaderboard.
+    """Run a recipe, or resume it where it was stopped, and show its accuracies and its primary endpoint.
+
+    With --seeds N it runs N times, with seeds from the recipe's own on, and one table shows the means over them.
 
     With --until, the table of the stage `mine` or `balance` is shown, and the states of the stages for any other.
     Imported data that brings its own features ends after training, because no other question can be asked.
@@ -63,6 +68,18 @@ def run(
             "mining is off: scoring.mining.min_positives is 0.", "Use --set scoring.mining.min_positives=4, or another."
         )
     catalog = options.load_catalog(plugin)
+    if seeds > 1:
+        if until or redo:
+            raise RecipeError(
+                "--seeds runs to the end: it takes neither --until nor --redo.", "Run one seed at a time."
+            )
+        from leverplus_core.pipeline.sweep import Sweep, run_sweep
+
+        planned, store = Sweep.repeated(chosen, seeds), Registry(registry)
+        output.say(f"{planned.name}: {seeds} seeds from {chosen.seed} on")
+        with output.Bars() as bars:
+            _show_evaluated(store, run_sweep(planned, store, work, catalog, bars), planned.name, json)
+        return
     store = Registry(registry)
     with output.Bars() as bars:
         result = run_recipe(chosen, store, work, until=until, redo=redo or (), catalog=catalog, progress=bars)
@@ -75,11 +92,10 @@ def _show(store: Registry, result: RunResult, until: str | None, json: bool) -> 
     from leverplus_core.io import read_json
     from leverplus_core.report.balance import balance_table
     from leverplus_core.report.health import mined_view
-    from leverplus_core.report.leaderboard import leaderboard_rows, leaderboard_table
 
     last = list(result.stages)[-1]
     if last == "evaluate" and result.stages[last] != "off":
-        output.table(leaderboard_rows(store, run=result.run_id), leaderboard_table, json)
+        _show_evaluated(store, [result.run_id], None, json)
     elif last == until and last in ("mine", "balance") and result.stages[last] != "off":
         folder = next(Path(row["path"]) for row in store.stages(result.run_id) if row["name"] == last)
         file, view = {"mine": (MINED, mined_view), "balance": (BALANCE, balance_table)}[last]
@@ -92,3 +108,19 @@ def _show(store: Registry, result: RunResult, until: str | None, json: bool) -> 
         output.rows([{"baseline": name, "mean over shots": round(100 * value, 2)} for name, value in ranked], json)
     else:
         output.rows([{"stage": stage, "status": state} for stage, state in result.stages.items()], json)
+
+
+def _show_evaluated(store: Registry, runs: list[str], name: str | None, json: bool) -> None:
+    """The accuracies of one run, or the means over the seeds of an arm, and the primary endpoint below them."""
+    from leverplus_core.report.headline import arm_rows, headline, headline_view
+    from leverplus_core.report.leaderboard import leaderboard_rows, leaderboard_table
+    from leverplus_core.report.tables import View
+
+    rows = leaderboard_rows(store, run=runs[0]) if name is None else arm_rows(store, runs, name)
+    grid = leaderboard_table(rows)
+    if not rows:
+        output.table({"leaderboard": rows, "headline": None}, lambda _: grid, json)
+        return
+    found = headline(store, runs, name)
+    shown = {"leaderboard": rows, "headline": found.data()}
+    output.table(shown, lambda _: View([*grid.blocks, "", *headline_view(found).blocks]), json)

@@ -221,6 +221,12 @@ class RunContext:
                 f"evaluation.policies{self._at('evaluation.policies')} names '{unknown}', which nothing trains.",
                 did_you_mean(unknown, policies),
             )
+        primary, methods = self.recipe.evaluation.primary, [*self.baselines, *policies]
+        if unknown := next((m for m in (primary.method, *primary.against) if m and m not in methods), None):
+            raise RecipeError(
+                f"evaluation.primary{self._at('evaluation.primary')} names '{unknown}', which is no method.",
+                did_you_mean(unknown, methods),
+            )
 
     def _check_split(self) -> None:
         if not self.cross_fit:
@@ -315,6 +321,13 @@ class RunContext:
         return self.imported is None or self.imported.has("sequences") or not self.imported.has("candidates")
 
     @property
+    def searches(self) -> bool:
+        """Whether the beam search runs: something learns from its sequences, and they are not imported."""
+        learns = any(t.epochs and t.learns_from == "sequences" for t in self.trainers.values())
+        read = learns or bool(self.recipe.stages)  # a stage of a plugin may read them
+        return self.has_sequences and read and not self.is_imported("sequences")
+
+    @property
     def learns_from_candidates(self) -> bool:
         """Whether any training reads measured candidates; without one, none are measured."""
         on = any(t.epochs and t.learns_from == "candidates" for t in self.trainers.values())
@@ -365,7 +378,22 @@ class RunContext:
             self.recipe.decoding.decoding(),
             self.recipe.scoring.correct_threshold,
             TASKS[self.recipe.task],
+            self.recipe.scoring.reference,
+            self.recipe.scoring.end_mark,
+            self.measures_probabilities,
         )
+
+    @cached_property
+    def measures_probabilities(self) -> bool:
+        """Whether candidates are measured by the probability of the true answer, beside the generated one.
+
+        They are where the reward or the balancer reads it, where mining starts from the nearest misses, and where a
+        stage of a plugin may read it.
+        """
+        mining = self.recipe.scoring.mining
+        needed = self.reward.needs() | self.balancer.needs()
+        ranked = mining.min_positives > 0 and mining.swap > 0
+        return ranked or bool(self.recipe.stages) or not needed.isdisjoint({"logprob", "info_score"})
 
     def feature_set(self, inputs: Mapping[str, Path]) -> FeatureSet:
         """The features of all questions and demonstrations, from their folder."""
@@ -407,13 +435,16 @@ class RunContext:
     def measurement_identity(self) -> object:
         """What a measured candidate depends on: the model, what it is asked, and when an answer counts as correct."""
         recipe = self.recipe
-        return [*self.model_identity(), recipe.decoding.model_dump(mode="json"), recipe.scoring.correct_threshold]
+        decoding = recipe.decoding.model_dump(mode="json")
+        return [*self.model_identity(), decoding, recipe.scoring.correct_threshold, self.measures_probabilities]
 
     def model_identity(self) -> list[object]:
         """What a log-probability depends on; nothing where no model can be asked."""
         if self.offline:
             return [None]
-        return [self.identity("model"), self.recipe.task, self.recipe.prompt.model_dump(mode="json")]
+        recipe = self.recipe
+        counted = [recipe.task, recipe.scoring.reference, recipe.scoring.end_mark]
+        return [self.identity("model"), *counted, recipe.prompt.model_dump(mode="json")]
 
     def close(self) -> None:
         """Close the response cache, if it was opened."""

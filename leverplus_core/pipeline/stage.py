@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,11 +11,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from leverplus_core.errors import DataError
+from leverplus_core.metrics import TASKS
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.question_sets import SetSizes
 from leverplus_core.plugins.contracts import Part, Size, SupportsPlanning
 from leverplus_core.recipes.recipe import Recipe
-from leverplus_core.recipes.settings import PROMPTS_PER_CANDIDATE
 from leverplus_core.records import Demonstration, Prediction, Question
 from leverplus_core.selector.base import SelectionCost
 
@@ -71,6 +72,8 @@ class Planning:
     image_tokens: int | None = None
     cached_image_bytes: int = 0
     note: str = ""
+    true_answers: float = 1.0
+    """True answers whose probability counts, a question: the mean of the train split, where there are several."""
 
     @classmethod
     def of(cls, context: RunContext) -> Planning:
@@ -80,7 +83,8 @@ class Planning:
             raise DataError(
                 "a run on imported features asks no model: there is nothing to plan.", "Set imported.features=false."
             )
-        note, images = "", {}
+        note, images, answers = "", {}, 1.0
+        references = TASKS[context.recipe.task].references[context.recipe.scoring.reference]
         try:
             rows = context.dataset.questions("train"), context.dataset.questions("validation")
         except DataError as e:
@@ -88,13 +92,17 @@ class Planning:
             if known is None:
                 raise
             size, note = known, f"The dataset is not there ({e.what.rstrip('.')}): its official counts are used."
+            if context.recipe.scoring.reference == "all":
+                answers, note = 10.0, f"{note} Ten distinct answers a question are assumed."
         else:
             size = Size(*map(len, rows), *(len({q.image.id for q in split}) for split in rows))
             images = {q.image.id: q.image for split in rows for q in split}
+            answers = sum(len(references(q.answers)) for q in rows[0]) / max(len(rows[0]), 1)
         model = context.model
         if not isinstance(model, SupportsPlanning):
-            return cls(context, size, note=note)
-        return cls(context, size, model.image_tokens(list(images.values())), model.cached_image_bytes(), note)
+            return cls(context, size, note=note, true_answers=answers)
+        tokens, encoded = model.image_tokens(list(images.values())), model.cached_image_bytes()
+        return cls(context, size, tokens, encoded, note, answers)
 
     @property
     def recipe(self) -> Recipe:
@@ -127,30 +135,36 @@ class Planning:
         return SetSizes.of(self.recipe, self.size.train, self.size.validation)
 
     def measured(self, per_question: PromptCounts, budget: int | None = None) -> StageCost:
-        """The cost of measuring so many sequences per question that is proposed for: an answer and a log-probability
-        each, and one without demonstrations.
+        """The cost of measuring so many sequences per question that is proposed for: an answer each and, where anything
+        reads them, the log-probabilities of the true answers, and those without demonstrations.
 
         The beam search of a question has measured each demonstration of its pool alone, and it without any.
         """
         questions = self.sets.proposed
-        searched = self.context.has_sequences and not self.context.is_imported("sequences")
+        searched = self.context.searches
         new = max(questions - self.sets.searched, 0) if searched else questions
         sequences = {shots: questions * count for shots, count in per_question.items()}
-        if budget is not None and PROMPTS_PER_CANDIDATE * sum(sequences.values()) > budget:
-            sequences = {max(sequences): budget // PROMPTS_PER_CANDIDATE}
+        true_answers = self.true_answers if self.context.measures_probabilities else 0.0
+        if budget is not None and (1 + true_answers) * sum(sequences.values()) > budget:
+            sequences = {max(sequences): int(budget / (1 + true_answers))}
         logprobs = {n: count if n > 1 else min(count, new * per_question[n]) for n, count in sequences.items()}
         if sequences:
             logprobs[0] = new
         images = min(self.size.train_images, new * (self.pool + 1)) if sequences else 0
-        return StageCost({n: count for n, count in logprobs.items() if count}, sequences, (images, 0))
+        asked = {n: count for n, count in logprobs.items() if count} if true_answers else {}
+        return StageCost(self.logprobs(asked), sequences, (images, 0))
+
+    def logprobs(self, rows: PromptCounts) -> PromptCounts:
+        """The log-probabilities that so many sequences cost: one for each true answer that counts."""
+        return {n: math.ceil(count * self.true_answers) for n, count in rows.items()}
 
     def answering(self, methods: Iterable[SelectionCost], questions: int, of_train: bool) -> StageCost:
         """The cost of methods that each answer so many questions, of the train split or of the validation split."""
-        logprobs: Counter[int] = Counter()
+        rows: Counter[int] = Counter()
         answers: Counter[int] = Counter()
         shown = outside = images_once = 0
         for cost in methods:
-            for total, counts in ((logprobs, cost.logprobs), (answers, cost.answers)):
+            for total, counts in ((rows, cost.logprobs), (answers, cost.answers)):
                 total.update({n: count * questions for n, count in counts.items()})
             # What is asked once (a fold) shows train questions, each with as many demonstrations as its prompt has.
             folds = self.recipe.evaluation.folds if self.context.cross_fit else 1
@@ -160,11 +174,10 @@ class Planning:
             shown += cost.demonstrations
             outside += cost.outside
         size, demonstrations = self.size, questions * (min(shown, self.pool) + outside) + images_once
+        images = (min(size.train_images, demonstrations), min(size.validation_images, questions))
         if of_train:
-            return StageCost(logprobs, answers, (min(size.train_images, demonstrations + questions), 0))
-        return StageCost(
-            logprobs, answers, (min(size.train_images, demonstrations), min(size.validation_images, questions))
-        )
+            images = (min(size.train_images, demonstrations + questions), 0)
+        return StageCost(self.logprobs(rows), answers, images)
 
 
 class Stage(Part):

@@ -116,6 +116,15 @@ class Sweep:
                 runs.append(Combination(recipe.renamed(f"{title} ({label.replace(':', ' ')})"), arm))
         return cls(title, tuple(runs), held_out)
 
+    @classmethod
+    def repeated(cls, recipe: Recipe, seeds: int) -> Sweep:
+        """One arm: the recipe with `seeds` seeds from its own on, under its name. Nothing else of it is changed."""
+        runs = [
+            Combination(Recipe.of({**recipe.values(), "seed": seed, "name": f"{recipe.name} (seed={seed})"}), {})
+            for seed in range(recipe.seed, recipe.seed + seeds)
+        ]
+        return cls(recipe.name, tuple(runs))
+
 
 def run_sweep(
     sweep: Sweep,

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Literal, Protocol
+from typing import BinaryIO, ClassVar, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ Split = Literal["train", "validation"]
 
 Measurement = Literal["logprob", "info_score", "text_similarity"]
 """What a `Candidate` may lack."""
+MEASUREMENTS: frozenset[Measurement] = frozenset(get_args(Measurement))
 
 
 class Part(BaseModel):
@@ -102,8 +103,13 @@ class Model(Part):
     """
 
     @abstractmethod
-    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[AnswerLogprob]:
-        """Log-probability of `answers[i]` as the continuation of `prompts[i]`."""
+    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str], end_mark: bool = False) -> list[AnswerLogprob]:
+        """Log-probability of `answers[i]` as the continuation of `prompts[i]`.
+
+        With `end_mark` the token that ends an answer counts as one more token of it: the sum is then
+        log p(answer) + log p(end | answer). Without it "red" is as probable as all answers that begin with it. Raises
+        DataError where the model cannot say it.
+        """
 
     @abstractmethod
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
@@ -157,7 +163,7 @@ class Measure(Protocol):
     """Asks the model, through the response cache. A row is a question and the ids of the demonstrations shown."""
 
     def logprobs(self, rows: Sequence[tuple[Question, Ids]], label: str = ...) -> list[AnswerLogprob]:
-        """Log-probability of each question's reference answer."""
+        """Log-probability of each question's true answer, or answers (`scoring.reference`)."""
 
     def answers(self, rows: Sequence[tuple[Question, Ids]], label: str = ...) -> list[tuple[str, str, float]]:
         """(raw text, post-processed answer, accuracy) of each row."""
@@ -272,6 +278,13 @@ class Balancer(Part):
     def select(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
         """The candidates of one question that teach; `group` holds all that were measured for it."""
 
+    def needs(self) -> frozenset[Measurement]:
+        """The measurements that `select` reads beside the accuracy. Candidates are measured without the others.
+
+        The log-probability and the InfoScore cost a prompt each time; a part that reads neither saves it.
+        """
+        return MEASUREMENTS
+
     def shortfall(self, group: Sequence[Candidate], selected: Sequence[Candidate]) -> str:
         """What of its settings could not be met for this question, in a few words that recur ('' for nothing).
 
@@ -292,6 +305,13 @@ class Reward(Part):
     @abstractmethod
     def compute(self, group: Sequence[Candidate]) -> list[float]:
         """One number per candidate of a question, in order. Raises DataError for a measurement that is lacking."""
+
+    def needs(self) -> frozenset[Measurement]:
+        """The measurements that `compute` reads beside the accuracy. Candidates are measured without the others.
+
+        The log-probability and the InfoScore cost a prompt each time; a reward that reads neither saves it.
+        """
+        return MEASUREMENTS
 
     def require(self, candidate: Candidate, what: Measurement) -> float:
         """A measurement that a candidate may lack. Raises DataError that names it, the question and this reward."""

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from leverplus_core.errors import RecipeError
+from leverplus_core.metrics import Reference
 from leverplus_core.records import Decoding
 
 Order = Literal["prepend", "append"]
@@ -26,9 +27,8 @@ ORACLE = "oracle"
 Form = Literal["probability", "log"]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
+StopText = Annotated[str, Field(min_length=1)]
 Ablation = Literal["blank_images", "shuffled_images", "shuffled_answers", "reversed"]
-PROMPTS_PER_CANDIDATE = 2
-"""Its answer and the log-probability of the true one."""
 ABLATED = "+"
 """Between a policy and an ablation in the name of a method: `grpo+blank_images`."""
 PARTS = ("dataset", "model", "encoder", "sampler", "selector", "balancer", "reward")
@@ -86,6 +86,11 @@ class PromptSettings(FrozenSettings):
     `single_turn`: all demonstrations and the question in one user turn (Lever-Plus). `multi_turn`: each demonstration
     is a user turn with the assistant's answer. `order` says how a sequence chosen demonstration by demonstration is
     shown: `prepend` puts each new one before the others, `append` after them, next to the question.
+
+    An answer is cut at a line break and at the first of `stop`, matched as whole words, or of `stop_anywhere`, matched
+    inside words too. A list ("red, white") counts by its first member: five tokens mostly end in the middle of one,
+    and an annotator gives one answer. The research code's rule is `stop: []` and `stop_anywhere: [Question, Answer,
+    Short, ", "]`, which leaves nothing of "Shorts".
     """
 
     system: str = "In conversations, people ask questions about images. Answer each question with one or a few words."
@@ -93,7 +98,10 @@ class PromptSettings(FrozenSettings):
     order: Order = "append"
     question: str = Field("Question:{question} Short answer:", description="must hold {question}")
     separator: str = Field("", description="text after each demonstration of single_turn")
-    stop: tuple[str, ...] = Field(("Question", "Answer", "Short", ", "), description="an answer is cut at the first")
+    stop: tuple[StopText, ...] = Field(
+        ("Question:", "Answer:", "Short answer:"), description="where the model goes on in the form of the prompt"
+    )
+    stop_anywhere: tuple[StopText, ...] = Field((", ",), description="cut at these inside words, too")
 
     @field_validator("question")
     @classmethod
@@ -193,6 +201,13 @@ class ScoringSettings(FrozenSettings):
 
     questions: int | None = Field(800, ge=1, description="train questions to search, seeded; null for all")
     correct_threshold: float = Field(0.5, gt=0, le=1, description="a candidate is correct from this accuracy on")
+    reference: Reference = Field(
+        "most_frequent",
+        description="whose probability counts: the answer given most often, or all, weighted by min(count / 3, 1)",
+    )
+    end_mark: bool = Field(
+        False, description="whether the token that ends an answer belongs to it, so that red is not all that begins so"
+    )
     beam_search: BeamSettings = BeamSettings()
     candidates: ProposeSettings = ProposeSettings()
     mining: MiningSettings = MiningSettings()
@@ -278,6 +293,17 @@ BASELINES = (
 """What every recipe evaluates that names no baselines; `state_knn` needs hidden states."""
 
 
+class PrimarySettings(FrozenSettings):
+    """The one comparison that a run is made for: the mean accuracy over some numbers of shots on one sample, paired by
+    question, of `method` less the best baseline, and less each of `against`. Its marks are corrected for these alone;
+    every other comparison is exploratory."""
+
+    shots: tuple[Positive, ...] | None = Field(None, description="numbers of shots of the mean; null for all evaluated")
+    n: Positive | None = Field(None, description="sample size; null for the largest")
+    method: str | None = Field(None, description="null for the policy trained last")
+    against: tuple[str, ...] = Field((), description="methods to compare with, besides the best baseline")
+
+
 class EvaluationSettings(FrozenSettings):
     """The grid. `order: first` takes the questions as they stand, for parity with published first-N tables."""
 
@@ -303,6 +329,8 @@ class EvaluationSettings(FrozenSettings):
         (), description="the policy trained last again, with this removed from what it shows: POLICY+ABLATION"
     )
 
+    primary: PrimarySettings = Field(PrimarySettings(), description="the comparison that counts")
+
     @field_validator("ablations")
     @classmethod
     def _each_ablation_once(cls, value: tuple[Ablation, ...]) -> tuple[Ablation, ...]:
@@ -317,3 +345,11 @@ class EvaluationSettings(FrozenSettings):
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"names '{twice}' twice")
         return value
+
+    @model_validator(mode="after")
+    def _primary_is_evaluated(self) -> EvaluationSettings:
+        if missing := [n for n in self.primary.shots or () if n not in self.shots]:
+            raise ValueError(f"primary.shots has {missing[0]}, which is not in shots")
+        if self.primary.n is not None and self.primary.n not in self.sizes:
+            raise ValueError(f"primary.n is {self.primary.n}, which is not in sizes")
+        return self

@@ -18,6 +18,7 @@ from leverplus_core.report.pairing import (
     split_name,
     with_corrections,
 )  # fmt: skip
+from leverplus_core.report.primary import Endpoint, difference
 from leverplus_core.report.published import unpaired_rows, unpaired_table
 from leverplus_core.report.tables import Block, Grid, Remark, Title, View, interval, percent, points
 from leverplus_core.statistics import Mark, PairedDifference
@@ -47,12 +48,10 @@ def compare_rows(registry: Registry, a: str, b: str) -> list[Row]:
     pairs, label_a, label_b = _pairs(registry, a, b)
     if any(one.run["source"] == "published" for one in pairs[0] if pairs):
         return unpaired_rows(registry, pairs, label_a, label_b)
-    pairing, by_method = Pairing(registry), split_name(a)[1] is None and split_name(b)[1] is None
+    pairing = Pairing(registry)
     found: list[tuple[Row, PairedDifference]] = []
     for one, other in pairs:
-        names = {"a_name": f"{label_a}:{one.method}", "b_name": f"{label_b}:{other.method}"}
-        if by_method:
-            names = {"a_name": label_a, "b_name": label_b, "method": one.method}
+        names = _names(a, b, (label_a, label_b), (one, other))
         for shots, size, sample, d in differences(pairing, [one], [other]):
             row = {
                 "shots": shots, "n": sample.n, "left_out": size - sample.n,
@@ -63,6 +62,38 @@ def compare_rows(registry: Registry, a: str, b: str) -> list[Row]:
     if not found:
         raise RegistryError(f"{a} and {b} answered no question in common at any number of shots.", "Nothing to pair.")
     return [row | {"verdict": VERDICTS[row.pop("mark")]} for row in with_corrections(found)]
+
+
+def primary_rows(registry: Registry, a: str, b: str) -> list[Row]:
+    """a - b on the primary endpoint, a row for each pair of methods that `compare_rows` compares: the mean over the
+    numbers of shots at the largest sample, or over what `evaluation.primary` of the first run says.
+
+    Keys as in `compare_rows`, a family of their own; `primary` is True, `shots` None and `over` the numbers of shots
+    of the mean. Empty for published tables, and for methods that share no number of shots. Raises RegistryError as
+    `compare_rows`.
+    """
+    pairs, *labels = _pairs(registry, a, b)
+    if any("published" in (one.run["source"], other.run["source"]) for one, other in pairs):
+        return []
+    pairing = Pairing(registry)
+    found: list[tuple[Row, PairedDifference]] = []
+    for one, other in pairs:
+        if (pair := difference(pairing, Endpoint.of(one.run, ()), [one], [other])) is not None:
+            row, d = pair
+            own = {
+                "primary": True, "shots": None, "over": row["over"], "n": row["questions"],
+                "left_out": row["left_out"], "a": row["accuracy"], "b": row["baseline_accuracy"],
+                "delta": d.delta, "ci_low": d.low, "ci_high": d.high, "p_value": d.p_value,
+            }  # fmt: skip
+            found.append((own | _names(a, b, (labels[0], labels[1]), (one, other)), d))
+    return [row | {"verdict": VERDICTS[row.pop("mark")]} for row in with_corrections(found)]
+
+
+def _names(a: str, b: str, labels: tuple[str, str], pair: tuple[Member, Member]) -> Row:
+    """The two sides of a row: methods of runs, or where both `a` and `b` are runs the runs and their method."""
+    if split_name(a)[1] is None and split_name(b)[1] is None:
+        return {"a_name": labels[0], "b_name": labels[1], "method": pair[0].method}
+    return {"a_name": f"{labels[0]}:{pair[0].method}", "b_name": f"{labels[1]}:{pair[1].method}"}
 
 
 def _pairs(registry: Registry, a: str, b: str) -> tuple[list[tuple[Member, Member]], str, str]:
@@ -85,14 +116,29 @@ def _pairs(registry: Registry, a: str, b: str) -> tuple[list[tuple[Member, Membe
 
 
 def compare_table(rows: Sequence[Row]) -> View:
-    """A table for each pair of labels, in percent and points, for 80 columns."""
+    """For each pair of labels the primary endpoint, where `rows` have it, above its cells; in percent and points, for
+    80 columns."""
     if not rows[0].get("paired", True):
         return unpaired_table(rows)
+    primary, cells = [row for row in rows if row.get("primary")], [row for row in rows if not row.get("primary")]
     blocks: list[Block] = []
-    for (a, b), group in groupby(rows, key=lambda row: (row["a_name"], row["b_name"])):
-        shown = list(group)
-        blocks += [Title(f"a = {a}\nb = {b}"), _grid(shown), *map(Remark, _remarks(shown)), ""]
-    return View([*blocks, *map(Remark, family_remarks(rows[0]["comparisons"]))])
+    for (a, b), group in groupby(cells, key=lambda row: (row["a_name"], row["b_name"])):
+        shown, first = list(group), [row for row in primary if (row["a_name"], row["b_name"]) == (a, b)]
+        blocks.append(Title(f"a = {a}\nb = {b}"))
+        if first:
+            over = ", ".join(map(str, first[0]["over"]))
+            blocks += [f"primary endpoint: mean over {over} shots", _grid(first), "", "by number of shots and sample"]
+        blocks += [_grid(shown), *map(Remark, _remarks(shown)), ""]
+    if primary:
+        blocks.append(Remark(primary_remark(primary[0]["comparisons"])))
+    return View([*blocks, *map(Remark, family_remarks(cells[0]["comparisons"]))])
+
+
+def primary_remark(comparisons: int) -> str:
+    """Why the primary endpoint has an interval that is not corrected for the cells."""
+    if comparisons == 1:
+        return "the primary endpoint is one comparison, fixed beforehand: its interval is not corrected."
+    return f"the {comparisons} primary comparisons are corrected for each other (Holm), and not for the cells."
 
 
 def difference_text(row: Row) -> str:
@@ -130,7 +176,10 @@ def _grid(rows: Sequence[Row]) -> Grid:
     lines = []
     for row in rows:
         p = f"{row['p_holm']:.3f}" if row["p_holm"] >= 0.001 else "<0.001"
-        counts, means = [str(row["shots"]), str(row["n"])], [percent(row["a"]), percent(row["b"])]
+        counts, means = (
+            ["mean" if row["shots"] is None else str(row["shots"]), str(row["n"])],
+            [percent(row["a"]), percent(row["b"])],
+        )
         lines.append([*(row[k] for k in by_method), *counts, *means, difference_text(row), p, row["verdict"]])
     heads = [*by_method, "shots", "n", "a", "b", "a - b", "p", "verdict"]
     return Grid(heads, lines, "w" * len(by_method) + "nnnnnnm")

@@ -20,15 +20,18 @@ from leverplus_core.report.pairing import (
     refuse_other_questions,
     with_corrections,
 )  # fmt: skip
+from leverplus_core.report.primary import Endpoint, difference, family
 from leverplus_core.statistics import PairedDifference, accuracy_interval
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of doing the experiment: a label and one or several `RUN:METHOD`, the seeded runs of that way."""
+    """One way of doing the experiment: a label and one or several `RUN:METHOD`, the seeded runs of that way. `primary`:
+    whether its comparison with the baseline is one that conclusions rest on, or exploratory."""
 
     label: str
     members: tuple[str, ...]
+    primary: bool = True
 
 
 def grid_rows(registry: Registry, arms: Sequence[Arm], baseline: Arm) -> list[Row]:
@@ -77,6 +80,47 @@ def grid_rows(registry: Registry, arms: Sequence[Arm], baseline: Arm) -> list[Ro
         for size, sample in nested(pairs, sizes)
     ]
     return rows + with_corrections(compared)
+
+
+def primary_grid(registry: Registry, arms: Sequence[Arm], baseline: Arm) -> list[Row]:
+    """Every arm on the primary endpoint of the baseline's run (see `primary.Endpoint`), with its difference to the
+    baseline: the baseline's own row, then a row per arm in the order given. The comparisons of the arms that are
+    `primary` are one family of their own; the rows of the others have no mark.
+
+    Keys: arm and baseline (labels; None in the baseline's own row, with all that follows from a comparison), method,
+    primary (True), counts (whether it is of the family), shots (None), over (numbers of shots of the mean), and what
+    `primary.difference` and `pairing.with_corrections` give. An arm that shares no number of shots or question with the
+    baseline has no row. Raises RegistryError as `grid_rows`.
+    """
+    base = [member(registry, text) for text in baseline.members]
+    competing = [(arm, [member(registry, text) for text in arm.members]) for arm in arms]
+    competing = [(arm, runs) for arm, runs in competing if _names(runs) != _names(base)]
+    refuse_other_questions([m.run for m in base] + [m.run for _, runs in competing for m in runs])
+    pairing, endpoint = Pairing(registry), Endpoint.of(base[0].run, ())
+    found = [
+        (arm, runs, pair) for arm, runs in competing if (pair := difference(pairing, endpoint, runs, base)) is not None
+    ]
+    if not found:
+        return []
+    rows = family([(pair, arm.primary) for arm, _, pair in found])
+    compared = [
+        {"arm": arm.label, "baseline": baseline.label, "method": runs[0].method, "shots": None, **row, "primary": True,
+         "counts": arm.primary}
+        for (arm, runs, _), row in zip(found, rows, strict=True)
+    ]  # fmt: skip
+    size = max(row["n"] for row in compared)
+    over: list[int] = next(row["over"] for row in compared if row["n"] == size)
+    side = Endpoint(tuple(over)).side(base)
+    sample = pairing.aligned([side]) if side else None
+    if sample is None:
+        return compared
+    own = accuracy_interval(sample.sample(size).sides[0], sample.sample(size).images)
+    row = dict.fromkeys(compared[0]) | {
+        "arm": baseline.label, "method": base[0].method, "primary": True, "counts": False, "over": over, "n": size,
+        "questions": sample.sample(size).n, "seeds": len(base), "baseline_seeds": len(base),
+        "accuracy": own.mean, "ci_low": own.low, "ci_high": own.high,
+    }  # fmt: skip
+    return [row, *compared]
 
 
 COMPARED = (

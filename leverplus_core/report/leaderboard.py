@@ -26,6 +26,7 @@ from leverplus_core.report.tables import (
     percent,
     points,
     shots_text,
+    two_lines,
 )
 
 FILTERS = ("dataset", "model", "method", "shots", "n", "seed", "sweep", "source")
@@ -194,7 +195,7 @@ def _grid(cells: Sequence[Row]) -> list[Block]:
     for start in range(0, len(every), COLUMNS_AT_80):
         shots = every[start : start + COLUMNS_AT_80]
         lines = [
-            [method, *(texts.get((method, s), "-") for s in shots)]
+            [two_lines(method), *(texts.get((method, s), "-") for s in shots)]
             for method in methods
             if any((method, s) in texts for s in shots)
         ]

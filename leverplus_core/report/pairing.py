@@ -31,13 +31,36 @@ class Member:
     cells: Cells
 
 
+Side = tuple[Sequence[Member], Sequence[int]]
+"""The seeded runs of one method, and the numbers of shots over which a question's score is a mean."""
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """The scores of several sides on the same N questions, in nested order.
+
+    sides: for each (S, N) accuracies of its S runs; images (N,) numbers the images; `last` (N,) is the position of a
+    question in the run that asks it last, so that the sample of size n has last < n.
+    """
+
+    sides: tuple[NDArray[np.float64], ...]
+    images: NDArray[np.intp]
+    last: NDArray[np.int64]
+
+    def sample(self, size: int) -> Aligned:
+        """The questions of the nested sample of `size` that all runs answered."""
+        n = int(np.searchsorted(self.last, size))
+        return Aligned(tuple(side[:, :n] for side in self.sides), self.images[:n], self.last[:n])
+
+    @property
+    def n(self) -> int:
+        """The number of questions."""
+        return len(self.last)
+
+
 @dataclass(frozen=True)
 class Pairs:
-    """The scores of S runs of one method and T runs of another on the same N questions, in nested order.
-
-    a (S, N), b (T, N) are accuracies; images (N,) numbers the images; `last` (N,) is the position of a question in the
-    run that asks it last, so that the sample of size n has last < n.
-    """
+    """Two sides of `Aligned`: a (S, N) and b (T, N) of S runs of one method and T of another."""
 
     a: NDArray[np.float64]
     b: NDArray[np.float64]
@@ -130,23 +153,40 @@ class Pairing:
 
     def pairs(self, a: Sequence[Member], b: Sequence[Member], shots_a: int, shots_b: int) -> Pairs | None:
         """The questions that all of `a` and all of `b` answered; None where there are none."""
-        read = [self._scores(m, shots) for group, shots in ((a, shots_a), (b, shots_b)) for m in group]
-        if not all(len(scores.position) for scores in read):
+        return self.means((a, [shots_a]), (b, [shots_b]))
+
+    def means(self, a: Side, b: Side) -> Pairs | None:
+        """As `pairs`, the score of a question being its mean over the numbers of shots of a side: on the questions
+        that all members answered at all of them."""
+        found = self.aligned([a, b])
+        return None if found is None else Pairs(found.sides[0], found.sides[1], found.images, found.last)
+
+    def aligned(self, sides: Sequence[Side]) -> Aligned | None:
+        """The scores of any number of sides on the questions that all answered; None where there are none."""
+        read = [self._scores(m, shots) for members, every in sides for m in members for shots in every]
+        if not read or not all(len(scores.position) for scores in read):
             return None
         first = read[0]
         if all(other.sample == first.sample for other in read):
             values, last = np.stack([scores.accuracy for scores in read]), first.position
-            return Pairs(values[: len(a)], values[len(a) :], self._image_numbers(first), last)
-        ids = set.intersection(*(set(scores.question_id.tolist()) for scores in read))
-        if not ids:
-            return None
-        wanted = np.array(sorted(ids))
-        rows = [_rows(scores, wanted) for scores in read]
-        last = np.max([scores.position[row] for scores, row in zip(read, rows, strict=True)], axis=0)
-        order = np.argsort(last, kind="stable")
-        values = np.stack([scores.accuracy[row[order]] for scores, row in zip(read, rows, strict=True)])
-        images = self._image_numbers(first)[rows[0][order]]
-        return Pairs(values[: len(a)], values[len(a) :], images, last[order])
+            images = self._image_numbers(first)
+        else:
+            ids = set.intersection(*(set(scores.question_id.tolist()) for scores in read))
+            if not ids:
+                return None
+            wanted = np.array(sorted(ids))
+            rows = [_rows(scores, wanted) for scores in read]
+            last = np.max([scores.position[row] for scores, row in zip(read, rows, strict=True)], axis=0)
+            order = np.argsort(last, kind="stable")
+            values = np.stack([scores.accuracy[row[order]] for scores, row in zip(read, rows, strict=True)])
+            images, last = self._image_numbers(first)[rows[0][order]], last[order]
+        ends = np.cumsum([len(members) * len(every) for members, every in sides])[:-1]
+        split = np.split(values, ends)
+        means = [
+            part.reshape(len(members), len(every), -1).mean(axis=1) if members else part
+            for (members, every), part in zip(sides, split, strict=True)
+        ]
+        return Aligned(tuple(means), images, last)
 
     def _scores(self, member: Member, shots: int) -> Scores:
         key = (member.run["id"], member.method, shots)

@@ -145,3 +145,8 @@ def count(value: float) -> str:
 def shots_text(shots: int) -> str:
     """`1 shot`, `2 shots`."""
     return f"{shots} shot{'' if shots == 1 else 's'}"
+
+
+def two_lines(method: str) -> str:
+    """`sft` above `+blank_images`: the name of an ablation in a narrow column."""
+    return method.replace("+", "\n+", 1) if len(method) > 12 else method

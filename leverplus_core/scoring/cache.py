@@ -110,12 +110,16 @@ class CachedModel:
         self._store.close()
 
     def logprob(
-        self, prompts: Sequence[Prompt], answers: Sequence[str], label: str = "log-probabilities"
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[str],
+        label: str = "log-probabilities",
+        end_mark: bool = False,
     ) -> list[AnswerLogprob]:
         """`Model.logprob` through the cache. Raises DataError for a log-probability that is not finite."""
 
         def compute(rows: Sequence[int]) -> list[str]:
-            results = self._load_model().logprob([prompts[i] for i in rows], [answers[i] for i in rows])
+            results = self._load_model().logprob([prompts[i] for i in rows], [answers[i] for i in rows], end_mark)
             for i, result in zip(rows, results, strict=True):
                 if not math.isfinite(result.sum) or result.tokens < 1:
                     raise DataError(
@@ -124,7 +128,8 @@ class CachedModel:
                     )
             return [json.dumps([r.sum, r.tokens]) for r in results]
 
-        keys = [self._key("logprob", prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        kind = "logprob with end mark" if end_mark else "logprob"
+        keys = [self._key(kind, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
         return [AnswerLogprob(*json.loads(value)) for value in self._cached(prompts, keys, compute, label)]
 
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding, label: str = "answers") -> list[str]:

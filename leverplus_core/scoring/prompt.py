@@ -5,7 +5,9 @@ The same settings serve scoring, training data and evaluation, and are part of e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from leverplus_core.recipes.settings import PromptSettings
 from leverplus_core.records import Demonstration, Image, Prompt, Question, Turn
@@ -32,8 +34,16 @@ def build_prompt(demonstrations: Sequence[Demonstration], question: Question, se
 
 
 def post_process(raw_text: str, settings: PromptSettings) -> str:
-    """Cut a generated text at the first stop string or line break; '' when nothing is left."""
-    text = raw_text.strip()
-    for stop in (*settings.stop, "\n"):
-        text = text.split(stop)[0]
+    """Cut a generated text at the first stop text or line break; '' when nothing is left."""
+    text = _stops(settings.stop, settings.stop_anywhere).split(raw_text.strip(), maxsplit=1)[0]
     return text.strip().rstrip(".,").strip()
+
+
+@lru_cache
+def _stops(whole: tuple[str, ...], anywhere: tuple[str, ...]) -> re.Pattern[str]:
+    """What ends an answer: `whole` where no word goes on at either side, `anywhere` wherever it stands."""
+    words = []
+    for stop in whole:
+        before, after = (re.match(r"\w", stop[at]) for at in (0, -1))
+        words.append((r"(?<!\w)" if before else "") + re.escape(stop) + (r"(?!\w)" if after else ""))
+    return re.compile("|".join([r"[\r\n]", *words, *map(re.escape, anywhere)]))

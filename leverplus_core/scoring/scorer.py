@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from leverplus_core.errors import DataError
-from leverplus_core.metrics import TASKS, Task
+from leverplus_core.metrics import TASKS, Reference, Task
 from leverplus_core.recipes.settings import PromptSettings
 from leverplus_core.records import AnswerLogprob, Candidate, Decoding, Demonstration, Ids, Prompt, Question
 from leverplus_core.scoring.cache import CachedModel
@@ -16,7 +17,11 @@ from leverplus_core.scoring.prompt import build_prompt, post_process
 
 @dataclass(frozen=True)
 class Scorer:
-    """Everything that turns (question, demonstration ids) into measurements."""
+    """Everything that turns (question, demonstration ids) into measurements.
+
+    `reference` says which true answers' probability is measured, `end_mark` whether the token that ends an answer
+    belongs to it. With `probabilities` off, candidates are measured by their answer alone.
+    """
 
     model: CachedModel
     demonstrations: Mapping[str, Demonstration]
@@ -24,11 +29,35 @@ class Scorer:
     decoding: Decoding
     correct_threshold: float = 0.5
     task: Task = TASKS["vqa"]
+    reference: Reference = "most_frequent"
+    end_mark: bool = False
+    probabilities: bool = True
 
     def logprobs(self, rows: Sequence[tuple[Question, Ids]], label: str = "log-probabilities") -> list[AnswerLogprob]:
-        """Log-probability of each question's reference answer (VQA: the most frequent) after its demonstrations."""
+        """Log-probability of each question's true answer, or answers (`reference`), after its demonstrations.
+
+        Of several, the log of sum_a w_a P(a) / sum_a w_a with the task's weights w_a, P(a) the geometric mean of the
+        probabilities of a's tokens. Each answer is one prompt to the model.
+        """
         prompts = [self._prompt(question, ids) for question, ids in rows]
-        return self.model.logprob(prompts, [self.task.reference(q.answers) for q, _ in rows], label)
+        weights = [self._references(question) for question, _ in rows]
+        asked = [(i, answer) for i, of in enumerate(weights) for answer in of]
+        found = self.model.logprob([prompts[i] for i, _ in asked], [a for _, a in asked], label, self.end_mark)
+        by_row: dict[int, list[AnswerLogprob]] = defaultdict(list)
+        for (i, _), logprob in zip(asked, found, strict=True):
+            by_row[i].append(logprob)
+        return [_weighted(by_row[i], list(of.values())) for i, of in enumerate(weights)]
+
+    def prompts(self, question: Question) -> int:
+        """Prompts to the model that a candidate of `question` costs: its answer, and its true answers' probability."""
+        return 1 + self.reference_prompts(question)
+
+    def reference_prompts(self, question: Question) -> int:
+        """Those of the probability alone; 0 where candidates are measured without."""
+        return len(self._references(question)) if self.probabilities else 0
+
+    def _references(self, question: Question) -> Mapping[str, float]:
+        return self.task.references[self.reference](question.answers)
 
     def answers(self, rows: Sequence[tuple[Question, Ids]], label: str = "answers") -> list[tuple[str, str, float]]:
         """(raw text, post-processed answer, accuracy) of each row."""
@@ -42,16 +71,19 @@ class Scorer:
         return normalize(prediction) in {normalize(self.demonstrations[i].answer) for i in ids}
 
     def candidates(self, rows: Sequence[tuple[Question, Ids, str]]) -> list[Candidate]:
-        """Measure (question, demonstration ids, source): the generated answer and the true answer's probability."""
+        """Measure (question, demonstration ids, source): the generated answer and the true answer's probability.
+
+        Without `probabilities` the log-probability and the InfoScore are None.
+        """
         pairs = [(question, ids) for question, ids, _ in rows]
-        logprobs = self.logprobs(pairs, "candidates: log-probabilities")
-        bare = dict(
-            zip(
-                (q.id for q, _ in pairs),
-                self.logprobs([(q, ()) for q, _ in pairs], "candidates: no demonstrations"),
-                strict=True,
-            )
-        )
+        measured: Sequence[tuple[float | None, float | None]] = [(None, None)] * len(pairs)
+        if self.probabilities:
+            logprobs = self.logprobs(pairs, "candidates: log-probabilities")
+            alone = self.logprobs([(q, ()) for q, _ in pairs], "candidates: no demonstrations")
+            measured = [
+                (found.mean, math.exp(found.mean) - math.exp(bare.mean))
+                for found, bare in zip(logprobs, alone, strict=True)
+            ]
         answers = self.answers(pairs, "candidates: answers")
         return [
             Candidate(
@@ -62,12 +94,12 @@ class Scorer:
                 prediction=prediction,
                 accuracy=accuracy,
                 correct=accuracy >= self.correct_threshold,
-                logprob=logprob.mean,
-                info_score=math.exp(logprob.mean) - math.exp(bare[question.id].mean),
+                logprob=logprob,
+                info_score=info_score,
                 text_similarity=self.task.text_similarity(prediction, question.answers),
             )
-            for (question, ids, source), logprob, (raw, prediction, accuracy) in zip(
-                rows, logprobs, answers, strict=True
+            for (question, ids, source), (logprob, info_score), (raw, prediction, accuracy) in zip(
+                rows, measured, answers, strict=True
             )
         ]
 
@@ -80,3 +112,12 @@ class Scorer:
                 "Draw pools without the question and its image.",
             )
         return build_prompt(shown, question, self.prompt)
+
+
+def _weighted(found: Sequence[AnswerLogprob], weights: Sequence[float]) -> AnswerLogprob:
+    """Of one answer its own; of several the log of the weighted mean of their geometric-mean probabilities."""
+    if len(found) == 1:
+        return found[0]
+    highest = max(logprob.mean for logprob in found)
+    mean = sum(w * math.exp(logprob.mean - highest) for w, logprob in zip(weights, found, strict=True)) / sum(weights)
+    return AnswerLogprob(highest + math.log(mean), 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from leverplus_core.errors import DataError
@@ -65,7 +66,8 @@ def share_closed(
         return Share(n, share, -math.inf, math.inf, gap)
     found = stats.bootstrap(
         (closed, whole),
-        lambda x, y, axis: x.sum(axis=axis) / y.sum(axis=axis),
+        # With few questions a draw may hold none on which the ends differ.
+        lambda x, y, axis: x.sum(axis=axis) / np.maximum(y.sum(axis=axis), 1e-9),
         paired=True,
         vectorized=True,
         n_resamples=RESAMPLES,

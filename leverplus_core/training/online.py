@@ -9,14 +9,16 @@ estimates an expectation under the policy, and one over distinct sequences does 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from leverplus_core.candidates.store import CANDIDATES, Groups, write_groups
 from leverplus_core.io import write_json
 from leverplus_core.plugins.contracts import Reward
-from leverplus_core.recipes.settings import PROMPTS_PER_CANDIDATE, CandidateSettings, OnlineSettings, Order
+from leverplus_core.recipes.settings import CandidateSettings, OnlineSettings, Order
 from leverplus_core.records import Candidate, Question
 from leverplus_core.scoring.scorer import Scorer
 from leverplus_core.seeding import derive
@@ -58,11 +60,12 @@ def learn_online(
     for number in range(1, settings.rounds + 1):
         left = None if settings.budget is None else settings.budget - spent
         proposed = _proposals(policy, context, list(measured), settings.candidates, number, scorer.prompt.order)
-        new = _affordable(proposed, known, left)
+        prompts = {q: scorer.prompts(questions[q]) for q in proposed}
+        new = _affordable(proposed, known, prompts, left)
         rows = [(questions[q], sequence, source) for q, sequence, source in new]
         for candidate in scorer.candidates(rows):
             known[candidate.question_id][candidate.demonstrations] = candidate
-        spent += PROMPTS_PER_CANDIDATE * len(new)
+        spent += sum(prompts[q] for q, _, _ in new)
         groups = _groups(proposed, known, settings.replay)
         one_round = trainer.model_copy(update={"epochs": settings.epochs})
         run = FitRun(f"online round {number}", context.seed, judge, None, context.progress)
@@ -101,13 +104,20 @@ def _proposals(
 def _affordable(
     proposed: Mapping[str, Sequence[tuple[tuple[str, ...], str]]],
     known: Mapping[str, Mapping[tuple[str, ...], Candidate]],
-    prompts: int | None,
+    prompts: Mapping[str, int],
+    budget: int | None,
 ) -> list[tuple[str, tuple[str, ...], str]]:
-    """What is new, once each; one proposal of every question before the second of any, up to the budget."""
+    """What is new, once each; one proposal of every question before the second of any, as many as the budget affords.
+
+    `prompts` is what a candidate of each question costs.
+    """
     new = {q: distinct((s, source) for s, source in rows if s not in known[q]) for q, rows in proposed.items()}
     deepest = max(map(len, new.values()), default=0)
     in_turn = [(q, *rows[turn]) for turn in range(deepest) for q, rows in new.items() if turn < len(rows)]
-    return in_turn if prompts is None else in_turn[: max(prompts, 0) // PROMPTS_PER_CANDIDATE]
+    if budget is None:
+        return in_turn
+    spent = list(accumulate(prompts[q] for q, _, _ in in_turn))
+    return in_turn[: bisect_right(spent, budget)]
 
 
 def _groups(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from leverplus_core.errors import DataError
-from leverplus_core.metrics import CONTRACTIONS, accuracy, most_frequent, normalize
+from leverplus_core.metrics import CONTRACTIONS, accuracy, distinct_answers, most_frequent, normalize
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "vqa.json").read_text(encoding="utf-8"))
 
@@ -65,6 +65,17 @@ def test_contractions_hold_the_whole_table() -> None:
     # The reference has 120 entries: 4 with capitals (never met after lower-casing), 2 that map to themselves.
     assert len(CONTRACTIONS) == 114
     assert all(word == word.lower() and word != form for word, form in CONTRACTIONS.items())
+
+
+def test_distinct_answers_have_the_weight_of_their_annotators() -> None:
+    assert distinct_answers(["Red", "red.", "red", "a blue", "blue"]) == {"Red": 1.0, "a blue": 2 / 3}
+    assert distinct_answers(["two", "2", "2", "2", "ten"]) == {"2": 1.0, "ten": 1 / 3}
+    okvqa = ["pony tail"] * 4 + ["braid"] * 4 + ["bun"] * 2  # five answers, doubled
+    assert distinct_answers(okvqa) == {"pony tail": 1.0, "braid": 1.0, "bun": 2 / 3}
+    assert distinct_answers(["cat"]) == {"cat": 1 / 3} and distinct_answers(["", "cat", "?"]) == {"cat": 1 / 3}
+    assert distinct_answers(["the", "the", "?"]) == {"the": 1.0}  # nothing is left of these once normalized
+    with pytest.raises(DataError):
+        distinct_answers([" ", ""])
 
 
 def test_most_frequent_takes_the_first_of_equals_and_no_blanks() -> None:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import torch
 
-from leverplus_core import BeamSettings, DataError, Dtype, Model, build_prompt
+from leverplus_core import BeamSettings, DataError, Dtype, Model, build_prompt, most_frequent
 from tools.bench import flops, workload
 from tools.bench.geometry import MID, THREE_B, Loaded, load_demo, load_random
 from tools.bench.measure import counted, matmul_ceiling, peak_mb, reset_peak
@@ -124,7 +124,7 @@ class Arm:
             for file in files:
                 grids[file] = stock.grid(file)
                 numbers.setdefault(file, len(numbers))
-            answer = workload.reference_answer(question.answers)
+            answer = most_frequent(question.answers)
             sequence = stock.ids(prompt, answer)
             count = len(sequence) - len(stock.ids(prompt))
             keyed = self._image_keys(sequence, [numbers[f] for f in files])

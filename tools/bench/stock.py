@@ -36,7 +36,9 @@ class Stock(Model):
     tokens_per_batch: int | None = None
 
     @torch.inference_mode()
-    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[AnswerLogprob]:
+    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str], end_mark: bool = False) -> list[AnswerLogprob]:
+        if end_mark:
+            raise NotImplementedError("the bench times answers without an end mark")
         texts = [self._text(prompt) for prompt in prompts]
         found: dict[int, AnswerLogprob] = {}
         for rows in self._batches(texts):

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 from leverplus_core import (
-    TASKS,
     AnswerLogprob,
     BeamSettings,
     Catalog,
@@ -23,6 +22,7 @@ from leverplus_core import (
     PromptSettings,
     Question,
     beam_search,
+    most_frequent,
     rng,
     storage_errors,
 )
@@ -34,7 +34,6 @@ Order = Literal["append", "prepend"]
 Rows = list[tuple[int, tuple[str, ...]]]
 """(number of the question, demonstration ids) of prompts."""
 ONE_WORD = "Answer with one word."
-reference_answer = TASKS["vqa"].reference
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def okvqa_texts() -> list[str]:
     dataset = _dataset("vqa_json", folder="okvqa-slice")
     prompt = PromptSettings()
     questions = [*dataset.questions("train"), *dataset.questions("validation")]
-    lines = (prompt.question.replace("{question}", q.text) + reference_answer(q.answers) for q in questions)
+    lines = (prompt.question.replace("{question}", q.text) + most_frequent(q.answers) for q in questions)
     return [prompt.system, *lines]
 
 

@@ -26,7 +26,7 @@ class BeamSearch(Stage):
     provides: ClassVar[str] = "sequences"
 
     def enabled(self, context: RunContext) -> bool:
-        return context.has_sequences
+        return context.searches or (context.has_sequences and context.is_imported("sequences"))
 
     def reads(self, context: RunContext) -> Sequence[str]:
         return ("pools",)
@@ -51,7 +51,7 @@ class BeamSearch(Stage):
         scored = planning.sets.searched
         per_question = beam_search_cost(planning.pool, planning.recipe.scoring.beam_search)
         return StageCost(
-            {shots: scored * count for shots, count in per_question.items()},
+            planning.logprobs({shots: scored * count for shots, count in per_question.items()}),
             # Demonstrations are train images; so are the images of the questions that are scored.
             images=(min(planning.size.train_images, scored * (planning.pool + 1)), 0),
         )

@@ -43,7 +43,8 @@ class Evaluate(Stage):
     def depends(self, context: RunContext) -> object:
         recipe = context.recipe
         baselines = [context.identity_of("selector", *item) for item in context.baselines.items()]
-        settings = recipe.evaluation.model_dump(mode="json", exclude={"baselines", "baseline_questions"})
+        left_out = {"baselines", "baseline_questions", "primary"}
+        settings = recipe.evaluation.model_dump(mode="json", exclude=left_out)
         asked = [context.model_identity(), recipe.decoding.model_dump(mode="json"), recipe.data_seed]
         sets = context.question_sets
         questions = fingerprint([[q.id for q in of] for of in (sets.evaluated, sets.learned)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from statistics import mean
 from typing import Any
@@ -11,10 +11,12 @@ from typing import Any
 from leverplus_core.io import canonical_json
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.document.spec import Configuration, Contender, ReportSpec, split_settings
-from leverplus_core.report.grid import grid_rows
-from leverplus_core.report.headroom import gap_rows
-from leverplus_core.report.methods import CEILING, FLOOR, NEIGHBORS, Row, merged_order
-from leverplus_core.report.pairing import SAME, Pairing, cells_by, member
+from leverplus_core.report.grid import grid_rows, primary_grid
+from leverplus_core.report.headline import Headline, comparisons, headline_of
+from leverplus_core.report.headroom import SHARE, gap_rows
+from leverplus_core.report.methods import CEILING, FLOOR, Row, merged_order
+from leverplus_core.report.pairing import SAME, Member, Pairing, cells_by, member, members
+from leverplus_core.report.primary import Endpoint, family
 from leverplus_core.report.published import unpaired_rows
 
 
@@ -26,6 +28,12 @@ class Content:
     - configurations: label, published, dataset, model, methods and runs (id, name, seed, status, commit, note);
     - differing, common: setting, and its value in each configuration (None where it has none), or in all;
     - data: what balancing did, each outcome once: labels, runs, before, after and shortfall, means over the runs;
+    - primary: rows of `primary_grid`, the baseline's first, with `copied` and `prompts` as in `headlines`;
+    - headlines: for each configuration with predictions its `label` and the values of its `Headline`;
+    - endpoints: the primary comparisons of the headlines, one family (see `with_corrections`), with the labels `arm`
+      and `baseline`, and the `share` (share_low, share_high) of the gap from the best baseline that the method closes;
+    - spent: label, method, prompts, accuracy, ci_low, ci_high and seeds of every method whose prompts are recorded;
+    - asked: how many distinct runs have answered these questions; None where it is not known;
     - grid: rows of `grid_rows`, the baseline's in every row, and `best` where no cell of the same n and shots is higher
       (ties shared);
     - totals: means of the grid's cells per contender, over all (shots and n None), by shots and by n;
@@ -45,6 +53,11 @@ class Content:
     differing: list[Row]
     common: list[Row]
     data: list[Row]
+    primary: list[Row]
+    headlines: list[Row]
+    endpoints: list[Row]
+    spent: list[Row]
+    asked: int | None
     grid: list[Row]
     totals: list[Row]
     unpaired: list[list[Row]]
@@ -82,6 +95,9 @@ def report_content(
     stages = {run["id"]: {row["name"]: row for row in registry.stages(run["id"])} for c in mine for run in c.runs}
     settings = [c.settings() for c in mine]
     differing, common = split_settings(settings)
+    pairing = Pairing(registry)
+    arms = {c.label: _members(registry, c) for c in mine}
+    heads = {c.label: headline_of(registry, pairing, arms[c.label], c.label) for c in mine}
     return Content(
         baseline=base.label,
         contenders=[c.label for c in everyone],
@@ -91,10 +107,15 @@ def report_content(
         differing=[{"setting": key, "values": [one.get(key) for one in settings]} for key in differing],
         common=[{"setting": key, "value": settings[0][key]} for key in common],
         data=_data(mine, stages),
+        primary=_primary(registry, paired, base, heads),
+        headlines=[{"label": label, **head.data()} for label, head in heads.items()],
+        endpoints=_endpoints(pairing, arms, heads, {(c.configuration.label, c.method): c.label for c in (*own, base)}),
+        spent=_spent(heads, own, base),
+        asked=max((head.asked for head in heads.values() if head.asked is not None), default=None),
         grid=grid,
         totals=_totals(grid),
         unpaired=_unpaired(registry, everyone if base.published else published, base),
-        headroom=_headroom(registry, own),
+        headroom=_headroom(pairing, own, arms, heads),
         curves=_curves(registry, mine, stages),
         cost=_cost(stages),
         left_out=[run["id"] for run in spec.left_out],
@@ -137,6 +158,75 @@ def _data(configurations: Sequence[Configuration], stages: Stages) -> list[Row]:
 
 def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {key: mean(row.get(key, 0) for row in rows) for key in dict.fromkeys(key for row in rows for key in row)}
+
+
+# The primary endpoint.
+
+Arms = Mapping[str, Sequence[Member]]
+"""method -> its seeded runs"""
+
+
+def _members(registry: Registry, c: Configuration) -> Arms:
+    held = [members(registry, run_id) for run_id in c.ids]
+    return {method: [there[method] for there in held] for method in c.methods}
+
+
+def _primary(
+    registry: Registry, contenders: Sequence[Contender], base: Contender, heads: Mapping[str, Headline]
+) -> list[Row]:
+    """What a method costs and copies is a matter of its own configuration."""
+    if not contenders:
+        return []
+    about = {
+        c.label: next((row for row in heads[c.configuration.label].rows if row["method"] == c.method), None)
+        for c in [*contenders, base]
+        if c.configuration.label in heads
+    }
+    return [
+        row | {key: (about.get(row["arm"]) or {}).get(key) for key in ("copied", "prompts")}
+        for row in primary_grid(registry, [c.arm() for c in contenders], base.arm())
+    ]
+
+
+def _endpoints(
+    pairing: Pairing, arms: Mapping[str, Arms], heads: Mapping[str, Headline], named: Mapping[tuple[str, str], str]
+) -> list[Row]:
+    """What is no column of the report is named by its configuration and method."""
+
+    def name(label: str, method: str) -> str:
+        return named.get((label, method), method if len(heads) == 1 else f"{label} · {method}")
+
+    found = []
+    for label, head in heads.items():
+        endpoint = replace(
+            Endpoint.of(next(iter(arms[label].values()))[0].run, list(arms[label])), shots=tuple(head.over)
+        )
+        found += [(label, head, *one) for one in comparisons(pairing, endpoint, arms[label], head.best)]
+    rows = family([(pair, True) for *_, pair in found])
+    return [
+        {"arm": name(label, str(head.method)), "baseline": name(label, other), **row} | _closed(head, other)
+        for (label, head, other, _), row in zip(found, rows, strict=True)
+    ]
+
+
+def _closed(head: Headline, other: str) -> Row:
+    own = next(row for row in head.rows if row["method"] == head.method)
+    best = head.best is not None and other == head.best.name
+    return {key: own[key] if best else None for key in SHARE}
+
+
+def _spent(heads: Mapping[str, Headline], contenders: Sequence[Contender], base: Contender) -> list[Row]:
+    """All methods of a single configuration, else the contenders and the baselines of the first; not the oracle."""
+    named = {(c.configuration.label, c.method): c.label for c in (*contenders, base)}
+    first, rows = next(iter(heads), ""), list[Row]()
+    for label, head in heads.items():
+        for row in head.rows:
+            method = row["method"]
+            shown = (label, method) in named or len(heads) == 1 or (label == first and row["role"] == "baseline")
+            if shown and row["prompts"] is not None and row["role"] in ("trained", "baseline"):
+                kept = {key: row[key] for key in ("method", "prompts", "accuracy", "ci_low", "ci_high")}
+                rows.append({"label": named.get((label, method), method), "seeds": head.seeds, **kept})
+    return rows
 
 
 # What came out.
@@ -191,13 +281,15 @@ def _unpaired(registry: Registry, contenders: Sequence[Contender], base: Contend
     return found
 
 
-def _headroom(registry: Registry, contenders: Sequence[Contender]) -> list[Row]:
-    pairing, rows = Pairing(registry), list[Row]()
+def _headroom(
+    pairing: Pairing, contenders: Sequence[Contender], arms: Mapping[str, Arms], heads: Mapping[str, Headline]
+) -> list[Row]:
+    rows: list[Row] = []
     for c in contenders:
-        wanted = {FLOOR, NEIGHBORS, CEILING, c.method} & {*c.configuration.methods}
-        there = {m: [member(registry, f"{run_id}:{m}") for run_id in c.configuration.ids] for m in wanted}
-        if c.method not in (FLOOR, CEILING):
-            rows += [{"contender": c.label, **row} for row in gap_rows(pairing, there, c.method)]
+        label = c.configuration.label
+        if c.method not in (FLOOR, CEILING) and c.method in arms[label]:
+            found = gap_rows(pairing, arms[label], c.method, heads[label].best)
+            rows += [{"contender": c.label, **row} for row in found]
     return rows
 
 

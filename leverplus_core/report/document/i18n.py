@@ -46,3 +46,7 @@ class Translator:
     def shots(self, shots: int) -> str:
         """`1 shot`, `2 shots`."""
         return self("one_shot") if shots == 1 else self("some_shots", shots=shots)
+
+    def seeds(self, seeds: int) -> str:
+        """`one seed`, `3 seeds`."""
+        return self("seeds_one") if seeds == 1 else self("seeds_many", count=seeds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from importlib import metadata
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from leverplus_core.report.document.i18n import Translator
 from leverplus_core.report.document.plots import Plot, draw
 from leverplus_core.report.document.summary import caveats, detectable, family, summary
 from leverplus_core.report.headroom import gap_texts, share_text
-from leverplus_core.report.methods import CEILING, FLOOR, NEIGHBORS, Row
+from leverplus_core.report.methods import CEILING, FLOOR, Row
 from leverplus_core.report.published import exact_texts, mean_texts
 from leverplus_core.report.tables import bracket, count, interval, percent, points
 
@@ -83,6 +83,8 @@ def lay_out(content: Content, say: Translator, plots: bool = True) -> Document:
     """The whole report, in reading order; without `plots`, tables alone. A section without data is left out."""
     drawn = {plot.id: plot for plot in draw(content, say)} if plots else {}
     made: tuple[tuple[str, list[Any], Callable[[Content, Translator], Iterator[Table]], tuple[str, ...]], ...] = (
+        ("primary", content.primary, _primary, ()),
+        ("spent", content.spent, _spent, ("spent",)),
         ("configuration", content.configurations, _configuration, ()),
         ("data", content.data, _data, ()),
         ("grid", content.grid, _grid, ("accuracy", "differences")),
@@ -120,6 +122,61 @@ def _table(
 
 def _base(content: Content, say: Translator) -> str:
     return f"{content.baseline} ({say('baseline')})"
+
+
+# The primary endpoint.
+
+
+def _primary(content: Content, say: Translator) -> Iterator[Table]:
+    if content.endpoints:
+        rows = [
+            (f"{row['arm']} - {row['baseline']}", say.listed(row["over"]), str(row["questions"]), str(row["seeds"]),
+             _marked(points(row["delta"]), row, row["mark"], say), _closed(row))
+            for row in content.endpoints
+        ]  # fmt: skip
+        heads = map(say, ("comparison", "shots", "n", "seeds_head", "difference", "share"))
+        remarks = [say("endpoints_remark"), _corrected(content.endpoints, say)]
+        yield _table("endpoints", say("endpoints_table"), heads, rows, remarks)
+    lines = [
+        (_base(content, say) if row["baseline"] is None else row["arm"], str(row["seeds"]),
+         _with_interval(row), _against(row, say),
+         ABSENT if row["copied"] is None else percent(row["copied"]), _known(row["prompts"], ",.0f"))
+        for row in content.primary
+    ]  # fmt: skip
+    first, counted = content.primary[-1], [row for row in content.primary if row["counts"]]
+    caption = say("primary_table", shots=say.listed(first["over"]), n=first["n"], baseline=content.baseline)
+    heads = map(say, ("arm", "seeds_head", "accuracy", "difference", "copied", "prompts"))
+    remarks = [*([_corrected(counted, say)] if counted else []), say("exploratory_remark"), say("copied_remark")]
+    yield _table("primary", caption, heads, lines, remarks)
+
+
+def _with_interval(row: Row) -> Cell:
+    return Cell(percent(row["accuracy"]), bracket(row["ci_low"], row["ci_high"]))
+
+
+def _closed(row: Row) -> Cell:
+    return Cell(percent(row["share"]), bracket(row["share_low"], row["share_high"])) if row["share"] else Cell(ABSENT)
+
+
+def _against(row: Row, say: Translator) -> Cell:
+    if row["baseline"] is None:
+        return Cell(ABSENT)
+    if row["counts"]:
+        return _marked(points(row["delta"]), row, row["mark"], say)
+    return Cell(points(row["delta"]), interval(row["delta_low"], row["delta_high"]), say("exploratory"))
+
+
+def _corrected(rows: Sequence[Row], say: Translator) -> str:
+    many = rows[0]["comparisons"]
+    return say("primary_one") if many == 1 else say("primary_many", count=many)
+
+
+def _spent(content: Content, say: Translator) -> Iterator[Table]:
+    rows = [
+        (row["label"], count(round(row["prompts"])), _with_interval(row))
+        for row in sorted(content.spent, key=lambda row: (row["prompts"], row["accuracy"]))
+    ]  # fmt: skip
+    yield _table("spent", say("spent_table"), map(say, ("arm", "prompts", "accuracy")), rows, [say("spent_remark")])
 
 
 # What ran, and on what.
@@ -210,7 +267,7 @@ def _grid(content: Content, say: Translator) -> Iterator[Table]:
 
 
 def _accuracy(row: Row) -> Cell:
-    return Cell(percent(row["accuracy"]), bracket(row["ci_low"], row["ci_high"]), kind="best" if row["best"] else "")
+    return replace(_with_interval(row), kind="best" if row["best"] else "")
 
 
 def _marked(text: str, row: Row, mark: str, say: Translator) -> Cell:
@@ -295,12 +352,17 @@ def _over(row: Row, say: Translator) -> str:
 
 
 def _headroom(content: Content, say: Translator) -> Iterator[Table]:
-    heads = (*map(say, ("arm", "shots", "n")), FLOOR, NEIGHBORS, say("accuracy"), CEILING, say("share"))
+    heads = (
+        *map(say, ("arm", "shots", "n")), FLOOR, say("best_baseline"), say("accuracy"), CEILING, say("share"),
+        say("share_random"),
+    )  # fmt: skip
     rows = []
     for row in content.headroom:
-        share, _, ends = share_text(row).partition(" ")
-        last = Cell(share or say("no_gap"), ends)
-        rows.append((row["contender"], str(row["shots"]), str(row["n"]), *gap_texts(row, ABSENT), last))
+        floor, base, *others = gap_texts(row, ABSENT)
+        shares = (share_text(row, prefix).partition(" ") for prefix in ("", "random_"))
+        last = [Cell(share or say("no_gap"), ends) for share, _, ends in shares]
+        place = (row["contender"], str(row["shots"]), str(row["n"]))
+        rows.append((*place, floor, Cell(base, row["baseline"]), *others, *last))
     yield _table("headroom", say("headroom_table"), heads, rows, [say("headroom_remark")], stubs=2)
 
 

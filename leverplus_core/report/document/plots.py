@@ -63,7 +63,9 @@ def draw(content: Content, say: Translator) -> list[Plot]:
     with rc_context(settings), warnings.catch_warnings():
         # The font that text is measured with may lack the glyphs; the reader's has them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figures = (f for plot in (_accuracy, _differences, _headroom, _curves, _cost) for f in plot(content, say))
+        figures = (
+            f for plot in (_spent, _accuracy, _differences, _headroom, _curves, _cost) for f in plot(content, say)
+        )
         return [Plot(name, title, _svg(figure, name, title)) for name, title, figure in figures]
 
 
@@ -108,6 +110,27 @@ def _legend(figure: Figure, axes: Sequence[Axes]) -> Figure:
 
 def _panels(names: Sequence[str]) -> list[Sequence[str]]:
     return [names[i : i + IN_A_PANEL] for i in range(0, len(names), IN_A_PANEL)]
+
+
+def _spent(content: Content, say: Translator) -> Drawn:
+    """Accuracy against prompts, each method a point; logarithmic from one prompt on, with zero at its left."""
+    rows = content.spent
+    if not rows:
+        return
+    figure, (ax,) = _figure([2.8], len(rows))
+    for place, row in enumerate(rows):
+        y = 100 * row["accuracy"]
+        ends = [[y - 100 * row["ci_low"]], [100 * row["ci_high"] - y]]
+        style = _style(place) | {"linestyle": ""}
+        ax.errorbar([row["prompts"]], [y], yerr=ends, label=row["label"], capsize=2, elinewidth=1, **style)
+    most = max(row["prompts"] for row in rows)
+    ax.set_xscale("symlog", linthresh=1, linscale=0.5)
+    ticks = [0, *(10**power for power in range(0, int(np.ceil(np.log10(max(most, 1)))) + 1, 2))]
+    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    ax.set_xlim(-0.4, max(most, 1) * 3)
+    ax.set_xlabel(say("prompts"))
+    ax.set_ylabel(say("axis_accuracy"))
+    yield "spent", say("plot_spent"), _legend(figure, [ax])
 
 
 def _accuracy(content: Content, say: Translator) -> Drawn:
@@ -167,22 +190,24 @@ def _differences(content: Content, say: Translator) -> Drawn:
 
 
 def _headroom(content: Content, say: Translator) -> Drawn:
-    """For each number of shots a scale from random to oracle, with the contenders on it."""
+    """For each number of shots a scale from random, or the best baseline, to the oracle, with the contenders on it."""
     rows = content.headroom
     if not rows:
         return
     names = list(dict.fromkeys(row["contender"] for row in rows))
     shots = sorted({row["shots"] for row in rows})
     panels = _panels(names)
-    figure, axes = _figure([0.5 * len(shots) + 0.3] * len(panels), len(names) + 2, share=True)
+    figure, axes = _figure([0.5 * len(shots) + 0.3] * len(panels), len(names) + 3, share=True)
     for ax, shown in zip(axes, panels, strict=True):
         for i, s in enumerate(shots):
             here = [row for row in rows if row["shots"] == s and row["contender"] in shown]
-            # Each configuration has its own random and oracle; equal ones are drawn once.
-            low, high = min(row[FLOOR] for row in here), max(row[CEILING] for row in here)
+            # Each configuration has its own random, best baseline and oracle; equal ones are drawn once.
+            low = min(row[key] for row in here for key in (FLOOR, "baseline_accuracy") if row[key] is not None)
+            high = max(row[CEILING] for row in here)
             ax.plot([100 * low, 100 * high], [i, i], color=INK, alpha=0.35, linewidth=5, solid_capstyle="butt")
-            for name, symbol in ((FLOOR, 4), (CEILING, 5)):
-                ends = sorted({row[name] for row in here})
+            best = say("best_baseline")
+            for key, name, symbol in ((FLOOR, FLOOR, 4), ("baseline_accuracy", best, "|"), (CEILING, CEILING, 5)):
+                ends = sorted({row[key] for row in here if row[key] is not None})
                 kept = [v for j, v in enumerate(ends) if j == 0 or v - ends[j - 1] > SAME]
                 label = name if i == 0 else None
                 ax.plot([100 * v for v in kept], [i] * len(kept), color=INK, marker=symbol, linestyle="", label=label)

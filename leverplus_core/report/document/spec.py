@@ -13,6 +13,7 @@ from leverplus_core.registry.registry import Registry
 from leverplus_core.report.grid import Arm
 from leverplus_core.report.methods import CEILING, FLOOR, Row, ordered_methods, pick_method
 from leverplus_core.report.pairing import members, split_name
+from leverplus_core.report.primary import Endpoint, best_baseline
 
 PARTS = ("dataset", "model", "encoder", "sampler", "selector", "balancer", "reward")
 NOT_SETTINGS = ("name", "note", "seed", "threads")
@@ -65,8 +66,10 @@ class Contender:
         return self.configuration.published
 
     def arm(self) -> Arm:
-        """The contender as an arm of a grid, all its seeds."""
-        return Arm(self.label, tuple(f"{run_id}:{self.method}" for run_id in self.configuration.ids))
+        """The contender as an arm of a grid, all its seeds; primary where the endpoint is about its method."""
+        c = self.configuration
+        primary = not c.published and Endpoint.of(c.runs[0], c.methods).method == self.method
+        return Arm(self.label, tuple(f"{run_id}:{self.method}" for run_id in c.ids), primary)
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,8 @@ class ReportSpec:
         without these, a published table with all of its columns, a single configuration that is compared with itself
         with all its methods but the oracle (which sees the answers), and any other with the method trained last.
         `baseline` is RUN:METHOD, where a run stands for its whole configuration, the label of a configuration may
-        stand for the run, and METHOD alone is one of the first configuration; without it, random of the only
-        configuration, or the method that the first of several trained last.
+        stand for the run, and METHOD alone is one of the first configuration; without it, the best baseline
+        of the only configuration, or the method that the first of several trained last.
 
         Raises RegistryError for an unknown name or method, and where nothing is left to compare.
         """
@@ -98,7 +101,7 @@ class ReportSpec:
         configurations = _configurations(registry, [run for run, _ in found])
         own = [c for c in configurations if not c.published]
         if baseline is None:
-            baseline = FLOOR if len(own) < 2 else own[0].pick(methods[:1], False)[0]
+            baseline = own[0].pick(methods[:1], False)[0] if len(own) > 1 else _best(registry, own)
         base, base_method = _baseline(registry, configurations, baseline)
         picked: list[tuple[Configuration, str]] = []
         for configuration in configurations:
@@ -111,6 +114,12 @@ class ReportSpec:
             )
         first, *others = _contenders([(base, base_method), *picked])
         return cls(tuple(configurations), tuple(others), first, tuple(left_out))
+
+
+def _best(registry: Registry, own: Sequence[Configuration]) -> str:
+    """The best baseline of the only configuration (see `primary.best_baseline`)."""
+    best = best_baseline(registry, own[0].ids, own[0].methods) if own else None
+    return best.name if best else FLOOR
 
 
 def _runs(registry: Registry, names: Sequence[str]) -> tuple[list[tuple[Row, str | None]], list[Row]]:

@@ -1,5 +1,7 @@
 """The summary: sentences that follow from the data, each by a rule that is stated here.
 
+- The primary endpoint comes first: its difference, interval and mark, whatever they are, and how many seeds they rest
+  on; with fewer than three the sentence after it says what that does not show.
 - A contender is called better (worse) only for cells whose corrected interval lies above (below) zero, and the cell
   that is quoted is one of these: the one with the largest sample, and of these the largest difference.
 - Where every interval contains zero, the sentence says that no difference was seen and what could have been: never
@@ -16,8 +18,9 @@ from itertools import groupby
 
 from leverplus_core.report.document.content import Content
 from leverplus_core.report.document.i18n import Translator
+from leverplus_core.report.headline import SEEDS, SOURCES
 from leverplus_core.report.headroom import share_text
-from leverplus_core.report.methods import FLOOR, UNTRAINED, ZERO_SHOT, Row
+from leverplus_core.report.methods import CEILING, UNTRAINED, ZERO_SHOT, Row
 from leverplus_core.report.pairing import SAME
 from leverplus_core.report.published import exact_texts
 from leverplus_core.report.tables import bracket, count, interval, percent, points
@@ -25,7 +28,7 @@ from leverplus_core.report.tables import bracket, count, interval, percent, poin
 
 def summary(content: Content, say: Translator) -> list[str]:
     """The sentences, in order."""
-    parts = (_compared, _marks, _highest, _printed, _headroom, _balanced)
+    parts = (_compared, _endpoint, _best, _asked, _family, _marks, _highest, _printed, _headroom, _balanced)
     return [sentence for part in parts for sentence in part(content, say)]
 
 
@@ -56,7 +59,51 @@ def _compared(content: Content, say: Translator) -> Iterator[str]:
         say.listed(dict.fromkeys(c[key] or say("unknown") for c in content.configurations))
         for key in ("dataset", "model")
     )
-    yield say("compared", names=who, baseline=content.baseline, shots=shots, sizes=sizes, dataset=dataset, model=model)
+    numbers = sorted({len(c["runs"]) for c in content.configurations if not c["published"]})
+    yield say(
+        "compared", names=who, baseline=content.baseline, shots=shots, sizes=sizes, dataset=dataset, model=model,
+        seeds=say.listed(say.seeds(number) for number in numbers) or say("unknown"),
+    )  # fmt: skip
+
+
+def _endpoint(content: Content, say: Translator) -> Iterator[str]:
+    """The comparisons of the primary families: with the best baseline and what the recipe names, and of arms."""
+    rows = [row for row in content.primary if row["counts"]]
+    known = {(row["arm"], row["baseline"]) for row in content.endpoints}
+    every = [*content.endpoints, *(row for row in rows if (row["arm"], row["baseline"]) not in known)]
+    for row in every:
+        values = {
+            "shots": say.listed(row["over"]), "n": row["questions"], "seeds": say.seeds(row["seeds"]),
+            "name": row["arm"], "baseline": row["baseline"], "delta": points(row["delta"]),
+            "interval": interval(row["corrected_low"], row["corrected_high"]), "mark": say(row["mark"]),
+        }  # fmt: skip
+        first = say("endpoint", **values)
+        unseen = row["mark"] == "no difference seen"
+        second = say("endpoint_unseen", detectable=percent(row["detectable"])) if unseen else ""
+        yield say("then", first=first, second=second) if unseen else first
+    few = sorted({n for row in every for n in (row["seeds"], row["baseline_seeds"]) if n < SEEDS})
+    yield from (say("one_seed") if number == 1 else say("few_seeds", count=number) for number in few)
+
+
+def _best(content: Content, say: Translator) -> Iterator[str]:
+    """How the baseline to beat was found; configurations of one answer share the sentence."""
+    told = []
+    for head in content.headlines:
+        best = head["best"]
+        if best is not None and best["source"] is None:
+            told.append(say("best_none", name=best["name"]))
+        elif best is not None:
+            source = best["source"] if best["source"] in SOURCES else "folds"
+            told.append(say(f"best_{source}", name=best["name"], count=best["questions"]))
+    yield from dict.fromkeys(told)
+
+
+def _asked(content: Content, say: Translator) -> Iterator[str]:
+    if content.asked is not None:
+        yield say("asked_one") if content.asked == 1 else say("asked", count=content.asked)
+
+
+def _family(content: Content, say: Translator) -> Iterator[str]:
     if content.grid:
         yield family(content, say)
 
@@ -136,17 +183,19 @@ def _headroom(content: Content, say: Translator) -> Iterator[str]:
     """At the largest number of shots, for trained methods where there are such; a sentence for each gap."""
     rows = [row for row in content.headroom if row["method"] not in UNTRAINED] or content.headroom
     most = max((row["shots"] for row in rows), default=0)
-    gaps: dict[tuple[str, str, int], list[Row]] = {}
+    gaps: dict[tuple[str, str, str, int], list[Row]] = {}
     for row in rows:
         if row["shots"] == most:
-            gaps.setdefault((percent(row[FLOOR]), percent(row["oracle"]), row["n"]), []).append(row)
-    for (random, oracle, n), some in gaps.items():
+            ends = (row["baseline"], percent(row["baseline_accuracy"]), percent(row[CEILING]), row["n"])
+            gaps.setdefault(ends, []).append(row)
+    for (baseline, low, oracle, n), some in gaps.items():
         texts = {row["contender"]: share_text(row) for row in some}
         shares = say.names(say("headroom_share", name=name, share=text) for name, text in texts.items() if text)
         if shares:
-            yield say("headroom_some", shots=say.shots(most), n=n, random=random, oracle=oracle, shares=shares)
+            ends_ = {"baseline": baseline, "low": low, "oracle": oracle}
+            yield say("headroom_some", shots=say.shots(most), n=n, shares=shares, **ends_)
         else:
-            yield say("headroom_none", shots=say.shots(most), n=n)
+            yield say("headroom_none", shots=say.shots(most), n=n, baseline=baseline)
 
 
 def _balanced(content: Content, say: Translator) -> Iterator[str]:

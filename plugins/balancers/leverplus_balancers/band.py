@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from leverplus_balancers.correctness import counts, draw, split_by_correct
-from leverplus_core import Balancer, Candidate
+from leverplus_core import Balancer, Candidate, Measurement
 
 ROUNDING = 1e-9
 """Tolerance of the bounds: 3 of 10 is in a band that begins at 0.3, whatever 0.1 * 3 rounds to."""
@@ -24,6 +24,10 @@ class _BandBalancer(Balancer):
         if self.low > self.high:
             raise ValueError(f"low={self.low} must not be above high={self.high}")
         return self
+
+    def needs(self) -> frozenset[Measurement]:
+        """Nothing beside the accuracy: what is dropped is drawn."""
+        return frozenset()
 
     def _holds(self, positives: int, total: int) -> bool:
         return self.low * total - ROUNDING <= positives <= self.high * total + ROUNDING

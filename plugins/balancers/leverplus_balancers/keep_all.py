@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from leverplus_balancers.correctness import counts, shortage
-from leverplus_core import Balancer, Candidate
+from leverplus_core import Balancer, Candidate, Measurement
 
 
 class KeepAllBalancer(Balancer):
@@ -19,6 +19,10 @@ class KeepAllBalancer(Balancer):
     def select(self, group: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
         """The whole group, or nothing when it has fewer than `min_pos` correct candidates."""
         return list(group) if counts(group)[0] >= self.min_pos else []
+
+    def needs(self) -> frozenset[Measurement]:
+        """Nothing beside the accuracy."""
+        return frozenset()
 
     def shortfall(self, group: Sequence[Candidate], selected: Sequence[Candidate]) -> str:
         """Why the question was dropped."""

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from leverplus_balancers.correctness import draw, split_by_correct
-from leverplus_core import Balancer, Candidate
+from leverplus_core import Balancer, Candidate, Measurement
 
 
 class LimitBalancer(Balancer):
@@ -28,6 +28,10 @@ class LimitBalancer(Balancer):
             count = len(candidates) if limit is None else limit
             kept += draw(candidates, count, rng) if self.order == "random" else candidates[:count]
         return kept
+
+    def needs(self) -> frozenset[Measurement]:
+        """The probability of the true answer where the best are kept; nothing where they are drawn."""
+        return frozenset({"logprob"}) if self.order == "best" else frozenset()
 
     def shortfall(self, group: Sequence[Candidate], selected: Sequence[Candidate]) -> str:
         """That nothing of the group is within the limits, which drops the question."""

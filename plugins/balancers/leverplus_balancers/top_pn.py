@@ -8,14 +8,15 @@ import numpy as np
 from pydantic import Field
 
 from leverplus_balancers.correctness import counts, shortage, split_by_correct
-from leverplus_core import Balancer, Candidate
+from leverplus_core import Balancer, Candidate, Measurement
 
 
 class TopPnBalancer(Balancer):
     """The top p correct candidates and the n hardest incorrect ones: p + n per question when there are that many.
 
     Both are ranked by accuracy, log-probability of the true answer and InfoScore, so that a hard negative is one that
-    was close to being correct. docs/design/003-balancers.md gives the reasons for the defaults.
+    was close to being correct. p=10, n=0 takes positives first, up to 10 candidates, then the hardest negatives up to
+    10 in all, as the Lever-Plus report does. docs/design/003-balancers.md gives the reasons for the defaults.
     """
 
     p: int = Field(6, ge=0, description="largest number of correct candidates, before `fill`")
@@ -35,6 +36,10 @@ class TopPnBalancer(Balancer):
         if self.fill:
             p, n = max(p, p + n - len(negatives)), max(n, p + n - len(positives))
         return positives[:p] + negatives[:n]
+
+    def needs(self) -> frozenset[Measurement]:
+        """The probability of the true answer, by which candidates of one accuracy rank."""
+        return frozenset({"logprob"})
 
     def shortfall(self, group: Sequence[Candidate], selected: Sequence[Candidate]) -> str:
         """Which of `min_pos`, `p`, `n` and p + n the group could not meet."""

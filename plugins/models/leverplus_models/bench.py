@@ -95,11 +95,10 @@ class _Variant:
             self.runs[name].append(self._spent[name])
 
     def logprobs(self, rows: Sequence[tuple[Question, tuple[str, ...]]], label: str = "") -> list[AnswerLogprob]:
-        """Log-probability of each question's reference answer, not cached."""
-        from leverplus_core import TASKS
+        """Log-probability of each question's most frequent answer, not cached."""
+        from leverplus_core import most_frequent
 
-        prompts, reference = self._prompts(rows), TASKS[self.recipe.task].reference
-        answers = [reference(q.answers) for q, _ in rows]
+        prompts, answers = self._prompts(rows), [most_frequent(q.answers) for q, _ in rows]
         return self._time("search", len(prompts), lambda: self.model.logprob(prompts, answers))
 
     def answers(

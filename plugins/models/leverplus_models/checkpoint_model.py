@@ -41,11 +41,18 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, Model):
     """How many texts are remembered with their tokens."""
 
     dtype: Dtype = Field("float32", description="auto = the checkpoint's own")
-    attention: Attention = "sdpa"
+    attention: Attention = Field(
+        "sdpa", description="eager = transformers' own, for parity tests: no prefix is shared, which is slow"
+    )
     engine: EngineSettings = Field(default_factory=EngineSettings, description="how prompts are run; speed only")
 
     @abstractmethod
     def _row(self, prompt: Prompt) -> Row: ...
+
+    @property
+    @abstractmethod
+    def _end_mark(self) -> int:
+        """The token that ends an answer."""
 
     @abstractmethod
     def _before_answer(self, prompt: Prompt) -> tuple[str, str]:
@@ -56,12 +63,13 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, Model):
         settings = self.model_dump(mode="json", exclude={"path", "revision", "device", "engine"})
         return {**settings, "checkpoint": self.checkpoint_content}
 
-    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[AnswerLogprob]:
-        """Log-probability of each answer as the prompt's continuation, without an end token.
+    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str], end_mark: bool = False) -> list[AnswerLogprob]:
+        """Log-probability of each answer as the prompt's continuation, with or without the token that ends it.
 
         Raises DataError for an empty answer, and for a prompt that the model cannot read.
         """
-        targets = [self._answer_ids(*pair) for pair in zip(prompts, answers, strict=True)]
+        ends = (self._end_mark,) if end_mark else ()
+        targets = [(*self._answer_ids(*pair), *ends) for pair in zip(prompts, answers, strict=True)]
         return self._engine.logprob([self._row(prompt) for prompt in prompts], targets)
 
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:

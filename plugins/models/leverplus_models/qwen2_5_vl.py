@@ -191,6 +191,10 @@ class Qwen25Vl(SupportsEmbeddings, SupportsPlanning, SupportsCacheFolder, Checkp
     def _before_answer(self, prompt: Prompt) -> tuple[str, str]:
         return "assistant\n", ""
 
+    @property
+    def _end_mark(self) -> int:
+        return self._control["<|im_end|>"]
+
     # --- prompts ------------------------------------------------------------------------------------------------------
 
     def _row(self, prompt: Prompt) -> Row:

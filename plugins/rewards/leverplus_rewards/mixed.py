@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from leverplus_core import Candidate, Reward
+from leverplus_core import Candidate, Measurement, Reward
 from leverplus_rewards.weighted import Gap, Hard, HardPlusSoftReward, SeparatedReward, Soft
 
 
@@ -27,3 +27,7 @@ class MixedReward(Reward):
         if sum(candidate.correct for candidate in group) >= self.many:
             return SeparatedReward(gap=self.gap, soft=self.soft).compute(group)
         return HardPlusSoftReward(hard=self.hard, soft=self.soft).compute(group)
+
+    def needs(self) -> frozenset[Measurement]:
+        """Nothing beside the accuracy."""
+        return frozenset()

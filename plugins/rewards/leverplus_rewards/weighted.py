@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from leverplus_core import Candidate, Reward
+from leverplus_core import Candidate, Measurement, Reward
 
 TERMS: Mapping[str, Callable[[Reward, Candidate], float]] = {
     "hard": lambda _, c: float(c.correct),
@@ -23,6 +23,8 @@ TERMS: Mapping[str, Callable[[Reward, Candidate], float]] = {
     "gain": lambda reward, c: reward.require(c, "info_score"),
 }
 """Setting -> its term, in [0, 1] (`gain` in [-1, 1]). `prob` is the geometric mean over the answer's tokens."""
+READS: Mapping[str, Measurement] = {"prob": "logprob", "rel": "text_similarity", "gain": "info_score"}
+"""Setting -> the measurement that its term reads beside the accuracy."""
 
 
 def _weight(description: str) -> object:
@@ -42,9 +44,16 @@ class WeightedReward(Reward):
 
     def compute(self, group: Sequence[Candidate]) -> list[float]:
         """One reward per candidate, in order. Raises DataError when a term of weight above 0 was not measured."""
-        weights = {name: getattr(self, name) for name in type(self).model_fields}
-        terms = [(weight, TERMS[name]) for name, weight in weights.items() if weight]
+        terms = [(weight, TERMS[name]) for name, weight in self._weights().items()]
         return [sum((weight * term(self, candidate) for weight, term in terms), 0.0) for candidate in group]
+
+    def needs(self) -> frozenset[Measurement]:
+        """The measurements of the terms whose weight is above 0."""
+        return frozenset(READS[name] for name in self._weights() if name in READS)
+
+    def _weights(self) -> dict[str, float]:
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: weight for name, weight in given.items() if weight}
 
 
 class SeparatedReward(WeightedReward):

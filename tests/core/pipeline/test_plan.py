@@ -96,8 +96,8 @@ def test_every_baseline_asks_no_more_than_planned(tiny: Tiny, world: Any) -> Non
     training = [f"training.{name}.epochs=0" for name in ("sft", "rce", "grpo")]
     recipe = tiny(*training, f"evaluation.baselines={baselines}", "scoring.questions=8")
     found = plan(RunContext(recipe, world.catalog))
-    assert [stage.stage for stage in found.stages if stage.prompts] == ["beam_search", "evaluate"]
-    before = world.run(recipe, until="beam_search").calls
+    assert [stage.stage for stage in found.stages if stage.prompts] == ["choose_baseline", "evaluate"]
+    before = world.run(recipe, until="choose_baseline").calls
     asked = world.run(recipe).calls
     assert 0.6 * _stage(found, "evaluate").prompts <= asked <= _stage(found, "evaluate").prompts
     assert before + asked == _stored(world.work) <= found.prompts
@@ -118,7 +118,7 @@ def test_a_row_of_the_response_cache_is_no_larger_than_planned(tmp_path: Path) -
 class _Pseudo(Model):
     """Log-probabilities from a hash of the prompt."""
 
-    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[AnswerLogprob]:
+    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str], end_mark: bool = False) -> list[AnswerLogprob]:
         return [AnswerLogprob(-(hash((p, a)) % 997) / 997, 1) for p, a in zip(prompts, answers, strict=True)]
 
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:

@@ -75,7 +75,7 @@ class TinyModel(Model):
 
     answered: ClassVar[int] = 0
 
-    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[AnswerLogprob]:
+    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str], end_mark: bool = False) -> list[AnswerLogprob]:
         self._count(len(prompts))
         return [AnswerLogprob(-(1 + _number((p, a)) % 997) / 500, 1) for p, a in zip(prompts, answers, strict=True)]
 

@@ -17,9 +17,10 @@ from leverplus_core.recipes.loader import bundled
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.recipes.settings import PARTS
 from leverplus_core.registry.registry import Registry
+from leverplus_core.scoring.prompt import post_process
 
 VARIANTS = (
-    "okvqa-3b-baseline", "okvqa-3b-merged", "okvqa-3b-balanced", "okvqa-3b-ratio", "okvqa-3b-no-drop",
+    "okvqa-3b-all", "okvqa-3b-mined", "okvqa-3b-top-pn", "okvqa-3b-ratio", "okvqa-3b-no-drop",
     "okvqa-3b-limit", "okvqa-3b-query-ratio", "okvqa-3b-mixed",
 )  # fmt: skip
 SMALL = [
@@ -84,14 +85,14 @@ def _said_again(name: str, base: str) -> set[str]:
 @pytest.mark.parametrize(
     ("name", "base", "sections"),
     [
-        ("okvqa-3b-baseline", "okvqa-qwen2.5-vl-3b", {"balancer"}),
-        ("okvqa-3b-merged", "okvqa-3b-baseline", {"scoring.mining"}),
-        ("okvqa-3b-balanced", "okvqa-3b-merged", {"balancer"}),
-        ("okvqa-3b-ratio", "okvqa-3b-balanced", {"balancer"}),
-        ("okvqa-3b-no-drop", "okvqa-3b-balanced", {"balancer"}),
-        ("okvqa-3b-limit", "okvqa-3b-balanced", {"balancer"}),
-        ("okvqa-3b-query-ratio", "okvqa-3b-balanced", {"balancer"}),
-        ("okvqa-3b-mixed", "okvqa-3b-balanced", {"reward"}),
+        ("okvqa-3b-all", "okvqa-qwen2.5-vl-3b", {"balancer"}),
+        ("okvqa-3b-mined", "okvqa-3b-all", {"scoring.mining"}),
+        ("okvqa-3b-top-pn", "okvqa-3b-mined", {"balancer"}),
+        ("okvqa-3b-ratio", "okvqa-3b-top-pn", {"balancer"}),
+        ("okvqa-3b-no-drop", "okvqa-3b-top-pn", {"balancer"}),
+        ("okvqa-3b-limit", "okvqa-3b-top-pn", {"balancer"}),
+        ("okvqa-3b-query-ratio", "okvqa-3b-top-pn", {"balancer"}),
+        ("okvqa-3b-mixed", "okvqa-3b-top-pn", {"reward"}),
         ("vqav2-qwen2.5-vl-3b", "okvqa-qwen2.5-vl-3b", {"dataset"}),
     ],
 )
@@ -101,7 +102,47 @@ def test_a_variant_is_one_difference(name: str, base: str, sections: set[str]) -
     assert Recipe.load(name).fingerprint() != Recipe.load(base).fingerprint()
 
 
-def test_the_3b_recipes_hold_the_report_s_settings() -> None:
+REPORT = "okvqa-3b-report-baseline", "okvqa-3b-report-merged", "okvqa-3b-report-balanced"
+
+
+@pytest.mark.parametrize("name", REPORT)
+def test_the_report_s_recipes_hold_its_settings(name: str, catalog: Catalog) -> None:
+    recipe = Recipe.load(name)
+    assert (recipe.sampler.name, recipe.sampler.settings) == ("random", {"k": 64})
+    assert (recipe.prompt.order, recipe.prompt.template) == ("prepend", "single_turn")
+    assert post_process("Shorts", recipe.prompt) == "" and post_process("red, white", recipe.prompt) == "red"
+    assert recipe.prompt.system.startswith("In the upcoming task") and recipe.prompt.system.endswith("tokens either.")
+    trainers = RunContext(recipe, catalog).trainers
+    assert {name for name, trainer in trainers.items() if trainer.epochs} == {"sft", "rce"}
+    assert recipe.evaluation.order == "seeded"
+    assert Recipe.load(name, ["evaluation.order=first"]).evaluation.order == "first"
+
+
+def test_the_report_s_sets_differ_as_it_says() -> None:
+    baseline, merged, balanced = map(Recipe.load, REPORT)
+    assert [recipe.reward.name for recipe in (baseline, merged, balanced)] == [
+        "hard_plus_soft", "hard_plus_soft", "separated",
+    ]  # fmt: skip
+    assert [recipe.scoring.mining.min_positives > 0 for recipe in (baseline, merged, balanced)] == [False, True, True]
+    assert merged.balancer.settings == {"min_pos": 1} and baseline.balancer.settings == {}
+    assert balanced.balancer.settings == {"p": 10, "n": 0, "min_pos": 3}
+
+
+def test_only_the_report_s_recipes_claim_to_be_the_report_s() -> None:
+    for name, path in ((name, path) for name, path in bundled().items() if "3b" in name):
+        assert ("report" in path.read_text(encoding="utf-8").lower()) == (name in REPORT), name
+
+
+def test_the_layout_recipe_trains_nothing_and_asks_for_answers_only(catalog: Catalog, tmp_path: Path) -> None:
+    recipe = Recipe.load("okvqa-3b-layout")
+    context = RunContext(recipe, catalog)
+    assert not context.policies and not context.learns_from_candidates
+    assert list(context.baselines) == ["zero_shot", "random"] and recipe.evaluation.shots == (1, 2, 4)
+    found = plan(context)
+    assert sum(sum(stage.logprobs.values()) for stage in found.stages) == 0
+
+
+def test_the_3b_recipe_is_what_the_pages_say() -> None:
     recipe = Recipe.load("okvqa-qwen2.5-vl-3b")
     assert recipe.sampler.settings == {"k": 64, "text": 0.25, "image": 0.25}
     assert (recipe.scoring.questions, recipe.scoring.beam_search.num_beams, recipe.scoring.beam_search.shots) == (
@@ -113,13 +154,11 @@ def test_the_3b_recipes_hold_the_report_s_settings() -> None:
     assert (decoding.max_new_tokens, decoding.num_beams, decoding.length_penalty) == (5, 3, 0.0)
     assert recipe.evaluation.shots == (1, 2, 3, 4) and recipe.evaluation.sizes == (100, 200, 400, 800)
     assert recipe.model.settings["dtype"] == "bfloat16" and len(recipe.model.settings["revision"]) == 40
-    balanced = Recipe.load("okvqa-3b-balanced")
-    assert (
-        balanced.scoring.mining.min_positives > 0 and not Recipe.load("okvqa-3b-baseline").scoring.mining.min_positives
-    )
+    mined = Recipe.load("okvqa-3b-top-pn").scoring.mining.min_positives
+    assert mined > 0 == Recipe.load("okvqa-3b-all").scoring.mining.min_positives
 
 
-@pytest.mark.parametrize("name", [name for name in bundled() if "3b" in name])
+@pytest.mark.parametrize("name", [name for name in bundled() if "3b" in name and name != "okvqa-3b-layout"])
 def test_a_3b_recipe_can_be_planned_before_anything_is_there(
     name: str, catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,10 +178,10 @@ def test_every_variant_runs_on_the_demo(catalog: Catalog, tmp_path: Path) -> Non
         result = run(Recipe.load(name, SMALL, ON_THE_DEMO), url, tmp_path / "work", catalog=catalog)
         reused[name] = {stage for stage, state in result.stages.items() if state == "reused"}
         assert result.stages["evaluate"] == "done" and result.stages["rce"] == "done", name
-        assert (result.stages["mine"] == "off") == (name == "okvqa-3b-baseline")
+        assert (result.stages["mine"] == "off") == (name == "okvqa-3b-all")
         methods = {cell["method"] for cell in Registry(url).cells([result.run_id])}
         assert {"zero_shot", "random", "sft", "rce", "grpo", "oracle"} <= methods
     scored = {"encode", "pool", "beam_search", "sft", "propose"}
-    assert reused["okvqa-3b-merged"] == scored
+    assert reused["okvqa-3b-mined"] == scored
     assert all(reused[name] == scored | {"mine"} for name in VARIANTS[2:-1])
     assert reused["okvqa-3b-mixed"] == scored | {"mine", "balance"}

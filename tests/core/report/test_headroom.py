@@ -46,13 +46,32 @@ def test_headroom(registry: Registry) -> None:
     one, two = headroom_rows(registry, "one")
     floor, own, ceiling = (registry.scores(RUN.id, m, 1).accuracy for m in ("random", "rce", "oracle"))
     wanted = share_closed(floor, own, ceiling, registry.scores(RUN.id, "rce", 1).image_id)
-    assert (one["method"], one["shots"], one["n"], one["text_knn"]) == ("rce", 1, 80, None)
+    # Without a choice on train questions random stands in for the best baseline.
+    assert (one["method"], one["shots"], one["n"], one["baseline"]) == ("rce", 1, 80, "random")
+    assert [one[key] for key in ("random_share", "random_share_low")] == [wanted.share, wanted.low]
     assert (one["random"], one["accuracy"], one["oracle"]) == pytest.approx((floor.mean(), own.mean(), ceiling.mean()))
     assert (one["share"], one["share_low"], one["share_high"]) == (wanted.share, wanted.low, wanted.high)
     assert (two["share"], two["share_low"]) == (None, None)  # the oracle of two shots is no better than random
     text = printed(headroom_table([one, two]))
-    assert "no gap seen" in text and "share of the gap" in text and "…" not in text
+    assert "no gap seen" in text and "a lower bound of what can be reached" in " ".join(text.split())
+    assert "…" not in text and all(len(line) <= 80 for line in text.splitlines())
     assert headroom_rows(registry, "one:sft")[0]["share"] == 0
+
+
+def test_the_share_is_of_the_gap_from_the_best_baseline(registry: Registry) -> None:
+    """Of 10 questions random answers 2, the best baseline 5, the method 6 and the oracle 9."""
+    run = RunRecord("ccc333", "two", "f", "vqa_json", "m", 0)
+    registry.begin_run(run)
+    for method, shots, right in (("random", 1, 2), ("zero_shot", 0, 5), ("sft", 1, 6), ("oracle", 1, 9)):
+        rows = [(i, Prediction(method, shots, f"q{i}", f"i{i}", (), "", "", float(i < right))) for i in range(10)]
+        registry.record_cell_predictions(run.id, method, shots, rows, [10])
+    chosen = {"best": "zero_shot", "questions": 50, "shots": [1], "accuracies": {}}
+    registry.record_stage(run.id, "choose_baseline", "c", "done", 1.0, "", reused=False, metadata=chosen)
+    (row,) = headroom_rows(registry, "two")
+    assert (row["baseline"], row["baseline_accuracy"], row["random"], row["oracle"]) == ("zero_shot", 0.5, 0.2, 0.9)
+    assert (row["share"], row["random_share"]) == pytest.approx((1 / 4, 4 / 7))
+    text = printed(headroom_table([row]))
+    assert "25.0" in text and "57.1" in text and "zero_shot" in text
 
 
 def test_power(registry: Registry) -> None:
@@ -81,7 +100,7 @@ def test_what_cannot_be_asked_is_one_line(registry: Registry) -> None:
     bare = RunRecord("bbb", "bare", "f", "vqa_json", "m", 0)
     registry.begin_run(bare)
     registry.record_cell_predictions("bbb", "rce", 1, [(0, Prediction("rce", 1, "q", "i", (), "", "", 1.0))], [1])
-    with pytest.raises(RegistryError, match=r"did not evaluate 'random'.*Evaluated: rce"):
+    with pytest.raises(RegistryError, match=r"did not evaluate 'oracle'.*Evaluated: rce"):
         headroom_rows(registry, "bare")
 
 

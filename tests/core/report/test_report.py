@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from leverplus_core.errors import RegistryError
 from leverplus_core.records import Prediction
 from leverplus_core.registry.registry import Registry, RunRecord
-from leverplus_core.report.comparison import compare_rows, compare_table
+from leverplus_core.report.comparison import compare_rows, compare_table, primary_rows
 from leverplus_core.report.leaderboard import leaderboard_rows, leaderboard_table
 
 RUN = RunRecord(
@@ -162,6 +162,27 @@ def test_compare_two_methods_by_hand(registry: Registry) -> None:
     assert small["delta"] == pytest.approx(0.5)
     back = compare_rows(registry, "demo:random", "demo:rce")[1]
     assert back["delta"] == pytest.approx(-0.3) and back["p_value"] == pytest.approx(large["p_value"])
+
+
+def test_the_primary_endpoint_is_the_mean_over_shots_above_the_cells(registry: Registry) -> None:
+    registry.begin_run(RUN)
+    for method, one, two in (("rce", (1, 1, 0, 0.6), (1, 0, 1, 1)), ("random", (0, 1, 0, 0.6), (0, 0, 1, 0.6))):
+        record(registry, RUN, method, 1, scores(*one), [2, 4])
+        record(registry, RUN, method, 2, scores(*two), [2, 4])
+    (row,) = primary_rows(registry, "demo:rce", "demo:random")
+    # Means over shots: 1 .5 .5 .8 and 0 .5 .5 .6; the interval is worked out in test_headline.
+    assert (row["shots"], row["over"], row["n"], row["primary"]) == (None, [1, 2], 4, True)
+    assert (row["a"], row["b"], row["delta"]) == pytest.approx((0.7, 0.4, 0.3))
+    cells = compare_rows(registry, "demo:rce", "demo:random")
+    assert row["comparisons"] == 1 and {cell["comparisons"] for cell in cells} == {4}
+    text = printed(compare_table([row, *cells]))
+    assert text.index("primary endpoint: mean over 1, 2 shots") < text.index("by number of shots and sample")
+    assert "its interval is not corrected" in " ".join(text.split())
+    assert all(len(line) <= 80 for line in text.splitlines()) and "…" not in text
+    # Without a number of shots in common there is none, and methods of two runs are compared one by one.
+    record(registry, RUN, "sft", 3, scores(1, 0), [2])
+    assert primary_rows(registry, "demo:rce", "demo:sft") == []
+    assert [r["method"] for r in primary_rows(registry, "demo", "demo")] == ["random", "sft", "rce"]
 
 
 def test_verdicts(registry: Registry) -> None:

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,11 @@ def scorer(world: Dataset, model: Model, tmp_path: Path) -> Scorer:
     return Scorer(cached, {d.id: d for d in world.demonstrations()}, PROMPT, Decoding(2, 1, 0.0))
 
 
-def _brute_probability(prompt: Prompt, answer: str) -> float:
-    """Geometric-mean probability of the answer's tokens, token by token through transformers' plain forward pass."""
+def _brute_probability(prompt: Prompt, answer: str, end: str = "") -> float:
+    """Geometric-mean probability of the answer's tokens, token by token through transformers' plain forward pass.
+
+    `end` is a control token that follows the answer.
+    """
     import torch
     from PIL import Image as Pil
     from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
@@ -67,7 +71,7 @@ def _brute_probability(prompt: Prompt, answer: str) -> float:
     pixels = image_processor()(images=pictures, return_tensors="pt")
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     logprobs = []
-    for token in tokenizer(answer, add_special_tokens=False)["input_ids"]:
+    for token in tokenizer(answer + end, add_special_tokens=False)["input_ids"]:
         now = torch.tensor([ids])
         kinds = (now == model.config.image_token_id).int()
         model.model.rope_deltas = None
@@ -104,6 +108,46 @@ def test_info_scores_equal_brute_force(world: Dataset, scorer: Scorer, order: st
     for k in kept[1]:
         assert k.score == pytest.approx(brute[k.demonstrations], abs=1e-4)
     assert [k.score for k in kept[1]] == sorted((k.score for k in kept[1]), reverse=True)
+
+
+def test_all_true_answers_count_by_how_often_they_were_given(world: Dataset, scorer: Scorer) -> None:
+    """sum_a w_a P(a) / sum_a w_a with w = min(count / 3, 1): here 1, 2/3 and 1/3 for 4, 2 and 1 annotators."""
+    one = world.questions("validation")[0]
+    question = replace(one, answers=("red", "Red", "red.", "red", "blue", "blue", "fox", " ", "the"))
+    shown = (world.demonstrations()[0].id,)
+    prompt = build_prompt([scorer.demonstrations[shown[0]]], question, PROMPT)
+    red, blue, fox = (_brute_probability(prompt, answer) for answer in ("red", "blue", "fox"))
+    expected = (red + 2 / 3 * blue + 1 / 3 * fox) / 2
+    every = replace(scorer, reference="all")
+    found = every.logprobs([(question, shown), (one, shown)])
+    assert math.exp(found[0].mean) == pytest.approx(expected, rel=1e-3)
+    assert found[1].mean == pytest.approx(every.logprobs([(one, shown)])[0].mean)
+    assert every.prompts(question) == 4 and every.reference_prompts(question) == 3 and scorer.prompts(question) == 2
+    assert replace(every, probabilities=False).prompts(question) == 1
+    candidate = every.candidates([(question, shown, "beam")])[0]
+    assert candidate.logprob == found[0].mean
+    bare = every.logprobs([(question, ())])[0].mean
+    assert candidate.info_score == pytest.approx(math.exp(found[0].mean) - math.exp(bare))
+
+
+def test_the_end_mark_is_one_more_token_of_the_answer(world: Dataset, scorer: Scorer) -> None:
+    question, shown = replace(world.questions("validation")[0], answers=("what",)), (world.demonstrations()[0].id,)
+    prompt = build_prompt([scorer.demonstrations[shown[0]]], question, PROMPT)
+    without = scorer.logprobs([(question, shown)])[0]
+    ended = replace(scorer, end_mark=True).logprobs([(question, shown)])[0]
+    assert math.exp(ended.mean) == pytest.approx(_brute_probability(prompt, "what", "<|im_end|>"), rel=1e-3)
+    assert ended.tokens == without.tokens + 1 and ended.sum <= without.sum
+    assert scorer.logprobs([(question, shown)])[0] == without  # the two do not share a row of the cache
+
+
+def test_answers_alone_cost_no_log_probability(world: Dataset, scorer: Scorer) -> None:
+    question, shown = world.questions("validation")[0], (world.demonstrations()[0].id,)
+    row = [(question, shown, "beam")]
+    quick = replace(scorer, probabilities=False).candidates(row)[0]
+    assert scorer.model.calls == 1 and quick.logprob is None and quick.info_score is None
+    whole = scorer.candidates(row)[0]
+    assert scorer.model.calls == 3  # the log-probability, and that without demonstrations
+    assert replace(whole, logprob=None, info_score=None) == quick
 
 
 def test_a_beam_as_wide_as_the_pool_finds_the_best_sequence(world: Dataset, scorer: Scorer) -> None:
@@ -168,7 +212,7 @@ def test_prompts_with_a_common_prefix_are_in_one_chunk(
     """Whatever order a stage asks in: questions by demonstrations, or the other way round."""
     chunks: list[list[str]] = []
 
-    def record(self: Model, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[AnswerLogprob]:
+    def record(self: Model, prompts: Sequence[Prompt], answers: Sequence[str], end_mark: bool) -> list[AnswerLogprob]:
         chunks.append([next(p.id for p in prompt.turns[1].content if not isinstance(p, str)) for prompt in prompts])
         return [AnswerLogprob(-1.0, 1)] * len(prompts)
 
@@ -183,7 +227,7 @@ def test_a_log_probability_that_is_not_finite_is_refused(
     world: Dataset, scorer: Scorer, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        type(model), "logprob", lambda self, prompts, answers: [AnswerLogprob(math.nan, 1)] * len(prompts)
+        type(model), "logprob", lambda self, prompts, answers, end_mark: [AnswerLogprob(math.nan, 1)] * len(prompts)
     )
     with pytest.raises(DataError, match="log-probability nan"):
         scorer.logprobs([(world.questions("validation")[0], ())])

@@ -152,6 +152,19 @@ def test_logprob_is_transformers_own(model: CaptionLm, reference: Reference, pro
     assert [g.tokens for g in got] == [len(a.split()) for a in answers]
 
 
+@pytest.mark.parametrize(("settings", "end"), [({}, "<end>"), ({"answer_end": ". cat"}, " .")])
+def test_an_end_mark_adds_the_probability_that_the_answer_ends(
+    checkpoint: Path, reference: Reference, prompts: list[Prompt], settings: dict[str, str], end: str
+) -> None:
+    """This word-level tokenizer has no line break, so that the default is its end token."""
+    model = CaptionLm(path=str(checkpoint), device="cpu", **settings)
+    answers = [ANSWERS[i % 4] for i in range(len(prompts))]
+    got = model.logprob(prompts, answers, end_mark=True)
+    expected = [reference.logprob(model.render(p)[0], a + end) for p, a in zip(prompts, answers, strict=True)]
+    assert [g.sum for g in got] == pytest.approx(expected, abs=1e-4)
+    assert [g.tokens for g in got] == [len(a.split()) + 1 for a in answers]
+
+
 @pytest.mark.parametrize("beams", [1, 3])
 def test_generate_is_transformers_own(
     model: CaptionLm, reference: Reference, prompts: list[Prompt], beams: int

@@ -17,7 +17,8 @@ from PIL import Image as Pil
 from transformers import LlamaConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from leverplus_core.errors import CheckpointError, DataError
+from leverplus_core.errors import CheckpointError, DataError, RecipeError
+from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.settings import PromptSettings
 from leverplus_core.records import Decoding, Demonstration, Image, Prompt, Question, Turn
 from leverplus_core.scoring.prompt import build_prompt
@@ -162,6 +163,32 @@ def test_logprob_is_transformers_own(model: Qwen25Vl, reference: Reference, prom
     )
     assert [g.tokens for g in got] == [len(a.split()) for a in answers]
     assert np.std([g.mean for g in got]) > 0.1  # prompts do differ
+
+
+def test_an_end_mark_adds_the_probability_that_the_answer_ends(
+    model: Qwen25Vl, reference: Reference, prompts: list[Prompt]
+) -> None:
+    answers = [ANSWERS[i % len(ANSWERS)] for i in range(len(prompts))]
+    without, ended = model.logprob(prompts, answers), model.logprob(prompts, answers, end_mark=True)
+    expected = [reference.logprob(p, f"{a}<|im_end|>") for p, a in zip(prompts, answers, strict=True)]
+    assert [g.sum for g in ended] == pytest.approx(expected, abs=1e-4)
+    assert [g.tokens for g in ended] == [g.tokens + 1 for g in without]
+    assert all(e.sum < w.sum for e, w in zip(ended, without, strict=True))
+
+
+def test_eager_attention_is_run_as_transformers_runs_it(
+    model: Qwen25Vl, checkpoint: Path, prompts: list[Prompt]
+) -> None:
+    answers = [ANSWERS[i % len(ANSWERS)] for i in range(len(prompts))]
+    eager = Qwen25Vl(path=str(checkpoint), device="cpu", attention="eager")
+    got = eager.logprob(prompts, answers)
+    assert not eager._engine.uses_tree and eager._model.config._attn_implementation == "eager"
+    assert [g.sum for g in got] == pytest.approx([e.sum for e in model.logprob(prompts, answers)], abs=1e-4)
+
+
+def test_attention_that_the_engine_cannot_use_is_refused(catalog: Catalog) -> None:
+    with pytest.raises(RecipeError, match=r"attention='flash_attention_2': Input should be 'sdpa' or 'eager'"):
+        catalog.build("model", "qwen2_5_vl", {"attention": "flash_attention_2"})
 
 
 def test_images_matter(model: Qwen25Vl, images: list[Image]) -> None:

@@ -179,7 +179,9 @@ def test_a_reward_needs_only_what_it_reads(name: str) -> None:
     bare = [replace(c, logprob=None, info_score=None, text_similarity=None) for c in GROUP]
     if name not in READS:
         assert reward(name).compute(bare) == pytest.approx(GOLDEN[name])
+        assert not reward(name).needs()
         return
+    assert READS[name] in reward(name).needs()
     with pytest.raises(DataError) as caught:
         reward(name).compute(bare)
     message = str(caught.value)
@@ -196,7 +198,9 @@ def test_nearness_is_read_of_wrong_answers_only() -> None:
 
 def test_a_weight_of_nothing_reads_nothing() -> None:
     bare = [replace(c, logprob=None) for c in GROUP]
-    assert reward("hard_plus_gt_prob", prob=0).compute(bare) == [1.0, 1.0, 0.0, 0.0]
+    part = reward("hard_plus_gt_prob", prob=0)
+    assert part.compute(bare) == [1.0, 1.0, 0.0, 0.0] and not part.needs()
+    assert reward("hard_gt_prob_rel").needs() == {"logprob", "text_similarity"}
 
 
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "wide"])

@@ -45,7 +45,8 @@ class Engine:
         self.model, self.eos, self.pad_id, self.settings = model, list(eos), pad_id, settings
         self.features: Features = features or (lambda keys, upcoming: {})
         model.generation_config = GenerationConfig(eos_token_id=self.eos, pad_token_id=pad_id)
-        self.uses_tree = supports_tree(model)
+        # The tree has its own attention: any other than sdpa is run as transformers runs it.
+        self.uses_tree = supports_tree(model) and model.config._attn_implementation == "sdpa"
         self.kernels = Kernels(model, settings.kernels)
         self._mode: LogitsMode = "last layer" if self.kernels.last_layer_selects else "needed"
         if not settings.answer_logits:
