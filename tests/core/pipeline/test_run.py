@@ -430,7 +430,7 @@ def test_a_baseline_and_a_trainer_of_a_third_party_fill_their_cells(tiny: Tiny, 
     found = world.results(result.run_id)
     for method in ("rule_first", "copycat"):
         assert {row[1:3] for row in found["cells"] if row[0] == method} == {(s, n) for s in (1, 2) for n in (5, 10)}
-    assert set(world.provenance("copycat")["inputs"]) == {"encode", "pool", "balance", "grpo"}
+    assert set(world.provenance("copycat")["inputs"]) == {"encode", "pool", "propose", "balance", "grpo"}
     assert {row[0] for row in found["curves"]} == {"sft", "rce", "grpo", "copycat"}
 
 
