@@ -101,6 +101,7 @@ def test_every_baseline_asks_no_more_than_planned(tiny: Tiny, world: Any) -> Non
     found = plan(RunContext(recipe, world.catalog))
     assert [stage.stage for stage in found.stages if stage.prompts] == ["choose_baseline", "evaluate"]
     before = world.run(recipe, until="choose_baseline").calls
+    assert 0.6 * _stage(found, "choose_baseline").prompts <= before <= _stage(found, "choose_baseline").prompts
     asked = world.run(recipe).calls
     assert 0.6 * _stage(found, "evaluate").prompts <= asked <= _stage(found, "evaluate").prompts
     assert before + asked == _stored(world.work) <= found.prompts
@@ -201,9 +202,12 @@ def test_mining_and_the_loop_by_hand(tiny: Tiny, tiny_catalog: Catalog) -> None:
     mine, online = planned()
     assert mine.logprobs == mine.answers == {2: 10 * 12}
     sequences = 2 + 4  # beams and samples of the loop's own defaults; no retrieval, no random
-    assert online.answers == {1: 10 * 5 * sequences, 2: 10 * 5 * sequences}
+    # Of ten questions at most seven are for validation, at 1.5 expected and a deviation of 1.1; four epochs a round,
+    # with the one before it.
+    judged = 7 * 5 * 4
+    assert online.answers == {1: 10 * 5 * sequences + judged, 2: 10 * 5 * sequences + judged}
     assert online.logprobs == {2: 10 * 5 * sequences}
-    assert [stage.prompts for stage in planned((", budget: 101", ", budget: 400"))] == [100, 400]
+    assert [stage.prompts for stage in planned((", budget: 101", ", budget: 400"))] == [100, 400 + 2 * judged]
 
 
 @pytest.mark.parametrize(
@@ -274,7 +278,22 @@ def test_what_is_imported_is_not_asked(tiny: Tiny, finished: tuple[Any, Any]) ->
     whole = plan(RunContext(tiny("training.sft.epochs=0"), world.catalog))
     absent = {"beam_search", "propose"}  # and with them what the SFT learns from
     assert [s.stage for s in found.stages] == [s.stage for s in whole.stages if s.stage not in absent]
-    assert found.prompts == _stage(whole, "choose_baseline").prompts + _stage(whole, "evaluate").prompts
+    asked = ("rce", "grpo", "choose_baseline", "evaluate")  # the first two to choose their epochs
+    assert found.prompts == sum(_stage(whole, stage).prompts for stage in asked)
+
+
+def test_the_epoch_is_chosen_by_answers_or_without_a_prompt(tiny: Tiny, world: Any, tiny_catalog: Catalog) -> None:
+    planned = plan(RunContext(tiny(), tiny_catalog))
+    # Of 20 questions three are expected for validation, and at most ten planned; one epoch and the policy as it came.
+    assert _stage(planned, "sft").answers == {1: 20, 2: 20} and not _stage(planned, "sft").logprobs
+    world.run(tiny(), until="beam_search")
+    asked = world.run(tiny(), until="sft").calls
+    assert 0 < asked <= 40
+    silent = tiny("training.judge.by=candidates")
+    assert not any(_stage(plan(RunContext(silent, tiny_catalog)), stage).prompts for stage in ("sft", "rce", "grpo"))
+    assert world.run(silent, until="sft").calls == 0
+    world.run(silent, until="balance")
+    assert world.run(silent, until="grpo").calls == 0
 
 
 @pytest.mark.parametrize("encoder", ["tiny", "vlm"])
