@@ -78,7 +78,8 @@ def run(
         planned, store = Sweep.repeated(chosen, seeds), Registry(registry)
         output.say(f"{planned.name}: {seeds} seeds from {chosen.seed} on")
         with output.Bars() as bars:
-            _show_evaluated(store, run_sweep(planned, store, work, catalog, bars), planned.name, json)
+            ids = run_sweep(planned, store, work, catalog, bars)
+        _show_evaluated(store, ids, planned.name, json)
         return
     store = Registry(registry)
     with output.Bars() as bars:

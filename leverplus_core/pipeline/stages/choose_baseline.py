@@ -56,6 +56,8 @@ class ChooseBaseline(Stage):
         # With cross-fitting each fold is told the train questions of the others alone.
         asked_of = set() if folds.crossed else {q.id for q in questions}
         train = [q for q in context.question_sets.learned if q.id not in asked_of]
+        if folds.crossed and questions:  # they are the questions that are evaluated
+            report.evaluation(context.recipe.evaluation.split, questions, list(_candidates(context)))
         asked = eval_set(context, inputs, questions, train)
         scores: Scores = {}
         for name, baseline in _candidates(context).items() if questions else ():
