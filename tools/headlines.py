@@ -2,9 +2,13 @@
 
     python tools/headlines.py [--check]
 
-`<!-- headline PAGE: begin -->` ... `<!-- headline: end -->` holds the sentence that follows from the first comparison
-that docs/results/PAGE.md shows; `<!-- table PAGE: begin -->` ... `<!-- table: end -->` its accuracies, differences and
-shares of the gap. Both are computed from the printed output of the commands on that page and from nothing else.
+`<!-- headline PAGE: begin -->` ... `<!-- headline: end -->` holds the sentence that follows from the primary endpoint
+that docs/results/PAGE.md shows first, as `leverplus run` prints it; `<!-- table PAGE: begin -->` ...
+`<!-- table: end -->` its table of methods. A page without one has the sentence and table of its first
+`leverplus compare`. All are computed from the printed output of the commands on that page and from nothing else.
+
+No page may contradict another: a difference with its interval that README, CHANGELOG, a page of docs or the prose of a
+results page quotes must be printed on a results page.
 """
 
 from __future__ import annotations
@@ -17,6 +21,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 QUOTING = ("README.md", "CHANGELOG.md")
+OWN_FIGURES = ("tutorial.md",)
+"""Pages of docs that show an experiment of their own."""
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+QUOTED = re.compile(r"[+-]?\d+\.\d+ \[[+-]\d+\.\d+, [+-]\d+\.\d+\]")
+"""A difference and its interval."""
+ENDPOINT = re.compile(r"^primary endpoint of .*: mean over ([\d, ]+) shots, n = (\d+), (\d+ seeds?)$", re.MULTILINE)
+PRIMARY = re.compile(
+    r"^(\S+) - (\S+)( \(best baseline\))? +([+-]?[\d.]+) (\[[^\]]+\]) +(better|worse|no difference seen) *$",
+    re.MULTILINE,
+)
 REGION = re.compile(
     r"^( *)<!-- (headline|table) ([\w.-]+): begin -->\n(.*?)^ *<!-- \2: end -->$", re.MULTILINE | re.DOTALL
 )
@@ -57,8 +71,70 @@ def comparison(page: str) -> tuple[str, str, list[Compared]]:
     return a[1], b[1], [row for row in rows if row.n == largest]
 
 
+@dataclass(frozen=True)
+class Endpoint:
+    """A printed primary endpoint: `text` is the block from its title to the end of the command's output."""
+
+    shots: str
+    n: int
+    seeds: str
+    text: str
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """method, other, ' (best baseline)' or '', difference, interval and mark of each comparison."""
+        found = [row.groups("") for row in PRIMARY.finditer(self.text)]
+        if not found:
+            raise ValueError("the page's primary endpoint has no comparison")
+        return found
+
+
+def endpoint(page: str) -> Endpoint | None:
+    """The first primary endpoint that the page shows."""
+    found = ENDPOINT.search(page)
+    return Endpoint(found[1], int(found[2]), found[3], page[found.start() :].partition("```")[0]) if found else None
+
+
+def endpoint_headline(found: Endpoint) -> str:
+    """One sentence on the comparisons of a primary endpoint, by their marks."""
+    told = []
+    for method, other, best, difference, interval, mark in found.rows:
+        name = f"the best baseline `{other}`" if best else f"`{other}`"
+        claim = f"no difference between `{method}` and {name} is seen"
+        if mark != "no difference seen":
+            claim = f"`{method}` is {mark} than {name}"
+        told.append(f"{claim} ({difference} {interval})")
+    many = len(told)
+    rest = f"corrected for {many} comparisons" if many > 1 else "with the 95% interval of this one comparison"
+    where = f"On {found.n:,} questions, mean over {found.shots} shots, {found.seeds}"
+    return f"{where}: {'; '.join(told)}; points of accuracy, {rest}."
+
+
+def endpoint_table(found: Endpoint) -> str:
+    """The methods of a primary endpoint as they are printed, as Markdown."""
+    lines = found.text.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("method "))
+    best = lines[start].split()[2]
+    rows = [["", "accuracy", f"minus `{best}`", "gap closed", "copied", "prompts"], ["---"] + ["---:"] * 5]
+    body = lines[start + 2 :]
+    for number, line in enumerate(body):
+        words = line.split()
+        if len(words) != 6 or not all(re.fullmatch(r"-|[+-]?[\d.,]+", word) for word in words[1:]):
+            continue
+        method, *cells = words
+        below = body[number + 1] if number + 1 < len(body) else ""
+        ends = iter(re.findall(r"\[[^\]]+\]", below))
+        name = f"{method}{below.split()[0]}" if below.startswith("+") else method
+        shown = [cell if cell == "-" else f"{cell} {next(ends, '')}".strip() for cell in cells[:3]]
+        bold = "**" if name == found.rows[0][0] else ""
+        rows.append([f"{bold}`{name}`{bold}", *shown, *cells[3:]])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def headline(page: str) -> str:
-    """One sentence on the first comparison of the page, by the verdicts of its rows."""
+    """One sentence on the primary endpoint of the page, or its first comparison, by the verdicts of its rows."""
+    if (found := endpoint(page)) is not None:
+        return endpoint_headline(found)
     a, b, rows = comparison(page)
     family = len(ROW.findall(transcript(page, "compare")))
     told = []
@@ -82,7 +158,10 @@ def _shots(rows: list[Compared]) -> str:
 
 
 def table(page: str) -> str:
-    """Accuracies by shots, the first comparison of the page and the shares of the gap, as Markdown."""
+    """The methods of the page's primary endpoint; without one accuracies by shots, its first comparison and the shares
+    of the gap. As Markdown."""
+    if (found := endpoint(page)) is not None:
+        return endpoint_table(found)
     a, b, rows = comparison(page)
     lines = transcript(page, "leaderboard").splitlines()
     head = next(line for line in lines if line.startswith("method "))
@@ -125,7 +204,27 @@ def wrapped(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(whole, width)).replace("\0", " ")
 
 
+def contradictions(root: Path) -> list[str]:
+    """`PAGE: FIGURE` for each quoted difference that no results page shows in printed output."""
+    results = sorted((root / "docs" / "results").glob("*.md"))
+    texts = {path: path.read_text(encoding="utf-8") for path in results}
+    printed = {figure for text in texts.values() for figure in _figures("".join(FENCED.findall(text)))}
+    # What `leverplus report` wrote is output as a whole.
+    printed |= {figure for path, text in texts.items() if path.with_name(f"{path.name}.files").is_dir()
+                for figure in _figures(text)}  # fmt: skip
+    pages = [path for path in sorted((root / "docs").glob("*.md")) if path.name not in OWN_FIGURES]
+    quoting = [*(root / name for name in QUOTING), *pages, *results]
+    quoted = [(path, figure) for path in quoting for figure in _figures(path.read_text(encoding="utf-8"))]
+    return [f"{path.relative_to(root)}: {figure}" for path, figure in quoted if figure not in printed]
+
+
+def _figures(text: str) -> list[str]:
+    return [figure.lstrip("+") for figure in QUOTED.findall(" ".join(text.split()))]
+
+
 def main() -> None:
+    if found := contradictions(ROOT):
+        sys.exit(f"quoted, but printed on no results page: {'; '.join(found)}.")
     stale = []
     for name in QUOTING:
         path = ROOT / name

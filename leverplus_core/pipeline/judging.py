@@ -56,8 +56,8 @@ def judge_identity(context: RunContext) -> object:
     recipe = context.recipe
     if not asks(context):
         return recipe.training.judge.by
-    asked = [*context.model_identity(), recipe.decoding.model_dump(mode="json")]
-    return [recipe.training.judge.by, list(judge_shots(context)), recipe.evaluation.num_beams, asked]
+    shots = list(judge_shots(context))
+    return [recipe.training.judge.by, shots, recipe.evaluation.num_beams, context.answer_identity()]
 
 
 def judge_cost(planning: Planning, questions: int, epochs: int) -> StageCost:

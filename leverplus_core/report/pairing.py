@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leverplus_core.errors import RegistryError
+from leverplus_core.recipes.settings import ABLATED, ADAPTIVE
 from leverplus_core.registry.registry import Registry, Scores
-from leverplus_core.report.methods import Row, pick_method
+from leverplus_core.report.methods import Row, pick_method, trained_methods
 from leverplus_core.statistics import PairedDifference, corrected, detectable_difference, paired_difference
 
 ALPHA = 0.05
@@ -39,8 +40,9 @@ Side = tuple[Sequence[Member], Sequence[int]]
 class Aligned:
     """The scores of several sides on the same N questions, in nested order.
 
-    sides: for each (S, N) accuracies of its S runs; images (N,) numbers the images; `last` (N,) is the position of a
-    question in the run that asks it last, so that the sample of size n has last < n.
+    sides: for each (S, N) accuracies of its S runs, or (1, N) of a baseline that all runs share; images (N,) numbers
+    the images; `last` (N,) is the position of a question in the run that asks it last, so that the sample of size n has
+    last < n.
     """
 
     sides: tuple[NDArray[np.float64], ...]
@@ -183,7 +185,7 @@ class Pairing:
         ends = np.cumsum([len(members) * len(every) for members, every in sides])[:-1]
         split = np.split(values, ends)
         means = [
-            part.reshape(len(members), len(every), -1).mean(axis=1) if members else part
+            _distinct(members, part.reshape(len(members), len(every), -1).mean(axis=1)) if members else part
             for (members, every), part in zip(sides, split, strict=True)
         ]
         return Aligned(tuple(means), images, last)
@@ -203,6 +205,13 @@ class Pairing:
 def _rows(scores: Scores, wanted: NDArray[np.str_]) -> NDArray[np.intp]:
     order = np.argsort(scores.question_id, kind="stable")
     return order[np.searchsorted(scores.question_id, wanted, sorter=order)]
+
+
+def _distinct(members: Sequence[Member], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The scores (S, N) of the runs of one method, or those of one run where nothing was trained and all answered
+    alike: a baseline does not depend on the seed, so its runs say nothing about a spread over seeds."""
+    learned = any(ABLATED in m.method or m.method == ADAPTIVE or trained_methods(m.run, [m.method]) for m in members)
+    return scores if learned or not np.array_equal(scores, np.broadcast_to(scores[:1], scores.shape)) else scores[:1]
 
 
 def nested(pairs: Pairs, sizes: Iterable[int]) -> Iterator[tuple[int, Pairs]]:

@@ -46,6 +46,33 @@ shots    n random text_knn grpo oracle  share of the gap
 """
 
 
+ENDPOINT = """# Results
+
+```
+$ leverplus run demo --seeds 3
+primary endpoint of demo: mean over 1, 2, 3, 4 shots, n = 1000, 3 seeds
+                                      difference in points  mark
+──────────────────────────────────────────────────────────────────
+mrt - text_image_knn (best baseline)   +10.4 [+7.3, +13.4]  better
+mrt - sft                                +0.6 [-1.9, +3.2]  no difference seen
+
+                                     minus
+method             accuracy text_image_knn   gap closed copied prompts
+──────────────────────────────────────────────────────────────────────
+zero_shot              59.3          -10.5            -      -       0
+               [53.6, 64.8]  [-12.7, -8.2]
+mrt                    80.1          +10.4         48.2   12.5  52,000
+               [76.9, 83.0]  [+7.3, +13.4] [40.8, 55.5]
+text_image_knn         69.8              -            -   10.0       0
+               [64.8, 74.2]
+mrt                    72.5           +2.8            -      -       -
++blank_images  [68.3, 76.3]   [+0.6, +5.0]
+in %, differences in points, paired by question, with 95% intervals in brackets
+best baseline on 100 held-out train questions: text_image_knn
+```
+"""
+
+
 @pytest.fixture(scope="module")
 def headlines() -> ModuleType:
     spec = importlib.util.spec_from_file_location("headlines", ROOT / "tools" / "headlines.py")
@@ -96,3 +123,61 @@ def test_regions_are_written_with_their_indentation_and_the_rest_is_left(headlin
 def test_a_page_without_a_comparison_is_named(headlines: ModuleType) -> None:
     with pytest.raises(ValueError, match="shows no `leverplus compare`"):
         headlines.headline("# Nothing")
+
+
+def test_the_primary_endpoint_leads_where_the_page_shows_one(headlines: ModuleType) -> None:
+    assert headlines.headline(ENDPOINT) == (
+        "On 1,000 questions, mean over 1, 2, 3, 4 shots, 3 seeds: `mrt` is better than the best baseline "
+        "`text_image_knn` (+10.4 [+7.3, +13.4]); no difference between `mrt` and `sft` is seen (+0.6 [-1.9, +3.2]); points of "
+        "accuracy, corrected for 2 comparisons."
+    )
+    assert headlines.table(ENDPOINT).splitlines() == [
+        "|  | accuracy | minus `text_image_knn` | gap closed | copied | prompts |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| `zero_shot` | 59.3 [53.6, 64.8] | -10.5 [-12.7, -8.2] | - | - | 0 |",
+        "| **`mrt`** | 80.1 [76.9, 83.0] | +10.4 [+7.3, +13.4] | 48.2 [40.8, 55.5] | 12.5 | 52,000 |",
+        "| `text_image_knn` | 69.8 [64.8, 74.2] | - | - | 10.0 | 0 |",
+        "| `mrt+blank_images` | 72.5 [68.3, 76.3] | +2.8 [+0.6, +5.0] | - | - | - |",
+    ]
+
+
+def test_what_run_prints_is_what_the_tool_reads(headlines: ModuleType) -> None:
+    """The view of `leverplus.report.headline` at 80 columns, with names as long as they get."""
+    import io
+
+    from rich.console import Console
+
+    from leverplus_core.report.headline import Headline, headline_view
+    from leverplus_core.report.primary import UNMARKED, Best
+
+    about = {"n": 400, "ci_low": 0.5, "ci_high": 0.7, "share": 0.5, "share_low": 0.4, "share_high": 0.6, "copied": 0.1}
+    own = {"delta": 0.1, "delta_low": 0.05, "delta_high": 0.15}
+    rows = [
+        {"method": name, "role": "trained", "primary": name == "grpo", "accuracy": 0.6, "prompts": 1234, **about, **own,
+         **UNMARKED}
+        for name in ("grpo", "grpo+shuffled_answers")
+    ]  # fmt: skip
+    compared = {"over": [1, 2], "questions": 400, "corrected_low": -0.123, "corrected_high": 0.321, "delta": 0.1}
+    compared |= {"mark": "no difference seen", "comparisons": 1}
+    primary = [{"method": "grpo", "baseline": "text_image_knn", **compared}]
+    best = Best("text_image_knn", "held_out", 100, {})
+    made = Headline("demo", ["a"] * 3, 3, [1, 2], 400, "grpo", best, rows, primary, [], 7)
+    out = io.StringIO()
+    Console(file=out, width=80, color_system=None).print(headline_view(made))
+    assert max(map(len, out.getvalue().splitlines())) <= 80
+    page = f"```\n$ leverplus run demo --seeds 3\n{out.getvalue()}```\n"
+    said = headlines.headline(page)
+    assert "no difference between `grpo` and the best baseline `text_image_knn` is seen (+10.0 [-12.3, +32.1])" in said
+    assert (
+        headlines.table(page).splitlines()[3].startswith("| `grpo+shuffled_answers` | 60.0 [50.0, 70.0] | +10.0 [+5.0")
+    )
+
+
+def test_no_page_quotes_a_difference_that_no_results_page_prints(headlines: ModuleType, tmp_path: Path) -> None:
+    assert headlines.contradictions(ROOT) == []
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    (tmp_path / "docs" / "results" / "demo.md").write_text(ENDPOINT, encoding="utf-8")
+    (tmp_path / "docs" / "other.md").write_text("It gained +10.4\n[+7.3, +13.4] points.", encoding="utf-8")
+    (tmp_path / "README.md").write_text("It gained +9.9 [+7.3, +13.4] points.", encoding="utf-8")
+    (tmp_path / "CHANGELOG.md").write_text("", encoding="utf-8")
+    assert headlines.contradictions(tmp_path) == ["README.md: 9.9 [+7.3, +13.4]"]

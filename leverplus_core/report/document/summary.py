@@ -81,7 +81,8 @@ def _endpoint(content: Content, say: Translator) -> Iterator[str]:
         unseen = row["mark"] == "no difference seen"
         second = say("endpoint_unseen", detectable=percent(row["detectable"])) if unseen else ""
         yield say("then", first=first, second=second) if unseen else first
-    few = sorted({n for row in every for n in (row["seeds"], row["baseline_seeds"]) if n < SEEDS})
+    numbers = {len(c["runs"]) for c in content.configurations if not c["published"]}
+    few = sorted(number for number in numbers if number < SEEDS) if every else []
     yield from (say("one_seed") if number == 1 else say("few_seeds", count=number) for number in few)
 
 

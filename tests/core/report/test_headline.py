@@ -139,6 +139,10 @@ def test_seeds_are_averaged_by_question_and_their_spread_is_in_the_interval(regi
     # Over shots and seeds, question by question: 1, (.5 + .55 + .6) / 3 = .55 twice, (.8 + .85 + .9) / 3 = .85.
     assert rce["accuracy"] == pytest.approx((1 + 0.55 + 0.55 + 0.85) / 4)
     assert found.seeds == 3 and found.primary[0]["seeds"] == 3
+    # A baseline is the same for every seed: its runs are one, and its interval that of a single run.
+    alone = next(row for row in headline(registry, ids[:1]).rows if row["method"] == "nearest")
+    nearest = next(row for row in found.rows if row["method"] == "nearest")
+    assert (nearest["ci_low"], nearest["ci_high"]) == (alone["ci_low"], alone["ci_high"])
     rows = {(row["method"], row["shots"]): row for row in arm_rows(registry, ids, "demo") if row["n"] == 4}
     assert rows["rce", 1]["accuracy"] == pytest.approx((1 + 1 + 0.1 + 0.7) / 4)
     text = printed(leaderboard_table(arm_rows(registry, ids, "demo")))
