@@ -62,11 +62,14 @@ def audit(
 def _say_who_asked(found: Mapping[str, Any]) -> None:
     """The evaluations on the run's dataset in the order of time, and one line on the run's own."""
     evaluations = found["evaluations"]
-    if evaluations:
-        output.rows(
-            [{**row, "asked_at": row["asked_at"][:19], "methods": ", ".join(row["methods"])} for row in evaluations],
-            json=False,
-        )
+    shown: list[dict[str, Any]] = []
+    before = None
+    for row in evaluations:
+        methods = "as above" if row["methods"] == before else ", ".join(row["methods"])
+        shown.append({**row, "asked_at": row["asked_at"][:19], "methods": methods})
+        before = row["methods"]
+    if shown:
+        output.rows(shown, json=False)
     if found["split"] is None:
         output.say(f"run {found['run']} ({found['name']}) has asked no evaluation question")
         return

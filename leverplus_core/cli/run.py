@@ -104,7 +104,11 @@ def _show(store: Registry, result: RunResult, until: str | None, json: bool) -> 
     elif last == until == "choose_baseline" and result.stages[last] != "off":
         found = next(row["metadata"] for row in store.stages(result.run_id) if row["name"] == last)
         ranked = sorted(found["accuracies"].items(), key=lambda item: -item[1])
-        on = {"held_out": "held-out questions", "validation_questions": "questions that choose the epoch"}
+        on = {
+            "held_out": "held-out questions",
+            "validation_questions": "questions that choose the epoch",
+            "other_folds": "questions, most often, each fold being left out once",
+        }
         output.say(f"best on {found['questions']} {on[found['source']]}: {found['best']}")
         output.rows([{"baseline": name, "mean over shots": round(100 * value, 2)} for name, value in ranked], json)
     else:

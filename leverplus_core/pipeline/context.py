@@ -434,9 +434,11 @@ class RunContext:
 
     def measurement_identity(self) -> object:
         """What a measured candidate depends on: the model, what it is asked, and when an answer counts as correct."""
-        recipe = self.recipe
-        decoding = recipe.decoding.model_dump(mode="json")
-        return [*self.model_identity(), decoding, recipe.scoring.correct_threshold, self.measures_probabilities]
+        return [self.answer_identity(), self.recipe.scoring.correct_threshold, self.measures_probabilities]
+
+    def answer_identity(self) -> object:
+        """What a generated answer and its accuracy depend on."""
+        return [*self.model_identity(), self.recipe.decoding.model_dump(mode="json")]
 
     def model_identity(self) -> list[object]:
         """What a log-probability depends on; nothing where no model can be asked."""

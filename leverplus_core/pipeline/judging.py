@@ -53,11 +53,11 @@ def judge_of(
 
 def judge_identity(context: RunContext) -> object:
     """What the choice of the epoch depends on beside the data and the trainer."""
-    settings = context.recipe.training.judge.by
-    if not asks(context):
-        return settings
     recipe = context.recipe
-    return [settings, list(judge_shots(context)), recipe.evaluation.num_beams, context.measurement_identity()]
+    if not asks(context):
+        return recipe.training.judge.by
+    shots = list(judge_shots(context))
+    return [recipe.training.judge.by, shots, recipe.evaluation.num_beams, context.answer_identity()]
 
 
 def judge_cost(planning: Planning, questions: int, epochs: int) -> StageCost:

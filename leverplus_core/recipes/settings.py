@@ -319,7 +319,7 @@ class EvaluationSettings(FrozenSettings):
         description="questions that are evaluated; held_out: train questions that nothing learns from; cross_fit: "
         "those of both splits, each by the policy of its fold",
     )
-    folds: int = Field(5, ge=2, description="folds of split cross_fit")
+    folds: int = Field(5, ge=3, description="folds of split cross_fit; a policy learns from pools without two of them")
     baseline_questions: int = Field(
         100, ge=0, description="held-out train questions that choose the best baseline; 0 turns the choice off"
     )

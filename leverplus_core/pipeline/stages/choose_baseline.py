@@ -1,12 +1,17 @@
-"""`choose_baseline`: which baseline is best, on train questions that nothing learns from and nothing evaluates."""
+"""`choose_baseline`: which baseline is best, on train questions that nothing learns from and nothing evaluates.
+
+With cross-fitting every question is evaluated, so that each fold has the baseline that is best on the other folds.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from leverplus_core.io import fingerprint
 from leverplus_core.pipeline.context import RunContext
@@ -15,6 +20,9 @@ from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageRepor
 from leverplus_core.recipes.settings import ORACLE
 from leverplus_core.records import Question
 from leverplus_core.selector.base import BaselineSelector
+
+Scores = dict[str, npt.NDArray[np.float64]]
+"""Baseline -> each question's accuracy (N,), the mean over shots."""
 
 
 class ChooseBaseline(Stage):
@@ -43,22 +51,32 @@ class ChooseBaseline(Stage):
         return [asked, baselines, recipe.evaluation.shots, questions, of_seed]
 
     def run(self, context: RunContext, inputs: Mapping[str, Path], out: Path, report: StageReport) -> dict[str, Any]:
+        folds = context.folds
         source, questions = self._questions(context, inputs)
-        chosen = {q.id for q in questions}
-        train = [q for q in context.question_sets.learned if q.id not in chosen]
+        # With cross-fitting each fold is told the train questions of the others alone.
+        asked_of = set() if folds.crossed else {q.id for q in questions}
+        train = [q for q in context.question_sets.learned if q.id not in asked_of]
+        if folds.crossed and questions:  # they are the questions that are evaluated
+            report.evaluation(context.recipe.evaluation.split, questions, list(_candidates(context)))
         asked = eval_set(context, inputs, questions, train)
-        accuracies: dict[str, float] = {}
-        for name, baseline in _candidates(context).items():
+        scores: Scores = {}
+        for name, baseline in _candidates(context).items() if questions else ():
             found = answer(baseline_method(context, name, baseline), asked, out, "try")
-            means = [np.mean([p.accuracy for _, p in predictions]) for predictions in found.values()]
-            accuracies[name] = float(np.mean(means)) if questions else 0.0
-        return {
-            "best": max(accuracies, key=lambda name: accuracies[name]) if questions else None,
+            rows = [[p.accuracy for _, p in predictions] for predictions in found.values()]
+            scores[name] = np.mean(rows, axis=0)
+        metadata: dict[str, Any] = {
+            "best": _best(scores),
             "questions": len(questions),
             "source": source,
             "shots": list(context.recipe.evaluation.shots),
-            "accuracies": accuracies,
+            "accuracies": {name: float(of.mean()) for name, of in scores.items()},
         }
+        if folds.crossed:
+            others = {fold: np.array([folds.teaches(fold, q.id) for q in questions]) for fold in folds.names}
+            best = {fold: _best({name: of[rows] for name, of in scores.items()}) for fold, rows in others.items()}
+            most = Counter(best.values())
+            metadata |= {"best": max(scores, key=lambda name: most[name]), "by_fold": best}
+        return metadata
 
     def cost(self, planning: Planning) -> StageCost:
         shots = planning.recipe.evaluation.shots
@@ -72,10 +90,16 @@ class ChooseBaseline(Stage):
         the policies did not learn their weights from them."""
         sets = context.question_sets
         if sets.baseline:
-            return "held_out", sets.baseline
+            return "other_folds" if context.folds.crossed else "held_out", sets.baseline
         epoch = context.training(inputs).validation_ids([q.id for q in sets.learned])
         found = [q for q in sets.learned if q.id in epoch]
         return "validation_questions", found[: context.recipe.evaluation.baseline_questions]
+
+
+def _best(scores: Scores) -> str | None:
+    """The highest mean, the first listed of equal ones; None without questions."""
+    means = {name: float(of.mean()) for name, of in scores.items()}
+    return max(means, key=lambda name: means[name], default=None)
 
 
 def _candidates(context: RunContext) -> dict[str, BaselineSelector]:

@@ -16,6 +16,7 @@ from leverplus_core.pipeline.workspace import PROVENANCE
 from leverplus_core.progress import Silent
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.registry.registry import Registry
+from leverplus_core.scoring.meter import ASKED, read_asked
 
 Tiny = Callable[..., Recipe]
 Finished = tuple[Any, RunResult]
@@ -52,7 +53,8 @@ def costs(world: Any) -> dict[str, dict[str, int]]:
 
 
 def test_the_prompts_of_each_stage_and_method_are_those_that_are_counted_by_hand(tiny: Tiny, world: Any) -> None:
-    result = world.run(tiny(SINGLE))
+    # The judge of epochs asks nothing here, and the reward reads the probability of the true answer.
+    result = world.run(tiny(SINGLE, "training.judge.by=candidates", reward="hard_plus_gt_prob"))
     cost = costs(world)
     # 20 questions: alone, with each of 5 demonstrations, and the best two of these behind each of the 4 others.
     searched = 20 * (1 + 5 + 2 * 4)
@@ -74,6 +76,18 @@ def test_the_prompts_of_each_stage_and_method_are_those_that_are_counted_by_hand
         }  # fmt: skip
         cells = registry.cells([result.run_id])
         assert {(c["method"], c["prompts"]) for c in cells} == set(registry.method_prompts(result.run_id).items())
+
+
+def test_what_the_judge_of_epochs_asks_is_a_cost_of_the_training(tiny: Tiny, finished: Finished) -> None:
+    world, _ = finished
+    cost, asked = costs(world), {}
+    for stage in ("beam_search", "sft", "propose", "rce", "grpo"):
+        [folder] = world.work.glob(f"stages/{stage}-*")
+        asked[stage] = read_asked(folder / ASKED) or set()
+        assert cost[stage]["asked"] == len(asked[stage]) > 0
+    assert cost["sft"]["asked_in_all"] == len(asked["beam_search"] | asked["sft"])
+    # Answers that several stages need are counted once.
+    assert cost["grpo"]["asked_in_all"] == len(set().union(*asked.values())) < sum(map(len, asked.values()))
 
 
 def test_what_is_asked_does_not_depend_on_what_the_cache_knows(tiny: Tiny, finished: Finished) -> None:
@@ -173,6 +187,18 @@ def test_evaluations_are_added_by_each_that_asks_and_never_removed(tiny: Tiny, w
     assert registry.sql("SELECT runs, evaluations, largest_n FROM questions_asked ORDER BY runs")[1] == [
         (1, 1, 10), (3, 5, 10),
     ]  # fmt: skip
+
+
+def test_with_cross_fitting_the_choice_of_the_baseline_asks_the_evaluation_questions(tiny: Tiny, world: Any) -> None:
+    recipe = tiny("evaluation={split: cross_fit, folds: 3, shots: [1], sizes: [36], baselines: [random, text_knn]}")
+    world.run(recipe, until="choose_baseline")
+    [first] = Registry(world.url).evaluations()
+    assert (first["split"], first["n"], first["methods"]) == ("cross_fit", 36, ["random", "text_knn"])
+    world.run(recipe)
+    rows = Registry(world.url).evaluations()
+    assert rows[0] == first and [row["split"] for row in rows] == ["cross_fit"] * 2
+    assert rows[1]["sample"] == first["sample"] and "sft" in rows[1]["methods"]
+    assert Registry(world.url).runs_that_asked(first["dataset_fingerprint"], "cross_fit") == 1
 
 
 def test_an_evaluation_that_was_stopped_before_its_first_answer_was_complete_is_in_the_list(

@@ -80,6 +80,32 @@ def test_where_no_question_is_held_out_those_that_choose_the_epoch_choose_the_ba
     assert same == Pipeline(RunContext(tiny(BASELINES), world.catalog)).fingerprints["choose_baseline"]
 
 
+def test_without_any_question_to_choose_on_nothing_is_named(tiny: Tiny, world: Any) -> None:
+    recipe = tiny(BASELINES, "scoring.questions=null", "training.validation_fraction=0.0001", *NO_TRAINING)
+    result = world.run(recipe, until="choose_baseline")
+    found = _chosen(world)
+    assert (found["best"], found["questions"], found["accuracies"]) == (None, 0, {}) and result.calls == 0
+
+
+def test_each_fold_has_the_baseline_that_is_best_on_the_other_folds(tiny: Tiny, world: Any) -> None:
+    crossed = ("evaluation.split=cross_fit", "evaluation.folds=3", "evaluation.sizes=[36]", "scoring.questions=null")
+    recipe = tiny(BASELINES, *crossed, *NO_TRAINING)
+    world.run(recipe, until="choose_baseline")
+    found, folds = _chosen(world), RunContext(recipe, world.catalog, world.work).folds
+    shots = {"zero_shot": [0], "rule_first": [1, 2], "random": [1, 2]}
+    means: dict[str, dict[str, float]] = {fold: {} for fold in folds.names}
+    for name, counts in shots.items():
+        rows = [row for n in counts for row in read_jsonl(_folder(world) / f"{name}-{n}.jsonl")]
+        assert len(rows) == 36 * len(counts), "every question of both splits"
+        for fold in folds.names:
+            others = [row["accuracy"] for row in rows if folds.of_question(row["question_id"]) != fold]
+            assert len(others) == 24 * len(counts)
+            means[fold][name] = sum(others) / len(others)
+    assert found["by_fold"] == {fold: max(of, key=lambda name: of[name]) for fold, of in means.items()}
+    named = list(found["by_fold"].values())
+    assert found["source"] == "other_folds" and named.count(found["best"]) == max(map(named.count, named))
+
+
 @pytest.mark.parametrize("override", ["evaluation.baseline_questions=0", "evaluation.baselines=[{name: oracle}]"])
 def test_where_there_is_nothing_to_choose_the_stage_is_off(tiny: Tiny, world: Any, override: str) -> None:
     pipeline = Pipeline(RunContext(tiny(override), world.catalog))
@@ -93,9 +119,9 @@ def test_held_out_questions_are_evaluated_and_those_of_validation_never_asked(
     for name in ("generate", "logprob"):
         real = getattr(model, name)
 
-        def record(self: Any, prompts: Any, given: Any, real: Any = real) -> Any:
+        def record(self: Any, prompts: Any, *given: Any, real: Any = real) -> Any:
             asked.extend(map(repr, prompts))
-            return real(self, prompts, given)
+            return real(self, prompts, *given)
 
         monkeypatch.setattr(model, name, record)
     recipe = tiny("scoring.questions=10", "evaluation.split=held_out", "evaluation.baseline_questions=4")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,7 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leverplus_core.candidates.store import read_groups
 from leverplus_core.errors import DataError
+from leverplus_core.metrics import distinct_answers
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.plan import RESPONSE_BYTES, Plan, StagePlan, Throughput, plan
 from leverplus_core.pipeline.stages import STAGE_NAMES
@@ -98,6 +101,7 @@ def test_every_baseline_asks_no_more_than_planned(tiny: Tiny, world: Any) -> Non
     found = plan(RunContext(recipe, world.catalog))
     assert [stage.stage for stage in found.stages if stage.prompts] == ["choose_baseline", "evaluate"]
     before = world.run(recipe, until="choose_baseline").calls
+    assert 0.6 * _stage(found, "choose_baseline").prompts <= before <= _stage(found, "choose_baseline").prompts
     asked = world.run(recipe).calls
     assert 0.6 * _stage(found, "evaluate").prompts <= asked <= _stage(found, "evaluate").prompts
     assert before + asked == _stored(world.work) <= found.prompts
@@ -198,9 +202,73 @@ def test_mining_and_the_loop_by_hand(tiny: Tiny, tiny_catalog: Catalog) -> None:
     mine, online = planned()
     assert mine.logprobs == mine.answers == {2: 10 * 12}
     sequences = 2 + 4  # beams and samples of the loop's own defaults; no retrieval, no random
-    assert online.answers == {1: 10 * 5 * sequences, 2: 10 * 5 * sequences}
+    # Of ten questions at most seven are for validation, at 1.5 expected and a deviation of 1.1; four epochs a round,
+    # with the one before it.
+    judged = 7 * 5 * 4
+    assert online.answers == {1: 10 * 5 * sequences + judged, 2: 10 * 5 * sequences + judged}
     assert online.logprobs == {2: 10 * 5 * sequences}
-    assert [stage.prompts for stage in planned((", budget: 101", ", budget: 400"))] == [100, 400]
+    assert [stage.prompts for stage in planned((", budget: 101", ", budget: 400"))] == [100, 400 + 2 * judged]
+
+
+@pytest.mark.parametrize(
+    ("parts", "more", "measured"),
+    [
+        ({}, (), False),
+        ({"reward": "soft_only", "balancer": "query_ratio"}, (), False),
+        ({"reward": "hard_plus_gt_prob:prob=0"}, (), False),
+        ({"reward": "hard_plus_gt_prob"}, (), True),
+        ({"reward": "info_score"}, (), True),
+        ({"balancer": "top_pn:min_pos=0"}, (), True),
+        ({"balancer": "limit"}, (), False),
+        ({"balancer": "limit:order=best"}, (), True),
+        ({}, ("scoring.mining={min_positives: 1, swap: 0}",), False),
+        ({}, ("scoring.mining={min_positives: 1, swap: 0.5}",), True),
+        ({}, ("stages=[shortest]",), True),
+    ],
+)
+def test_probabilities_are_measured_where_something_reads_them(
+    tiny: Tiny, tiny_catalog: Catalog, parts: dict[str, str], more: tuple[str, ...], measured: bool
+) -> None:
+    context = RunContext(tiny(*more, **parts), tiny_catalog)
+    propose = _stage(plan(context), "propose")
+    assert context.measures_probabilities == context.scorer.probabilities == measured
+    assert propose.answers == {1: 20 * 4, 2: 20 * 4}
+    assert propose.logprobs == ({2: 20 * 4} if measured else {})
+    context.close()
+
+
+def test_answers_alone_are_asked_and_kept(tiny: Tiny, world: Any) -> None:
+    world.run(tiny(), until="sft")
+    alone = world.run(tiny(), until="propose")
+    groups = read_groups(next(world.work.glob("stages/propose-*")) / "candidates.jsonl")
+    candidates = [c for group in groups.values() for c in group]
+    assert alone.calls <= len(candidates)  # some were asked to choose SFT's epoch
+    assert all(c.logprob is None and c.info_score is None for c in candidates)
+    whole = world.run(tiny(reward="separated_gt_prob"), until="propose")
+    assert whole.stages["sft"] == "reused" and whole.stages["propose"] == "done"
+    pairs = sum(len(c.demonstrations) == 2 for c in candidates)  # the search has measured each demonstration alone
+    assert 0 < whole.calls <= pairs < len(candidates)
+
+
+def test_each_true_answer_is_a_log_probability(tiny_catalog: Catalog, tmp_path: Path) -> None:
+    data = "dataset={name: demo_world, train: 60, validation: 20, cache: '" + str(tmp_path) + "'}"
+    recipe = Recipe.load("demo", [data, "sampler.k=5", "scoring.questions=10", "model={name: tiny}"])
+    one, every = (
+        plan(
+            RunContext(Recipe.of({**recipe.values(), "scoring": {**recipe.values()["scoring"], **more}}), tiny_catalog)
+        )
+        for more in ({}, {"reference": "all", "end_mark": True})
+    )
+    context = RunContext(recipe, tiny_catalog)
+    counts = [len(distinct_answers(q.answers)) for q in context.dataset.questions("train")]
+    assert every.planning.true_answers == pytest.approx(sum(counts) / 60) and 1 < every.planning.true_answers < 4
+    before, after = _stage(one, "beam_search").logprobs, _stage(every, "beam_search").logprobs
+    assert after == {n: math.ceil(count * every.planning.true_answers) for n, count in before.items()}
+    assert _stage(one, "evaluate").answers == _stage(every, "evaluate").answers
+    absent = plan(
+        RunContext(Recipe.load("demo", [ABSENT, "scoring.reference=all", "model={name: tiny}"]), tiny_catalog)
+    )
+    assert absent.planning.true_answers == 10 and "Ten distinct answers" in absent.planning.note
 
 
 def test_what_is_imported_is_not_asked(tiny: Tiny, finished: tuple[Any, Any]) -> None:
@@ -210,7 +278,22 @@ def test_what_is_imported_is_not_asked(tiny: Tiny, finished: tuple[Any, Any]) ->
     whole = plan(RunContext(tiny("training.sft.epochs=0"), world.catalog))
     absent = {"beam_search", "propose"}  # and with them what the SFT learns from
     assert [s.stage for s in found.stages] == [s.stage for s in whole.stages if s.stage not in absent]
-    assert found.prompts == _stage(whole, "choose_baseline").prompts + _stage(whole, "evaluate").prompts
+    asked = ("rce", "grpo", "choose_baseline", "evaluate")  # the first two to choose their epochs
+    assert found.prompts == sum(_stage(whole, stage).prompts for stage in asked)
+
+
+def test_the_epoch_is_chosen_by_answers_or_without_a_prompt(tiny: Tiny, world: Any, tiny_catalog: Catalog) -> None:
+    planned = plan(RunContext(tiny(), tiny_catalog))
+    # Of 20 questions three are expected for validation, and at most ten planned; one epoch and the policy as it came.
+    assert _stage(planned, "sft").answers == {1: 20, 2: 20} and not _stage(planned, "sft").logprobs
+    world.run(tiny(), until="beam_search")
+    asked = world.run(tiny(), until="sft").calls
+    assert 0 < asked <= 40
+    silent = tiny("training.judge.by=candidates")
+    assert not any(_stage(plan(RunContext(silent, tiny_catalog)), stage).prompts for stage in ("sft", "rce", "grpo"))
+    assert world.run(silent, until="sft").calls == 0
+    world.run(silent, until="balance")
+    assert world.run(silent, until="grpo").calls == 0
 
 
 @pytest.mark.parametrize("encoder", ["tiny", "vlm"])

@@ -31,6 +31,7 @@ Finished = tuple[Any, RunResult]
 WHOLE = (
     "scoring.mining={min_positives: 99, rounds: 1, candidates_per_round: 2}",
     "training.online={rounds: 1, candidates: {shots: [1], num_beams: 1, samples: {}, random: 1}}",
+    "training.mrt={epochs: 1, start: sft}",
 )
 """With these settings no stage is off."""
 
@@ -56,7 +57,7 @@ def test_order_fingerprints_plan_and_registry_follow_from_one_list(tiny: Tiny, w
 
 def test_a_stage_without_use_has_no_fingerprint_no_folder_and_no_row(tiny: Tiny, world: Any) -> None:
     recipe = tiny("training.rce.epochs=0", "training.grpo.epochs=0")
-    off = {"propose", "mine", "balance", "rce", "grpo", "online"}  # nothing would read the candidates
+    off = {"propose", "mine", "balance", "rce", "grpo", "mrt", "online"}  # nothing would read the candidates
     pipeline = Pipeline(RunContext(recipe, world.catalog, world.work))
     on = [name for name in STAGE_NAMES if name not in off]
     assert list(pipeline.fingerprints) == [stage.stage for stage in plan(pipeline.context).stages] == on
@@ -89,11 +90,12 @@ READ = {
     "propose": {"encode", "pool", "beam_search", "sft"},
     "mine": {"encode", "pool", "propose"},
     "balance": {"mine"},
-    "rce": {"encode", "pool", "balance", "sft"},
-    "grpo": {"encode", "pool", "balance", "rce"},
-    "online": {"encode", "pool", "balance", "grpo"},
+    "rce": {"encode", "pool", "mine", "balance", "sft"},
+    "grpo": {"encode", "pool", "mine", "balance", "rce"},
+    "mrt": {"encode", "pool", "mine", "balance", "sft"},  # its `start`
+    "online": {"encode", "pool", "mine", "balance", "mrt"},
     "choose_baseline": {"encode", "pool"},
-    "evaluate": {"encode", "pool", "sft", "rce", "grpo", "online"},
+    "evaluate": {"encode", "pool", "sft", "rce", "grpo", "mrt", "online"},
 }
 
 
@@ -125,15 +127,22 @@ MEASURED = {"beam_search", "sft", "propose", "balance", "rce", "grpo", "choose_b
         ("sampler.k=4", {}, {"pool"} | MEASURED),
         ("data_seed=1", {}, {"pool"} | MEASURED),
         ("prompt.system=Say a color.", {}, MEASURED),
+        ("prompt.stop=[x]", {}, MEASURED),
+        ("scoring.reference=all", {}, MEASURED),
+        ("scoring.end_mark=true", {}, MEASURED),
+        ("threads=1", {"reward": "separated_gt_prob"}, {"propose", "balance", "rce", "grpo", "evaluate"}),
         ("scoring.beam_search.num_beams=3", {}, MEASURED - {"choose_baseline"}),
         ("scoring.candidates.questions=22", {}, MEASURED - {"beam_search", "sft"}),
         ("selector.width=8", {}, {"sft", "propose", "balance", "rce", "grpo", "evaluate"}),
-        ("decoding.max_new_tokens=3", {}, {"propose", "balance", "rce", "grpo", "choose_baseline", "evaluate"}),
+        ("decoding.max_new_tokens=3", {}, MEASURED - {"beam_search"}),  # answers choose the epoch of SFT
+        ("training.judge.shots=[2]", {}, MEASURED - {"beam_search", "choose_baseline"}),
+        ("training.grpo.start=sft", {}, {"grpo", "evaluate"}),
+        ("training.grpo.within=question", {}, {"grpo", "evaluate"}),
         ("scoring.candidates.random=2", {}, {"propose", "balance", "rce", "grpo", "evaluate"}),
         ("balancer.min_pos=1", {}, {"balance", "rce", "grpo", "evaluate"}),
         ("threads=1", {"reward": "mixed"}, {"rce", "grpo", "evaluate"}),
         ("training.grpo.beta=0.2", {}, {"grpo", "evaluate"}),
-        ("evaluation.shots=[1]", {}, {"choose_baseline", "evaluate"}),
+        ("evaluation.shots=[1]", {}, MEASURED - {"beam_search"}),  # those of the judge, too
         ("evaluation.baselines=[random]", {}, {"choose_baseline", "evaluate"}),
         ("evaluation.baselines=[zero_shot, random, text_knn]", {}, {"evaluate"}),  # the oracle is never chosen
         ("evaluation.baseline_questions=3", {}, {"choose_baseline"}),
@@ -419,13 +428,13 @@ def test_a_baseline_and_a_trainer_of_a_third_party_fill_their_cells(tiny: Tiny, 
     world, _ = finished
     recipe = tiny("training.copycat={epochs: 1}", "evaluation.baselines=[random, rule_first, {name: oracle}]")
     result = world.run(recipe)
-    assert list(result.stages)[-5:] == ["grpo", "copycat", "online", "choose_baseline", "evaluate"]
+    assert list(result.stages)[-5:] == ["mrt", "copycat", "online", "choose_baseline", "evaluate"]
     done = {name for name, state in result.stages.items() if state == "done"}
     assert done == {"copycat", "choose_baseline", "evaluate"}
     found = world.results(result.run_id)
     for method in ("rule_first", "copycat"):
         assert {row[1:3] for row in found["cells"] if row[0] == method} == {(s, n) for s in (1, 2) for n in (5, 10)}
-    assert set(world.provenance("copycat")["inputs"]) == {"encode", "pool", "balance", "grpo"}
+    assert set(world.provenance("copycat")["inputs"]) == {"encode", "pool", "propose", "balance", "grpo"}
     assert {row[0] for row in found["curves"]} == {"sft", "rce", "grpo", "copycat"}
 
 

@@ -27,7 +27,7 @@ SMALL = [
     "sampler.k=6", "scoring.questions=40", "scoring.mining.rounds=1", "selector.width=32",
     "scoring.beam_search={num_beams: 2, expand_top_k: 3}", "scoring.candidates={num_beams: 2, retrieval: 2}",
     "scoring.correct_threshold=0.1", "decoding={max_new_tokens: 2, num_beams: 1}",
-    "prompt.system=Answer with one word.", "training.sft.epochs=1", "training.rce.epochs=1", "training.grpo.epochs=1",
+    "prompt.system=Answer with one word.", "training.sft.epochs=1", "training.rce.epochs=1", "training.mrt.epochs=1",
     "evaluation.shots=[1]", "evaluation.sizes=[4]", "threads=1",
     "evaluation.baselines=[zero_shot, random, {name: oracle, num_beams: 1, expand_top_k: 2}]",
 ]  # fmt: skip
@@ -114,6 +114,7 @@ def test_the_report_s_recipes_hold_its_settings(name: str, catalog: Catalog) -> 
     assert recipe.prompt.system.startswith("In the upcoming task") and recipe.prompt.system.endswith("tokens either.")
     trainers = RunContext(recipe, catalog).trainers
     assert {name for name, trainer in trainers.items() if trainer.epochs} == {"sft", "rce"}
+    assert trainers["rce"].within == "question"
     assert recipe.evaluation.order == "seeded"
     assert Recipe.load(name, ["evaluation.order=first"]).evaluation.order == "first"
 
@@ -180,8 +181,10 @@ def test_every_variant_runs_on_the_demo(catalog: Catalog, tmp_path: Path) -> Non
         assert result.stages["evaluate"] == "done" and result.stages["rce"] == "done", name
         assert (result.stages["mine"] == "off") == (name == "okvqa-3b-all")
         methods = {cell["method"] for cell in Registry(url).cells([result.run_id])}
-        assert {"zero_shot", "random", "sft", "rce", "grpo", "oracle"} <= methods
-    scored = {"encode", "pool", "beam_search", "sft", "propose"}
+        assert {"zero_shot", "random", "sft", "rce", "mrt", "oracle"} <= methods
+    # Nothing in okvqa-3b-all reads a probability; mining and top_pn do, so that its candidates are measured again.
+    scored = {"encode", "pool", "beam_search", "sft", "choose_baseline"}
     assert reused["okvqa-3b-mined"] == scored
+    scored |= {"propose"}
     assert all(reused[name] == scored | {"mine"} for name in VARIANTS[2:-1])
     assert reused["okvqa-3b-mixed"] == scored | {"mine", "balance"}

@@ -206,6 +206,14 @@ def test_a_setting_of_a_part_is_found_where_it_stands(
             "training:\n  online: {rounds: 1, trainer: sft}\n",
             "training.online.trainer 'sft' in mine.yaml:2 is not a trainer that learns from candidates",
         ),
+        (
+            "training:\n  grpo: {epochs: 1, start: mrt}\n  mrt: {epochs: 1}\n",
+            "training.grpo.start in mine.yaml:2 is 'mrt', which does not train before grpo. Known: rce, sft",
+        ),
+        (
+            "training:\n  sft: {epochs: 0}\n  rce: {epochs: 1, start: sft}\n",
+            "training.rce.start in mine.yaml:3 is 'sft', which does not train before rce. Set it to null",
+        ),
         ("evaluation:\n  policies: [sfd]\n", "evaluation.policies in mine.yaml:2 names 'sfd', .*Did you mean 'sft'"),
         (
             "sampler: {name: mixed, k: 8, text: 0.25, image: 0, state: 0.5}\n",

@@ -14,7 +14,7 @@ from leverplus_core.scoring.meter import KEY_BYTES, PromptMeter, read_asked
 
 
 class Plain(Model):
-    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[AnswerLogprob]:
+    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str], end_mark: bool = False) -> list[AnswerLogprob]:
         return [AnswerLogprob(-1.0, 1) for _ in prompts]
 
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:

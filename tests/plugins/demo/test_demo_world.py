@@ -14,7 +14,7 @@ import pytest
 
 from leverplus_core.metrics import accuracy
 from leverplus_core.testing import check_dataset
-from leverplus_demo import world
+from leverplus_demo import two_attributes, world
 from leverplus_demo.demo_world import DemoWorld
 
 
@@ -126,6 +126,73 @@ def test_a_seed_gives_the_same_world_as_before(
         with PIL.Image.open(question.image.path or "") as picture:
             drawn.update(np.asarray(picture).tobytes())
     assert drawn.hexdigest() == pixels
+
+
+def _hard(**settings: object) -> DemoWorld:
+    return DemoWorld.model_validate({"key_attributes": 2, "train": 30, "validation": 20, **settings})
+
+
+def test_with_two_attributes_a_fact_needs_the_shape_and_the_color() -> None:
+    """Worked out by hand on a table of three cells that differ in one attribute each."""
+    table = {
+        ("guild", "circle", "red"): "bakers",
+        ("guild", "circle", "blue"): "smiths",
+        ("guild", "star", "red"): "potters",
+        ("stone", "circle", "red"): "jade",
+    }
+    red, blue = world.Scene("circle", "red", "white"), world.Scene("circle", "blue", "white")
+    assert two_attributes.answer("guild", red, table) == "bakers"
+    assert two_attributes.answer("guild", blue, table) == "smiths"
+    assert two_attributes.answer("guild", world.Scene("star", "red", "white"), table) == "potters"
+    assert two_attributes.answer("guild", world.Scene("circle", "red", "black"), table) == "bakers"
+    assert two_attributes.answer("stone", red, table) == "jade"
+    assert (
+        two_attributes.answer("shape", blue, table) == "circle"
+        and two_attributes.answer("colour", blue, table) == "blue"
+    )
+
+
+def test_with_two_attributes_each_topic_has_a_fact_for_each_pair() -> None:
+    table = _hard().pair_table
+    assert len(table) == len(world.KNOWLEDGE) * len(world.SHAPES) * len(world.COLORS)
+    assert all(word in world.TOPICS[topic].words for (topic, _, _), word in table.items())
+    assert _hard(seed=8).pair_table != table
+
+
+def test_with_two_attributes_keep_is_the_share_of_the_defaults_of_the_model_s_key() -> None:
+    default = world.default_table()
+
+    def known(keep: float) -> float:
+        table = _hard(keep=keep).pair_table
+        keys = {name: world.TOPICS[name].key for name in world.KNOWLEDGE}
+        right = [word == default[t, s if keys[t] == "shape" else c] for (t, s, c), word in table.items()]
+        return float(np.mean(right))
+
+    assert known(1) == 1
+    assert known(0) == pytest.approx(1 / 12, abs=0.05), "a topic has twelve words"
+    assert known(0.5) == pytest.approx(0.5 + 0.5 / 12, abs=0.06)
+
+
+def test_worlds_of_one_and_two_attributes_differ_in_their_answers_alone(tmp_path: Path) -> None:
+    plain, hard = _hard(key_attributes=1, cache=str(tmp_path)), _hard(cache=str(tmp_path))
+    assert plain.picture_folder == hard.picture_folder
+    pairs = list(zip(plain.questions("validation"), hard.questions("validation"), strict=True))
+    assert all((a.id, a.text, a.image) == (b.id, b.text, b.image) for a, b in pairs)
+    topics = {text: name for name, topic in world.TOPICS.items() for text in topic.phrasings}
+    for a, b in pairs:
+        assert b.image.caption is not None
+        _, color, shape, _, background = b.image.caption.split()
+        truth = two_attributes.answer(topics[b.text], world.Scene(shape, color, background), hard.pair_table)
+        assert accuracy(truth, b.answers) == 1.0
+        assert a.answers == b.answers or not world.TOPICS[topics[b.text]].perceptual
+    assert any(a.answers != b.answers for a, b in pairs)
+
+
+def test_identity_tells_the_worlds_of_one_and_two_attributes_apart() -> None:
+    plain, hard = DemoWorld(), DemoWorld(key_attributes=2)
+    assert plain.identity() != hard.identity() and plain.identity().keys() < hard.identity().keys()
+    # The datasets of earlier runs keep their fingerprints.
+    assert plain.identity().keys() == {"seed", "train", "validation", "keep", "agreement", "world"}
 
 
 def test_the_checkpoint_is_found_by_its_entry_point() -> None:
