@@ -163,6 +163,28 @@ def test_a_sweep_measures_once_shares_stages_and_goes_on_after_a_kill(finished: 
     assert len(asked) == 10 and all(q.startswith("demo-train-") for q in asked)
 
 
+def test_several_seeds_are_one_arm_with_one_table(finished: Any, small_settings: list[str], cli: Cli) -> None:
+    settings = [word for setting in small_settings for word in ("--set", setting)]
+    url = finished.other("seeds")
+    command = ("run", "demo", *settings, "--seeds", "2", "--registry", url, "--work", str(finished.work))
+    done = cli(*command, "--json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    runs = Registry(url).runs()
+    assert {(row["name"], row["status"], row["sweep"]) for row in runs} == {
+        ("demo (seed=0)", "done", "demo"), ("demo (seed=1)", "done", "demo"),
+    }  # fmt: skip
+    assert shown["headline"]["seeds"] == 2 and set(shown["headline"]["runs"]) == {row["id"] for row in runs}
+    assert finished.result.run_id in shown["headline"]["runs"]  # its first seed is the run without --seeds
+    scores = [Registry(url).scores(row["id"], "rce", 2).accuracy for row in runs]
+    (cell,) = (r for r in shown["leaderboard"] if (r["method"], r["shots"], r["n"]) == ("rce", 2, 20))
+    assert cell["accuracy"] == pytest.approx(sum(s.mean() for s in scores) / 2)
+    text = cli(*command, COLUMNS="80").stdout
+    assert text.index("demo (") < text.index("primary endpoint of demo: mean over 1, 2 shots, n = 20, 2 seeds")
+    assert max(map(len, text.splitlines())) <= 80
+    assert "neither --until nor --redo" in cli(*command, "--until", "pool").stderr
+
+
 def test_ablations_answer_beside_their_policy_with_the_same_choice(finished: Any, small: Small, cli: Cli) -> None:
     url, kinds = finished.other("ablations"), ["blank_images", "shuffled_images", "shuffled_answers", "reversed"]
     methods = ("evaluation.baselines=[zero_shot]", "evaluation.policies=[sft, rce]")

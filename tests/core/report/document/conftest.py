@@ -59,8 +59,10 @@ def write() -> Write:
         status: str = "done",
         questions: str | Sequence[str] = "q",
         model: str = "qwen",
+        evaluation: Mapping[str, Any] | None = None,
     ) -> str:
         recipe = {**RECIPE, "name": name or id, "seed": seed, "reward": {"name": reward}}
+        recipe |= {"evaluation": evaluation} if evaluation else {}
         run = RunRecord(
             id, name or id, f"f-{id}", "demo_world", model, seed, recipe=recipe, dataset_fingerprint="w", sweep=sweep,
             arm=arm, note=note, git={"commit": "0123456789abcdef"},
