@@ -109,7 +109,7 @@ def test_one_command_trains_from_an_rl_data_file_alone_and_asks_no_model(rl_data
     states = {row["stage"]: row["status"] for row in json.loads(done.stdout)}
     assert states == {
         "encode": "imported", "pool": "imported", "beam_search": "off", "sft": "off", "propose": "imported",
-        "mine": "off", "balance": "done", "rce": "done", "grpo": "done", "online": "off",
+        "mine": "off", "balance": "done", "rce": "done", "grpo": "done", "mrt": "off", "online": "off",
         "choose_baseline": "off", "evaluate": "off",
     }  # fmt: skip
     assert "0 model calls" in done.stderr
@@ -161,6 +161,28 @@ def test_a_sweep_measures_once_shares_stages_and_goes_on_after_a_kill(finished: 
     assert {row["comparisons"] for row in rows if not row["primary"]} == {3 * 2 * 1}
     asked = {p.question_id for run_id in ids for _, p in registry.predictions(run_id, "oracle", 2)}
     assert len(asked) == 10 and all(q.startswith("demo-train-") for q in asked)
+
+
+def test_several_seeds_are_one_arm_with_one_table(finished: Any, small_settings: list[str], cli: Cli) -> None:
+    settings = [word for setting in small_settings for word in ("--set", setting)]
+    url = finished.other("seeds")
+    command = ("run", "demo", *settings, "--seeds", "2", "--registry", url, "--work", str(finished.work))
+    done = cli(*command, "--json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    runs = Registry(url).runs()
+    assert {(row["name"], row["status"], row["sweep"]) for row in runs} == {
+        ("demo (seed=0)", "done", "demo"), ("demo (seed=1)", "done", "demo"),
+    }  # fmt: skip
+    assert shown["headline"]["seeds"] == 2 and set(shown["headline"]["runs"]) == {row["id"] for row in runs}
+    assert finished.result.run_id in shown["headline"]["runs"]  # its first seed is the run without --seeds
+    scores = [Registry(url).scores(row["id"], "rce", 2).accuracy for row in runs]
+    (cell,) = (r for r in shown["leaderboard"] if (r["method"], r["shots"], r["n"]) == ("rce", 2, 20))
+    assert cell["accuracy"] == pytest.approx(sum(s.mean() for s in scores) / 2)
+    text = cli(*command, COLUMNS="80").stdout
+    assert text.index("demo (") < text.index("primary endpoint of demo: mean over 1, 2 shots, n = 20, 2 seeds")
+    assert max(map(len, text.splitlines())) <= 80
+    assert "neither --until nor --redo" in cli(*command, "--until", "pool").stderr
 
 
 def test_ablations_answer_beside_their_policy_with_the_same_choice(finished: Any, small: Small, cli: Cli) -> None:
