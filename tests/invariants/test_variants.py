@@ -109,7 +109,7 @@ def test_one_command_trains_from_an_rl_data_file_alone_and_asks_no_model(rl_data
     states = {row["stage"]: row["status"] for row in json.loads(done.stdout)}
     assert states == {
         "encode": "imported", "pool": "imported", "beam_search": "off", "sft": "off", "propose": "imported",
-        "mine": "off", "balance": "done", "rce": "done", "grpo": "done", "online": "off",
+        "mine": "off", "balance": "done", "rce": "done", "grpo": "done", "mrt": "off", "online": "off",
         "choose_baseline": "off", "evaluate": "off",
     }  # fmt: skip
     assert "0 model calls" in done.stderr
