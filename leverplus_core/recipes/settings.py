@@ -116,7 +116,7 @@ class DecodingSettings(FrozenSettings):
 
     max_new_tokens: int = Field(5, ge=1)
     num_beams: int = Field(3, ge=1)
-    length_penalty: float = 0.0
+    length_penalty: float = Field(0.0, description="exponent of the length in a beam's score; no effect at num_beams 1")
 
     def decoding(self) -> Decoding:
         """The record that a model is given."""
@@ -132,7 +132,7 @@ class BeamSettings(FrozenSettings):
 
     num_beams: int = Field(5, ge=1)
     shots: int = Field(2, ge=1)
-    expand_top_k: int | None = Field(None, ge=1)
+    expand_top_k: int | None = Field(None, ge=1, description="from the second shot on; null for the whole pool")
     form: Form = "probability"
 
 

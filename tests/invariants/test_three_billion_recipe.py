@@ -313,15 +313,15 @@ def test_the_recipe_runs_end_to_end(recipe: Recipe, catalog: Catalog, tmp_path: 
     asked = first.calls + result.calls
     print(f"{asked} prompts (at most {planned.prompts} planned) in {time.perf_counter() - began:.0f} s")
     on = {stage: state for stage, state in result.stages.items() if state != "off"}
-    assert set(on.values()) == {"done"} and {"encode", "beam_search", "sft", "rce", "grpo", "evaluate"} <= set(on)
+    assert set(on.values()) == {"done"} and {"encode", "beam_search", "sft", "rce", "mrt", "evaluate"} <= set(on)
     assert 0.5 * planned.prompts <= asked <= planned.prompts
     registry = Registry(url)
     cells = {(c["method"], c["shots"], c["n"]) for c in registry.cells([result.run_id])}
-    methods = ("random", "text_knn", "image_knn", "sft", "rce", "grpo", "oracle")
+    methods = ("random", "text_knn", "image_knn", "sft", "rce", "mrt", "oracle")
     grid = {(m, s, n) for m in methods for s in (1, 2, 3, 4) for n in (2, 4)}
     assert cells >= grid | {("zero_shot", 0, n) for n in (2, 4)}
     [[answers]] = registry.sql("SELECT count(DISTINCT raw_text) FROM predictions")[1]
     assert answers > 3  # random weights answer nonsense, but not the same to all
     curves = registry.sql("SELECT stage, count(*) FROM curves GROUP BY stage")[1]
-    assert {stage for stage, rows in curves if rows > 1} == {"sft", "rce", "grpo"}
+    assert {stage for stage, rows in curves if rows > 1} == {"sft", "rce", "mrt"}
     assert run(recipe, url, work, catalog=catalog).calls == 0

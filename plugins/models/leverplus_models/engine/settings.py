@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 class EngineSettings(BaseModel):
     """Speed and memory of the scoring engine; results are equal (float32: to 1e-4) whatever is set here.
 
-    Each boolean switches one optimization off, so that its gain can be measured.
+    Each boolean switches one optimization off, so that its gain can be measured. Those of images have no effect on a
+    model that reads captions, and `prefix_sharing` none where attention is not sdpa.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -79,7 +79,7 @@ def write() -> Write:
         registry.record_stage(id, "balance", "b1", "done", 1.0, "", reused=False, metadata={**BALANCING, **cost})
         registry.record_stage(id, "rce", f"r-{reward}-{seed}", "done", 3.0, "", reused=False, metadata=cost)
         registry.record_stage(id, "evaluate", "e", "done", 4.0, "", reused=False, metadata=cost)
-        registry.record_curve(id, "rce", [(e, {"loss": 1 / e, "validation": e / 4 + seed}) for e in (1, 2, 3)])
+        registry.record_curve(id, "rce", [(e, {"loss": 1 / e, "accuracy": e / 4 + seed}) for e in (1, 2, 3)])
         registry.finish_run(id, status)
         return id
 
