@@ -127,7 +127,7 @@ def _marks(content: Content, say: Translator) -> Iterator[str]:
                 shown = max(some, key=lambda row: (row["n"], sign * row["delta"]))
                 values = {
                     "count": len(some), "cells": len(cells), "shots": say.shots(shown["shots"]),
-                    "n": shown["questions"], "delta": points(shown["delta"]),
+                    "n": shown["questions"], "seeds": say.seeds(shown["seeds"]), "delta": points(shown["delta"]),
                     "interval": interval(shown["corrected_low"], shown["corrected_high"]),
                 }  # fmt: skip
                 sentences.append(say(f"seen_{mark}", name=name, baseline=content.baseline, **values))

@@ -33,7 +33,7 @@ def rows_for(query: Query, bank: Bank, k: int) -> Rows:
 
 
 def nearest_in_both(rows: Rows, pairs: Sequence[tuple[Floats, Floats]], count: int) -> Rows:
-    """The `count` of `rows` nearest by several (features, query) together: by the sum of the cosines' z-scores over them.
+    """The `count` of `rows` nearest by several (features, query) together: by the sum of z-scores over `rows`.
 
     Raises DataError for a similarity that is not a number. Ties go to the lower row number.
     """
