@@ -123,6 +123,7 @@ from leverplus_core.training.tensors import mean_over_sets as mean_over_sets
 from leverplus_core.training.trainer import candidate_log_probs as candidate_log_probs
 from leverplus_core.training.trainer import expected_reward as expected_reward
 from leverplus_core.training.trainer import fit as fit
+from leverplus_core.training.trainer import one_thread as one_thread
 
 __version__: str
 __all__: list[str]

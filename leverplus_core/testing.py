@@ -321,7 +321,7 @@ def check_baseline(part: BaselineSelector) -> None:
     cost = part.cost((1, 2), len(pool))
     assert set(counts) <= set(cost.answers), "cost() has an answer for each number of shots"
     for what, asked, each, once in (
-        ("log-probabilities", measure.asked_logprobs, cost.logprobs, {}),
+        ("log-probabilities", measure.asked_logprobs, cost.logprobs, cost.once_logprobs),
         ("answers", measure.asked_answers, cost.answers, cost.once),
     ):
         for n, count in Counter(len(ids) for _, ids in asked).items():

@@ -1,12 +1,11 @@
 """Try racing over the pool and a learned retriever over the bank, at equal prompts, on train questions held out.
 
     leverplus run RECIPE --until encode --work FOLDER [--set KEY=VALUE ...]
-    python tools/try_retrieval.py RECIPE --work FOLDER [--set KEY=VALUE ...] [--prompts 6750] [--held-out 300]
+    python tools/try_retrieval.py RECIPE --work FOLDER [--set KEY=VALUE ...] [--searched 100] [--held-out 300]
 
 Train questions stand in the seeded order: the first are searched, those behind them proposed for, the last held out.
-Every arm searches as many questions as its prompts allow, trains SFT on them (and MRT, `--mrt` questions behind them),
-and is compared with the arm of frozen pools on the held-out questions, the mean over 1 to 4 shots. No evaluation
-question is asked. Tables of docs/design/016.
+Every arm of the race searches as many questions as the prompts of `--searched` full searches allow. All are compared on
+the held-out questions, the mean over 1 to 4 shots; no evaluation question is asked. Tables of docs/design/016.
 """
 
 from __future__ import annotations
@@ -18,8 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from leverplus_core.candidates.store import by_question
 from leverplus_core.pipeline.context import RunContext
@@ -29,7 +26,8 @@ from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.records import AnswerLogprob, Ids, Question, ScoredSequence
 from leverplus_core.scoring.beam_search import beam_search, beam_search_cost
-from leverplus_core.seeding import derive, rng
+from leverplus_core.seeding import rng
+from leverplus_core.selector.base import EvalSet
 from leverplus_core.selector.features import SelectorFeatures
 from leverplus_core.selector.policy import Policy, cosine_features, normalize_per_pool
 from leverplus_core.selector.propose import propose
@@ -37,9 +35,9 @@ from leverplus_core.selector.ranking import nearest
 from leverplus_core.statistics import paired_difference
 from leverplus_core.training.base import FitRun
 from leverplus_core.training.data import TrainingContext, fit_candidates, fit_sequences
-from leverplus_samplers.mixed import MixedSampler
-from leverplus_selectors.bank_knn import cosines
+from leverplus_selectors.bank_knn import BankKnnSelector
 from leverplus_selectors.knn import summed
+from leverplus_selectors.two_tower import TwoTowerSelector
 
 SHOTS = (1, 2, 3, 4)
 RACES: tuple[tuple[str, int, tuple[int, int, tuple[int, ...]] | None], ...] = (
@@ -50,9 +48,7 @@ RACES: tuple[tuple[str, int, tuple[int, int, tuple[int, ...]] | None], ...] = (
     ("nearest 3, 3 drawn, 6 predicted", 12, (3, 3, (6,))),
 )
 """Name, demonstrations of a pool that are measured, and how: nearest, drawn, and predicted in each round."""
-ROUNDS = 3
-CHANCE = 0.25
-"""Share of a retrieved pool that is drawn uniformly."""
+MRT_AFTER = ("all of the pool", "nearest 12")
 Pools = dict[str, list[str]]
 
 
@@ -62,7 +58,6 @@ class Lab:
 
     context: RunContext
     folder: Mapping[str, Path]
-    rounds: int = ROUNDS
     asked: set[tuple[str, Ids]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -130,15 +125,6 @@ class Lab:
         fit_candidates(policy, training, groups, self.context.reward, self.context.trainers["mrt"], run)
         return policy.eval(), len(rows)
 
-    def nearest(self, questions: Sequence[Question]) -> Pools:
-        """The four of the bank nearest by text and image, as `bank_knn`."""
-        asked, bank = self.features.of_questions([q.id for q in questions]), self.features.demonstrations
-        both = summed([cosines(getattr(asked, block), getattr(bank, block)) for block in ("text", "image")])
-        for i, q in enumerate(questions):
-            both[i, self.row[q.id]] = -np.inf
-        ids = self.features.demonstration_ids
-        return {q.id: [ids[r] for r in nearest(both[i], 4, "prepend")] for i, q in enumerate(questions)}
-
     def choose(self, policy: Policy, questions: Sequence[Question], pools: Pools) -> dict[int, list[Ids]]:
         """What the policy shows, as in the evaluation."""
         ids = [q.id for q in questions]
@@ -185,122 +171,6 @@ def race(lab: Lab, questions: Sequence[Question], pools: Pools, near: int, drawn
     return {q: [d for d, known in zip(pools[q], measured[i], strict=True) if known] for i, q in enumerate(ids)}
 
 
-class TwoTowers(nn.Module):
-    """Towers of the question and of the demonstration with its answer; their product over a temperature is the score.
-
-    They start as the similarity of text and image, each block a low-rank step away from itself: with some hundred
-    questions, towers from nothing memorize.
-    """
-
-    def __init__(self, widths: Mapping[str, int], rank: int = 16) -> None:
-        super().__init__()
-        self.down = nn.ModuleDict({b: nn.Linear(widths[b], rank, bias=False) for b in ("image", "text")})
-        self.up = nn.ModuleDict({b: nn.Linear(rank, widths[b], bias=False) for b in ("image", "text")})
-        for weight in self.up.parameters():
-            nn.init.zeros_(weight)
-        self.scale = nn.Parameter(torch.zeros(2))
-        self.answered = nn.Sequential(
-            nn.Linear(widths["text"] + widths["answer"], 32), nn.GELU(), nn.Dropout(0.4), nn.Linear(32, 1)
-        )
-
-    def tower(self, image: Tensor, text: Tensor) -> Tensor:
-        """(N, D) of rows (N, D_image) and (N, D_text)."""
-        both = []
-        for scale, (block, rows) in zip(self.scale, {"image": image, "text": text}.items(), strict=True):
-            both.append(scale.exp() * F.normalize(rows + self.up[block](self.down[block](rows)), dim=-1))
-        return torch.cat(both, -1)
-
-    def demonstration(self, image: Tensor, text: Tensor, answer: Tensor) -> Tensor:
-        """(M, D + 1): the last column is what the demonstration is worth to any question."""
-        return torch.cat([self.tower(image, text), self.answered(torch.cat([text, answer], -1))], -1)
-
-    def question(self, image: Tensor, text: Tensor) -> Tensor:
-        """(N, D + 1)."""
-        tower = self.tower(image, text)
-        return torch.cat([tower, tower.new_ones(len(tower), 1)], -1)
-
-
-class Retriever:
-    """Ranks the bank for a question by two towers, trained listwise on measured demonstrations."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-        bank, questions = lab.features.demonstrations, lab.features.questions
-        assert bank.answer is not None
-        # The mean leaves the rows: encoders of small models give cosines that differ in the third digit only.
-        means = {"image": bank.image.mean(0), "text": bank.text.mean(0)}
-        self.shown = [_unit(bank.image - means["image"]), _unit(bank.text - means["text"]), _unit(bank.answer)]
-        self.asked = [_unit(questions.image - means["image"]), _unit(questions.text - means["text"])]
-        self.at = {q: i for i, q in enumerate(lab.features.question_ids)}
-        widths = dict(zip(("image", "text", "answer"), (block.shape[1] for block in self.shown), strict=True))
-        torch.manual_seed(derive(lab.recipe.seed, "two towers"))
-        self.net = TwoTowers(widths)
-
-    def fit(self, lists: Mapping[str, Mapping[str, float]], epochs: int = 30, temperature: float = 0.1) -> None:
-        """Cross-entropy of the softmax over a question's list, weighted by the softmax of InfoScore / 0.1.
-
-        `lists`: question -> demonstration -> InfoScore. To each list come 32 of the bank by chance, as worth nothing:
-        unmeasured ones must rank below those that help.
-        """
-        ids = list(lists)
-        optimizer = torch.optim.AdamW(self.net.parameters(), lr=3e-3, weight_decay=1e-2)
-        chance = rng(self.lab.recipe.seed, "lists")
-        self.net.train()
-        for _ in range(epochs):
-            for part in np.array_split(chance.permutation(len(ids)), max(1, len(ids) // 32)):
-                asked = self.net.question(*(block[[self.at[ids[i]] for i in part]] for block in self.asked))
-                loss = asked.new_zeros(())
-                for row, i in enumerate(part):
-                    known = lists[ids[i]]
-                    own = self.hidden(ids[i])
-                    drawn = [int(r) for r in chance.choice(len(self.lab.bank.demonstrations), 32) if r not in own]
-                    rows = [self.lab.row[d] for d in known] + drawn
-                    worth = torch.tensor([*known.values(), *[0.0] * len(drawn)])
-                    shown = self.net.demonstration(*(block[rows] for block in self.shown))
-                    scores = shown @ asked[row] / temperature
-                    loss = loss - ((worth / 0.1).softmax(-1) * scores.log_softmax(-1)).sum()
-                optimizer.zero_grad()
-                (loss / len(part)).backward()
-                optimizer.step()
-        self.net.eval()
-
-    def hidden(self, question: str) -> set[int]:
-        """Rows that the question may not be shown: the demo has a picture of its own for each."""
-        return {self.lab.row[question]} if question in self.lab.row else set()
-
-    @torch.no_grad()
-    def top(self, questions: Sequence[Question], count: int) -> Pools:
-        """The `count` best of the bank for each question, best first."""
-        asked = self.net.question(*(block[[self.at[q.id] for q in questions]] for block in self.asked))
-        scores = (asked @ self.net.demonstration(*self.shown).T).double().numpy()
-        for i, q in enumerate(questions):
-            scores[i, list(self.hidden(q.id))] = -np.inf
-        ids = self.lab.features.demonstration_ids
-        return {q.id: [ids[r] for r in nearest(scores[i], count, "prepend")] for i, q in enumerate(questions)}
-
-    @torch.no_grad()
-    def ranked(self, question: str, pool: Sequence[str]) -> list[str]:
-        """The demonstrations of a pool, best first."""
-        at, rows = self.at[question], [self.lab.row[d] for d in pool]
-        asked = self.net.question(*(block[at : at + 1] for block in self.asked))
-        scores = (self.net.demonstration(*(block[rows] for block in self.shown)) @ asked[0]).double().numpy()
-        return [pool[p] for p in nearest(scores, len(pool), "prepend")]
-
-    def pools(self, questions: Sequence[Question], k: int) -> Pools:
-        """Its best of the bank, and a share of chance."""
-        best = self.top(questions, k - int(CHANCE * k))
-        found: Pools = {}
-        for q in questions:
-            rest = [d for d in self.lab.row if d not in {*best[q.id], q.id}]
-            drawn = rng(self.lab.recipe.seed, "pool", q.id).choice(len(rest), k - len(best[q.id]), replace=False)
-            found[q.id] = [*best[q.id], *(rest[i] for i in drawn)]
-        return found
-
-
-def _unit(rows: np.ndarray) -> Tensor:
-    return F.normalize(torch.from_numpy(np.asarray(rows, np.float32)), dim=-1)
-
-
 def alone(lab: Lab, questions: Sequence[Question], pools: Pools) -> dict[str, dict[str, float]]:
     """Question -> demonstration -> its InfoScore alone; a search has asked all of these."""
     bare = [found.mean for found in lab.logprobs([(q, ()) for q in questions])]
@@ -312,23 +182,15 @@ def alone(lab: Lab, questions: Sequence[Question], pools: Pools) -> dict[str, di
     }
 
 
-def in_order(lab: Lab, ranked: Pools, questions: Sequence[Question]) -> dict[int, list[Ids]]:
-    """The first n of a ranking, the best next to the question."""
-    turn = -1 if lab.recipe.prompt.order == "append" else 1
-    return {n: [tuple(ranked[q.id][:n][::turn]) for q in questions] for n in SHOTS}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
     parser.add_argument("--work", type=Path, default=Path(".leverplus"))
     parser.add_argument("--set", action="append", default=[], dest="overrides")
-    parser.add_argument("--prompts", type=int, default=6750)
-    parser.add_argument("--held-out", type=int, default=300)
     parser.add_argument("--parts", nargs="+", choices=("race", "retrieve"), default=["race", "retrieve"])
-    parser.add_argument("--mrt", type=int, default=500, help="questions proposed for")
-    parser.add_argument("--shared", action="store_true", help="SFT in frozen pools with a share near in both, too")
-    parser.add_argument("--oracle", type=int, default=100, help="held-out questions whose whole pool is measured")
+    parser.add_argument("--searched", type=int, default=100, help="questions whose whole pool is searched")
+    parser.add_argument("--proposed", type=int, default=500, help="questions behind all searched ones, for MRT")
+    parser.add_argument("--held-out", type=int, default=300)
     given = parser.parse_args()
     torch.set_num_threads(1)
     context = RunContext(Recipe.load(given.recipe, given.overrides), Catalog.load(), given.work)
@@ -336,103 +198,61 @@ def main() -> None:
     lab = Lab(context, {"features": pipeline.folder(pipeline.stage("encode")).path})
     held_out = list(reversed(lab.questions))[: given.held_out]
     images = [q.image.id for q in held_out]
-    shares = MixedSampler(k=lab.k, text=0.125, image=0.25, text_image=0.5)
-    search, frozen, shared = lab.recipe.scoring.beam_search, Frozen(lab, lab.context.sampler), Frozen(lab, shares)
+    pools = lab.draw(context.sampler, lab.questions)
+    search = lab.recipe.scoring.beam_search
     full = sum(beam_search_cost(lab.k, search).values())
-    count = given.prompts // full
+    known = lab.questions[: given.searched]
     reference: dict[str, np.ndarray] = {}
-    print(f"{lab.recipe.name} {' '.join(given.overrides)}: {given.prompts} prompts, a full search {full}")
-    print(f"{'arm':34}{'questions':>10}{'prompts':>9}   1    2    3    4   mean  minus frozen pools")
+    print(f"{lab.recipe.name} {' '.join(given.overrides)}: {len(held_out)} questions held out")
+    print(f"{'arm':42}{'questions':>10}{'prompts':>9}   1    2    3    4   mean  difference")
 
     def tell(name: str, taught: int, chosen: Mapping[int, Sequence[Ids]], against: str, prompts: int = 0) -> None:
+        """`against`: the arm from which the difference is taken; `prompts`: beside those counted."""
+        asked = len(lab.asked) + prompts
         found = lab.accuracies(held_out, chosen)
         reference[name] = found.mean(0)
         less = paired_difference(found.mean(0), reference[against], images)
         ends = f"{100 * less.delta:+5.1f} [{100 * less.low:+.1f}, {100 * less.high:+.1f}]" if against != name else ""
         cells = " ".join(f"{100 * value:4.1f}" for value in found.mean(1))
-        asked = len(lab.asked) + prompts
-        print(f"{name:34}{taught:10}{asked:9} {cells}  {100 * found.mean():5.1f}  {ends}", flush=True)
+        print(f"{name:42}{taught:10}{asked:9} {cells}  {100 * found.mean():5.1f}  {ends}", flush=True)
 
-    def sft(name: str, taught: Sequence[Question], sequences: Mapping[str, Sequence[ScoredSequence]],
-            pools: Pools, judged: Pools, against: str) -> None:  # fmt: skip
-        policy = lab.sft(sequences, pools)
-        tell(f"sft, {name}", len(taught), lab.choose(policy, held_out, judged), f"sft, {against}")
+    def learn(name: str, taught: Sequence[Question], sub: Pools, against: str, behind: Sequence[Question] = ()) -> None:
+        """SFT on what a search of `sub` finds, and MRT on questions `behind`."""
+        policy = lab.sft(lab.search(taught, sub), pools)
+        tell(f"sft, {name}", len(taught), lab.choose(policy, held_out, pools), f"sft, {against}")
+        if behind:
+            policy, measured = lab.mrt(policy, behind, pools)
+            chosen = lab.choose(policy, held_out, pools)
+            tell(f"mrt, {name}", len(taught) + len(behind), chosen, f"mrt, {against}", measured)
 
-    def fresh() -> None:
-        lab.asked = set()
-
+    most = given.searched * full // min(sum(beam_search_cost(kept, search).values()) for _, kept, _ in RACES)
+    behind = lab.questions[most : most + given.proposed]
     if "race" in given.parts:
-        # The same pools, fewer demonstrations of each measured, more questions.
-        judged, known = frozen(held_out), lab.questions[:count]
+        best: dict[str, str] = {}
         for name, kept, how in RACES:
-            cost = sum(beam_search_cost(kept, search).values())
-            many = lab.questions[: given.prompts // cost] if kept < lab.k else known
-            pools = frozen(many)
-            fresh()
-            sub = pools if how is None else race(lab, many, pools, *how)
-            sft(name, many, lab.search(many, sub), pools, judged, RACES[0][0])
-            best = {q: max(found, key=found.__getitem__) for q, found in alone(lab, known, frozen(known)).items()}
+            many = lab.questions[: given.searched * full // sum(beam_search_cost(kept, search).values())]
+            lab.asked = set()
+            sub = {q.id: pools[q.id] for q in many} if how is None else race(lab, many, pools, *how)
+            learn(name, many, sub, RACES[0][0], behind if name in MRT_AFTER else ())
+            best = best or {q: max(of, key=of.__getitem__) for q, of in alone(lab, known, pools).items()}
             held = np.mean([best[q] in sub[q] for q in best])
             print(f"    the best demonstration of the pool is measured for {100 * held:.0f}%")
-    if "retrieve" not in given.parts:
-        return
-    size = 2 * count // lab.rounds
-    taught = lab.questions[: size * lab.rounds]
-    pools, judged = frozen(taught), frozen(held_out)
-    fresh()
-    sequences = lab.search(taught, pools)
-    sft("frozen pools", taught, sequences, pools, judged, "frozen pools")
-    fresh()
-    first = {q.id: sequences[q.id] for q in taught[:size]}
-    lab.search(taught[:size], pools)
-    policy = lab.sft(first, pools)
-    behind = lab.questions[size : size + given.mrt]
-    policy, measured = lab.mrt(policy, behind, frozen(behind))
-    tell("mrt, frozen pools", size + len(behind), lab.choose(policy, held_out, judged), "sft, frozen pools", measured)
-    if given.shared:
-        other, others = shared(taught), shared(held_out)
-        fresh()
-        sft("frozen, text + image", taught, lab.search(taught, other), other, others, "frozen pools")
-    tell("bank_knn", 0, in_order(lab, lab.nearest(held_out), held_out), "sft, frozen pools")
-    fresh()
-    retriever = Retriever(lab)
-    retriever.fit(alone(lab, taught, pools))
-    own = in_order(lab, retriever.top(held_out, 4), held_out)
-    tell("towers, frozen pools, of the bank", len(taught), own, "sft, frozen pools")
-    within = {q: retriever.ranked(q, judged[q])[:4] for q in judged}
-    tell("towers, frozen pools, of the pool", len(taught), in_order(lab, within, held_out), "sft, frozen pools")
-    for name, start in (("mixed", frozen), ("text + image", shared)):
-        fresh()
-        retriever, lists = Retriever(lab), dict[str, dict[str, float]]()
-        for turn in range(lab.rounds):
-            part = taught[turn * size : (turn + 1) * size]
-            lists |= alone(lab, part, start(part) if turn == 0 else retriever.pools(part, lab.k))
-            retriever = Retriever(lab)
-            retriever.fit(lists)
-            own = in_order(lab, retriever.top(held_out, 4), held_out)
-            tell(f"towers, mined from {name}, round {turn + 1}", len(lists), own, "sft, frozen pools")
-        within = {q: retriever.ranked(q, judged[q])[:4] for q in judged}
-        own = in_order(lab, within, held_out)
-        tell(f"towers, mined from {name}, of the pool", len(lists), own, "sft, frozen pools")
-    asked, retrieved = held_out[: given.oracle], retriever.pools(held_out[: given.oracle], lab.k)
-    for name, pools in (("frozen pools", judged), ("retrieved pools", retrieved)):
-        scores = alone(lab, asked, pools)
-        rows = [(q, (max(scores[q.id], key=scores[q.id].__getitem__),)) for q in asked]
-        reached = np.mean([accuracy for *_, accuracy in lab.answers(rows)])
-        print(f"best of the pool at one shot, {name}: {100 * reached:.1f} of {len(asked)} questions", flush=True)
-
-
-@dataclass
-class Frozen:
-    """Pools of a sampler, drawn once for each question."""
-
-    lab: Lab
-    sampler: Sampler
-    drawn: Pools = field(default_factory=dict)
-
-    def __call__(self, questions: Sequence[Question]) -> Pools:
-        self.drawn |= self.lab.draw(self.sampler, [q for q in questions if q.id not in self.drawn])
-        return {q.id: self.drawn[q.id] for q in questions}
+    if "retrieve" in given.parts:
+        lab.asked = set()
+        learn("frozen pools", known, pools, "frozen pools", behind)
+        taught = [*known, *behind]
+        asked = EvalSet(
+            held_out, {}, {}, lab.features.of_questions([q.id for q in held_out]), lab.bank, lab.recipe.prompt.order,
+            lab.recipe.seed, taught,
+        )  # fmt: skip
+        lab.asked = set()
+        tell("bank_knn", 0, BankKnnSelector().select(asked, SHOTS, lab), "mrt, frozen pools")
+        for questions, rounds in ((0, 1), (150, 3), (300, 1), (300, 3), (300, 6)):
+            lab.asked = set()
+            part = TwoTowerSelector(questions=questions, rounds=rounds)
+            chosen = part.select(asked, SHOTS, lab)
+            name = f"two_tower, {rounds} round{'s' * (rounds > 1)}" if questions else "two_tower, untrained"
+            tell(name, questions, chosen, "mrt, frozen pools")
 
 
 if __name__ == "__main__":

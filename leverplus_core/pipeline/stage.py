@@ -168,9 +168,10 @@ class Planning:
                 total.update({n: count * questions for n, count in counts.items()})
             # What is asked once (a fold) shows train questions, each with as many demonstrations as its prompt has.
             folds = self.recipe.evaluation.folds if self.context.cross_fit else 1
-            once = {n: count * folds for n, count in cost.once.items()}
-            answers.update(once)
-            images_once += sum((n + 1) * count for n, count in once.items())
+            for total, counts in ((rows, cost.once_logprobs), (answers, cost.once)):
+                once = {n: count * folds for n, count in counts.items()}
+                total.update(once)
+                images_once += sum((n + 1) * count for n, count in once.items())
             shown += cost.demonstrations
             outside += cost.outside
         size, demonstrations = self.size, questions * (min(shown, self.pool) + outside) + images_once

@@ -54,6 +54,8 @@ class SelectionCost:
     """Distinct demonstrations of the rest of the bank that the question may be shown with."""
     once: PromptCounts = field(default_factory=dict)
     """Answers of train questions that are asked to select: once, however many questions are evaluated."""
+    once_logprobs: PromptCounts = field(default_factory=dict)
+    """Log-probabilities that are asked likewise."""
 
 
 class Selector(Part):

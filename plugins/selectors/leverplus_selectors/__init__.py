@@ -20,5 +20,6 @@ def leverplus_selectors() -> dict[str, str]:
         "bank_knn": "leverplus_selectors.bank_knn:BankKnnSelector",
         "bm25": "leverplus_selectors.bm25:Bm25Selector",
         "fixed": "leverplus_selectors.fixed:FixedSelector",
+        "two_tower": "leverplus_selectors.two_tower:TwoTowerSelector",
         "oracle": "leverplus_selectors.oracle:OracleSelector",
     }
