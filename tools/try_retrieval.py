@@ -48,6 +48,7 @@ RACES: tuple[tuple[str, int, tuple[int, int, tuple[int, ...]] | None], ...] = (
     ("nearest 3, 3 drawn, 6 predicted", 12, (3, 3, (6,))),
 )
 """Name, demonstrations of a pool that are measured, and how: nearest, drawn, and predicted in each round."""
+PARTS = ("race", "retrieve", "pools")
 MRT_AFTER = ("all of the pool", "nearest 12")
 Pools = dict[str, list[str]]
 
@@ -187,7 +188,7 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("--work", type=Path, default=Path(".leverplus"))
     parser.add_argument("--set", action="append", default=[], dest="overrides")
-    parser.add_argument("--parts", nargs="+", choices=("race", "retrieve"), default=["race", "retrieve"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--searched", type=int, default=100, help="questions whose whole pool is searched")
     parser.add_argument("--proposed", type=int, default=500, help="questions behind all searched ones, for MRT")
     parser.add_argument("--held-out", type=int, default=300)
@@ -237,14 +238,15 @@ def main() -> None:
             best = best or {q: max(of, key=of.__getitem__) for q, of in alone(lab, known, pools).items()}
             held = np.mean([best[q] in sub[q] for q in best])
             print(f"    the best demonstration of the pool is measured for {100 * held:.0f}%")
-    if "retrieve" in given.parts:
+    if {"retrieve", "pools"} & set(given.parts):
         lab.asked = set()
         learn("frozen pools", known, pools, "frozen pools", behind)
-        taught = [*known, *behind]
-        asked = EvalSet(
-            held_out, {}, {}, lab.features.of_questions([q.id for q in held_out]), lab.bank, lab.recipe.prompt.order,
-            lab.recipe.seed, taught,
-        )  # fmt: skip
+    taught = [*known, *behind]
+    asked = EvalSet(
+        held_out, {}, {}, lab.features.of_questions([q.id for q in held_out]), lab.bank, lab.recipe.prompt.order,
+        lab.recipe.seed, taught,
+    )  # fmt: skip
+    if "retrieve" in given.parts:
         lab.asked = set()
         tell("bank_knn", 0, BankKnnSelector().select(asked, SHOTS, lab), "mrt, frozen pools")
         for questions, rounds in ((0, 1), (150, 3), (300, 1), (300, 3), (300, 6)):
@@ -253,6 +255,22 @@ def main() -> None:
             chosen = part.select(asked, SHOTS, lab)
             name = f"two_tower, {rounds} round{'s' * (rounds > 1)}" if questions else "two_tower, untrained"
             tell(name, questions, chosen, "mrt, frozen pools")
+    if "pools" in given.parts:
+        # The same two trainings in pools of the retriever, and in frozen ones with as many prompts.
+        part, lab.asked = TwoTowerSelector(), set()
+        towers = part.learn(asked, lab)
+        both = [*behind, *held_out]
+        listed = part.lists(asked, towers, both, np.array([lab.row[q.id] for q in both]))
+        ids = lab.bank.ids
+        retrieved = {q.id: [str(ids[row]) for row in rows] for q, rows in zip(both, listed, strict=True)}
+        policy, measured = lab.mrt(lab.sft(lab.search(known, pools), pools), behind, retrieved)
+        chosen = lab.choose(policy, held_out, retrieved)
+        tell("mrt, retrieved pools", len(taught), chosen, "mrt, frozen pools", measured)
+        lab.asked = set()
+        more = lab.questions[most : min(most + 1100, len(lab.questions) - len(held_out))]
+        policy, measured = lab.mrt(lab.sft(lab.search(known, pools), pools), more, pools)
+        chosen = lab.choose(policy, held_out, pools)
+        tell("mrt, frozen pools, more questions", len(known) + len(more), chosen, "mrt, frozen pools", measured)
 
 
 if __name__ == "__main__":

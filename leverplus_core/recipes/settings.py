@@ -311,7 +311,7 @@ class EvaluationSettings(FrozenSettings):
     sizes: tuple[Positive, ...] = Field((100, 200, 400, 800), min_length=1)
     baselines: tuple[PartSpec, ...] = Field(
         tuple(PartSpec(name=name) for name in BASELINES),
-        description="selectors that need no training, evaluated on the same questions",
+        description="selectors that need none of the trainings, evaluated on the same questions",
     )
     policies: tuple[str, ...] | None = Field(None, description="trained policies to evaluate; null for all")
     split: Literal["validation", "held_out", "cross_fit"] = Field(

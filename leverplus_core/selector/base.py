@@ -71,6 +71,8 @@ class BaselineSelector(Selector):
 
     shows_fewer: ClassVar[bool] = False
     """Whether it may show fewer demonstrations than it is asked for, never more."""
+    learns: ClassVar[bool] = False
+    """Whether it trains on `EvalSet.train`: then it is evaluated beside the baselines, and is none that is to beat."""
 
     @abstractmethod
     def select(self, eval_set: EvalSet, shots: Sequence[int], measure: Measure) -> Mapping[int, Sequence[Ids]]:

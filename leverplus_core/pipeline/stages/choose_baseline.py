@@ -29,7 +29,7 @@ class ChooseBaseline(Stage):
     """Evaluate the baselines on held-out train questions and name the best, the mean over shots being compared.
 
     What they answer stays in this stage's folder: these are not the questions of the evaluation. The oracle, which
-    knows the true answers, is left out.
+    knows the true answers, is left out, and so is what learns.
     """
 
     name: str = "choose_baseline"
@@ -103,7 +103,7 @@ def _best(scores: Scores) -> str | None:
 
 
 def _candidates(context: RunContext) -> dict[str, BaselineSelector]:
-    return {name: baseline for name, baseline in context.baselines.items() if name != ORACLE}
+    return {name: part for name, part in context.baselines.items() if name != ORACLE and not part.learns}
 
 
 def _epochs(context: RunContext) -> list[object]:

@@ -2,7 +2,7 @@
 
 Towers of the question and of the demonstration with its answer, trained listwise on measured demonstrations (EPR: Rubin
 et al., NAACL 2022, arXiv:2112.08633; MSIER: Luo et al., EMNLP 2024, arXiv:2404.12866), whose lists are mined in rounds
-by the retriever as it stands (cf. DRUM, 2025, arXiv:2412.07619). The network is in `two_tower_network`.
+by the retriever as it stands (cf. DRUM: Yi-Ge et al., ACL SRW 2025, arXiv:2412.07619). The network is in `two_tower_network`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ class TwoTowerSelector(BaselineSelector):
     compare text and image alone, and a share drawn by chance. The model says how much each demonstration of a list,
     alone, raises the probability of the true answer (InfoScore); then the towers learn anew from all lists so far.
     """
+
+    learns: ClassVar[bool] = True
 
     questions: int = Field(300, ge=0, description="train questions whose lists are measured, over all rounds")
     rounds: int = Field(3, ge=1, description="1: lists of the untrained towers alone")

@@ -80,6 +80,14 @@ def test_where_no_question_is_held_out_those_that_choose_the_epoch_choose_the_ba
     assert same == Pipeline(RunContext(tiny(BASELINES), world.catalog)).fingerprints["choose_baseline"]
 
 
+def test_what_learns_is_evaluated_and_is_no_baseline_to_beat(tiny: Tiny, world: Any) -> None:
+    learner = "evaluation.baselines=[random, {name: two_tower, questions: 4, k: 4, epochs: 1}]"
+    recipe = tiny(learner, "scoring.questions=10", *NO_TRAINING)
+    result = world.run(recipe)
+    assert set(_chosen(world)["accuracies"]) == {"random"}
+    assert {cell["method"] for cell in Registry(world.url).cells([result.run_id])} == {"random", "two_tower"}
+
+
 def test_without_any_question_to_choose_on_nothing_is_named(tiny: Tiny, world: Any) -> None:
     recipe = tiny(BASELINES, "scoring.questions=null", "training.validation_fraction=0.0001", *NO_TRAINING)
     result = world.run(recipe, until="choose_baseline")
