@@ -2,7 +2,8 @@
 
 Towers of the question and of the demonstration with its answer, trained listwise on measured demonstrations (EPR: Rubin
 et al., NAACL 2022, arXiv:2112.08633; MSIER: Luo et al., EMNLP 2024, arXiv:2404.12866), whose lists are mined in rounds
-by the retriever as it stands (cf. DRUM: Yi-Ge et al., ACL SRW 2025, arXiv:2412.07619). The network is in `two_tower_network`.
+by the retriever as it stands (cf. DRUM: Yi-Ge et al., ACL SRW 2025, arXiv:2412.07619). The network is in
+`two_tower_network`.
 """
 
 from __future__ import annotations
