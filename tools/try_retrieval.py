@@ -35,9 +35,11 @@ from leverplus_core.selector.ranking import nearest
 from leverplus_core.statistics import paired_difference
 from leverplus_core.training.base import FitRun
 from leverplus_core.training.data import TrainingContext, fit_candidates, fit_sequences
+from leverplus_selectors.bank import rank_bank
 from leverplus_selectors.bank_knn import BankKnnSelector
 from leverplus_selectors.knn import summed
 from leverplus_selectors.two_tower import TwoTowerSelector
+from leverplus_selectors.two_tower_network import Lists, Towers
 
 SHOTS = (1, 2, 3, 4)
 RACES: tuple[tuple[str, int, tuple[int, int, tuple[int, ...]] | None], ...] = (
@@ -172,6 +174,21 @@ def race(lab: Lab, questions: Sequence[Question], pools: Pools, near: int, drawn
     return {q: [d for d, known in zip(pools[q], measured[i], strict=True) if known] for i, q in enumerate(ids)}
 
 
+def mined(lab: Lab, part: TwoTowerSelector, asked: EvalSet, rounds: int) -> Towers:
+    """As `part.learn`, with lists of the towers that have learned from the rounds before."""
+    taught = asked.train[: part.questions]
+    rows = np.array([lab.row[q.id] for q in taught], dtype=np.intp)
+    towers, lists = Towers(part, lab.bank.features, asked.seed), None
+    for at in np.array_split(np.arange(len(taught)), rounds):
+        questions = [taught[i] for i in at]
+        listed = part.lists(asked, towers, questions, rows[at])
+        found = Lists(rows[at], listed, part.worth(asked, questions, listed, lab))
+        lists = found if lists is None else lists.and_those_of(found)
+        towers = Towers(part, lab.bank.features, asked.seed)
+        towers.fit(lists, lab.bank.image_ids)
+    return towers
+
+
 def alone(lab: Lab, questions: Sequence[Question], pools: Pools) -> dict[str, dict[str, float]]:
     """Question -> demonstration -> its InfoScore alone; a search has asked all of these."""
     bare = [found.mean for found in lab.logprobs([(q, ()) for q in questions])]
@@ -249,11 +266,13 @@ def main() -> None:
     if "retrieve" in given.parts:
         lab.asked = set()
         tell("bank_knn", 0, BankKnnSelector().select(asked, SHOTS, lab), "mrt, frozen pools")
-        for questions, rounds in ((0, 1), (150, 3), (300, 1), (300, 3), (300, 6)):
+        for questions, rounds in ((0, 1), (150, 1), (150, 3), (300, 1), (300, 3)):
             lab.asked = set()
-            part = TwoTowerSelector(questions=questions, rounds=rounds)
-            chosen = part.select(asked, SHOTS, lab)
-            name = f"two_tower, {rounds} round{'s' * (rounds > 1)}" if questions else "two_tower, untrained"
+            part = TwoTowerSelector(questions=questions)
+            towers = part.learn(asked, lab) if rounds == 1 else mined(lab, part, asked, rounds)
+            scores = towers.scores(asked.features.image, asked.features.text)
+            chosen = rank_bank(asked, SHOTS, scores.__getitem__)
+            name = f"two_tower, lists of {rounds} rounds" if rounds > 1 else "two_tower"
             tell(name, questions, chosen, "mrt, frozen pools")
     if "pools" in given.parts:
         # The same two trainings in pools of the retriever, and in frozen ones with as many prompts.

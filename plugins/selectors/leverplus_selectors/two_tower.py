@@ -1,9 +1,9 @@
 """`two_tower`: a retriever over the whole bank, learned from what the model makes of single demonstrations.
 
 Towers of the question and of the demonstration with its answer, trained listwise on measured demonstrations (EPR: Rubin
-et al., NAACL 2022, arXiv:2112.08633; MSIER: Luo et al., EMNLP 2024, arXiv:2404.12866), whose lists are mined in rounds
-by the retriever as it stands (cf. DRUM: Yi-Ge et al., ACL SRW 2025, arXiv:2412.07619). The network is in
-`two_tower_network`.
+et al., NAACL 2022, arXiv:2112.08633; MSIER: Luo et al., EMNLP 2024, arXiv:2404.12866; DRUM: Yi-Ge et al., ACL SRW 2025,
+arXiv:2412.07619). Unlike in DRUM the lists are not mined anew with what was learned: docs/design/016 says why. The
+network is in `two_tower_network`.
 """
 
 from __future__ import annotations
@@ -21,25 +21,24 @@ from leverplus_core import BaselineSelector, EvalSet, Ids, Measure, Question, Se
 from leverplus_selectors.bank import bank_cost, rank_bank
 
 if TYPE_CHECKING:
-    from leverplus_selectors.two_tower_network import Lists, Towers
+    from leverplus_selectors.two_tower_network import Towers
 
 
 class TwoTowerSelector(BaselineSelector):
     """The best of the whole bank by a similarity learned on train questions, the best next to the question.
 
-    In each round the next train questions get a list: the best of the bank by the towers as they stand, which at first
-    compare text and image alone, and a share drawn by chance. The model says how much each demonstration of a list,
-    alone, raises the probability of the true answer (InfoScore); then the towers learn anew from all lists so far.
+    Each of some train questions has a list: the demonstrations of the bank that are nearest by text and image, and a
+    share drawn by chance. The model says how much each of them, alone, raises the probability of the true answer
+    (InfoScore), and the towers learn to rank the lists as it does.
     """
 
     learns: ClassVar[bool] = True
 
-    questions: int = Field(300, ge=0, description="train questions whose lists are measured, over all rounds")
-    rounds: int = Field(3, ge=1, description="1: lists of the untrained towers alone")
+    questions: int = Field(300, ge=0, description="train questions whose lists are measured; 0: text and image alone")
     k: int = Field(32, ge=2, description="demonstrations in a list")
     chance: float = Field(0.25, ge=0, le=1, description="share of a list that is drawn by chance")
     rank: int = Field(16, ge=1, description="of what the towers learn to add to the features")
-    epochs: int = Field(30, ge=1, description="passes over the lists, in each round")
+    epochs: int = Field(30, ge=1, description="passes over the lists")
     learning_rate: float = Field(3e-3, gt=0)
     temperature: float = Field(0.1, gt=0, description="of the scores, and of the InfoScores that they are to follow")
 
@@ -59,21 +58,14 @@ class TwoTowerSelector(BaselineSelector):
         """Towers that have learned from the first train questions that the bank has features of."""
         from leverplus_selectors.two_tower_network import Lists, Towers
 
-        shown = eval_set.bank
-        at = {(d.image.id, d.text): row for row, d in enumerate(shown.demonstrations)}
+        bank = eval_set.bank
+        at = {(d.image.id, d.text): row for row, d in enumerate(bank.demonstrations)}
         taught = [q for q in eval_set.train if (q.image.id, q.text) in at][: self.questions]
         rows = np.array([at[q.image.id, q.text] for q in taught], dtype=np.intp)
-        towers = Towers(self, shown.features, eval_set.seed)
-        lists: Lists | None = None
-        for part in np.array_split(np.arange(len(taught)), self.rounds):
-            if not len(part):
-                continue
-            questions = [taught[i] for i in part]
-            listed = self.lists(eval_set, towers, questions, rows[part])
-            found = Lists(rows[part], listed, self._worth(eval_set, questions, listed, measure))
-            lists = found if lists is None else lists.and_those_of(found)
-            towers = Towers(self, shown.features, eval_set.seed)
-            towers.fit(lists, shown.image_ids)
+        towers = Towers(self, bank.features, eval_set.seed)
+        if taught:
+            listed = self.lists(eval_set, towers, taught, rows)
+            towers.fit(Lists(rows, listed, self.worth(eval_set, taught, listed, measure)), bank.image_ids)
         return towers
 
     def lists(
@@ -92,7 +84,7 @@ class TwoTowerSelector(BaselineSelector):
             listed[i] = np.concatenate([ranked[:best], drawn[: k - best]])
         return listed
 
-    def _worth(
+    def worth(
         self, eval_set: EvalSet, questions: Sequence[Question], listed: NDArray[np.intp], measure: Measure
     ) -> NDArray[np.float64]:
         """(Q, k) InfoScores of the demonstrations alone."""
