@@ -38,10 +38,11 @@ SMALL = [
         "scoring.questions=16",
         "scoring.beam_search.num_beams=2",
         "scoring.beam_search.expand_top_k=2",
-        "scoring.candidates.shots=[1]",
+        "scoring.candidates={questions: null, shots: [1]}",
         "training.sft.epochs=1",
         "training.rce.epochs=1",
         "training.grpo.epochs=0",
+        "training.mrt.epochs=0",
         "evaluation.shots=[1]",
         "evaluation.sizes=[8]",
     )

@@ -69,6 +69,7 @@ SMALL = [
     "dataset.validation=20",
     "sampler.k=8",
     "scoring.questions=16",
+    "scoring.candidates.questions=null",
     "scoring.beam_search={num_beams: 1, expand_top_k: 2}",
     "scoring.candidates={shots: [1], num_beams: 0, samples: {}, retrieval: 0, random: 1}",
     "training.sft.epochs=1",

@@ -19,7 +19,8 @@ ORDER = [f"t{i}" for i in rng(0, "scored questions").permutation(30)]
 
 
 def _recipe(*overrides: str) -> Recipe:
-    return Recipe.load("demo", ["evaluation.sizes=[8]", "evaluation.baseline_questions=4", *overrides])
+    settings = ["evaluation.sizes=[8]", "evaluation.baseline_questions=4", "scoring.candidates.questions=null"]
+    return Recipe.load("demo", [*settings, *overrides])
 
 
 def _sets(*overrides: str, **imported: set[str]) -> dict[str, list[str]]:
