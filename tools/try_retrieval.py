@@ -31,13 +31,12 @@ from leverplus_core.selector.base import EvalSet
 from leverplus_core.selector.features import SelectorFeatures
 from leverplus_core.selector.policy import Policy, cosine_features, normalize_per_pool
 from leverplus_core.selector.propose import propose
-from leverplus_core.selector.ranking import nearest
+from leverplus_core.selector.ranking import nearest, summed
 from leverplus_core.statistics import paired_difference
 from leverplus_core.training.base import FitRun
 from leverplus_core.training.data import TrainingContext, fit_candidates, fit_sequences
 from leverplus_selectors.bank import rank_bank
 from leverplus_selectors.bank_knn import BankKnnSelector
-from leverplus_selectors.knn import summed
 from leverplus_selectors.two_tower import TwoTowerSelector
 from leverplus_selectors.two_tower_network import Lists, Towers
 

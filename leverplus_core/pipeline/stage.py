@@ -138,10 +138,11 @@ class Planning:
         """The cost of measuring so many sequences per question that is proposed for: an answer each and, where anything
         reads them, the log-probabilities of the true answers, and those without demonstrations.
 
-        The beam search of a question has measured each demonstration of its pool alone, and it without any.
+        The beam search of a question has measured each demonstration of its pool alone, unless it screens the pool, and
+        the question without any.
         """
         questions = self.sets.proposed
-        searched = self.context.searches
+        searched = self.context.searches and self.recipe.scoring.beam_search.screen is None
         new = max(questions - self.sets.searched, 0) if searched else questions
         sequences = {shots: questions * count for shots, count in per_question.items()}
         true_answers = self.true_answers if self.context.measures_probabilities else 0.0

@@ -127,13 +127,23 @@ class BeamSettings(FrozenSettings):
     """The InfoScore beam search over a question's pool.
 
     `expand_top_k` limits the extensions of a sequence to the demonstrations that were best alone (None: the whole
-    pool); it trades thoroughness for `expand_top_k / k` of the prompts after the first shot.
+    pool); it trades thoroughness for `expand_top_k / k` of the prompts after the first shot. `screen` searches a part
+    of the pool and leaves prompts for more questions; what learns from the search chooses from the whole pool.
     """
 
     num_beams: int = Field(5, ge=1)
     shots: int = Field(2, ge=1)
     expand_top_k: int | None = Field(None, ge=1, description="from the second shot on; null for the whole pool")
+    screen: int | None = Field(
+        None, ge=1, description="search only so many of a pool, the nearest by text and image together; null for all"
+    )
     form: Form = "probability"
+
+    @model_validator(mode="after")
+    def _screen_fills_a_sequence(self) -> BeamSettings:
+        if self.screen is not None and self.screen < self.shots:
+            raise ValueError(f"screen {self.screen} leaves fewer demonstrations than the {self.shots} shots")
+        return self
 
 
 class CandidateSettings(FrozenSettings):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +23,20 @@ def nearest(similarity: NDArray[np.floating], shots: int, order: Order = "append
         rows = np.flatnonzero(similarity >= np.partition(similarity, -shots)[-shots])
     ranked = rows[np.argsort(-similarity[rows], kind="stable")[:shots]]
     return tuple(beside_question([int(i) for i in ranked], order))
+
+
+def summed(similarities: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
+    """One similarity as it is; several as the sum of their z-scores over the last axis, so that each counts as much.
+
+    A similarity that is the same for all counts as 0.
+    """
+    if len(similarities) == 1:
+        return similarities[0]
+    total = np.zeros(similarities[0].shape)
+    for similarity in similarities:
+        centered = similarity - similarity.mean(-1, keepdims=True, dtype=np.float64)
+        total += centered / np.maximum(centered.std(-1, keepdims=True), 1e-6)
+    return total
 
 
 def beside_question(ranked: list[int], order: Order) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -15,6 +15,10 @@ from leverplus_core.pipeline.pools import read_pools
 from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
 from leverplus_core.records import ScoredSequence
 from leverplus_core.scoring.beam_search import beam_search, beam_search_cost
+from leverplus_core.selector.ranking import nearest, summed
+
+if TYPE_CHECKING:
+    from leverplus_core.selector.features import SelectorFeatures
 
 SEQUENCES = "beams.jsonl"
 
@@ -29,7 +33,8 @@ class BeamSearch(Stage):
         return context.searches or (context.has_sequences and context.is_imported("sequences"))
 
     def reads(self, context: RunContext) -> Sequence[str]:
-        return ("pools",)
+        screens = context.recipe.scoring.beam_search.screen is not None
+        return ("pools", "features") if screens else ("pools",)
 
     def depends(self, context: RunContext) -> object:
         recipe = context.recipe
@@ -39,6 +44,8 @@ class BeamSearch(Stage):
     def run(self, context: RunContext, inputs: Mapping[str, Path], out: Path, report: StageReport) -> dict[str, Any]:
         scoring = context.recipe.scoring
         questions, pools = context.question_sets.searched, read_pools(inputs["pools"])["train"]
+        if scoring.beam_search.screen is not None:
+            pools = screened(context.selector_features(inputs), [q.id for q in questions], scoring.beam_search.screen)
         found = beam_search(context.scorer, questions, pools, scoring.beam_search)
         write_jsonl(out / SEQUENCES, (asdict(kept) for levels in found.values() for kept in levels[-1]))
         return {
@@ -49,12 +56,23 @@ class BeamSearch(Stage):
 
     def cost(self, planning: Planning) -> StageCost:
         scored = planning.sets.searched
-        per_question = beam_search_cost(planning.pool, planning.recipe.scoring.beam_search)
+        settings = planning.recipe.scoring.beam_search
+        pool = min(planning.pool, settings.screen or planning.pool)
+        per_question = beam_search_cost(pool, settings)
         return StageCost(
             planning.logprobs({shots: scored * count for shots, count in per_question.items()}),
             # Demonstrations are train images; so are the images of the questions that are scored.
-            images=(min(planning.size.train_images, scored * (planning.pool + 1)), 0),
+            images=(min(planning.size.train_images, scored * (pool + 1)), 0),
         )
+
+
+def screened(features: SelectorFeatures, questions: Sequence[str], count: int) -> dict[str, list[str]]:
+    """Of each question's pool the `count` nearest by text and image together, in the order of the pool."""
+    found: dict[str, list[str]] = {}
+    for q in questions:
+        both = summed([features.similarity(block, q) for block in ("text", "image")])
+        found[q] = [features.pool_ids[q][p] for p in sorted(nearest(both, min(count, len(both))))]
+    return found
 
 
 def read_sequences(folder: Path) -> dict[str, list[ScoredSequence]]:

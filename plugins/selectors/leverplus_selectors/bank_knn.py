@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from leverplus_core import BaselineSelector, EvalSet, Features, Floats, Ids, Measure, SelectionCost
+from leverplus_core import BaselineSelector, EvalSet, Features, Floats, Ids, Measure, SelectionCost, summed
 from leverplus_selectors.bank import bank_cost, rank_bank
-from leverplus_selectors.knn import no_states, summed
+from leverplus_selectors.knn import no_states
 
 SLAB = 2**14
 """Rows of the bank that are multiplied at once."""

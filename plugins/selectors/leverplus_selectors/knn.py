@@ -10,10 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from leverplus_core import BaselineSelector, EvalSet, Floats, Ids, Measure, RecipeError, nearest
+from leverplus_core import BaselineSelector, EvalSet, Ids, Measure, RecipeError, nearest, summed
 
 
 class _KnnSelector(BaselineSelector):
@@ -56,20 +53,6 @@ class TextImageKnnSelector(_KnnSelector):
     """The demonstrations of the pool nearest by text and image together: the sum of both similarities' z-scores."""
 
     read: ClassVar[tuple[str, ...]] = ("text", "image")
-
-
-def summed(similarities: Sequence[Floats | NDArray[np.float64]]) -> NDArray[np.floating]:
-    """One similarity as it is; several as the sum of their z-scores over the last axis, so that each counts as much.
-
-    A similarity that is the same for all counts as 0.
-    """
-    if len(similarities) == 1:
-        return similarities[0]
-    total = np.zeros(similarities[0].shape)
-    for similarity in similarities:
-        centered = similarity - similarity.mean(-1, keepdims=True, dtype=np.float64)
-        total += centered / np.maximum(centered.std(-1, keepdims=True), 1e-6)
-    return total
 
 
 def no_states(name: str) -> RecipeError:

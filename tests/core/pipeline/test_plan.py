@@ -46,7 +46,14 @@ def _stored(work: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    "beams", ["{num_beams: 2, shots: 2}", "{num_beams: 2, shots: 2, expand_top_k: 3}", "{num_beams: 3, shots: 3}"]
+    "beams",
+    [
+        "{num_beams: 2, shots: 2}",
+        "{num_beams: 2, shots: 2, expand_top_k: 3}",
+        "{num_beams: 3, shots: 3}",
+        "{num_beams: 2, shots: 2, screen: 3}",
+        "{num_beams: 2, shots: 2, screen: 9}",
+    ],
 )
 def test_a_beam_search_asks_exactly_what_is_planned(tiny: Tiny, world: Any, beams: str) -> None:
     recipe = tiny(f"scoring.beam_search={beams}")

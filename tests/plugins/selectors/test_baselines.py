@@ -23,10 +23,11 @@ from leverplus_core import (
     Question,
     RecipeError,
     nearest,
+    summed,
 )
 from leverplus_core.seeding import rng
 from leverplus_selectors.bank_knn import BankKnnSelector
-from leverplus_selectors.knn import ImageKnnSelector, StateKnnSelector, TextImageKnnSelector, TextKnnSelector, summed
+from leverplus_selectors.knn import ImageKnnSelector, StateKnnSelector, TextImageKnnSelector, TextKnnSelector
 from leverplus_selectors.oracle import OracleSelector
 from leverplus_selectors.uniform import RandomSelector
 from leverplus_selectors.zero_shot import ZeroShotSelector
