@@ -271,24 +271,28 @@ def main() -> None:
             towers = part.learn(asked, lab) if rounds == 1 else mined(lab, part, asked, rounds)
             scores = towers.scores(asked.features.image, asked.features.text)
             chosen = rank_bank(asked, SHOTS, scores.__getitem__)
-            name = f"two_tower, lists of {rounds} rounds" if rounds > 1 else "two_tower"
-            tell(name, questions, chosen, "mrt, frozen pools")
+            name = f"two_tower of {questions}"
+            against = "mrt, frozen pools" if rounds == 1 else name
+            tell(f"{name}, lists of {rounds} rounds" if rounds > 1 else name, questions, chosen, against)
     if "pools" in given.parts:
-        # The same two trainings in pools of the retriever, and in frozen ones with as many prompts.
+        # The same two trainings in frozen pools with more questions, and in pools of the retriever.
+        lab.asked = set()
+        more = lab.questions[most : min(most + 1100, len(lab.questions) - len(held_out))]
+        policy, measured = lab.mrt(lab.sft(lab.search(known, pools), pools), more, pools)
+        chosen = lab.choose(policy, held_out, pools)
+        tell("mrt, frozen pools, more questions", len(known) + len(more), chosen, "mrt, frozen pools", measured)
         part, lab.asked = TwoTowerSelector(), set()
         towers = part.learn(asked, lab)
+        scores = towers.scores(asked.features.image, asked.features.text)
+        chosen = rank_bank(asked, SHOTS, scores.__getitem__)
+        tell("two_tower", part.questions, chosen, "mrt, frozen pools, more questions")
         both = [*behind, *held_out]
         listed = part.lists(asked, towers, both, np.array([lab.row[q.id] for q in both]))
         ids = lab.bank.ids
         retrieved = {q.id: [str(ids[row]) for row in rows] for q, rows in zip(both, listed, strict=True)}
         policy, measured = lab.mrt(lab.sft(lab.search(known, pools), pools), behind, retrieved)
         chosen = lab.choose(policy, held_out, retrieved)
-        tell("mrt, retrieved pools", len(taught), chosen, "mrt, frozen pools", measured)
-        lab.asked = set()
-        more = lab.questions[most : min(most + 1100, len(lab.questions) - len(held_out))]
-        policy, measured = lab.mrt(lab.sft(lab.search(known, pools), pools), more, pools)
-        chosen = lab.choose(policy, held_out, pools)
-        tell("mrt, frozen pools, more questions", len(known) + len(more), chosen, "mrt, frozen pools", measured)
+        tell("mrt, retrieved pools", len(taught), chosen, "mrt, frozen pools, more questions", measured)
 
 
 if __name__ == "__main__":
