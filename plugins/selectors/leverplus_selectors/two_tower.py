@@ -2,7 +2,7 @@
 
 Towers of the question and of the demonstration with its answer, trained listwise on measured demonstrations (EPR: Rubin
 et al., NAACL 2022, arXiv:2112.08633; MSIER: Luo et al., EMNLP 2024, arXiv:2404.12866; DRUM: Yi-Ge et al., ACL SRW 2025,
-arXiv:2412.07619). Unlike in DRUM the lists are not mined anew with what was learned: docs/design/016 says why. The
+arXiv:2412.07619). Unlike in DRUM the lists are not mined again with what was learned; docs/design/016 says why. The
 network is in `two_tower_network`.
 """
 
