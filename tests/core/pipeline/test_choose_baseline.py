@@ -80,9 +80,10 @@ def test_where_no_question_is_held_out_those_that_choose_the_epoch_choose_the_ba
     assert same == Pipeline(RunContext(tiny(BASELINES), world.catalog)).fingerprints["choose_baseline"]
 
 
-def test_what_learns_is_evaluated_and_is_no_baseline_to_beat(tiny: Tiny, world: Any) -> None:
+@pytest.mark.parametrize("split", ["validation", "held_out", "cross_fit"])
+def test_what_learns_is_evaluated_and_is_no_baseline_to_beat(tiny: Tiny, world: Any, split: str) -> None:
     learner = "evaluation.baselines=[random, {name: two_tower, questions: 4, k: 4, epochs: 1}]"
-    recipe = tiny(learner, "scoring.questions=10", *NO_TRAINING)
+    recipe = tiny(learner, "scoring.questions=10", "evaluation.folds=3", f"evaluation.split={split}", *NO_TRAINING)
     result = world.run(recipe)
     assert set(_chosen(world)["accuracies"]) == {"random"}
     assert {cell["method"] for cell in Registry(world.url).cells([result.run_id])} == {"random", "two_tower"}
