@@ -331,7 +331,7 @@ class EvaluationSettings(FrozenSettings):
     )
     folds: int = Field(5, ge=3, description="folds of split cross_fit; a policy learns from pools without two of them")
     baseline_questions: int = Field(
-        100, ge=0, description="held-out train questions that choose the best baseline; 0 turns the choice off"
+        300, ge=0, description="held-out train questions that choose the best baseline; 0 turns the choice off"
     )
     order: Literal["seeded", "first"] = "seeded"
     num_beams: int = Field(5, ge=1, description="beams of the trained selectors")
