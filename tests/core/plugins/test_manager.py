@@ -154,7 +154,11 @@ def test_messages_name_the_kind_as_a_recipe_does() -> None:
         ("random", {"kk": 3}, "sampler 'random' in a.yaml:2: unknown setting 'kk'. Did you mean 'k'? Known: k."),
         ("random", {"k": "many"}, "sampler 'random' in a.yaml:2: k='many': Input should be a valid integer"),
         ("random", {"k": 0}, "k=0: Input should be greater than or equal to 1. Settings: k."),
-        ("mixed", {"text": 0.8, "image": 0.7}, "must not add up to more than 1. Settings: k, text, image, text_image, state."),
+        (
+            "mixed",
+            {"text": 0.8, "image": 0.7},
+            "must not add up to more than 1. Settings: k, text, image, text_image, state.",
+        ),
         ("mixed", {"k": -1, "txt": 1}, "k=-1: Input should be greater than or equal to 1; unknown setting 'txt'."),
     ],
 )
