@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from leverplus_core import AnswerLogprob, CheckpointError, Decoding, Floats
+from leverplus_models.engine.device import out_of_memory, to_device, token_budget
 from leverplus_models.engine.kernels import Kernels
 from leverplus_models.engine.padding import pad
 from leverplus_models.engine.rows import Row, length_batches, sequence_keys
@@ -30,6 +31,8 @@ Features = Callable[[Sequence[str], Sequence[str]], Mapping[str, Tensor]]
 
 MAX_LOGITS = 1 << 26
 """Logits per forward pass: 256 MB in float32."""
+LOOKAHEAD = 4
+"""Batches whose images are read in advance."""
 
 
 class Engine:
@@ -51,12 +54,8 @@ class Engine:
         self._mode: LogitsMode = "last layer" if self.kernels.last_layer_selects else "needed"
         if not settings.answer_logits:
             self._mode = "all"
-        text = model.config.get_text_config()
-        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        kv_bytes = 2 * text.num_hidden_layers * heads * width * model.dtype.itemsize  # per token
-        self.budget = max(1, min(settings.tokens_per_batch, int(settings.kv_cache_mb * 2**20 // kv_bytes)))
-        self._logit_budget = max(1, MAX_LOGITS // text.vocab_size)
+        self.budget = token_budget(model, settings)
+        self._logit_budget = max(1, MAX_LOGITS // model.config.get_text_config().vocab_size)
 
     @torch.inference_mode()
     def logprob(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> list[AnswerLogprob]:
@@ -85,11 +84,11 @@ class Engine:
     def last_hidden_state(self, rows: Sequence[Row]) -> Floats:
         """(N, D) the input of the output layer at the last token of each row."""
         found: list[Any] = [None] * len(rows)
+        pending: list[tuple[list[tuple[int, int]], Tensor]] = []
 
         def run(walk: TreeWalk, chunk: Chunk) -> KVCache:
             states, cache, _ = walk.run(self.model, chunk, self._features(walk, chunk), self._mode)
-            for (row, _), state in zip(walk.logit_positions(chunk), states.cpu().numpy(), strict=True):
-                found[row] = state
+            pending.append((walk.logit_positions(chunk), states))
             return cache
 
         def run_padded(batch: Sequence[int], inputs: dict[str, Tensor]) -> None:
@@ -100,6 +99,8 @@ class Engine:
         with self.kernels.patched(), _without_output_layer(self.model):
             if self.uses_tree:
                 self._walk(rows, [1] * len(rows), run)
+                for (row, _), state in _read(pending):
+                    found[row] = state
             else:
                 self._batches(rows, [len(row.ids) for row in rows], run_padded)
         return np.stack(found) if found else np.zeros((0, self.model.config.get_text_config().hidden_size), np.float32)
@@ -108,17 +109,18 @@ class Engine:
 
     def _tree_logprob(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> list[list[float]]:
         found = [[0.0] * len(answer) for answer in answers]
+        pending: list[tuple[list[tuple[int, int]], Tensor]] = []
 
         def run(walk: TreeWalk, chunk: Chunk) -> KVCache:
             logits, cache, _ = walk.run(self.model, chunk, self._features(walk, chunk), self._mode)
             if positions := walk.logit_positions(chunk):
-                targets = torch.tensor([[answers[row][n]] for row, n in positions], device=logits.device)
-                values = (logits.gather(1, targets)[:, 0] - logits.logsumexp(-1)).tolist()
-                for (row, n), value in zip(positions, values, strict=True):
-                    found[row][n] = value
+                targets = to_device(np.array([[answers[row][n]] for row, n in positions]), logits.device)
+                pending.append((positions, logits.gather(1, targets)[:, 0] - logits.logsumexp(-1)))
             return cache
 
         self._walk(rows, [len(answer) for answer in answers], run)
+        for (row, n), value in _read(pending):
+            found[row][n] = float(value)
         return found
 
     def _tree_greedy(self, rows: Sequence[Row], decoding: Decoding) -> list[list[int]]:
@@ -157,7 +159,7 @@ class Engine:
     def _features(self, walk: TreeWalk, chunk: Chunk) -> Mapping[str, Tensor]:
         # Without the cache an image is encoded as often as prompts show it, as in the stock path.
         repeated = [] if self.settings.image_cache else walk.repeated_images(chunk)
-        following = walk.chunk(self.budget, self._logit_budget, after=chunk)
+        following = walk.chunk(LOOKAHEAD * self.budget, self._logit_budget, after=chunk)
         return self.features([*repeated, *walk.images(chunk)], walk.images(following))
 
     # --- padded: beam search, and models without tree attention -------------------------------------------------------
@@ -222,8 +224,7 @@ class Engine:
         try:
             yield
         except (RuntimeError, MemoryError) as error:
-            out = isinstance(error, torch.OutOfMemoryError | MemoryError) or "memory" in str(error)
-            if not (out and divisible):
+            if not (out_of_memory(error) and divisible):
                 raise
             self.budget = max(1, self.budget // 2)
 
@@ -240,6 +241,14 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
             f"'{model.name_or_path}' names no end token.", "Set eos_token_id in its generation_config.json."
         )
     return list(ids) if isinstance(ids, list) else [int(ids)]
+
+
+def _read(pending: Sequence[tuple[list[tuple[int, int]], Tensor]]) -> Iterator[tuple[tuple[int, int], Any]]:
+    """Each position with its row of a result. Results stay on the device until a call's last batch has been started:
+    reading one waits for it, and the processor plans the next batches meanwhile."""
+    if pending:
+        whole = torch.cat([values for _, values in pending]).cpu().numpy()
+        yield from zip((position for positions, _ in pending for position in positions), whole, strict=True)
 
 
 @contextmanager

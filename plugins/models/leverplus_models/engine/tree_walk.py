@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from leverplus_models.engine.device import to_device
 from leverplus_models.engine.padding import embed
 from leverplus_models.engine.prefix_tree import build_tree
 from leverplus_models.engine.rows import Ints, Row, Span, sequence_keys
@@ -152,8 +152,9 @@ class TreeWalk:
         path = self._next_path(chunk.end)
         if len(cache.slots) > len(path):
             keep, slots = _compact({node: cache.slots[node] for node in path})
-            index = torch.from_numpy(keep)
-            cache = KVCache({layer: both[index.to(both.device)] for layer, both in cache.layers.items()}, slots)
+            layers = dict(cache.layers)
+            index = to_device(keep, next(iter(layers.values())).device)
+            cache = KVCache({layer: both.index_select(0, index) for layer, both in layers.items()}, slots)
         self.at, self.cache = chunk.end, cache
 
     def _next_path(self, end: int) -> list[int]:
@@ -186,10 +187,10 @@ def forward(
     """Float32 logits (len(logit_rows), vocabulary) of a packed pass; ids (N,), positions (A, N)."""
     device = model.device
     ids, positions = tree.padding.padded(ids), tree.padding.padded(positions)
-    position_ids = torch.from_numpy(np.ascontiguousarray(positions)).to(device)[:, None]  # (A, 1, N)
+    position_ids = to_device(positions, device)[:, None]  # (A, 1, N)
     # A row is often read for several answers. At least one logit, since 0 means all of them to transformers.
     distinct, back = np.unique(np.array(logit_rows or [0], dtype=np.int64), return_inverse=True)
-    wanted = torch.from_numpy(tree.padding.padded(distinct)).to(device)
+    wanted = to_device(tree.padding.padded(distinct), device)
     with tree_attention(model):
         logits: Tensor = model(
             inputs_embeds=embed(ids, visual, model)[None],
@@ -200,7 +201,7 @@ def forward(
             tree=tree,
         ).logits[0]
     logits = (logits[wanted] if all_logits else logits).float()
-    return logits[torch.from_numpy(back[: len(logit_rows)]).to(device)]
+    return logits[to_device(back[: len(logit_rows)], device)]
 
 
 class GreedyDecoder:
