@@ -49,10 +49,10 @@ def token_budget(model: Any, settings: EngineSettings) -> int:
     text, device = model.config.get_text_config(), model.device
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    cached = 2 * text.num_hidden_layers * heads * width * model.dtype.itemsize  # keys and values of a token
+    cached: int = 2 * text.num_hidden_layers * heads * width * model.dtype.itemsize  # keys and values of a token
     on_cpu, tokens, cache_mb = device.type == "cpu", settings.tokens_per_batch, settings.kv_cache_mb
     if tokens != "auto":
-        budget = tokens
+        budget: int = tokens
     elif on_cpu:
         budget = CPU_TOKENS
     else:

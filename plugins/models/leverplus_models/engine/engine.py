@@ -18,13 +18,14 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from leverplus_core import AnswerLogprob, CheckpointError, Decoding, Floats
+from leverplus_models.engine.beams import BeamSearch, Greedy
 from leverplus_models.engine.device import out_of_memory, to_device, token_budget
 from leverplus_models.engine.kernels import Kernels
 from leverplus_models.engine.padding import pad
 from leverplus_models.engine.rows import Row, length_batches, sequence_keys
 from leverplus_models.engine.settings import EngineSettings
 from leverplus_models.engine.tree_attention import supports_tree
-from leverplus_models.engine.tree_walk import Chunk, GreedyDecoder, KVCache, LogitsMode, TreeWalk
+from leverplus_models.engine.tree_walk import Branches, Chunk, KVCache, LogitsMode, TreeWalk
 
 Features = Callable[[Sequence[str], Sequence[str]], Mapping[str, Tensor]]
 """(keys, upcoming) -> features of the images `keys`, each encoded as often as it occurs; `upcoming` are needed next."""
@@ -74,9 +75,9 @@ class Engine:
             keys = [key.tobytes() for key in sequence_keys(rows)]
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
         distinct = sorted(first.values())
-        greedy = self.uses_tree and decoding.num_beams == 1
         with self.kernels.patched():
-            new = (self._tree_greedy if greedy else self._padded_generate)([rows[i] for i in distinct], decoding)
+            generate = self._tree_generate if self.uses_tree else self._padded_generate
+            new = generate([rows[i] for i in distinct], decoding)
         found = dict(zip(distinct, new, strict=True))
         return [found[first[key]] for key in keys]
 
@@ -123,28 +124,48 @@ class Engine:
             found[row][n] = float(value)
         return found
 
-    def _tree_greedy(self, rows: Sequence[Row], decoding: Decoding) -> list[list[int]]:
+    def _tree_generate(self, rows: Sequence[Row], decoding: Decoding) -> list[list[int]]:
         texts: list[list[int]] = [[] for _ in rows]
+        greedy = decoding.num_beams == 1
+        wanted = 1 if greedy else BeamSearch.continuations(decoding.num_beams, self.eos)
+        wanted = min(wanted, self.model.config.get_text_config().vocab_size)
+
+        def search() -> Greedy | BeamSearch:
+            if greedy:
+                return Greedy(decoding.max_new_tokens, self.eos)
+            return BeamSearch(decoding.num_beams, decoding.length_penalty, decoding.max_new_tokens, self.eos)
 
         def run(walk: TreeWalk, chunk: Chunk) -> KVCache:
             features = self._features(walk, chunk)
             logits, cache, paths = walk.run(self.model, chunk, features, self._mode, keep_all=True)
-            alive = [row for row, _ in walk.logit_positions(chunk)]
-            ends = {row: paths[walk.tree.last[row]] for row in alive}
-            decoder = GreedyDecoder(self.model, cache.layers, ends, walk.bucket_by_length, walk.padding)
-            for row in alive:
-                texts[row] = []  # the chunk may have run before and run out of memory
+            branches = Branches(self.model, cache.layers, walk.bucket_by_length, walk.padding)
+            alive = [(row, search(), [paths[walk.tree.last[row]]]) for row, _ in walk.logit_positions(chunk)]
             for n in range(decoding.max_new_tokens):
-                for row, token in zip(alive, logits.argmax(-1).tolist(), strict=True):
-                    texts[row].append(token)
-                alive = [row for row in alive if texts[row][-1] not in self.eos]
-                if not alive or n + 1 == decoding.max_new_tokens:
+                values, tokens = logits.topk(wanted)
+                logprobs = (values - logits.logsumexp(-1, keepdim=True)).cpu().numpy()
+                found, at, going = tokens.cpu().numpy(), 0, []
+                for row, state, ends in alive:
+                    parents = state.advance(logprobs[at : at + len(ends)], found[at : at + len(ends)])
+                    at += len(ends)
+                    if state.done:
+                        texts[row] = state.text
+                    else:
+                        going.append((row, state, [ends[parent] for parent in parents]))
+                if not going:
                     break
-                positions = [rows[row].positions[:, -1] + n + 1 for row in alive]
-                logits = decoder.step(alive, [texts[row][-1] for row in alive], positions)
+                last = [token for _, state, _ in going for token in state.last_tokens]
+                positions = [rows[row].positions[:, -1] + n + 1 for row, _, ends in going for _ in ends]
+                logits, longer = branches.step([end for _, _, ends in going for end in ends], last, positions)
+                each = iter(longer)
+                alive = [(row, state, [next(each) for _ in ends]) for row, state, ends in going]
             return cache
 
-        self._walk(rows, [1] * len(rows), run)
+        budget = self._logit_budget
+        self._logit_budget = max(1, budget // decoding.num_beams)  # every row has so many of them from its first token
+        try:
+            self._walk(rows, [1] * len(rows), run)
+        finally:
+            self._logit_budget = budget
         return texts
 
     def _walk(self, rows: Sequence[Row], num_logits: Sequence[int], run: Callable[[TreeWalk, Chunk], KVCache]) -> None:
@@ -162,7 +183,7 @@ class Engine:
         following = walk.chunk(LOOKAHEAD * self.budget, self._logit_budget, after=chunk)
         return self.features([*repeated, *walk.images(chunk)], walk.images(following))
 
-    # --- padded: beam search, and models without tree attention -------------------------------------------------------
+    # --- padded: models without tree attention ------------------------------------------------------------------------
 
     def _padded_logprob(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> list[list[float]]:
         found: list[list[float]] = [[] for _ in rows]

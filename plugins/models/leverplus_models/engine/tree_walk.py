@@ -204,29 +204,24 @@ def forward(
     return logits[to_device(back[: len(logit_rows)], device)]
 
 
-class GreedyDecoder:
-    """Rows that grow by one token per step over the keys and values of their paths."""
+class Branches:
+    """Continuations of computed paths, token by token; any path may be continued several times."""
 
-    def __init__(
-        self,
-        model: Any,
-        layers: Mapping[int, Tensor],
-        paths: Mapping[int, Ints],
-        bucket_by_length: bool,
-        padding: Padding,
-    ) -> None:
-        self.model, self.layers, self.paths = model, layers, dict(paths)
-        self.bucket_by_length, self.padding = bucket_by_length, padding
+    def __init__(self, model: Any, layers: Mapping[int, Tensor], bucket_by_length: bool, padding: Padding) -> None:
+        self.model, self.layers, self.bucket_by_length, self.padding = model, layers, bucket_by_length, padding
 
-    def step(self, rows: Sequence[int], tokens: Sequence[int], positions: Sequence[Ints]) -> Tensor:
-        """Logits (rows, vocabulary) after each row's next token, whose position is (A,)."""
+    def step(
+        self, paths: Sequence[Ints], tokens: Sequence[int], positions: Sequence[Ints]
+    ) -> tuple[Tensor, list[Ints]]:
+        """Logits (paths, vocabulary) after the next token of each path, whose position is (A,), and the longer paths.
+
+        A path is the slots of its tokens.
+        """
         size = len(next(iter(self.layers.values())))
-        own = [np.array([size + n]) for n in range(len(rows))]
-        for row, new in zip(rows, own, strict=True):
-            self.paths[row] = np.concatenate([self.paths[row], new])
-        paths = [self.paths[row] for row in rows]
-        tree = TreePass.of(own, paths, self.layers, None, self.model, self.bucket_by_length, padding=self.padding)
+        own = [np.array([size + n]) for n in range(len(paths))]
+        longer = [np.concatenate([path, new]) for path, new in zip(paths, own, strict=True)]
+        tree = TreePass.of(own, longer, self.layers, None, self.model, self.bucket_by_length, padding=self.padding)
         ids = np.array(tokens, dtype=np.int64)
-        logits = forward(self.model, ids, np.stack(positions, axis=1), (), tree, range(len(rows)))
+        logits = forward(self.model, ids, np.stack(positions, axis=1), (), tree, range(len(paths)))
         self.layers = tree.present
-        return logits
+        return logits, longer
