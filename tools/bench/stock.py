@@ -58,11 +58,11 @@ class Stock(Model):
             yield from (list(range(n, min(n + self.batch, len(texts)))) for n in range(0, len(texts), self.batch))
 
     def _score(self, images: list[Pil.Image], texts: list[str], answers: list[str]) -> list[AnswerLogprob]:
-        pixels = self.processor(images=images, return_tensors="pt")
+        pixels = self.processor(images=images, return_tensors="pt").to(self.model.device)
         inputs = self.tokenizer(
             [text + answer for text, answer in zip(texts, answers, strict=True)],
             add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt",
-        )  # fmt: skip
+        ).to(self.model.device)  # fmt: skip
         ids = inputs["input_ids"]
         counts = [len(self.tokenizer(answer, add_special_tokens=False)["input_ids"]) for answer in answers]
         logits = self.model(

@@ -17,7 +17,7 @@ Beam = tuple[float, tuple[int, ...]]
 
 
 class Greedy:
-    """The likeliest token, until an end token or `max_new_tokens`; used as a `BeamSearch` of one beam is."""
+    """The likeliest token, until an end token or `max_new_tokens`; used as a `Beams` of one beam is."""
 
     def __init__(self, max_new_tokens: int, eos: Sequence[int]) -> None:
         self.max_new_tokens, self.eos = max_new_tokens, frozenset(eos)
@@ -36,7 +36,7 @@ class Greedy:
         return [0]
 
 
-class BeamSearch:
+class Beams:
     """`running` are the beams to be continued, best first; `done` says that the best finished one stands."""
 
     def __init__(self, num_beams: int, length_penalty: float, max_new_tokens: int, eos: Sequence[int]) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from leverplus_core import AnswerLogprob, CheckpointError, Decoding, Floats
-from leverplus_models.engine.beams import BeamSearch, Greedy
+from leverplus_models.engine.beams import Beams, Greedy
 from leverplus_models.engine.device import out_of_memory, to_device, token_budget
 from leverplus_models.engine.kernels import Kernels
 from leverplus_models.engine.padding import pad
@@ -127,13 +127,13 @@ class Engine:
     def _tree_generate(self, rows: Sequence[Row], decoding: Decoding) -> list[list[int]]:
         texts: list[list[int]] = [[] for _ in rows]
         greedy = decoding.num_beams == 1
-        wanted = 1 if greedy else BeamSearch.continuations(decoding.num_beams, self.eos)
+        wanted = 1 if greedy else Beams.continuations(decoding.num_beams, self.eos)
         wanted = min(wanted, self.model.config.get_text_config().vocab_size)
 
-        def search() -> Greedy | BeamSearch:
+        def search() -> Greedy | Beams:
             if greedy:
                 return Greedy(decoding.max_new_tokens, self.eos)
-            return BeamSearch(decoding.num_beams, decoding.length_penalty, decoding.max_new_tokens, self.eos)
+            return Beams(decoding.num_beams, decoding.length_penalty, decoding.max_new_tokens, self.eos)
 
         def run(walk: TreeWalk, chunk: Chunk) -> KVCache:
             features = self._features(walk, chunk)
