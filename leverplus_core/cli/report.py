@@ -18,7 +18,7 @@ def report(
     ],
     baseline: Annotated[
         str | None,
-        typer.Option(metavar="[RUN:]METHOD", help="By default random of one arm, or the first of several arms."),
+        typer.Option(metavar="[RUN:]METHOD", help="By default the best baseline of one arm, or the first of several."),
     ] = None,
     method: Annotated[
         list[str] | None,
@@ -32,7 +32,7 @@ def report(
     registry: RegistryOpt = DEFAULT_REGISTRY,
     json: JsonOpt = False,
 ) -> None:
-    """Write a report on one experiment: settings, data, the grid with corrected differences, headroom and cost.
+    """Write a report on one experiment: settings, data, the primary endpoint, the grid, headroom and cost.
 
     FILE.html is one file with its plots inside; those of FILE.md are in FILE.md.files. --json prints the contents.
     """

@@ -39,5 +39,13 @@ def _described(pipeline: Pipeline) -> dict[str, Any]:
         return {**described, "imported": recipe.imported.folder, "note": recipe.note}
     dataset = context.dataset
     described["questions"] = {split: len(dataset.questions(split)) for split in ("train", "validation")}
+    sets = context.question_sets
+    described["of these"] = {
+        "searched": len(sets.searched),
+        "proposed for": len(sets.proposed),
+        "held out": len(sets.held_out),
+        "choose the baseline": len(sets.baseline),
+        "evaluated": len(sets.evaluated),
+    }
     described["demonstrations"] = len(dataset.demonstrations())
     return {**described, "note": " ".join(filter(None, (recipe.note, dataset.note())))}

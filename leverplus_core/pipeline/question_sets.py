@@ -87,10 +87,15 @@ class QuestionSets:
         """From the questions of both splits (cross-fitting: all of them in `train`).
 
         `sequences` and `candidates` are the ids of imported ones, which say themselves what they are about. Raises
-        DataError as `SetSizes.of`.
+        DataError as `SetSizes.of`, and where an imported question is not a train question.
         """
         settings = recipe.evaluation
         place = {q.id: i for i, q in enumerate(train)}
+        if strange := sorted({*(sequences or ()), *(candidates or ())} - place.keys()):
+            raise DataError(
+                f"{len(strange)} imported questions are not train questions of the dataset, such as {strange[0]}.",
+                "Name the dataset on which they were measured.",
+            )
         ordered = [train[i] for i in rng(recipe.data_seed, "scored questions").permutation(len(train))]
         searched = (
             ordered[: recipe.scoring.questions] if sequences is None else [q for q in ordered if q.id in sequences]

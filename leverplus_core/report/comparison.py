@@ -137,7 +137,7 @@ def compare_table(rows: Sequence[Row]) -> View:
 def primary_remark(comparisons: int) -> str:
     """Why the primary endpoint has an interval that is not corrected for the cells."""
     if comparisons == 1:
-        return "the primary endpoint is one comparison, fixed beforehand: its interval is not corrected."
+        return "the primary endpoint is one comparison of its own: its interval is not corrected."
     return f"the {comparisons} primary comparisons are corrected for each other (Holm), and not for the cells."
 
 

@@ -5,7 +5,7 @@
 - `corrected`: a family of such differences, Holm's correction, and the marks that follow.
 - `detectable_difference`, `questions_needed`: what an evaluation could detect, and the questions that more takes.
 - `published_interval`, `unpaired_interval`: what a published accuracy and its sample size imply.
-- `share_closed`: the share of the gap from random to oracle that a method closes.
+- `share_closed`: the share of the gap from a baseline to the oracle that a method closes.
 
 scipy and statsmodels are imported on first use: a table of recorded results needs neither. The coverage of the
 intervals is simulated by `tools/simulate_statistics.py` and shown in `docs/statistics.md`.

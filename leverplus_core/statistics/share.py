@@ -39,8 +39,8 @@ def share_closed(
     level: float = 0.95,
     seed: int = 0,
 ) -> Share:
-    """The share of the gap from `floor` (say random) to `ceiling` (oracle) that `method` closes, all (N,) accuracies of
-    the same questions.
+    """The share of the gap from `floor` (say the best baseline) to `ceiling` (oracle) that `method` closes, all (N,)
+    accuracies of the same questions.
 
     A ratio of two means over the same questions: its interval is the percentile bootstrap over questions, or over
     whole `clusters`, each drawn with all three scores (scipy.stats.bootstrap, paired). Near a gap of zero the ratio is

@@ -23,9 +23,9 @@ from leverplus_core.registry.registry import Registry
 SMALL = [
     "dataset.train=40", "dataset.validation=24", "sampler.k=6", "scoring.questions=20", "threads=1",
     "scoring.beam_search={num_beams: 2, shots: 2, expand_top_k: 3}", "balancer={name: keep_all}",
-    "scoring.candidates.num_beams=2", "scoring.candidates.retrieval=2", "selector.width=32",
-    "training.sft.epochs=2", "training.rce.epochs=2", "training.grpo.epochs=1",
-    "evaluation.shots=[1, 2]", "evaluation.sizes=[10, 20]",
+    "scoring.candidates.num_beams=2", "scoring.candidates.retrieval=2", "scoring.candidates.questions=null",
+    "selector.width=32", "training.sft.epochs=2", "training.rce.epochs=2", "training.grpo.epochs=1",
+    "training.mrt.epochs=0", "evaluation.shots=[1, 2]", "evaluation.sizes=[10, 20]", "evaluation.ablations=[]",
     "evaluation.baselines=[zero_shot, random, text_knn, image_knn, {name: oracle, num_beams: 2, expand_top_k: 3}]",
 ]  # fmt: skip
 

@@ -73,7 +73,7 @@ def test_a_run_with_states_and_prepended_demonstrations(small: Small, catalog: C
 def test_a_sampler_that_draws_by_states_without_any_is_refused_when_the_recipe_is_composed(
     small: Small, catalog: Catalog
 ) -> None:
-    settings = "sampler={name: mixed, k: 6, state: 0.5}"
+    settings = "sampler={name: mixed, k: 6, text: 0.25, image: 0.25, state: 0.5}"
     with pytest.raises(RecipeError, match="reads hidden states, and there are none"):
         RunContext(small(settings), catalog)
     RunContext(small(settings, "encoder.hidden_states=1"), catalog)

@@ -32,7 +32,8 @@ def test_the_trainings_are_one_override_apart_and_start_alike(finished: Any, sma
     before = _weights(work, "sft")
     for override, on in (("training.grpo.epochs=0", ["sft", "rce"]), ("training.rce.epochs=0", ["sft", "grpo"])):
         result = run(small(override), url, work, until="online")
-        assert result.calls == 0
+        shared = ("encode", "pool", "beam_search", "sft", "propose", "balance")
+        assert {result.stages[s] for s in shared} == {"reused"}, "the judge alone may ask: GRPO starts elsewhere"
         assert [s for s in ("sft", "rce", "grpo", "online") if result.stages[s] != "off"] == on
     alone = run(small("training.rce.epochs=0", "training.grpo.epochs=0"), url, work, until="online").stages
     assert {alone[s] for s in ("propose", "mine", "balance", "rce", "grpo")} == {"off"}  # nothing would read them
@@ -103,7 +104,8 @@ def rl_data(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_one_command_trains_from_an_rl_data_file_alone_and_asks_no_model(rl_data: Path, cli: Cli) -> None:
     """The report's `--beam_data FILE --reward_mode separated --require_positive_query`."""
     arguments = ("run", "--imported", str(rl_data), "--reward", "separated", "--balancer", "top_pn:min_pos=1")
-    epochs = ("--set", "training.rce.epochs=2", "--set", "training.grpo.epochs=1", "--set", "selector.width=32")
+    settings = ("training.rce.epochs=2", "training.grpo.epochs=1", "training.mrt.epochs=0", "selector.width=32")
+    epochs = [word for setting in settings for word in ("--set", setting)]
     done = cli(*arguments, *epochs, "--json")
     assert done.returncode == 0, done.stderr
     states = {row["stage"]: row["status"] for row in json.loads(done.stdout)}
@@ -161,6 +163,28 @@ def test_a_sweep_measures_once_shares_stages_and_goes_on_after_a_kill(finished: 
     assert {row["comparisons"] for row in rows if not row["primary"]} == {3 * 2 * 1}
     asked = {p.question_id for run_id in ids for _, p in registry.predictions(run_id, "oracle", 2)}
     assert len(asked) == 10 and all(q.startswith("demo-train-") for q in asked)
+
+
+def test_several_seeds_are_one_arm_with_one_table(finished: Any, small_settings: list[str], cli: Cli) -> None:
+    settings = [word for setting in small_settings for word in ("--set", setting)]
+    url = finished.other("seeds")
+    command = ("run", "demo", *settings, "--seeds", "2", "--registry", url, "--work", str(finished.work))
+    done = cli(*command, "--json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    runs = Registry(url).runs()
+    assert {(row["name"], row["status"], row["sweep"]) for row in runs} == {
+        ("demo (seed=0)", "done", "demo"), ("demo (seed=1)", "done", "demo"),
+    }  # fmt: skip
+    assert shown["headline"]["seeds"] == 2 and set(shown["headline"]["runs"]) == {row["id"] for row in runs}
+    assert finished.result.run_id in shown["headline"]["runs"]  # its first seed is the run without --seeds
+    scores = [Registry(url).scores(row["id"], "rce", 2).accuracy for row in runs]
+    (cell,) = (r for r in shown["leaderboard"] if (r["method"], r["shots"], r["n"]) == ("rce", 2, 20))
+    assert cell["accuracy"] == pytest.approx(sum(s.mean() for s in scores) / 2)
+    text = cli(*command, COLUMNS="80").stdout
+    assert text.index("demo (") < text.index("primary endpoint of demo: mean over 1, 2 shots, n = 20, 2 seeds")
+    assert max(map(len, text.splitlines())) <= 80
+    assert "neither --until nor --redo" in cli(*command, "--until", "pool").stderr
 
 
 def test_ablations_answer_beside_their_policy_with_the_same_choice(finished: Any, small: Small, cli: Cli) -> None:

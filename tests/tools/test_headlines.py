@@ -128,8 +128,8 @@ def test_a_page_without_a_comparison_is_named(headlines: ModuleType) -> None:
 def test_the_primary_endpoint_leads_where_the_page_shows_one(headlines: ModuleType) -> None:
     assert headlines.headline(ENDPOINT) == (
         "On 1,000 questions, mean over 1, 2, 3, 4 shots, 3 seeds: `mrt` is better than the best baseline "
-        "`text_image_knn` (+10.4 [+7.3, +13.4]); no difference between `mrt` and `sft` is seen (+0.6 [-1.9, +3.2]); points of "
-        "accuracy, corrected for 2 comparisons."
+        "`text_image_knn` (+10.4 [+7.3, +13.4]); no difference between `mrt` and `sft` is seen (+0.6 [-1.9, +3.2]); "
+        "points of accuracy, corrected for 2 comparisons."
     )
     assert headlines.table(ENDPOINT).splitlines() == [
         "|  | accuracy | minus `text_image_knn` | gap closed | copied | prompts |",

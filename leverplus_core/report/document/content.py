@@ -16,7 +16,7 @@ from leverplus_core.report.headline import Headline, comparisons, headline_of
 from leverplus_core.report.headroom import SHARE, gap_rows
 from leverplus_core.report.methods import CEILING, FLOOR, Row, merged_order
 from leverplus_core.report.pairing import SAME, Member, Pairing, cells_by, member, members
-from leverplus_core.report.primary import Endpoint, family
+from leverplus_core.report.primary import UNMARKED, Endpoint, family
 from leverplus_core.report.published import unpaired_rows
 
 
@@ -98,6 +98,8 @@ def report_content(
     pairing = Pairing(registry)
     arms = {c.label: _members(registry, c) for c in mine}
     heads = {c.label: headline_of(registry, pairing, arms[c.label], c.label) for c in mine}
+    named = {(c.configuration.label, c.method): c.label for c in (*own, base)}
+    endpoints = _endpoints(pairing, arms, heads, named)
     return Content(
         baseline=base.label,
         contenders=[c.label for c in everyone],
@@ -107,9 +109,9 @@ def report_content(
         differing=[{"setting": key, "values": [one.get(key) for one in settings]} for key in differing],
         common=[{"setting": key, "value": settings[0][key]} for key in common],
         data=_data(mine, stages),
-        primary=_primary(registry, paired, base, heads),
+        primary=_primary(registry, paired, base, heads, endpoints),
         headlines=[{"label": label, **head.data()} for label, head in heads.items()],
-        endpoints=_endpoints(pairing, arms, heads, {(c.configuration.label, c.method): c.label for c in (*own, base)}),
+        endpoints=endpoints,
         spent=_spent(heads, own, base),
         asked=max((head.asked for head in heads.values() if head.asked is not None), default=None),
         grid=grid,
@@ -172,9 +174,11 @@ def _members(registry: Registry, c: Configuration) -> Arms:
 
 
 def _primary(
-    registry: Registry, contenders: Sequence[Contender], base: Contender, heads: Mapping[str, Headline]
-) -> list[Row]:
-    """What a method costs and copies is a matter of its own configuration."""
+    registry: Registry, contenders: Sequence[Contender], base: Contender, heads: Mapping[str, Headline],
+    endpoints: Sequence[Row],
+) -> list[Row]:  # fmt: skip
+    """What a method costs and copies is a matter of its own configuration. A comparison that is an endpoint as well has
+    the interval of that family."""
     if not contenders:
         return []
     about = {
@@ -182,8 +186,11 @@ def _primary(
         for c in [*contenders, base]
         if c.configuration.label in heads
     }
+    known = {(row["arm"], row["baseline"]): {key: row[key] for key in UNMARKED} for row in endpoints}
     return [
-        row | {key: (about.get(row["arm"]) or {}).get(key) for key in ("copied", "prompts")}
+        row
+        | {key: (about.get(row["arm"]) or {}).get(key) for key in ("copied", "prompts")}
+        | (known.get((row["arm"], row["baseline"]), {}) if row["counts"] else {})
         for row in primary_grid(registry, [c.arm() for c in contenders], base.arm())
     ]
 

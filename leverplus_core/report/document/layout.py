@@ -130,22 +130,21 @@ def _base(content: Content, say: Translator) -> str:
 def _primary(content: Content, say: Translator) -> Iterator[Table]:
     if content.endpoints:
         rows = [
-            (f"{row['arm']} - {row['baseline']}", say.listed(row["over"]), str(row["questions"]), str(row["seeds"]),
-             _marked(points(row["delta"]), row, row["mark"], say), _closed(row))
+            (f"{row['arm']} - {row['baseline']}", _marked(points(row["delta"]), row, row["mark"], say), _closed(row),
+             str(row["seeds"]), str(row["questions"]), say.listed(row["over"]))
             for row in content.endpoints
         ]  # fmt: skip
-        heads = map(say, ("comparison", "shots", "n", "seeds_head", "difference", "share"))
+        heads = map(say, ("comparison", "difference", "share", "seeds_head", "n", "shots"))
         remarks = [say("endpoints_remark"), _corrected(content.endpoints, say)]
         yield _table("endpoints", say("endpoints_table"), heads, rows, remarks)
     lines = [
-        (_base(content, say) if row["baseline"] is None else row["arm"], str(row["seeds"]),
-         _with_interval(row), _against(row, say),
-         ABSENT if row["copied"] is None else percent(row["copied"]), _known(row["prompts"], ",.0f"))
+        (_base(content, say) if row["baseline"] is None else row["arm"], _with_interval(row), _against(row, say),
+         ABSENT if row["copied"] is None else percent(row["copied"]), _known(row["prompts"], ",.0f"), str(row["seeds"]))
         for row in content.primary
     ]  # fmt: skip
     first, counted = content.primary[-1], [row for row in content.primary if row["counts"]]
     caption = say("primary_table", shots=say.listed(first["over"]), n=first["n"], baseline=content.baseline)
-    heads = map(say, ("arm", "seeds_head", "accuracy", "difference", "copied", "prompts"))
+    heads = map(say, ("arm", "accuracy", "difference", "copied", "prompts", "seeds_head"))
     remarks = [*([_corrected(counted, say)] if counted else []), say("exploratory_remark"), say("copied_remark")]
     yield _table("primary", caption, heads, lines, remarks)
 

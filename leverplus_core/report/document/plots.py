@@ -223,15 +223,19 @@ def _headroom(content: Content, say: Translator) -> Drawn:
     yield "headroom", say("plot_headroom", n=max(row["n"] for row in rows)), _legend(figure, axes)
 
 
+JUDGED = ("accuracy", "log_probability")
+"""The metrics of a training curve that choose its epoch."""
+
+
 def _curves(content: Content, say: Translator) -> Drawn:
-    lines = [line for line in content.curves if line["metric"] in ("validation", "loss")]
+    lines = [line for line in content.curves if line["metric"] in (*JUDGED, "loss")]
     if not lines:
         return
     stages = list(dict.fromkeys(line["stage"] for line in lines))
     names = list(dict.fromkeys(say.names(line["labels"]) for line in lines))
     figure, axes = _figure([1.5] * len(stages), len(names), columns=2)
     for line in lines:
-        ax = axes[stages.index(line["stage"])][0 if line["metric"] == "validation" else 1]
+        ax = axes[stages.index(line["stage"])][0 if line["metric"] in JUDGED else 1]
         label = say.names(line["labels"])
         x, y = zip(*line["points"], strict=True)
         ax.plot(x, y, label=label, markevery=max(1, len(x) // 6), **_style(names.index(label)))

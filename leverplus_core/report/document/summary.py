@@ -16,6 +16,7 @@ from decimal import Decimal
 from functools import reduce
 from itertools import groupby
 
+from leverplus_core.recipes.settings import ABLATED
 from leverplus_core.report.document.content import Content
 from leverplus_core.report.document.i18n import Translator
 from leverplus_core.report.headline import SEEDS, SOURCES
@@ -126,7 +127,7 @@ def _marks(content: Content, say: Translator) -> Iterator[str]:
                 shown = max(some, key=lambda row: (row["n"], sign * row["delta"]))
                 values = {
                     "count": len(some), "cells": len(cells), "shots": say.shots(shown["shots"]),
-                    "n": shown["questions"], "delta": points(shown["delta"]),
+                    "n": shown["questions"], "seeds": say.seeds(shown["seeds"]), "delta": points(shown["delta"]),
                     "interval": interval(shown["corrected_low"], shown["corrected_high"]),
                 }  # fmt: skip
                 sentences.append(say(f"seen_{mark}", name=name, baseline=content.baseline, **values))
@@ -182,7 +183,8 @@ def _printed(content: Content, say: Translator) -> Iterator[str]:
 
 def _headroom(content: Content, say: Translator) -> Iterator[str]:
     """At the largest number of shots, for trained methods where there are such; a sentence for each gap."""
-    rows = [row for row in content.headroom if row["method"] not in UNTRAINED] or content.headroom
+    learned = [row for row in content.headroom if row["method"] not in UNTRAINED and ABLATED not in row["method"]]
+    rows = learned or content.headroom
     most = max((row["shots"] for row in rows), default=0)
     gaps: dict[tuple[str, str, str, int], list[Row]] = {}
     for row in rows:

@@ -99,6 +99,7 @@ def test_mine_prints_what_it_brought_inspect_finds_the_run_and_its_file_can_be_t
     # What was merged or balanced by hand teaches: the file takes the place of the stage.
     cli("candidates", "merge", health["file"], "-o", "all.jsonl")
     brief = ["--set", "training.rce.epochs=1", "--set", "training.grpo.epochs=1", "--balancer", "keep_all", "--json"]
+    brief += ["--set", "training.judge.by=candidates"]
     code, out, err = cli("run", "--until", "online", *settings[:-2], *brief, "--imported", "all.jsonl")
     states = {row["stage"]: row["status"] for row in json.loads(out)}
     assert code == 0 and "0 model calls" in err

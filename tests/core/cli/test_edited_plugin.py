@@ -64,7 +64,8 @@ def test_an_edited_formula_is_computed_again_and_what_does_not_use_it_is_reused(
         code, out, err = cli("run", "--until", "rce", *SETTINGS, "--json", *more)
         assert code == 0, err
         states = {row["stage"]: row["status"] for row in json.loads(out)}
-        columns, rows = Registry(f"sqlite:///{tmp_path}/leverplus.db").sql("SELECT * FROM curves WHERE stage = 'rce'")
+        curve = "SELECT * FROM curves WHERE stage = 'rce' ORDER BY step, metric"
+        columns, rows = Registry(f"sqlite:///{tmp_path}/leverplus.db").sql(curve)
         return {stage: states[stage] for stage in ("propose", "balance", "rce")}, [columns, *rows]
 
     states, first = run(*write("c.accuracy"))

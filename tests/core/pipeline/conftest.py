@@ -26,8 +26,8 @@ PARTS = {"dataset": "tiny", "model": "tiny", "encoder": "tiny", "sampler": "mixe
 SETTINGS = [
     "threads=1", "selector.width=16", "scoring.questions=20", "scoring.beam_search={num_beams: 2, shots: 2}",
     "scoring.candidates={shots: [1, 2], num_beams: 1, samples: {1.0: 1}, retrieval: 1, random: 1}",
-    "training.sft.epochs=1", "training.rce.epochs=2", "training.grpo.epochs=1", "evaluation.shots=[1, 2]",
-    "evaluation.sizes=[5, 10]",
+    "scoring.candidates.questions=null", "training.sft.epochs=1", "training.rce.epochs=2", "training.grpo.epochs=1",
+    "training.mrt.epochs=0", "evaluation.shots=[1, 2]", "evaluation.sizes=[5, 10]", "evaluation.ablations=[]",
     "evaluation.baselines=[zero_shot, random, text_knn, {name: oracle, num_beams: 2, expand_top_k: 3}]",
 ]  # fmt: skip
 Tiny = Callable[..., Recipe]

@@ -105,4 +105,6 @@ def test_imported_data_say_which_questions_they_are_about() -> None:
     both = _sets(sequences={"t2"}, candidates={"t4"})
     assert (both["searched"], both["proposed"], len(both["held_out"])) == (["t2"], ["t4"], 28)
     searched = _sets("scoring.candidates.questions=2", sequences={"t2"})
+    with pytest.raises(DataError, match="1 imported questions are not train questions of the dataset, such as v1"):
+        _sets(candidates={"t1", "v1"})
     assert searched["searched"] == ["t2"] and sorted(searched["proposed"]) == sorted(ORDER[:2])

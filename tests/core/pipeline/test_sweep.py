@@ -21,7 +21,7 @@ from leverplus_core.registry.registry import Registry
         ("balancer=keep_all,top_pn:p=6,n=4,limit:max_pos=2", ("keep_all", "top_pn:p=6,n=4", "limit:max_pos=2")),
         ("scoring.candidates.shots=[1, 2],[1]", ("[1, 2]", "[1]")),
         ("training.rce.epochs=0,5", ("0", "5")),
-        ("recipe=demo-all, demo-mined", ("demo-all", "demo-mined")),
+        ("recipe=demo, demo-mined", ("demo", "demo-mined")),
     ],
 )
 def test_an_axis_is_a_key_and_its_values(text: str, values: tuple[str, ...]) -> None:
@@ -35,12 +35,12 @@ def test_an_axis_of_another_form_is_refused(text: str) -> None:
 
 
 def test_a_sweep_is_the_cross_product_with_seeds_outermost() -> None:
-    axes = [Axis.parse("recipe=demo-all,demo-top-pn"), Axis.parse("reward=separated,mixed")]
+    axes = [Axis.parse("recipe=demo-mined,demo-top-pn"), Axis.parse("reward=separated,mixed")]
     sweep = Sweep.of("demo", axes, 2, ["training.rce.epochs=3"])
     assert sweep.name == "demo-sweep" and len(sweep.runs) == 8
     assert [r.recipe.seed for r in sweep.runs] == [0] * 4 + [1] * 4
     assert [tuple(r.arm.values()) for r in sweep.runs[:4]] == [
-        ("demo-all", "separated"), ("demo-all", "mixed"),
+        ("demo-mined", "separated"), ("demo-mined", "mixed"),
         ("demo-top-pn", "separated"), ("demo-top-pn", "mixed"),
     ]  # fmt: skip
     assert {r.recipe.balancer.name for r in sweep.runs} == {"keep_all", "top_pn"}

@@ -120,19 +120,37 @@ def test_mixed_takes_the_nearest_by_the_hidden_state_where_its_share_is_above_0(
         sampler.pool(query, stateless, _rng())
 
 
+@given(seed=st.integers(0, 2**32), copies=st.integers(1, 3))
+def test_mixed_takes_the_nearest_by_both_similarities_in_deviations_from_their_means(seed: int, copies: int) -> None:
+    query, bank = tiny_bank(size=30, seed=seed % 97)
+    text, image = (np.repeat(rows, copies, axis=0) for rows in (bank.features.text, bank.features.image))
+    shown = tuple(bank.demonstrations[i // copies] for i in range(30 * copies))
+    shown = tuple(replace(d, id=f"d{i}") for i, d in enumerate(shown))
+    larger = Bank(shown, Features(image, text))
+    rows = allowed(query, larger)
+    total = np.zeros(len(rows))
+    for block, vector in ((text, query.text), (image, query.image)):
+        cosines = (block[rows].astype(np.float64) * vector).sum(axis=1)
+        total += (cosines - cosines.mean()) / cosines.std()
+    expected = sorted(zip(-total.round(4), rows.tolist(), strict=True))  # equal rows: the lower number first
+    sampler = MixedSampler(k=8, text=0, image=0, text_image=1)
+    assert sampler.blocks() == {"text", "image"}
+    assert sampler.pool(query, larger, _rng()) == [row for _, row in expected[:8]]
+
+
 @given(
     size=st.integers(4, 30),
     k=st.integers(1, 27),
-    shares=st.tuples(*[st.floats(0, 1)] * 3),
+    shares=st.tuples(*[st.floats(0, 1)] * 4),
     seed=st.integers(0, 9),
 )
 def test_mixed_is_always_exactly_k_distinct_allowed_rows(
-    size: int, k: int, shares: tuple[float, float, float], seed: int
+    size: int, k: int, shares: tuple[float, float, float, float], seed: int
 ) -> None:
-    text, image, state = (share / max(sum(shares), 1) for share in shares)
+    text, image, both, state = (share / max(sum(shares), 1) for share in shares)
     query, bank = tiny_bank(size=size, seed=seed)
     rows = set(allowed(query, bank).tolist())
-    sampler = MixedSampler(k=k, text=text, image=image, state=state)
+    sampler = MixedSampler(k=k, text=text, image=image, text_image=both, state=state)
     if k > len(rows):
         with pytest.raises(DataError, match=f"k={k}.*{len(rows)} of {size}"):
             sampler.pool(query, bank, _rng(seed))

@@ -59,8 +59,10 @@ def write() -> Write:
         status: str = "done",
         questions: str | Sequence[str] = "q",
         model: str = "qwen",
+        evaluation: Mapping[str, Any] | None = None,
     ) -> str:
         recipe = {**RECIPE, "name": name or id, "seed": seed, "reward": {"name": reward}}
+        recipe |= {"evaluation": evaluation} if evaluation else {}
         run = RunRecord(
             id, name or id, f"f-{id}", "demo_world", model, seed, recipe=recipe, dataset_fingerprint="w", sweep=sweep,
             arm=arm, note=note, git={"commit": "0123456789abcdef"},
@@ -77,7 +79,7 @@ def write() -> Write:
         registry.record_stage(id, "balance", "b1", "done", 1.0, "", reused=False, metadata={**BALANCING, **cost})
         registry.record_stage(id, "rce", f"r-{reward}-{seed}", "done", 3.0, "", reused=False, metadata=cost)
         registry.record_stage(id, "evaluate", "e", "done", 4.0, "", reused=False, metadata=cost)
-        registry.record_curve(id, "rce", [(e, {"loss": 1 / e, "validation": e / 4 + seed}) for e in (1, 2, 3)])
+        registry.record_curve(id, "rce", [(e, {"loss": 1 / e, "accuracy": e / 4 + seed}) for e in (1, 2, 3)])
         registry.finish_run(id, status)
         return id
 

@@ -160,7 +160,7 @@ def test_what_is_shared_is_told_once(swept: Registry) -> None:
     assert {"setting": "balancer.p", "value": 8} in found.common and not any(
         row["setting"] in ("seed", "name") for row in found.common
     )
-    held = next(line for line in found.curves if line["metric"] == "validation" and line["labels"] == ["mixed"])
+    held = next(line for line in found.curves if line["metric"] == "accuracy" and line["labels"] == ["mixed"])
     assert held["points"] == [(1, 1.75), (2, 2.0), (3, 2.25)]  # the mean over the seeds
 
 

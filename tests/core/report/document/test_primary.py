@@ -55,6 +55,18 @@ def test_one_run_is_compared_with_the_baseline_chosen_on_train_questions(told: R
     assert content.asked == 2
 
 
+def test_a_comparison_has_one_interval_however_often_it_is_shown(registry: Registry, write) -> None:  # type: ignore[no-untyped-def]
+    primary = {"against": ["sft", "random"]}
+    write(registry, "a1", SCORES, [2, 4], evaluation={"primary": primary})
+    registry.record_stage("a1", "choose_baseline", "c", "done", 1.0, "", reused=False, metadata=CHOSEN)
+    content = report_content(registry, ["a1"])
+    first, *others = content.endpoints
+    assert [row["baseline"] for row in others] == ["sft", "random"] and first["comparisons"] == 3
+    (shown,) = (row for row in content.primary if row["counts"])
+    for key in ("corrected_low", "corrected_high", "p_holm", "mark", "comparisons"):
+        assert shown[key] == first[key]
+
+
 def test_several_arms_have_their_primary_comparisons_corrected_together(told: Registry) -> None:
     content = report_content(told, ["a1", "b1"])
     # b1 chose no baseline, so text_knn stands in for it; a1 - text_knn, b1 - text_knn are one family.
@@ -91,7 +103,7 @@ def test_the_primary_endpoint_leads_the_report_in_every_language(told: Registry,
 
 def test_an_exploratory_comparison_has_an_interval_and_no_mark(told: Registry) -> None:
     rows = {row[0].text: row for row in tables(told, names=["a1"])["primary"].rows}
-    assert rows["sft"][3].mark == "exploratory" and rows["sft"][3].kind == ""
-    assert rows["rce"][3].mark == "○ no difference seen"
-    assert [cell.text for cell in rows["rce"][4:]] == ["—", "15,000"]  # copies were not recorded
-    assert rows["text_knn (baseline)"][3].text == "—"
+    assert rows["sft"][2].mark == "exploratory" and rows["sft"][2].kind == ""
+    assert rows["rce"][2].mark == "○ no difference seen"
+    assert [cell.text for cell in rows["rce"][3:]] == ["—", "15,000", "1"]  # copies were not recorded
+    assert rows["text_knn (baseline)"][2].text == "—"

@@ -48,8 +48,8 @@ def test_what_differs_is_said_with_a_cell_that_shows_it(swept: Registry) -> None
     assert any(s.startswith("8 comparisons were made") for s in said)  # the grid, behind the primary endpoint
     (better,) = (s for s in said if "is better than" in s)
     found = re.fullmatch(
-        r"mixed is better than separated in (\d) of 4 cells; at (\d) shots? and (\d+) questions the difference is "
-        r"(\S+) points (\[.*?\])\.(?: In the other (\d) cells no difference was seen\.)?",
+        r"mixed is better than separated in (\d) of 4 cells; at (\d) shots? and (\d+) questions, 4 seeds, the "
+        r"difference is (\S+) points (\[.*?\])\.(?: In the other (\d) cells no difference was seen\.)?",
         better,
     )
     assert found
