@@ -72,10 +72,10 @@ class Loaded:
         return replace(self, model=model, settings={**self.settings, "dtype": dtype})
 
 
-def load_demo(dtype: Dtype, pixels: int | None = None) -> Loaded:
+def load_demo(dtype: Dtype, pixels: int | None = None, device: str = "cpu") -> Loaded:
     """The packaged checkpoint; `pixels` enlarges every image to so many."""
     size = {"min_pixels": pixels, "max_pixels": pixels} if pixels else {}
-    settings = {"path": "demo", "dtype": dtype, "device": "cpu", **size}
+    settings = {"path": "demo", "dtype": dtype, "device": device, **size}
     part = Qwen25Vl.model_validate(settings)
     return Loaded(part._model, part.tokenizer, part._image_processor, settings, part.checkpoint_content)
 

@@ -44,6 +44,24 @@ class Workload:
     beams: BeamSettings
     system: str
 
+    @property
+    def image_count(self) -> int:
+        """Images that the search shows."""
+        shown = {i for ids in self.pools.values() for i in ids}
+        return len({q.image.id for q in self.questions} | {self.demonstrations[i].image.id for i in shown})
+
+    @property
+    def prompt_count(self) -> int:
+        """Prompts that the search asks."""
+        return len(self.questions) * sum(self._sizes)
+
+    @property
+    def _sizes(self) -> list[int]:
+        """Prompts of the search with no demonstration, with one and so on, for each question."""
+        pool = len(next(iter(self.pools.values())))
+        starts = [1, *(min(self.beams.num_beams, pool) for _ in range(1, self.beams.shots))]
+        return [1, *(start * (pool - shots) for shots, start in enumerate(starts))]
+
     def settings(self, order: Order) -> PromptSettings:
         return PromptSettings(system=self.system, order=order)
 
@@ -60,9 +78,7 @@ class Workload:
 
     def sample(self, count: int, seed: int) -> Rows:
         """`count` prompts of the search, each number of shots in its share; the demonstrations are drawn by `seed`."""
-        pool = len(next(iter(self.pools.values())))
-        starts = [1, *(min(self.beams.num_beams, pool) for _ in range(1, self.beams.shots))]
-        sizes = [1, *(start * (pool - shots) for shots, start in enumerate(starts))]
+        sizes = self._sizes
         draw = rng(seed, "bench", "sample", count)
         rows: Rows = []
         for shots, size in enumerate(sizes):
@@ -71,6 +87,16 @@ class Workload:
                 ids = self.pools[self.questions[question].id]
                 rows.append((question, tuple(ids[i] for i in draw.choice(len(ids), size=shots, replace=False))))
         return list(dict.fromkeys(rows))
+
+    def chains(self, count: int, shots: int, seed: int) -> Rows:
+        """`count` times the prompts with 1 to `shots` demonstrations, each prompt with one more than the last."""
+        draw = rng(seed, "bench", "chains", count)
+        rows: Rows = []
+        for n in range(count):
+            ids = self.pools[self.questions[n % len(self.questions)].id]
+            order = draw.choice(len(ids), size=shots, replace=False)
+            rows += [(n % len(self.questions), tuple(ids[i] for i in order[:k])) for k in range(1, shots + 1)]
+        return rows
 
     @contextmanager
     def _scorer(self, model: Model, order: Order) -> Iterator[_Recorded]:

@@ -21,11 +21,20 @@ from leverplus_core import AnswerLogprob, CheckpointError, Decoding, Floats
 from leverplus_models.engine.beams import Beams, Greedy
 from leverplus_models.engine.device import out_of_memory, to_device, token_budget
 from leverplus_models.engine.kernels import Kernels
+from leverplus_models.engine.packed_attention import supports_packed
 from leverplus_models.engine.padding import pad
 from leverplus_models.engine.rows import Row, length_batches, sequence_keys
 from leverplus_models.engine.settings import EngineSettings
 from leverplus_models.engine.tree_attention import supports_tree
-from leverplus_models.engine.tree_walk import Branches, Chunk, KVCache, LogitsMode, TreeWalk
+from leverplus_models.engine.tree_walk import (
+    MAX_NODE,
+    MAX_PACKED_NODE,
+    Branches,
+    Chunk,
+    KVCache,
+    LogitsMode,
+    TreeWalk,
+)
 
 Features = Callable[[Sequence[str], Sequence[str]], Mapping[str, Tensor]]
 """(keys, upcoming) -> features of the images `keys`, each encoded as often as it occurs; `upcoming` are needed next."""
@@ -56,6 +65,7 @@ class Engine:
         if not settings.answer_logits:
             self._mode = "all"
         self.budget = token_budget(model, settings)
+        self._max_node = MAX_PACKED_NODE if supports_packed(model) else MAX_NODE
         self._logit_budget = max(1, MAX_LOGITS // model.config.get_text_config().vocab_size)
 
     @torch.inference_mode()
@@ -171,7 +181,8 @@ class Engine:
     def _walk(self, rows: Sequence[Row], num_logits: Sequence[int], run: Callable[[TreeWalk, Chunk], KVCache]) -> None:
         """Call `run` on chunk after chunk of the rows' tree."""
         settings = self.settings
-        walk = TreeWalk(rows, num_logits, settings.prefix_sharing, settings.length_buckets, self.kernels.padding)
+        share, by_length = settings.prefix_sharing, settings.length_buckets
+        walk = TreeWalk(rows, num_logits, share, by_length, self.kernels.padding, self._max_node)
         while not walk.done:
             chunk = walk.chunk(self.budget, self._logit_budget)
             with self._halving(chunk.end - chunk.first > 1):

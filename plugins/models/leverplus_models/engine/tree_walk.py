@@ -18,8 +18,9 @@ from leverplus_models.engine.tree_attention import NO_PADDING, Padding, TreePass
 LogitsMode = Literal["all", "needed", "last layer"]
 """Logits of every token; of the tokens that predict an answer; or of these, with the last layer run for them alone."""
 
-MAX_NODE = 256
-"""Tokens per node at most: attention shows all keys of a long node to its first tokens, which may not see them."""
+MAX_NODE, MAX_PACKED_NODE = 256, 2048
+"""Tokens per node at most. Padded attention shows all keys of a long node to its first tokens, which may not see them;
+packed attention does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Chunk:
 class TreeWalk:
     """The tree of `rows`, visited in depth-first order, with the logits of the last `num_logits[i]` tokens of row i.
 
-    `share`, `bucket_by_length` and `padding` change the cost only.
+    `share`, `bucket_by_length`, `padding` and `max_node` change the cost only.
     """
 
     def __init__(
@@ -56,9 +57,10 @@ class TreeWalk:
         share: bool = True,
         bucket_by_length: bool = True,
         padding: Padding = NO_PADDING,
+        max_node: int = MAX_NODE,
     ) -> None:
         self.rows, self.bucket_by_length, self.padding = rows, bucket_by_length, padding
-        self.tree = build_tree(sequence_keys(rows), MAX_NODE, share=share)
+        self.tree = build_tree(sequence_keys(rows), max_node, share=share)
         self.nodes = self.tree.nodes
         self.at = 0
         self.cache = KVCache({}, {})

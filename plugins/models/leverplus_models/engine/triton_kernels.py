@@ -1,8 +1,9 @@
-"""Triton kernels of `fused`. Compiled in about a second each for a geometry, and kept on disk by Triton."""
+"""Triton kernels of `fused`. Compiled in about a second each for a geometry, and kept on disk by Triton.
+
+Parameters of kernels have no types: Triton reads an annotation as a name of its own language.
+"""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import triton
@@ -14,7 +15,7 @@ COLUMNS = 2048
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _rms_norm(x: Any, weight: Any, out: Any, epsilon: Any, size: tl.constexpr, block: tl.constexpr) -> None:
+def _rms_norm(x, weight, out, epsilon, size: tl.constexpr, block: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64) * size
     at = tl.arange(0, block)
     inside = at < size
@@ -25,7 +26,7 @@ def _rms_norm(x: Any, weight: Any, out: Any, epsilon: Any, size: tl.constexpr, b
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _silu_times(both: Any, out: Any, size: Any, block: tl.constexpr) -> None:
+def _silu_times(both, out, size, block: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * block + tl.arange(0, block)
     inside = at < size
@@ -35,19 +36,19 @@ def _silu_times(both: Any, out: Any, size: Any, block: tl.constexpr) -> None:
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _rotate(
-    made: Any,
-    cos: Any,
-    sin: Any,
-    query: Any,
-    both: Any,
+def _rotate(  # type: ignore[no-untyped-def]
+    made,
+    cos,
+    sin,
+    query,
+    both,
     heads: tl.constexpr,
     keys: tl.constexpr,
     half: tl.constexpr,
     head_block: tl.constexpr,
     value_block: tl.constexpr,
     half_block: tl.constexpr,
-) -> None:
+):
     row = tl.program_id(0).to(tl.int64)
     width: tl.constexpr = 2 * half
     lane = tl.arange(0, half_block)[None, :]
