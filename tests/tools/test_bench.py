@@ -265,7 +265,7 @@ def test_an_unknown_geometry_or_arm_is_one_line(tmp_path: Path) -> None:
 def test_there_is_an_arm_for_each_switch_of_the_engine(tmp_path: Path) -> None:
     assert "prefix_sharing" in switches() and "kernels" in switches() and "tokens_per_batch" not in switches()
     (demo,) = plan(["demo"], [], tmp_path)
-    assert demo.arms == ("naive", "hf-batched", "full", *(f"no-{name}" for name in switches()))
+    assert demo.arms == ("naive", "hf-batched", "hf-image-cache", "full", *(f"no-{name}" for name in switches()))
     assert len(plan(["mid"], ["full"], tmp_path, pool=4)) == 1  # equal tables are run once
 
 

@@ -25,7 +25,7 @@ from tools.bench.scaling import curves
 def main(
     geometry: Annotated[list[str] | None, typer.Option(help="demo, mid or 3b; repeatable. Default: all.")] = None,
     arms: Annotated[
-        str | None, typer.Option(help="naive, hf-batched, full, no-SWITCH; comma separated. Default: the usual ones.")
+        str | None, typer.Option(help="naive, hf-batched, hf-image-cache, full, no-SWITCH; comma separated.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="demo and mid with small pools, in three minutes.")] = False,
     scaling: Annotated[bool, typer.Option("--scaling", help="Cost against questions, pools, shots, images.")] = False,
@@ -34,6 +34,7 @@ def main(
     rounds: Annotated[int | None, typer.Option(min=1, help="Times each arm runs, instead of the usual.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; default: torch's own choice.")] = None,
     cpu_time: Annotated[bool, typer.Option("--cpu-time", help="CPU seconds, for a machine that others use.")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     output: Annotated[Path | None, typer.Option(help="Write the page (docs/performance.md) as well.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -41,9 +42,8 @@ def main(
     chosen = geometry or (["demo", "mid"] if quick else ["demo", "mid", "3b"])
     named = [name.strip() for name in (arms or "").split(",") if name.strip()]
     cache = cache_folder() / "bench"
-    tables = comparison.plan(
-        chosen, named, cache, quick, rounds, questions=questions, pool=pool, threads=threads, cpu_time=cpu_time
-    )
+    sizes = {"questions": questions, "pool": pool, "threads": threads, "cpu_time": cpu_time}
+    tables = comparison.plan(chosen, named, cache, quick, rounds, device=comparison.known_device(device), **sizes)
     with Bars() as bars:
         found = comparison.compare_all(tables, cache / "finished", bars)
         drawn = curves(cache, quick, threads, bars) if scaling else []

@@ -8,12 +8,28 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from leverplus_core import Progress, RecipeError, atomic_write, did_you_mean, fingerprint
+import torch
+
+from leverplus_core import Decoding, Dtype, Progress, RecipeError, atomic_write, did_you_mean, fingerprint
 from leverplus_core.provenance import describe_environment, describe_git
 from leverplus_models.engine.settings import switches
-from tools.bench.arm import FULL, HF_BATCHED, NAIVE, WITHOUT, Arithmetic, Case, Remote, Timed
+from tools.bench.arm import (
+    FULL,
+    HF_BATCHED,
+    HF_CACHE,
+    NAIVE,
+    WITHOUT,
+    Answered,
+    Arithmetic,
+    Case,
+    Local,
+    Profiled,
+    Remote,
+    Running,
+    Timed,
+)
 from tools.bench.workload import Order
 
 ORDERS: tuple[Order, ...] = ("append", "prepend")
@@ -35,6 +51,9 @@ class Table:
     compared: int = 24
     in_float32: bool = True
     one_process_at_a_time: bool = False
+    profiled: bool = False
+    answers: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    """(arm, beams) -> chains of prompts that it answers."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +73,9 @@ class Row:
     rates: Mapping[str, float]
     search: Arithmetic | None
     ceiling: float
+    profiled: Profiled | None = None
+    answered: Mapping[int, Answered] = field(default_factory=dict)
+    """By beams."""
 
     @property
     def agrees(self) -> bool:
@@ -76,13 +98,22 @@ class Row:
             return None
         return self.search.necessary.flops / self.search.prompts * self.rates[self.arm] / self.ceiling
 
+    def answer_share(self, beams: int) -> float:
+        """Necessary FLOPs per second of the answers over the ceiling."""
+        return self.answered[beams].necessary.flops / self.answered[beams].seconds / self.ceiling
+
     def figures(self) -> dict[str, object]:
         """The figures as JSON values."""
         own = {name: getattr(self, name) for name in ("arm", "order", "sampled", "diffs", "ceiling", "bound")}
         runs = [
             {key: value for key, value in asdict(run).items() if key not in ("rows", "scores")} for run in self.runs
         ]
-        more = {"over_naive": self.over(NAIVE), "over_hf_batched": self.over(HF_BATCHED), "runs": runs}
+        answers = {
+            beams: {key: value for key, value in asdict(found).items() if key != "texts"}
+            for beams, found in self.answered.items()
+        }
+        more = {"over_naive": self.over(NAIVE), "over_hf_batched": self.over(HF_BATCHED), "runs": runs,
+                "profiled": self.profiled and asdict(self.profiled), "answers": answers}  # fmt: skip
         search = None if self.search is None else asdict(self.search)
         case = asdict(self.case) | {"cache": str(self.case.cache)}
         return {**case, **own, **more, "prompts_per_s": self.rates[self.arm], "search": search,
@@ -90,12 +121,12 @@ class Row:
 
 
 def arm_names() -> tuple[str, ...]:
-    return (NAIVE, HF_BATCHED, FULL, *(WITHOUT + name for name in switches()))
+    return (NAIVE, HF_BATCHED, HF_CACHE, FULL, *(WITHOUT + name for name in switches()))
 
 
 def usual(cache: Path, quick: bool) -> dict[str, list[Table]]:
     """The tables of each geometry: some twenty minutes in all, or with `quick` three minutes for demo and mid."""
-    few = (NAIVE, HF_BATCHED, FULL)
+    few = (NAIVE, HF_BATCHED, HF_CACHE, FULL)
     demo = Table(
         Case("demo", "float32", questions=2 if quick else 8, pool=64, num_beams=5, shots=2, cache=cache),
         arm_names(),
@@ -106,7 +137,7 @@ def usual(cache: Path, quick: bool) -> dict[str, list[Table]]:
         Case("mid", "bfloat16", questions=1, pool=8 if quick else 64, num_beams=5, shots=2, cache=cache),
         few,
         rounds=1 if quick else 2,
-        samples={NAIVE: 8 if quick else 12, HF_BATCHED: 8 if quick else 12},
+        samples=dict.fromkeys(few[:-1], 8 if quick else 12),
         compared=3,
     )
     mid_switches = replace(mid, case=replace(mid.case, pool=8), arms=arm_names(), rounds=1)
@@ -114,12 +145,34 @@ def usual(cache: Path, quick: bool) -> dict[str, list[Table]]:
         Case("3b", "bfloat16", questions=1, pool=3, num_beams=2, shots=2, cache=cache),
         few,
         rounds=1,
-        samples={NAIVE: 2, HF_BATCHED: 2},
+        samples=dict.fromkeys(few[:-1], 2),
         compared=2,
         in_float32=False,
         one_process_at_a_time=True,
     )
     return {"demo": [demo], "mid": [mid] if quick else [mid, mid_switches], "3b": [three_b]}
+
+
+def on_gpu(cache: Path, quick: bool) -> dict[str, list[Table]]:
+    """The table of each geometry on a GPU: some three minutes for 3b."""
+    arms = (NAIVE, HF_BATCHED, HF_CACHE, FULL)
+    samples = {NAIVE: 12, HF_BATCHED: 24, HF_CACHE: 24}
+    answers = {(HF_BATCHED, 1): 5, (HF_BATCHED, 3): 5, (FULL, 1): 24, (FULL, 3): 24}
+
+    def table(geometry: Literal["demo", "mid", "3b"], dtype: Dtype, questions: int) -> list[Table]:
+        case = Case(geometry, dtype, 1 if quick else questions, 64, 5, 2, cache, device="cuda")
+        return [Table(case, arms, 1 if quick else 2, samples, 8, dtype == "float32", False, not quick, answers)]
+
+    return {"demo": table("demo", "float32", 32), "mid": table("mid", "bfloat16", 4), "3b": table("3b", "bfloat16", 2)}
+
+
+def known_device(name: str) -> str:
+    """The device's name. Raises RecipeError for one that is not here."""
+    if name not in ("cpu", "cuda"):
+        raise RecipeError(f"no device named '{name}'.", did_you_mean(name, ("cpu", "cuda")))
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RecipeError("this machine has no GPU that torch sees.", "Leave --device out.")
+    return name
 
 
 def plan(
@@ -128,13 +181,13 @@ def plan(
     cache: Path,
     quick: bool = False,
     rounds: int | None = None,
-    **sizes: int | bool | None,
+    **sizes: int | bool | str | None,
 ) -> list[Table]:
     """The usual tables of these geometries, with what is given in `sizes` (fields of Case) in place of their own.
 
     Raises RecipeError for a geometry or an arm that does not exist.
     """
-    known = usual(cache, quick)
+    known = on_gpu(cache, quick) if sizes.get("device") == "cuda" else usual(cache, quick)
     for name in geometries:
         if name not in known:
             raise RecipeError(f"no geometry named '{name}'.", did_you_mean(name, known))
@@ -179,11 +232,13 @@ def compare(table: Table, progress: Progress) -> list[Row]:
     searched: dict[Order, Arithmetic] = {}
     ceilings: list[float] = []
     dtypes = dict.fromkeys((case.dtype, "float32") if table.in_float32 else (case.dtype,))
+    profiles: dict[str, Profiled] = {}
+    answers: dict[str, dict[int, Answered]] = {arm: {} for arm in table.arms}
     groups = [[arm] for arm in table.arms] if table.one_process_at_a_time else [list(table.arms)]
     with progress.task(f"{case.geometry}, pools of {case.pool}", len(timed) * table.rounds) as bar:
         for group in groups:
             with ExitStack() as stack:
-                remotes = [stack.enter_context(Remote(case, arm)) for arm in group]
+                remotes = _started(case, group, stack)
                 for remote in remotes:
                     remote.call("warm")
                 for number in range(table.rounds):
@@ -195,6 +250,18 @@ def compare(table: Table, progress: Progress) -> list[Row]:
                             found = remote.call("time", order, table.samples.get(remote.name))
                             timed[remote.name, order].append(found)
                             bar.advance()
+                            if case.device == "cuda":
+                                progress.say(f"{remote.name}, {order}: {found.prompts} prompts, {found.seconds:.2f} s")
+                for remote in remotes:
+                    for beams, chains in ((b, n) for (arm, b), n in table.answers.items() if arm == remote.name):
+                        remote.call("answer", 1, Decoding(num_beams=beams))  # nothing is timed that is done once
+                        got = remote.call("answer", chains, Decoding(num_beams=beams))
+                        answers[remote.name][beams] = got
+                        progress.say(f"{remote.name}, {beams} beams: {got.prompts} answers, {got.seconds:.2f} s")
+                for remote in remotes if table.profiled else ():
+                    seconds = statistics.median(run.seconds for run in timed[remote.name, "append"])
+                    sample = table.samples.get(remote.name)
+                    profiles[remote.name] = remote.call("profile", "append", sample, seconds)
                 for remote in remotes:
                     compared = remote.call("sample", table.compared)
                     for order in ORDERS:
@@ -215,5 +282,14 @@ def compare(table: Table, progress: Progress) -> list[Row]:
             diffs = {str(dtype): max(abs(a - b) for a, b in found) for dtype, found in pairs.items()}
             runs, sampled = tuple(timed[arm, order]), arm in table.samples
             ceiling = statistics.median(ceilings)
-            rows.append(Row(case, arm, order, runs, sampled, diffs, rates, searched.get(order), ceiling))
+            more = (profiles.get(arm), answers[arm]) if order == "append" else (None, {})
+            rows.append(Row(case, arm, order, runs, sampled, diffs, rates, searched.get(order), ceiling, *more))
     return rows
+
+
+def _started(case: Case, arms: Sequence[str], stack: ExitStack) -> list[Running]:
+    """The arms, each in a process that ends with `stack`; on a GPU all in this one."""
+    if case.device == "cpu":
+        return [stack.enter_context(Remote(case, arm)) for arm in arms]
+    made = [Local(case, arms[0], None)]
+    return [*made, *(Local(case, arm, made[0]) for arm in arms[1:])]

@@ -13,9 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image as Pil
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     PreTrainedTokenizerFast,
@@ -74,15 +72,15 @@ class Loaded:
         return replace(self, model=model, settings={**self.settings, "dtype": dtype})
 
 
-def load_demo(dtype: Dtype, pixels: int | None = None) -> Loaded:
+def load_demo(dtype: Dtype, pixels: int | None = None, device: str = "cpu") -> Loaded:
     """The packaged checkpoint; `pixels` enlarges every image to so many."""
     size = {"min_pixels": pixels, "max_pixels": pixels} if pixels else {}
-    settings = {"path": "demo", "dtype": dtype, "device": "cpu", **size}
+    settings = {"path": "demo", "dtype": dtype, "device": device, **size}
     part = Qwen25Vl.model_validate(settings)
     return Loaded(part._model, part.tokenizer, part._image_processor, settings, part.checkpoint_content)
 
 
-def load_random(sizes: dict[str, Any], texts: Sequence[str], dtype: Dtype, folder: Path) -> Loaded:
+def load_random(sizes: dict[str, Any], texts: Sequence[str], dtype: Dtype, folder: Path, device: str = "cpu") -> Loaded:
     """A model of the given sizes with random weights, and a tokenizer trained on `texts`, kept below `folder`."""
     place = folder / f"bench-{fingerprint([sizes, list(texts)])}"
     if not (place / "config.json").is_file():  # written last
@@ -90,21 +88,21 @@ def load_random(sizes: dict[str, Any], texts: Sequence[str], dtype: Dtype, folde
         tokenizer.save_pretrained(place)
         Qwen2VLImageProcessorPil(size={"shortest_edge": 56 * 56, "longest_edge": 640 * 480}).save_pretrained(place)
         _config(sizes, tokenizer).save_pretrained(place)
-    settings = {"path": str(place), "dtype": dtype, "device": "cpu"}
+    settings = {"path": str(place), "dtype": dtype, "device": device}
     part = Qwen25Vl.model_validate(settings)
-    model = random_model(Qwen2_5_VLConfig.from_pretrained(place), getattr(torch, dtype))
+    model = random_model(Qwen2_5_VLConfig.from_pretrained(place), getattr(torch, dtype), device)
     return Loaded(model, part.tokenizer, part._image_processor, settings, part.checkpoint_content)
 
 
-def random_model(config: Qwen2_5_VLConfig, dtype: torch.dtype) -> Any:
+def random_model(config: Qwen2_5_VLConfig, dtype: torch.dtype, device: str = "cpu") -> Any:
     """Weights of standard deviation 0.02 and norms of one, in seconds and without extra memory.
 
-    One block of normal numbers is repeated. Its length is prime, so that no two rows of a matrix are equal.
+    On a CPU one block of normal numbers is repeated. Its length is prime, so that no two rows of a matrix are equal.
     """
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        with no_init_weights():
+        with no_init_weights(), torch.device(device):
             model: Any = Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation="sdpa")
     finally:
         torch.set_default_dtype(before)
@@ -114,6 +112,9 @@ def random_model(config: Qwen2_5_VLConfig, dtype: torch.dtype) -> Any:
         for name, weight in model.named_parameters():
             if weight.ndim == 1:
                 weight.fill_(0.0 if name.endswith("bias") else 1.0)
+                continue
+            if device != "cpu":
+                weight.normal_(0.0, 0.02)
                 continue
             flat = weight.view(-1)
             for start in range(0, len(flat), len(block)):
@@ -163,15 +164,3 @@ def _config(sizes: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> Qwen2_
         vision_end_token_id=token["<|vision_end|>"],
         tie_word_embeddings=True,
     )  # fmt: skip
-
-
-def draw_photo(draw: np.random.Generator, width: int, height: int) -> Pil.Image:
-    """Two tones that blend, blurred shapes and sensor noise; no two photos are equal."""
-    down, right = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
-    slope = draw.normal(size=(2, 1, 1, 3))
-    shade = down[..., None] * slope[0] + right[..., None] * slope[1] + draw.uniform(size=3)
-    few = Pil.fromarray(draw.integers(0, 256, (6, 8, 3), dtype=np.uint8))
-    blobs = few.resize((width, height), Pil.Resampling.BICUBIC)
-    noise = draw.normal(0, 6, (height, width, 3))
-    mixed = 90 * shade + 0.6 * np.asarray(blobs, dtype=np.float64) + noise
-    return Pil.fromarray(np.clip(mixed, 0, 255).astype(np.uint8))

@@ -16,13 +16,16 @@ from tools.bench.arm import HF_BATCHED, NAIVE
 from tools.bench.comparison import TOLERANCE, Row
 from tools.bench.scaling import Curve
 
+ANSWER_COLUMNS = ("arm", "beams", "answers", "answers/s", "x hf", "ceiling", "MB")
 COLUMNS = ("arm", "prompts/s", "+-%", "x naive", "x hf", "ceiling", "img/p", "tok/p", "MB", "diff")
 ORDER = {"append": "appended", "prepend": "prepended"}
 LEGEND = (
     "prompts/s: median over the rounds; +-%: half the range over the median. x naive, x hf: prompts/s over those of "
     "naive and of hf-batched. ceiling: the share of this machine's measured matmul rate that the necessary arithmetic "
     "amounts to. img/p, tok/p: images encoded and tokens computed (with padding) per prompt, counted by hooks on the "
-    "model. MB: peak resident memory of the arm's process. diff: largest difference of a log-probability from naive's, "
+    "model. MB: peak resident memory of the arm's process, on a GPU that of its tensors. kernels/p: what the GPU was "
+    "asked to run per prompt; busy: the share of the time in which it ran. diff: largest "
+    "difference of a log-probability from naive's, "
     f"in float32 (checked: at most {TOLERANCE['float32']:g}) where there is room for it, else in bfloat16 (checked: at "
     f"most {TOLERANCE['bfloat16']:g}).",
     "* An arm timed on a sample of the prompts, each number of shots in its share: its cost per prompt does not "
@@ -37,7 +40,13 @@ def tables(tables: Sequence[Sequence[Row]], curves: Sequence[Curve]) -> str:
         for order in ORDER:
             own = [row for row in rows if row.order == order]
             title, *bound = _title(own[0])
-            lines += [f"## {title}", "", *bound, "", *_pipes(COLUMNS, [_cells(row) for row in own]), ""]
+            profiled = any(row.profiled for row in own)
+            columns = (*COLUMNS, "kernels/p", "busy") if profiled else COLUMNS
+            cells = [(*_cells(row), *(_profile(row) if profiled else ())) for row in own]
+            lines += [f"## {title}", "", *bound, "", *_pipes(columns, cells), ""]
+        if found := _answers(rows):
+            heading = "Answers of five tokens after one to four demonstrations, nested, appended:"
+            lines += [heading, "", *_pipes(ANSWER_COLUMNS, found), ""]
     for curve in curves:
         heading = f"{curve.about}: seconds grow as size to the {curve.exponent:.2f}."
         lines += [heading, "", *_pipes(CURVE_COLUMNS, _points(curve)), ""]
@@ -54,7 +63,8 @@ def write(path: Path, rows: Sequence[Sequence[Row]], curves: Sequence[Curve]) ->
         "The work is the InfoScore beam search of a question set, from image files to stored rows, with empty caches.",
         "`naive` is what the Lever-Plus research code does: each prompt's image files are read, preprocessed and run",
         "from pixels, four prompts at a time, logits everywhere. `hf-batched` is what a careful user of transformers",
-        "writes: batches of similar length under a token budget, logits at the answer. `full` is leverplus,",
+        "writes: batches of similar length under a token budget, logits at the answer; `hf-image-cache` encodes each",
+        "image once as well (of a sample, each prompt has its share of the search's images). `full` is leverplus,",
         "`no-SWITCH` leverplus with one setting of its engine off. Arms take turns, each in its own process.",
         "",
         "`demo` is the packaged checkpoint. `mid` and `3b` have random weights and see photos of 640 x 480 (391 visual",
@@ -106,6 +116,27 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{max(run.peak_mb for run in row.runs):,.0f}",
         "" if diff is None else f"{diff:.0e}" if diff else "0",
     )
+
+
+def _profile(row: Row) -> tuple[str, str]:
+    """Kernels a prompt, and the share of the run's seconds in which a GPU ran them."""
+    found = row.profiled
+    if found is None:
+        return "", ""
+    return _number(found.launches / found.prompts), f"{100 * found.busy / found.seconds:.0f}%"
+
+
+def _answers(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    stock = {beams: a.prompts / a.seconds for row in rows if row.arm == HF_BATCHED for beams, a in row.answered.items()}
+    return [
+        (
+            row.arm, str(beams), str(a.prompts), _number(a.prompts / a.seconds),
+            _number(a.prompts / a.seconds / stock[beams] if beams in stock else None),
+            f"{100 * row.answer_share(beams):.1f}%", f"{a.peak_mb:,.0f}",
+        )
+        for row in rows
+        for beams, a in row.answered.items()
+    ]  # fmt: skip
 
 
 CURVE_COLUMNS = ("size", "prompts", "seconds", "ms per prompt", "images encoded", "tokens computed", "peak MB")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,11 +23,10 @@ from leverplus_core import (
     beam_search,
     most_frequent,
     rng,
-    storage_errors,
 )
 from leverplus_core.scoring.cache import CachedModel, ResponseCache
 from leverplus_core.scoring.scorer import Scorer
-from tools.bench.geometry import draw_photo
+from tools.bench.photos import drawn_photos
 
 Order = Literal["append", "prepend"]
 Rows = list[tuple[int, tuple[str, ...]]]
@@ -46,6 +44,24 @@ class Workload:
     beams: BeamSettings
     system: str
 
+    @property
+    def image_count(self) -> int:
+        """Images that the search shows."""
+        shown = {i for ids in self.pools.values() for i in ids}
+        return len({q.image.id for q in self.questions} | {self.demonstrations[i].image.id for i in shown})
+
+    @property
+    def prompt_count(self) -> int:
+        """Prompts that the search asks."""
+        return len(self.questions) * sum(self._sizes)
+
+    @property
+    def _sizes(self) -> list[int]:
+        """Prompts of the search with no demonstration, with one and so on, for each question."""
+        pool = len(next(iter(self.pools.values())))
+        starts = [1, *(min(self.beams.num_beams, pool) for _ in range(1, self.beams.shots))]
+        return [1, *(start * (pool - shots) for shots, start in enumerate(starts))]
+
     def settings(self, order: Order) -> PromptSettings:
         return PromptSettings(system=self.system, order=order)
 
@@ -62,9 +78,7 @@ class Workload:
 
     def sample(self, count: int, seed: int) -> Rows:
         """`count` prompts of the search, each number of shots in its share; the demonstrations are drawn by `seed`."""
-        pool = len(next(iter(self.pools.values())))
-        starts = [1, *(min(self.beams.num_beams, pool) for _ in range(1, self.beams.shots))]
-        sizes = [1, *(start * (pool - shots) for shots, start in enumerate(starts))]
+        sizes = self._sizes
         draw = rng(seed, "bench", "sample", count)
         rows: Rows = []
         for shots, size in enumerate(sizes):
@@ -73,6 +87,16 @@ class Workload:
                 ids = self.pools[self.questions[question].id]
                 rows.append((question, tuple(ids[i] for i in draw.choice(len(ids), size=shots, replace=False))))
         return list(dict.fromkeys(rows))
+
+    def chains(self, count: int, shots: int, seed: int) -> Rows:
+        """`count` times the prompts with 1 to `shots` demonstrations, each prompt with one more than the last."""
+        draw = rng(seed, "bench", "chains", count)
+        rows: Rows = []
+        for n in range(count):
+            ids = self.pools[self.questions[n % len(self.questions)].id]
+            order = draw.choice(len(ids), size=shots, replace=False)
+            rows += [(n % len(self.questions), tuple(ids[i] for i in order[:k])) for k in range(1, shots + 1)]
+        return rows
 
     @contextmanager
     def _scorer(self, model: Model, order: Order) -> Iterator[_Recorded]:
@@ -111,8 +135,11 @@ def okvqa_workload(questions: int, pool: int, beams: BeamSettings, seed: int, fo
     found = _drawn_pools(dataset, pool, beams, seed, PromptSettings().system)
     shown = {i for ids in found.pools.values() for i in ids}
 
+    images = [q.image.id for q in found.questions] + [found.demonstrations[i].image.id for i in sorted(shown)]
+    files = drawn_photos(folder / "photos-640x480", images, 640, 480)
+
     def photo(image: Image) -> Image:
-        return _drawn_image(folder / "photos-640x480", image.id, 640, 480)
+        return Image(image.id, files[image.id])
 
     return Workload(
         [Question(q.id, q.text, photo(q.image), q.answers) for q in found.questions],
@@ -137,13 +164,14 @@ def distinct_workload(questions: int, pool: int, beams: BeamSettings, folder: Pa
     asked = []
     shown: dict[str, Demonstration] = {}
     pools = {}
+    names = [name for n in range(questions) for name in (f"q{n}", *(f"d{n}-{k}" for k in range(pool)))]
+    files = drawn_photos(folder / "pictures-56x56", names, 56, 56)
     for n in range(questions):
-        image = _drawn_image(folder / "pictures-56x56", f"q{n}", 56, 56)
-        asked.append(Question(f"q{n}", "What shape is it?", image, ("circle",)))
+        asked.append(Question(f"q{n}", "What shape is it?", Image(f"q{n}", files[f"q{n}"]), ("circle",)))
         pools[f"q{n}"] = [f"d{n}-{k}" for k in range(pool)]
         for k, name in enumerate(pools[f"q{n}"]):
             text, answer = (("What shape is it?", "star"), ("What colour is it?", "red"))[k % 2]
-            shown[name] = Demonstration(name, text, _drawn_image(folder / "pictures-56x56", name, 56, 56), answer)
+            shown[name] = Demonstration(name, text, Image(name, files[name]), answer)
     return Workload(asked, shown, pools, beams, ONE_WORD)
 
 
@@ -160,15 +188,3 @@ def _drawn_pools(dataset: Dataset, pool: int, beams: BeamSettings, seed: int, sy
         chosen = rng(seed, "bench", "pool", q.id).choice(len(others), size=pool, replace=False)
         pools[q.id] = [others[i] for i in chosen]
     return Workload(questions, {d.id: d for d in demonstrations}, pools, beams, system)
-
-
-def _drawn_image(folder: Path, name: str, width: int, height: int) -> Image:
-    """A drawn image, kept in `folder`."""
-    file = folder / f"{name.replace('/', '-')}.jpg"
-    if not file.exists():
-        with storage_errors(file):
-            folder.mkdir(parents=True, exist_ok=True)
-            scratch = file.with_name(f".{file.name}.{os.getpid()}")
-            draw_photo(rng(0, "bench", "photo", name), width, height).save(scratch, format="JPEG", quality=90)
-            scratch.replace(file)
-    return Image(name, str(file))

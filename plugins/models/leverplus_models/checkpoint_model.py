@@ -49,6 +49,9 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, Model):
     @abstractmethod
     def _row(self, prompt: Prompt) -> Row: ...
 
+    def _rows(self, prompts: Sequence[Prompt]) -> list[Row]:
+        return [self._row(prompt) for prompt in prompts]
+
     @property
     @abstractmethod
     def _end_mark(self) -> int:
@@ -70,19 +73,19 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, Model):
         """
         ends = (self._end_mark,) if end_mark else ()
         targets = [(*self._answer_ids(*pair), *ends) for pair in zip(prompts, answers, strict=True)]
-        return self._engine.logprob([self._row(prompt) for prompt in prompts], targets)
+        return self._engine.logprob(self._rows(prompts), targets)
 
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
         """The text that follows each prompt. The checkpoint's repetition penalty and sampling settings are not used.
 
         Raises DataError for a prompt that the model cannot read.
         """
-        new = self._engine.generate([self._row(prompt) for prompt in prompts], decoding)
+        new = self._engine.generate(self._rows(prompts), decoding)
         return [str(self.tokenizer.decode(ids, skip_special_tokens=True)) for ids in new]
 
     def last_hidden_state(self, prompts: Sequence[Prompt]) -> Floats:
         """(N, D) the input of the output layer after each prompt. Raises DataError as `generate` does."""
-        return self._engine.last_hidden_state([self._row(prompt) for prompt in prompts])
+        return self._engine.last_hidden_state(self._rows(prompts))
 
     @cached_property
     def _model(self) -> Any:

@@ -197,6 +197,11 @@ class Qwen25Vl(SupportsEmbeddings, SupportsPlanning, SupportsCacheFolder, Checkp
 
     # --- prompts ------------------------------------------------------------------------------------------------------
 
+    def _rows(self, prompts: Sequence[Prompt]) -> list[Row]:
+        parts = (part for prompt in prompts for turn in prompt.turns for part in turn.content)
+        self._image_encoder.inspect_all([part.path for part in parts if isinstance(part, Image) and part.path])
+        return super()._rows(prompts)
+
     def _row(self, prompt: Prompt) -> Row:
         ids: list[int] = []
         layout: list[int | tuple[int, int]] = []  # lengths of texts, and grids of images

@@ -18,18 +18,31 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from leverplus_core import AnswerLogprob, CheckpointError, Decoding, Floats
+from leverplus_models.engine.beams import Beams, Greedy
+from leverplus_models.engine.device import out_of_memory, to_device, token_budget
 from leverplus_models.engine.kernels import Kernels
+from leverplus_models.engine.packed_attention import supports_packed
 from leverplus_models.engine.padding import pad
 from leverplus_models.engine.rows import Row, length_batches, sequence_keys
 from leverplus_models.engine.settings import EngineSettings
 from leverplus_models.engine.tree_attention import supports_tree
-from leverplus_models.engine.tree_walk import Chunk, GreedyDecoder, KVCache, LogitsMode, TreeWalk
+from leverplus_models.engine.tree_walk import (
+    MAX_NODE,
+    MAX_PACKED_NODE,
+    Branches,
+    Chunk,
+    KVCache,
+    LogitsMode,
+    TreeWalk,
+)
 
 Features = Callable[[Sequence[str], Sequence[str]], Mapping[str, Tensor]]
 """(keys, upcoming) -> features of the images `keys`, each encoded as often as it occurs; `upcoming` are needed next."""
 
 MAX_LOGITS = 1 << 26
 """Logits per forward pass: 256 MB in float32."""
+LOOKAHEAD = 4
+"""Batches whose images are read in advance."""
 
 
 class Engine:
@@ -51,12 +64,9 @@ class Engine:
         self._mode: LogitsMode = "last layer" if self.kernels.last_layer_selects else "needed"
         if not settings.answer_logits:
             self._mode = "all"
-        text = model.config.get_text_config()
-        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        kv_bytes = 2 * text.num_hidden_layers * heads * width * model.dtype.itemsize  # per token
-        self.budget = max(1, min(settings.tokens_per_batch, int(settings.kv_cache_mb * 2**20 // kv_bytes)))
-        self._logit_budget = max(1, MAX_LOGITS // text.vocab_size)
+        self.budget = token_budget(model, settings)
+        self._max_node = MAX_PACKED_NODE if supports_packed(model) else MAX_NODE
+        self._logit_budget = max(1, MAX_LOGITS // model.config.get_text_config().vocab_size)
 
     @torch.inference_mode()
     def logprob(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> list[AnswerLogprob]:
@@ -75,9 +85,9 @@ class Engine:
             keys = [key.tobytes() for key in sequence_keys(rows)]
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
         distinct = sorted(first.values())
-        greedy = self.uses_tree and decoding.num_beams == 1
         with self.kernels.patched():
-            new = (self._tree_greedy if greedy else self._padded_generate)([rows[i] for i in distinct], decoding)
+            generate = self._tree_generate if self.uses_tree else self._padded_generate
+            new = generate([rows[i] for i in distinct], decoding)
         found = dict(zip(distinct, new, strict=True))
         return [found[first[key]] for key in keys]
 
@@ -85,11 +95,11 @@ class Engine:
     def last_hidden_state(self, rows: Sequence[Row]) -> Floats:
         """(N, D) the input of the output layer at the last token of each row."""
         found: list[Any] = [None] * len(rows)
+        pending: list[tuple[list[tuple[int, int]], Tensor]] = []
 
         def run(walk: TreeWalk, chunk: Chunk) -> KVCache:
             states, cache, _ = walk.run(self.model, chunk, self._features(walk, chunk), self._mode)
-            for (row, _), state in zip(walk.logit_positions(chunk), states.cpu().numpy(), strict=True):
-                found[row] = state
+            pending.append((walk.logit_positions(chunk), states))
             return cache
 
         def run_padded(batch: Sequence[int], inputs: dict[str, Tensor]) -> None:
@@ -100,6 +110,8 @@ class Engine:
         with self.kernels.patched(), _without_output_layer(self.model):
             if self.uses_tree:
                 self._walk(rows, [1] * len(rows), run)
+                for (row, _), state in _read(pending):
+                    found[row] = state
             else:
                 self._batches(rows, [len(row.ids) for row in rows], run_padded)
         return np.stack(found) if found else np.zeros((0, self.model.config.get_text_config().hidden_size), np.float32)
@@ -108,47 +120,69 @@ class Engine:
 
     def _tree_logprob(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> list[list[float]]:
         found = [[0.0] * len(answer) for answer in answers]
+        pending: list[tuple[list[tuple[int, int]], Tensor]] = []
 
         def run(walk: TreeWalk, chunk: Chunk) -> KVCache:
             logits, cache, _ = walk.run(self.model, chunk, self._features(walk, chunk), self._mode)
             if positions := walk.logit_positions(chunk):
-                targets = torch.tensor([[answers[row][n]] for row, n in positions], device=logits.device)
-                values = (logits.gather(1, targets)[:, 0] - logits.logsumexp(-1)).tolist()
-                for (row, n), value in zip(positions, values, strict=True):
-                    found[row][n] = value
+                targets = to_device(np.array([[answers[row][n]] for row, n in positions]), logits.device)
+                pending.append((positions, logits.gather(1, targets)[:, 0] - logits.logsumexp(-1)))
             return cache
 
         self._walk(rows, [len(answer) for answer in answers], run)
+        for (row, n), value in _read(pending):
+            found[row][n] = float(value)
         return found
 
-    def _tree_greedy(self, rows: Sequence[Row], decoding: Decoding) -> list[list[int]]:
+    def _tree_generate(self, rows: Sequence[Row], decoding: Decoding) -> list[list[int]]:
         texts: list[list[int]] = [[] for _ in rows]
+        greedy = decoding.num_beams == 1
+        wanted = 1 if greedy else Beams.continuations(decoding.num_beams, self.eos)
+        wanted = min(wanted, self.model.config.get_text_config().vocab_size)
+
+        def search() -> Greedy | Beams:
+            if greedy:
+                return Greedy(decoding.max_new_tokens, self.eos)
+            return Beams(decoding.num_beams, decoding.length_penalty, decoding.max_new_tokens, self.eos)
 
         def run(walk: TreeWalk, chunk: Chunk) -> KVCache:
             features = self._features(walk, chunk)
             logits, cache, paths = walk.run(self.model, chunk, features, self._mode, keep_all=True)
-            alive = [row for row, _ in walk.logit_positions(chunk)]
-            ends = {row: paths[walk.tree.last[row]] for row in alive}
-            decoder = GreedyDecoder(self.model, cache.layers, ends, walk.bucket_by_length, walk.padding)
-            for row in alive:
-                texts[row] = []  # the chunk may have run before and run out of memory
+            branches = Branches(self.model, cache.layers, walk.bucket_by_length, walk.padding)
+            alive = [(row, search(), [paths[walk.tree.last[row]]]) for row, _ in walk.logit_positions(chunk)]
             for n in range(decoding.max_new_tokens):
-                for row, token in zip(alive, logits.argmax(-1).tolist(), strict=True):
-                    texts[row].append(token)
-                alive = [row for row in alive if texts[row][-1] not in self.eos]
-                if not alive or n + 1 == decoding.max_new_tokens:
+                values, tokens = logits.topk(wanted)
+                logprobs = (values - logits.logsumexp(-1, keepdim=True)).cpu().numpy()
+                found, at, going = tokens.cpu().numpy(), 0, []
+                for row, state, ends in alive:
+                    parents = state.advance(logprobs[at : at + len(ends)], found[at : at + len(ends)])
+                    at += len(ends)
+                    if state.done:
+                        texts[row] = state.text
+                    else:
+                        going.append((row, state, [ends[parent] for parent in parents]))
+                if not going:
                     break
-                positions = [rows[row].positions[:, -1] + n + 1 for row in alive]
-                logits = decoder.step(alive, [texts[row][-1] for row in alive], positions)
+                last = [token for _, state, _ in going for token in state.last_tokens]
+                positions = [rows[row].positions[:, -1] + n + 1 for row, _, ends in going for _ in ends]
+                logits, longer = branches.step([end for _, _, ends in going for end in ends], last, positions)
+                each = iter(longer)
+                alive = [(row, state, [next(each) for _ in ends]) for row, state, ends in going]
             return cache
 
-        self._walk(rows, [1] * len(rows), run)
+        budget = self._logit_budget
+        self._logit_budget = max(1, budget // decoding.num_beams)  # every row has so many of them from its first token
+        try:
+            self._walk(rows, [1] * len(rows), run)
+        finally:
+            self._logit_budget = budget
         return texts
 
     def _walk(self, rows: Sequence[Row], num_logits: Sequence[int], run: Callable[[TreeWalk, Chunk], KVCache]) -> None:
         """Call `run` on chunk after chunk of the rows' tree."""
         settings = self.settings
-        walk = TreeWalk(rows, num_logits, settings.prefix_sharing, settings.length_buckets, self.kernels.padding)
+        share, by_length = settings.prefix_sharing, settings.length_buckets
+        walk = TreeWalk(rows, num_logits, share, by_length, self.kernels.padding, self._max_node)
         while not walk.done:
             chunk = walk.chunk(self.budget, self._logit_budget)
             with self._halving(chunk.end - chunk.first > 1):
@@ -157,10 +191,10 @@ class Engine:
     def _features(self, walk: TreeWalk, chunk: Chunk) -> Mapping[str, Tensor]:
         # Without the cache an image is encoded as often as prompts show it, as in the stock path.
         repeated = [] if self.settings.image_cache else walk.repeated_images(chunk)
-        following = walk.chunk(self.budget, self._logit_budget, after=chunk)
+        following = walk.chunk(LOOKAHEAD * self.budget, self._logit_budget, after=chunk)
         return self.features([*repeated, *walk.images(chunk)], walk.images(following))
 
-    # --- padded: beam search, and models without tree attention -------------------------------------------------------
+    # --- padded: models without tree attention ------------------------------------------------------------------------
 
     def _padded_logprob(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> list[list[float]]:
         found: list[list[float]] = [[] for _ in rows]
@@ -222,8 +256,7 @@ class Engine:
         try:
             yield
         except (RuntimeError, MemoryError) as error:
-            out = isinstance(error, torch.OutOfMemoryError | MemoryError) or "memory" in str(error)
-            if not (out and divisible):
+            if not (out_of_memory(error) and divisible):
                 raise
             self.budget = max(1, self.budget // 2)
 
@@ -240,6 +273,14 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
             f"'{model.name_or_path}' names no end token.", "Set eos_token_id in its generation_config.json."
         )
     return list(ids) if isinstance(ids, list) else [int(ids)]
+
+
+def _read(pending: Sequence[tuple[list[tuple[int, int]], Tensor]]) -> Iterator[tuple[tuple[int, int], Any]]:
+    """Each position with its row of a result. Results stay on the device until a call's last batch has been started:
+    reading one waits for it, and the processor plans the next batches meanwhile."""
+    if pending:
+        whole = torch.cat([values for _, values in pending]).cpu().numpy()
+        yield from zip((position for positions, _ in pending for position in positions), whole, strict=True)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Image files to visual tokens: read and preprocessed in a thread, encoded once, images of one size as a batch."""
+"""Image files to visual tokens: read in threads ahead of need, encoded once, images of one size as a batch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -15,18 +16,25 @@ from typing import Any
 
 import torch
 from PIL import Image as Pil
-from PIL import ImageOps
 from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from leverplus_core import DataError
+from leverplus_models.engine.device import image_cache_bytes, out_of_memory, token_budget
 from leverplus_models.engine.image_cache import ImageCache
+from leverplus_models.engine.pixels import Patches
 from leverplus_models.engine.settings import EngineSettings
 
 PATCHES_PER_BATCH = 4096
-"""Patches per pass of the vision tower: 256 demo pictures or two photos of 640 x 480. Larger batches are no faster."""
+"""Patches per pass of the vision tower on a CPU: 256 demo pictures or two photos of 640 x 480. More are no faster."""
+PATCHES_PER_TOKEN = 2
+"""On a GPU, patches per pass for each token of a pass of the language model: a patch takes less memory."""
+MAX_READERS = 16
+"""Threads that read images for a GPU; for a CPU one does."""
 MAX_PREFETCHED = 256
 """Images that are read before they are needed."""
+MAX_LAYOUTS = 64
+"""Shapes of batches whose positions and windows are remembered."""
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)
 """The EXIF tag, and its values for a photo that is shown rotated by a quarter turn."""
 
@@ -39,10 +47,6 @@ class ImageInfo:
     grid: tuple[int, int]
 
 
-Pixels = tuple[Tensor, tuple[int, int]]
-"""Patches (P, 1176) and their grid (h, w)."""
-
-
 class ImageEncoder:
     """Encodes the images of one model.
 
@@ -51,13 +55,17 @@ class ImageEncoder:
 
     def __init__(self, model: Any, processor: Any, version: str, settings: EngineSettings, folder: Path | None) -> None:
         self.model, self.processor, self.settings = model, processor, settings
-        self.cache = ImageCache(settings.image_cache_mb * 2**20, folder)
+        self.cache = ImageCache(image_cache_bytes(model.device, settings), folder)
+        self.patches = PATCHES_PER_BATCH
+        if model.device.type != "cpu":
+            self.patches = max(PATCHES_PER_BATCH, PATCHES_PER_TOKEN * token_budget(model, settings))
         size = processor.size
         identity = [version, str(model.dtype), size.shortest_edge, size.longest_edge, type(processor).__name__]
         self._identity = json.dumps(identity).encode()
         self._infos: dict[tuple[str, int, int], ImageInfo] = {}
         self._paths: dict[str, str] = {}
-        self._prefetched: dict[str, Future[Pixels]] = {}
+        self._prefetched: dict[str, Future[Tensor]] = {}
+        self._layouts: dict[tuple[tuple[int, int], int], tuple[Tensor, dict[str, Any]]] = {}
 
     def inspect(self, path: str) -> ImageInfo:
         """Key and grid of the file at `path`, without decoding it. A file that has changed is another image.
@@ -73,9 +81,14 @@ class ImageEncoder:
             raise _unreadable(path, error) from error
         return self._infos[stamp]
 
+    def inspect_all(self, paths: Sequence[str]) -> None:
+        """Inspect many files at once, for a GPU that would wait; a bad file is named when it is inspected itself."""
+        if self._readers > 1:
+            list(self._reader.map(self._try_inspect, dict.fromkeys(paths)))
+
     @torch.inference_mode()
     def encode(self, keys: Sequence[str], upcoming: Sequence[str]) -> Mapping[str, Tensor]:
-        """Key -> visual tokens (h * w, D). The images of `upcoming` are read meanwhile in another thread.
+        """Key -> visual tokens (h * w, D). The images of `upcoming` are read meanwhile in other threads.
 
         Without the image cache, an image is read and encoded as often as its key occurs. Raises DataError for a file
         that cannot be read or that has changed since it was inspected.
@@ -90,6 +103,10 @@ class ImageEncoder:
             self.cache.put(key, tokens)
             found[key] = tokens
         return found
+
+    def _try_inspect(self, path: str) -> None:
+        with suppress(DataError):
+            self.inspect(path)
 
     def _read_header(self, path: str) -> ImageInfo:
         data = Path(path).read_bytes()
@@ -108,34 +125,75 @@ class ImageEncoder:
         batches: dict[tuple[int, int], list[tuple[str, Tensor]]] = {}
         for key in keys:
             prefetched = self._prefetched.pop(key, None)
-            pixels, grid = prefetched.result() if prefetched else self._read(key)
-            batch = batches.setdefault(grid, [])
-            batch.append((key, pixels))
-            if not self.settings.image_batches or (len(batch) + 1) * len(pixels) > PATCHES_PER_BATCH:
-                yield from self._encode_batch(batches.pop(grid), grid)
+            picture = prefetched.result() if prefetched else self._read(key)
+            side = self.processor.patch_size
+            h, w = picture.shape[1] // side, picture.shape[2] // side
+            batch = batches.setdefault((h, w), [])
+            batch.append((key, picture))
+            if not self.settings.image_batches or (len(batch) + 1) * h * w > self.patches:
+                yield from self._encode_batch(batches.pop((h, w)), (h, w))
         for grid, batch in batches.items():
             yield from self._encode_batch(batch, grid)
 
     def _encode_batch(self, batch: Sequence[tuple[str, Tensor]], grid: tuple[int, int]) -> Iterator[tuple[str, Tensor]]:
-        device = self.model.device
-        pixels = torch.cat([pixels for _, pixels in batch]).to(device)
-        grids = torch.tensor([(1, *grid)] * len(batch), device=device)
-        for (key, _), tokens in zip(batch, self.model.get_image_features(pixels, grids).pooler_output, strict=True):
+        try:
+            grids, layout = self._layout(grid, len(batch))
+            pixels = self._pixels.of([picture for _, picture in batch])
+            encoded = self.model.get_image_features(pixels, grids, **layout).pooler_output
+        except (RuntimeError, MemoryError) as error:
+            if not (out_of_memory(error) and len(batch) > 1):
+                raise
+            encoded = None
+        if encoded is None:  # outside the handler, which holds on to the memory of what failed
+            half = (len(batch) + 1) // 2
+            self.patches = min(self.patches, half * grid[0] * grid[1])
+            yield from self._encode_batch(batch[:half], grid)
+            yield from self._encode_batch(batch[half:], grid)
+            return
+        for (key, _), tokens in zip(batch, encoded, strict=True):
             yield key, tokens.clone()
 
-    def _read(self, key: str) -> Pixels:
+    def _layout(self, grid: tuple[int, int], count: int) -> tuple[Tensor, dict[str, Any]]:
+        """The grids of `count` images of `grid` patches, and what the tower would compute from them at every pass.
+
+        Where transformers takes that as arguments, the grids stay on the processor, and no pass waits to read them.
+        """
+        device, vision = self.model.device, self.model.config.vision_config
+        if (grid, count) not in self._layouts:
+            grids = torch.tensor([(1, *grid)] * count)
+            layout: dict[str, Any] = {}
+            with suppress(ImportError):
+                from transformers.vision_utils import (
+                    get_vision_cu_seqlens,
+                    get_vision_position_ids,
+                    get_vision_window_index,
+                )
+
+                index, windows = get_vision_window_index(
+                    grids, vision.spatial_merge_size, vision.window_size, vision.patch_size
+                )
+                layout = {
+                    "position_ids": get_vision_position_ids(grids, vision.spatial_merge_size).to(device),
+                    "cu_seqlens": get_vision_cu_seqlens(grids).to(device),
+                    "window_index": index.to(device),
+                    "cu_window_seqlens": windows.to(device),
+                }
+                if device.type == "cuda":
+                    layout["longest"] = grid[0] * grid[1]
+            while len(self._layouts) >= MAX_LAYOUTS:
+                self._layouts.pop(next(iter(self._layouts)))
+            self._layouts[grid, count] = (grids if layout else grids.to(device)), layout
+        return self._layouts[grid, count][0], dict(self._layouts[grid, count][1])
+
+    def _read(self, key: str) -> Tensor:
         path = self._paths[key]
         try:
             data = Path(path).read_bytes()
             if self._key(data) != key:
                 raise DataError(f"image '{path}' changed during the run.", "Run again once it is written.")
-            with Pil.open(BytesIO(data)) as file:
-                picture = (ImageOps.exif_transpose(file) or file).convert("RGB")
-            out = self.processor(images=[picture], return_tensors="pt")
+            return self._pixels.picture(data)
         except (OSError, ValueError, SyntaxError, Pil.DecompressionBombError) as error:
             raise _unreadable(path, error) from error
-        _, h, w = out["image_grid_thw"][0].tolist()
-        return out["pixel_values"], (h, w)
 
     def _key(self, data: bytes) -> str:
         return hashlib.sha256(data + b"\0" + self._identity).hexdigest()
@@ -149,7 +207,15 @@ class ImageEncoder:
 
     @cached_property
     def _reader(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(1, "leverplus-images")
+        return ThreadPoolExecutor(self._readers, "leverplus-images")
+
+    @property
+    def _readers(self) -> int:
+        return 1 if self.model.device.type == "cpu" else min(MAX_READERS, os.cpu_count() or 1)
+
+    @cached_property
+    def _pixels(self) -> Patches:
+        return Patches(self.processor, self.model.dtype, self.model.device)
 
 
 def _unreadable(path: str, error: Exception) -> DataError:

@@ -9,18 +9,19 @@ rounded to bfloat16. What this gains is in `docs/design/013-kernels.md`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from leverplus_models.engine import fused, gpu_layers
+from leverplus_models.engine.device import free_memory
+from leverplus_models.engine.packed_attention import supports_packed
 from leverplus_models.engine.tree_attention import Padding, TreePass
 
 ROTARY_ATTENTION = ("Qwen2_5_VLAttention", "Qwen2Attention", "LlamaAttention")
@@ -50,8 +51,11 @@ class Kernels:
             self._collect(model)
 
     def _collect(self, model: Any) -> None:
+        if on_gpu(model):
+            self._collect_for_gpu(model)
+            return
         on_cpu = model.device.type == "cpu" and model.dtype == torch.bfloat16 and _onednn_bf16()
-        packs = on_cpu and _weight_bytes(model) < _free_memory() // 2
+        packs = on_cpu and _weight_bytes(model) < free_memory(model.device) // 2
         self.padding = Padding(rounded=packs)
         layers = list(getattr(model.get_decoder(), "layers", ()))
         inside: set[nn.Module] = set()
@@ -72,6 +76,31 @@ class Kernels:
             linears = [m for m in model.modules() if type(m) is nn.Linear and m not in inside]
             output = model.get_output_embeddings()  # computed at few positions: not worth a copy
             self._forwards += [(m, _Linear(m, packs)) for m in linears if m is not output]
+
+    def _collect_for_gpu(self, model: Any) -> None:
+        """Layers of few and large kernels (`gpu_layers`)."""
+        layers = list(getattr(model.get_decoder(), "layers", ()))
+        # Whole images in some blocks; in the others no window is longer than this.
+        towers = [m for m in model.modules() if hasattr(m, "fullatt_block_indexes") and hasattr(m, "blocks")]
+        windows = {
+            block: None if n in tower.fullatt_block_indexes else (tower.window_size // tower.patch_size) ** 2
+            for tower in towers
+            for n, block in enumerate(tower.blocks)
+        }
+        packed = supports_packed(model)
+        self.padding = Padding(rounded=not packed)
+        for module in model.modules():
+            name = type(module).__name__
+            if hasattr(module, "variance_epsilon") and name.endswith("RMSNorm"):
+                self._forwards.append((module, _fused_norm(module)))
+            elif name == "Qwen2_5_VisionPatchEmbed":
+                self._forwards.append((module, _patch_embedding(module)))
+            elif name == "Qwen2_5_VLVisionBlock" and module.attn.config._attn_implementation == "sdpa":
+                fast = gpu_layers.vision_block(module, windows.get(module)) if packed else _vision_block(module, False)
+                self._forwards.append((module, fast))
+            elif _supported(module):
+                self._forwards.append((module, gpu_layers.decoder_layer(module, module is layers[-1])))
+        self.last_layer_selects = bool(layers) and _supported(layers[-1])
 
     @contextmanager
     def patched(self) -> Iterator[None]:
@@ -131,6 +160,10 @@ def _norm(module: Any) -> Rows:
         return normed.mul_(weight).to(x.dtype)
 
     return forward
+
+
+def _fused_norm(module: Any) -> Rows:
+    return lambda x: fused.rms_norm(x, module.weight, module.variance_epsilon)
 
 
 def _patch_embedding(module: Any) -> Rows:
@@ -277,6 +310,11 @@ def _packed(weight: Tensor) -> Any:
     return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), PACKING_ROWS)
 
 
+def on_gpu(model: Any) -> bool:
+    """Whether layers take their form for a GPU."""
+    return bool(model.device.type == "cuda")
+
+
 def _onednn_bf16() -> bool:
     """Whether this torch and this processor have oneDNN's bfloat16 products."""
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
@@ -286,14 +324,3 @@ def _onednn_bf16() -> bool:
 
 def _weight_bytes(model: Any) -> int:
     return sum(m.weight.nbytes for m in model.modules() if type(m) is nn.Linear)
-
-
-def _free_memory() -> int:
-    """Available memory in bytes, reclaimable file caches included; a very large number where it is not known."""
-    with suppress(OSError, ValueError, StopIteration):  # Linux
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 1 << 62

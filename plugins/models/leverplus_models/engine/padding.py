@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from leverplus_models.engine.device import to_device
 from leverplus_models.engine.rows import Ints, Row
 
 
@@ -42,9 +43,9 @@ def pad(rows: Sequence[Row], pad_id: int, model: Any, features: Mapping[str, Ten
 @torch.inference_mode()
 def embed(ids: Ints, visual: Sequence[tuple[int, Tensor]], model: Any) -> Tensor:
     """Embeddings (N, D) of `ids` (N,); each (offset, features) of `visual` replaces what starts at its offset."""
-    embedded: Tensor = model.get_input_embeddings()(torch.from_numpy(ids).to(model.device))
+    embedded: Tensor = model.get_input_embeddings()(to_device(ids, model.device))
     if visual:
         where = np.concatenate([np.arange(at, at + len(tensor)) for at, tensor in visual])
         joined = torch.cat([tensor for _, tensor in visual]).to(model.device, embedded.dtype)
-        embedded[torch.from_numpy(where).to(model.device)] = joined
+        embedded[to_device(where, model.device)] = joined
     return embedded

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+Budget = Literal["auto"] | Annotated[int, Field(gt=0)]
 
 
 class EngineSettings(BaseModel):
@@ -16,9 +19,16 @@ class EngineSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tokens_per_batch: int = Field(2048, gt=0, description="tokens per forward pass; halved when memory runs out")
-    image_cache_mb: int = Field(1024, gt=0, description="memory for encoded images")
-    kv_cache_mb: int = Field(1024, gt=0, description="memory for keys and values of a batch")
+    tokens_per_batch: Budget = Field(
+        "auto",
+        description="tokens per pass, halved when memory runs out; auto = 2048 on a CPU, by free memory on a GPU",
+    )
+    image_cache_mb: Budget = Field(
+        "auto", description="memory for encoded images; auto = 1024 on a CPU, an eighth of the free memory on a GPU"
+    )
+    kv_cache_mb: Budget = Field(
+        "auto", description="memory for keys and values of a batch; auto = 1024 on a CPU, no bound of its own on a GPU"
+    )
     image_cache_dir: Path | None = Field(None, description="folder for encoded images; null = the run's own")
     image_cache: bool = Field(True, description="encode each image once")
     image_batches: bool = Field(True, description="encode images of one size as one batch")

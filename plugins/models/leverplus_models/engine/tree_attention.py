@@ -2,9 +2,10 @@
 
 The tokens of many branches are concatenated into one row of a transformers model, so that every linear layer runs over
 the distinct tokens only. Attention alone depends on the tree: the queries of a node attend to the keys and values of
-its path, gathered by slot, nodes of similar shape in one padded call. Sharing keys and values between branches is what
+its path, gathered by slot. Sharing keys and values between branches is what
 Hydragen (Juravsky et al. 2024, arXiv:2402.05099) and tree attention (SpecInfer, Miao et al. 2023, arXiv:2305.09781) do
-on GPUs; here it is done with the stock scaled dot-product attention on any device.
+on GPUs. Where a kernel takes sequences of different lengths (`packed_attention`), a pass is one call of it, without
+padding; else nodes of similar shape share a padded call of the stock scaled dot-product attention, on any device.
 
 A *slot* is a row number of the keys and values: those of earlier passes come first, then the tokens of this pass.
 """
@@ -12,7 +13,7 @@ A *slot* is a row number of the keys and values: those of earlier passes come fi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface
 
+from leverplus_models.engine.device import to_device
+from leverplus_models.engine.packed_attention import packed_attention, supports_packed
 from leverplus_models.engine.prefix_tree import shape_buckets
 from leverplus_models.engine.rows import Ints
 
@@ -35,7 +39,8 @@ class Padding:
     """Rounds the number of rows of a pass, and of keys of an attention call, up.
 
     On by `rounded` for bfloat16 on a CPU's matrix unit: oneDNN compiles a product for each number of rows, which takes
-    as long as a few hundred rows, and attention to an odd number of keys is slower.
+    as long as a few hundred rows, and attention to an odd number of keys is slower. On for padded attention on a GPU
+    too, whose kernels want an aligned mask.
     """
 
     rounded: bool = False
@@ -78,6 +83,34 @@ class Bucket:
     rows: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """The nodes of a pass, in order, for attention without padding.
+
+    `keys` are the slots of all paths, one after another; `query_ends` and `key_ends` (nodes + 1,) are where the nodes'
+    tokens and paths end, from 0; `longest` are the longest of each.
+    """
+
+    keys: Tensor
+    query_ends: Tensor
+    key_ends: Tensor
+    longest: tuple[int, int]
+
+    @classmethod
+    def of(cls, own: Sequence[Ints], paths: Sequence[Ints], device: torch.device) -> Segments:
+        """Of nodes whose tokens follow each other in the pass."""
+        queries, keys = ([len(slots) for slots in some] for some in (own, paths))
+        query_ends, key_ends = (
+            to_device(np.cumsum([0, *lengths], dtype=np.int32), device) for lengths in (queries, keys)
+        )
+        return cls(to_device(np.concatenate(paths), device), query_ends, key_ends, (max(queries), max(keys)))
+
+    def attend(self, query: Tensor, both: Tensor, scale: float | None) -> Tensor:
+        """(N, heads, width) from query (N, heads, width) and both (M, 2, key heads, width), by slot."""
+        key, value = both.index_select(0, self.keys).unbind(1)
+        return packed_attention(query, key, value, self.query_ends, self.key_ends, self.longest, True, scale)
+
+
 @dataclass(slots=True)
 class TreePass:
     """One forward pass over a chunk of the tree: what each query attends to, and which keys and values stay.
@@ -87,14 +120,14 @@ class TreePass:
     `padding.rows(count)` rows, of which the first `count` are tokens.
     """
 
-    buckets: Sequence[Bucket]
+    buckets: Sequence[Bucket] | Segments
     past: Mapping[int, Tensor]
     keep: Tensor | None
     count: int
     padding: Padding
     logit_rows: Tensor | None = None
     """(R,) rows whose logits are needed, if the last layer is to run for these alone; padded as well."""
-    logit_buckets: Sequence[Bucket] = ()
+    logit_buckets: Sequence[Bucket] | Segments = ()
     present: dict[int, Tensor] = field(default_factory=dict)
     _keys_values: dict[int, Tensor] = field(default_factory=dict)
 
@@ -117,8 +150,11 @@ class TreePass:
         text = model.config.get_text_config()
         group = text.num_attention_heads // (getattr(text, "num_key_value_heads", None) or text.num_attention_heads)
         offset = len(next(iter(past.values()), ()))
+        packed = supports_packed(model)
 
-        def buckets(own: Sequence[Ints], paths: Sequence[Ints]) -> list[Bucket]:
+        def buckets(own: Sequence[Ints], paths: Sequence[Ints]) -> Sequence[Bucket] | Segments:
+            if packed:
+                return Segments.of(own, paths, model.device)
             shapes = [(len(o), len(p)) for o, p in zip(own, paths, strict=True)]
             return [
                 _bucket([own[i] for i in numbers], [paths[i] for i in numbers], model, group, padding)
@@ -128,13 +164,13 @@ class TreePass:
         made = cls(
             buckets([slots - offset for slots in own], paths),
             past,
-            None if keep is None else torch.from_numpy(keep).to(model.device),
+            None if keep is None else to_device(keep, model.device),
             sum(map(len, own)),
             padding,
         )
         if logit_paths:
             made.logit_buckets = buckets([np.array([n]) for n in range(len(logit_paths))], list(logit_paths.values()))
-            made.logit_rows = torch.from_numpy(padding.padded(np.array(list(logit_paths)))).to(model.device)
+            made.logit_rows = to_device(padding.padded(np.array(list(logit_paths))), model.device)
         return made
 
     def allocate(self, layer: int, x: Tensor, heads: int, width: int) -> Tensor:
@@ -158,11 +194,13 @@ class TreePass:
         key_heads, width = both.shape[2:]
         whole = both[: self._past_size(layer) + count]
         self.present[layer] = whole if self.keep is None else both.index_select(0, self.keep)
-        out = torch.empty_like(query, memory_format=torch.contiguous_format)
-        out[sum(len(b.rows) for b in self.logit_buckets) if at_logits else count :] = 0
-        query = query.contiguous()
+        query, buckets = query.contiguous(), self.logit_buckets if at_logits else self.buckets
+        if isinstance(buckets, Segments):
+            return buckets.attend(query, both, scale)
+        out = torch.empty_like(query)
+        out[sum(len(b.rows) for b in buckets) if at_logits else count :] = 0
         group = heads // key_heads
-        for b in self.logit_buckets if at_logits else self.buckets:
+        for b in buckets:
             # Query heads that share a key head become more queries of one head: keys and values are not copied.
             q = query.index_select(0, b.queries).view(b.size, -1, key_heads, group, width)
             q = q.permute(0, 2, 3, 1, 4).reshape(b.size, key_heads, -1, width)  # (B, G, S * Q, W)
@@ -191,11 +229,11 @@ def _bucket(own: Sequence[Ints], paths: Sequence[Ints], model: Any, group: int, 
     seen = np.arange(k)[None, :] <= np.arange(k - q, k)[:, None]  # (Q, K)
     visible = seen[None] if not first.any() else seen[None] & (np.arange(k) >= first[:, None])[:, None]
     mask = torch.zeros((len(visible), 1, q, k), dtype=model.dtype, device=model.device)
-    mask.masked_fill_(torch.from_numpy(~visible[:, None]).to(model.device), torch.finfo(model.dtype).min)
+    mask.masked_fill_(to_device(~visible[:, None], model.device), torch.finfo(model.dtype).min)
     mask = mask if group == 1 else mask.repeat(1, 1, group, 1)
 
     def flat(array: Any) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array.reshape(-1))).to(model.device)
+        return to_device(array.reshape(-1), model.device)
 
     true = None if real.all() else flat(np.flatnonzero(real))
     return Bucket(size, flat(queries), flat(keys), mask, true, flat(queries[real]))
@@ -230,8 +268,11 @@ def tree_attention(model: Any) -> Iterator[None]:
     before = [config._attn_implementation for config in configs]
     for config in configs:
         config._attn_implementation = NAME
+    # cuDNN's attention builds a plan for every shape it has not seen, which takes longer than the attention itself.
+    kept = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
     try:
-        yield
+        with sdpa_kernel(kept) if model.device.type == "cuda" else nullcontext():
+            yield
     finally:
         for config, name in zip(configs, before, strict=True):
             config._attn_implementation = name

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from leverplus_models.engine.device import to_device
 from leverplus_models.engine.padding import embed
 from leverplus_models.engine.prefix_tree import build_tree
 from leverplus_models.engine.rows import Ints, Row, Span, sequence_keys
@@ -18,8 +18,9 @@ from leverplus_models.engine.tree_attention import NO_PADDING, Padding, TreePass
 LogitsMode = Literal["all", "needed", "last layer"]
 """Logits of every token; of the tokens that predict an answer; or of these, with the last layer run for them alone."""
 
-MAX_NODE = 256
-"""Tokens per node at most: attention shows all keys of a long node to its first tokens, which may not see them."""
+MAX_NODE, MAX_PACKED_NODE = 256, 2048
+"""Tokens per node at most. Padded attention shows all keys of a long node to its first tokens, which may not see them;
+packed attention does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Chunk:
 class TreeWalk:
     """The tree of `rows`, visited in depth-first order, with the logits of the last `num_logits[i]` tokens of row i.
 
-    `share`, `bucket_by_length` and `padding` change the cost only.
+    `share`, `bucket_by_length`, `padding` and `max_node` change the cost only.
     """
 
     def __init__(
@@ -56,9 +57,10 @@ class TreeWalk:
         share: bool = True,
         bucket_by_length: bool = True,
         padding: Padding = NO_PADDING,
+        max_node: int = MAX_NODE,
     ) -> None:
         self.rows, self.bucket_by_length, self.padding = rows, bucket_by_length, padding
-        self.tree = build_tree(sequence_keys(rows), MAX_NODE, share=share)
+        self.tree = build_tree(sequence_keys(rows), max_node, share=share)
         self.nodes = self.tree.nodes
         self.at = 0
         self.cache = KVCache({}, {})
@@ -152,8 +154,9 @@ class TreeWalk:
         path = self._next_path(chunk.end)
         if len(cache.slots) > len(path):
             keep, slots = _compact({node: cache.slots[node] for node in path})
-            index = torch.from_numpy(keep)
-            cache = KVCache({layer: both[index.to(both.device)] for layer, both in cache.layers.items()}, slots)
+            layers = dict(cache.layers)
+            index = to_device(keep, next(iter(layers.values())).device)
+            cache = KVCache({layer: both.index_select(0, index) for layer, both in layers.items()}, slots)
         self.at, self.cache = chunk.end, cache
 
     def _next_path(self, end: int) -> list[int]:
@@ -186,10 +189,10 @@ def forward(
     """Float32 logits (len(logit_rows), vocabulary) of a packed pass; ids (N,), positions (A, N)."""
     device = model.device
     ids, positions = tree.padding.padded(ids), tree.padding.padded(positions)
-    position_ids = torch.from_numpy(np.ascontiguousarray(positions)).to(device)[:, None]  # (A, 1, N)
+    position_ids = to_device(positions, device)[:, None]  # (A, 1, N)
     # A row is often read for several answers. At least one logit, since 0 means all of them to transformers.
     distinct, back = np.unique(np.array(logit_rows or [0], dtype=np.int64), return_inverse=True)
-    wanted = torch.from_numpy(tree.padding.padded(distinct)).to(device)
+    wanted = to_device(tree.padding.padded(distinct), device)
     with tree_attention(model):
         logits: Tensor = model(
             inputs_embeds=embed(ids, visual, model)[None],
@@ -200,32 +203,27 @@ def forward(
             tree=tree,
         ).logits[0]
     logits = (logits[wanted] if all_logits else logits).float()
-    return logits[torch.from_numpy(back[: len(logit_rows)]).to(device)]
+    return logits[to_device(back[: len(logit_rows)], device)]
 
 
-class GreedyDecoder:
-    """Rows that grow by one token per step over the keys and values of their paths."""
+class Branches:
+    """Continuations of computed paths, token by token; any path may be continued several times."""
 
-    def __init__(
-        self,
-        model: Any,
-        layers: Mapping[int, Tensor],
-        paths: Mapping[int, Ints],
-        bucket_by_length: bool,
-        padding: Padding,
-    ) -> None:
-        self.model, self.layers, self.paths = model, layers, dict(paths)
-        self.bucket_by_length, self.padding = bucket_by_length, padding
+    def __init__(self, model: Any, layers: Mapping[int, Tensor], bucket_by_length: bool, padding: Padding) -> None:
+        self.model, self.layers, self.bucket_by_length, self.padding = model, layers, bucket_by_length, padding
 
-    def step(self, rows: Sequence[int], tokens: Sequence[int], positions: Sequence[Ints]) -> Tensor:
-        """Logits (rows, vocabulary) after each row's next token, whose position is (A,)."""
+    def step(
+        self, paths: Sequence[Ints], tokens: Sequence[int], positions: Sequence[Ints]
+    ) -> tuple[Tensor, list[Ints]]:
+        """Logits (paths, vocabulary) after the next token of each path, whose position is (A,), and the longer paths.
+
+        A path is the slots of its tokens.
+        """
         size = len(next(iter(self.layers.values())))
-        own = [np.array([size + n]) for n in range(len(rows))]
-        for row, new in zip(rows, own, strict=True):
-            self.paths[row] = np.concatenate([self.paths[row], new])
-        paths = [self.paths[row] for row in rows]
-        tree = TreePass.of(own, paths, self.layers, None, self.model, self.bucket_by_length, padding=self.padding)
+        own = [np.array([size + n]) for n in range(len(paths))]
+        longer = [np.concatenate([path, new]) for path, new in zip(paths, own, strict=True)]
+        tree = TreePass.of(own, longer, self.layers, None, self.model, self.bucket_by_length, padding=self.padding)
         ids = np.array(tokens, dtype=np.int64)
-        logits = forward(self.model, ids, np.stack(positions, axis=1), (), tree, range(len(rows)))
+        logits = forward(self.model, ids, np.stack(positions, axis=1), (), tree, range(len(paths)))
         self.layers = tree.present
-        return logits
+        return logits, longer

@@ -129,7 +129,7 @@ def test_the_model_is_untouched_after_it(dtype: torch.dtype) -> None:
 
 
 def test_weights_are_not_copied_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "_free_memory", lambda: 1000)
+    monkeypatch.setattr(kernels, "free_memory", lambda device: 1000)
     model = _model(torch.bfloat16)
     monkeypatch.setattr(kernels, "_packed", lambda weight: pytest.fail("a copy was made"))
     with Kernels(model).patched():
