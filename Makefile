@@ -36,7 +36,7 @@ browser:  ## install a Chromium, if there is none, for the tests of the HTML rep
 demo: $(INSTALLED)  ## run the whole pipeline on the demo world, in minutes
 	$(BIN)/leverplus run
 
-demo-okvqa: $(OKVQA)  ## run it on a slice of real OK-VQA, in about an hour
+demo-okvqa: $(OKVQA)  ## run it on a slice of real OK-VQA, in more than two hours
 	$(BIN)/leverplus run okvqa-laptop
 
 bench: $(INSTALLED)  ## compare the engine with stock transformers and write docs/performance.md, in half an hour

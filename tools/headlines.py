@@ -4,8 +4,7 @@
 
 `<!-- headline PAGE: begin -->` ... `<!-- headline: end -->` holds the sentence that follows from the primary endpoint
 that docs/results/PAGE.md shows first, as `leverplus run` prints it; `<!-- table PAGE: begin -->` ...
-`<!-- table: end -->` its table of methods. A page without one has the sentence and table of its first
-`leverplus compare`. All are computed from the printed output of the commands on that page and from nothing else.
+`<!-- table: end -->` its table of methods. Both are computed from the printed output on that page, nothing else.
 
 No page may contradict another: a difference with its interval that README, CHANGELOG, a page of docs or the prose of a
 results page quotes must be printed on a results page.
@@ -34,41 +33,6 @@ PRIMARY = re.compile(
 REGION = re.compile(
     r"^( *)<!-- (headline|table) ([\w.-]+): begin -->\n(.*?)^ *<!-- \2: end -->$", re.MULTILINE | re.DOTALL
 )
-ROW = re.compile(
-    r"^ *(\d+) +(\d+) +([\d.]+) +([\d.]+) +([+-]?[\d.]+) (\[[^\]]+\]) +\S+ (a better|b better|no difference seen)$",
-    re.MULTILINE,
-)
-GAP = re.compile(r"^ *(\d+) +\d+ .* ([\d.-]+) \[([\d.-]+), ([\d.-]+)\]$", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A row of a printed comparison; `difference` in points, with its corrected `interval` as printed."""
-
-    shots: int
-    n: int
-    difference: float
-    interval: str
-    verdict: str
-
-
-def transcript(page: str, command: str) -> str:
-    """The printed output of the first `leverplus COMMAND ...` on the page. Raises ValueError where there is none."""
-    found = re.search(rf"^\$ leverplus {command}\b[^\n]*\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    if found is None:
-        raise ValueError(f"the page shows no `leverplus {command}`")
-    return found[1]
-
-
-def comparison(page: str) -> tuple[str, str, list[Compared]]:
-    """The two methods of the first comparison on the page, and its rows at the largest sample."""
-    text = transcript(page, "compare")
-    a, b = (re.search(rf"^{name} = .*:(\S+)$", text, re.MULTILINE) for name in "ab")
-    rows = [Compared(int(r[1]), int(r[2]), float(r[5]), r[6], r[7]) for r in ROW.finditer(text)]
-    if a is None or b is None or not rows:
-        raise ValueError("the page's first comparison is not one of two methods")
-    largest = max(row.n for row in rows)
-    return a[1], b[1], [row for row in rows if row.n == largest]
 
 
 @dataclass(frozen=True)
@@ -89,13 +53,15 @@ class Endpoint:
         return found
 
 
-def endpoint(page: str) -> Endpoint | None:
-    """The first primary endpoint that the page shows."""
-    found = ENDPOINT.search(page)
-    return Endpoint(found[1], int(found[2]), found[3], page[found.start() :].partition("```")[0]) if found else None
+def endpoints(page: str) -> list[Endpoint]:
+    """The primary endpoints that the page shows, in order."""
+    return [
+        Endpoint(found[1], int(found[2]), found[3], page[found.start() :].partition("```")[0])
+        for found in ENDPOINT.finditer(page)
+    ]
 
 
-def endpoint_headline(found: Endpoint) -> str:
+def headline(found: Endpoint) -> str:
     """One sentence on the comparisons of a primary endpoint, by their marks."""
     told = []
     for method, other, best, difference, interval, mark in found.rows:
@@ -110,7 +76,7 @@ def endpoint_headline(found: Endpoint) -> str:
     return f"{where}: {'; '.join(told)}; points of accuracy, {rest}."
 
 
-def endpoint_table(found: Endpoint) -> str:
+def table(found: Endpoint) -> str:
     """The methods of a primary endpoint as they are printed, as Markdown."""
     lines = found.text.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("method "))
@@ -131,67 +97,15 @@ def endpoint_table(found: Endpoint) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def headline(page: str) -> str:
-    """One sentence on the primary endpoint of the page, or its first comparison, by the verdicts of its rows."""
-    if (found := endpoint(page)) is not None:
-        return endpoint_headline(found)
-    a, b, rows = comparison(page)
-    family = len(ROW.findall(transcript(page, "compare")))
-    told = []
-    for verdict, claim in (
-        ("a better", f"`{a}` outperforms `{b}` at"),
-        ("b better", f"`{a}` is outperformed by `{b}` at"),
-        ("no difference seen", f"no difference between `{a}` and `{b}` is seen at"),
-    ):
-        if some := [row for row in rows if row.verdict == verdict]:
-            differences = ", ".join(f"{row.difference:+.1f} {row.interval}" for row in some)
-            told.append(f"{claim} {_shots(some)} ({differences})")
-    units = "accuracy of the first minus the second in points"
-    return f"On {rows[0].n:,} questions {'; '.join(told)}: {units}, with intervals corrected for {family} comparisons."
-
-
-def _shots(rows: list[Compared]) -> str:
-    shots = [row.shots for row in rows]
-    if len(shots) > 2 and shots == list(range(shots[0], shots[-1] + 1)):
-        return f"{shots[0]} to {shots[-1]} shots"
-    return f"{' and '.join(map(str, shots))} shot{'' if shots == [1] else 's'}"
-
-
-def table(page: str) -> str:
-    """The methods of the page's primary endpoint; without one accuracies by shots, its first comparison and the shares
-    of the gap. As Markdown."""
-    if (found := endpoint(page)) is not None:
-        return endpoint_table(found)
-    a, b, rows = comparison(page)
-    lines = transcript(page, "leaderboard").splitlines()
-    head = next(line for line in lines if line.startswith("method "))
-    columns = [int(shots) for shots in re.findall(r"(\d+) shots?", head)]
-    accuracies = {
-        line.split()[0]: dict(zip(columns, line.split()[1:], strict=True)) for line in lines if _is_row(line, columns)
-    }
-    shots = [row.shots for row in rows]
-    shares = {int(r[1]): f"[{float(r[3]):.0f}, {float(r[4]):.0f}]" for r in GAP.finditer(transcript(page, "headroom"))}
-    found = [["", *(f"{s} shot{'' if s == 1 else 's'}" for s in shots)], ["---"] + ["---:"] * len(shots)]
-    for method in ("random", "text_knn", "image_knn", a, "oracle"):
-        values = [accuracies[method][s] for s in shots]
-        found.append([f"`{method}`", *(f"**{value}**" if method == a else value for value in values)])
-    found.append([f"`{a}` minus `{b}`, corrected interval", *(row.interval for row in rows)])
-    found.append(["share of the gap from random to oracle, 95%", *(shares[s] for s in shots)])
-    return "\n".join(f"| {' | '.join(row)} |" for row in found)
-
-
-def _is_row(line: str, columns: list[int]) -> bool:
-    words = line.split()
-    return len(words) == len(columns) + 1 and all(re.fullmatch(r"-|[\d.]+", word) for word in words[1:])
-
-
 def filled(text: str, pages: Path) -> str:
     """`text` with its regions written from the results pages in the folder `pages`."""
 
     def fill(match: re.Match[str]) -> str:
         indent, kind, name, _ = match.groups()
-        page = (pages / f"{name}.md").read_text(encoding="utf-8")
-        made = table(page) if kind == "table" else wrapped(headline(page), 120 - len(indent))
+        found = endpoints((pages / f"{name}.md").read_text(encoding="utf-8"))
+        if not found:
+            raise ValueError(f"{name}.md shows no primary endpoint")
+        made = table(found[0]) if kind == "table" else wrapped(headline(found[0]), 120 - len(indent))
         inside = textwrap.indent(f"<!-- {kind} {name}: begin -->\n{made}\n<!-- {kind}: end -->", indent)
         return inside
 
@@ -209,6 +123,8 @@ def contradictions(root: Path) -> list[str]:
     results = sorted((root / "docs" / "results").glob("*.md"))
     texts = {path: path.read_text(encoding="utf-8") for path in results}
     printed = {figure for text in texts.values() for figure in _figures("".join(FENCED.findall(text)))}
+    # A difference in a table of methods stands above its interval.
+    printed |= {figure for text in texts.values() for found in endpoints(text) for figure in _figures(table(found))}
     # What `leverplus report` wrote is output as a whole.
     printed |= {figure for path, text in texts.items() if path.with_name(f"{path.name}.files").is_dir()
                 for figure in _figures(text)}  # fmt: skip
@@ -223,8 +139,6 @@ def _figures(text: str) -> list[str]:
 
 
 def main() -> None:
-    if found := contradictions(ROOT):
-        sys.exit(f"quoted, but printed on no results page: {'; '.join(found)}.")
     stale = []
     for name in QUOTING:
         path = ROOT / name
@@ -236,6 +150,8 @@ def main() -> None:
                 print(f"wrote {name}")
     if stale and "--check" in sys.argv[1:]:
         sys.exit(f"out of date: {', '.join(stale)}. Run `python tools/headlines.py`.")
+    if found := contradictions(ROOT):
+        sys.exit(f"quoted, but printed on no results page: {'; '.join(found)}.")
 
 
 if __name__ == "__main__":
