@@ -21,14 +21,15 @@ from leverplus_core.seeding import rng
 
 FIRST, OTHERS = 2, 15
 """Demonstrations in the first place of a prompt, and in the second."""
-WARM_UP_ANSWERS = 2
+UNTIMED_ANSWERS = 2
 """Answers that are generated before any are timed."""
 
 
 @dataclass(frozen=True)
 class Probe:
     """Prompts of two demonstrations, seconds of their log-probabilities (images known) and of their answers, and the
-    seconds that the log-probabilities took longer when their images had not been seen."""
+    seconds that the log-probabilities took longer when their images had not been seen; and seconds of the round before.
+    """
 
     device: str
     prompts: int
@@ -36,7 +37,7 @@ class Probe:
     logprob_s: float
     answer_s: float
     image_s: float
-    warm_up_s: float
+    untimed_s: float
 
     @property
     def throughput(self) -> Throughput:
@@ -83,13 +84,13 @@ def probe(context: RunContext) -> Probe:
 
     decoding = recipe.decoding.decoding()
     before, prompts = prompts_of(drawn[:half]), prompts_of(drawn[-half:])
-    warm_up = _seconds(lambda: (logprobs(before), model.generate(before[:WARM_UP_ANSWERS], decoding)))
+    untimed = _seconds(lambda: (logprobs(before), model.generate(before[:UNTIMED_ANSWERS], decoding)))
     unseen = _seconds(lambda: logprobs(prompts))
     seen = _seconds(lambda: logprobs(prompts))
     answers = _seconds(lambda: model.generate(prompts, decoding))
     images = len({d.image.id for d in drawn[-half:]})  # the question's own has been seen
     return Probe(
-        str(getattr(model, "device_name", "")), len(prompts), images, seen, answers, max(unseen - seen, 0.0), warm_up
+        str(getattr(model, "device_name", "")), len(prompts), images, seen, answers, max(unseen - seen, 0.0), untimed
     )
 
 
