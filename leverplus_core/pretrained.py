@@ -147,6 +147,11 @@ class Pretrained(BaseModel):
         """What decides the weights, for `identity`. Raises CheckpointError as `checkpoint_identity`."""
         return checkpoint_identity(self.path, self.revision)
 
+    @property
+    def device_name(self) -> str:
+        """The device as its maker calls it, "NVIDIA H200", or "cpu". Raises CheckpointError as `pick_device`."""
+        return describe_device(pick_device(self.device))
+
     def pretrained(self, cls: Any) -> Any:
         """A config, tokenizer or image processor of the checkpoint. Raises CheckpointError when it cannot be loaded."""
         with checkpoint_errors(self.path):
@@ -173,6 +178,13 @@ def pick_device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise CheckpointError(f"no device '{name}' on this machine: {error}.", "Set device to auto or cpu.") from error
+
+
+def describe_device(device: torch.device) -> str:
+    """A GPU's name as its maker gives it; of other devices torch's own."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 def cache_folder() -> Path:

@@ -34,11 +34,14 @@ class Throughput:
 
     The defaults are arithmetic, not a measurement: Qwen2.5-VL-3B in bfloat16 at 120 TFLOP/s, 40% of an A100's peak. A
     prompt with three photos of 391 visual tokens has about 1,250 tokens of 6 GFLOP: 16 a second. The vision tower
-    takes 2.1 TFLOP a photo; 40 a second leave time to decode the file. A generated answer counts as one prompt.
+    takes 2.1 TFLOP a photo; 40 a second leave time to decode the file. A generated answer counts as one prompt where
+    `answers_per_s` is not known. `source` says where the figures are from.
     """
 
     prompts_per_s: float = 16.0
     images_per_s: float = 40.0
+    answers_per_s: float | None = None
+    source: str = "assumed, not measured: a 3B model on one A100-class GPU"
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,13 @@ class StagePlan:
     @property
     def images_shown(self) -> int:
         """Images in all prompts, one a demonstration and the question's own."""
-        return sum((shots + 1) * n for of in (self.logprobs, self.answers) for shots, n in of.items())
+        return _shown(self.logprobs) + _shown(self.answers)
 
     def hours(self, device: Throughput) -> float:
         """Hours on a device of this throughput."""
-        reference = self.images_shown / (REFERENCE_SHOTS + 1)
-        return (reference / device.prompts_per_s + self.images / device.images_per_s) / 3600
+        seconds = _shown(self.logprobs) / (REFERENCE_SHOTS + 1) / device.prompts_per_s
+        seconds += _shown(self.answers) / (REFERENCE_SHOTS + 1) / (device.answers_per_s or device.prompts_per_s)
+        return (seconds + self.images / device.images_per_s) / 3600
 
 
 @dataclass(frozen=True)
@@ -94,10 +98,10 @@ class Plan:
     def summary(self, device: Throughput) -> dict[str, Any]:
         """What stands beside the rows: counts, disk, the assumptions, and where the counts are from. JSON-able."""
         size, tokens = self.planning.size, self.planning.image_tokens
-        assumed = "assumed, not measured: a 3B model on one A100-class GPU" if device == Throughput() else "as given"
+        answers = f", {device.answers_per_s:.3g} answers" if device.answers_per_s else ""
         rate = (
-            f"{device.prompts_per_s:g} prompts of {REFERENCE_SHOTS} shots and {device.images_per_s:g} new images a "
-            f"second ({assumed}); training and drawing pools are not in the hours"
+            f"{device.prompts_per_s:.3g} prompts of {REFERENCE_SHOTS} shots{answers} and {device.images_per_s:.3g} new "
+            f"images a second ({device.source}); training and drawing pools are not in the hours"
         )
         return {
             "recipe": self.planning.recipe.name,
@@ -176,6 +180,11 @@ def plan_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         hours = f"{row['hours']:.2f}" if row["hours"] else ""
         drawn.add_row(row["stage"], *counts, hours)
     return drawn
+
+
+def _shown(prompts: PromptCounts) -> int:
+    """Images in prompts, one a demonstration and the question's own."""
+    return sum((shots + 1) * n for shots, n in prompts.items())
 
 
 def _bytes(count: int) -> str:

@@ -292,3 +292,18 @@ def test_curves_are_drawn_with_their_exponent(tmp_path: Path) -> None:
     page.write(tmp_path / "p.md", [], [curve])
     assert "questions: seconds grow as size to the 2.00" in (tmp_path / "p.md").read_text(encoding="utf-8")
     assert (tmp_path / "p.svg").read_text(encoding="utf-8").lstrip().startswith("<?xml")
+
+
+def test_a_page_names_the_gpu_and_keeps_what_it_says_of_runs_elsewhere(
+    compared: tuple[Table, list[Row]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+    file = tmp_path / "p.md"
+    rows = compared[1]
+    page.write(file, [rows], [])
+    assert "NVIDIA" not in file.read_text(encoding="utf-8")
+    by_hand = "\n## On a GPU\n\nLines of a run.\n"
+    file.write_text(file.read_text(encoding="utf-8") + by_hand, encoding="utf-8")
+    page.write(file, [[replace(row, case=replace(row.case, device="cuda")) for row in rows]], [])
+    text = file.read_text(encoding="utf-8")
+    assert "It ran on one NVIDIA H200 and " in text and text.endswith(by_hand) and text.count("## On a GPU") == 1

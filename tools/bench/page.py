@@ -10,7 +10,10 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from leverplus_core.io import write_bytes
+from leverplus_core.pretrained import describe_device
 from leverplus_core.provenance import describe_environment, describe_git
 from tools.bench.arm import HF_BATCHED, NAIVE
 from tools.bench.comparison import TOLERANCE, Row
@@ -18,6 +21,8 @@ from tools.bench.scaling import Curve
 
 ANSWER_COLUMNS = ("arm", "beams", "answers", "answers/s", "x hf", "ceiling", "MB")
 COLUMNS = ("arm", "prompts/s", "+-%", "x naive", "x hf", "ceiling", "img/p", "tok/p", "MB", "diff")
+ON_A_GPU = "\n## On a GPU\n"
+"""The heading of what a page says of runs elsewhere, by hand."""
 ORDER = {"append": "appended", "prepend": "prepended"}
 LEGEND = (
     "prompts/s: median over the rounds; +-%: half the range over the median. x naive, x hf: prompts/s over those of "
@@ -54,18 +59,21 @@ def tables(tables: Sequence[Sequence[Row]], curves: Sequence[Curve]) -> str:
 
 
 def write(path: Path, rows: Sequence[Sequence[Row]], curves: Sequence[Curve]) -> None:
-    """Write the page, and beside it the plot of the curves."""
+    """Write the page, and beside it the plot of the curves. What a page there says from `ON_A_GPU` on is kept."""
+    device = "cuda" if any(row.case.device == "cuda" for table in rows for row in table) else "cpu"
+    _, mark, kept = (path.read_text(encoding="utf-8") if path.is_file() else "").partition(ON_A_GPU)
     intro = [
         "# Performance",
         "",
-        f"Written by `python -m tools.bench {' '.join(sys.argv[1:])}`. {_machine()}",
+        f"Written by `python -m tools.bench {' '.join(sys.argv[1:])}`. {_machine(device)}",
         "",
         "The work is the InfoScore beam search of a question set, from image files to stored rows, with empty caches.",
         "`naive` is what the Lever-Plus research code does: each prompt's image files are read, preprocessed and run",
         "from pixels, four prompts at a time, logits everywhere. `hf-batched` is what a careful user of transformers",
         "writes: batches of similar length under a token budget, logits at the answer; `hf-image-cache` encodes each",
         "image once as well (of a sample, each prompt has its share of the search's images). `full` is leverplus,",
-        "`no-SWITCH` leverplus with one setting of its engine off. Arms take turns, each in its own process.",
+        "`no-SWITCH` leverplus with one setting of its engine off. Arms take turns, each in its own process; on a GPU",
+        "all are in one.",
         "",
         "`demo` is the packaged checkpoint. `mid` and `3b` have random weights and see photos of 640 x 480 (391 visual",
         "tokens); `3b` is Qwen2.5-VL-3B's true geometry, and `mid` keeps its ratio of vision to language arithmetic.",
@@ -79,7 +87,7 @@ def write(path: Path, rows: Sequence[Sequence[Row]], curves: Sequence[Curve]) ->
     if curves:
         write_bytes(plot, _plot(curves))
     text = "\n".join([*intro, tables(rows, []), *(shown if curves else []), tables([], curves)])
-    write_bytes(path, text.encode())
+    write_bytes(path, (text + mark + kept).encode())
 
 
 def _title(row: Row) -> list[str]:
@@ -164,13 +172,14 @@ def _pipes(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(columns)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)]
 
 
-def _machine() -> str:
+def _machine(device: str) -> str:
     seen = describe_environment()
     packages = seen["packages"]
     assert isinstance(packages, dict)
     commit = str(describe_git().get("commit", ""))[:8]
+    gpu = f"one {describe_device(torch.device(device))} and " if device == "cuda" else ""
     return (
-        f"It ran on {seen['cpus']} CPUs ({_processor()}), {seen['system']}, Python {seen['python']}, "
+        f"It ran on {gpu}{seen['cpus']} CPUs ({_processor()}), {seen['system']}, Python {seen['python']}, "
         f"torch {packages['torch']}, transformers {packages['transformers']}{f', commit {commit}' if commit else ''}."
     )
 

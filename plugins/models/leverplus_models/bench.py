@@ -28,6 +28,9 @@ def bench(
     questions: Annotated[int, typer.Option(min=1, help="Questions searched.")] = 4,
     pool: Annotated[int, typer.Option(min=2, help="Demonstrations per question.")] = 16,
     rounds: Annotated[int, typer.Option(min=1, help="Timed runs of each variant, in turn; medians are shown.")] = 3,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or cuda:1; sets model.device. Default: the recipe's.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's own choice.")] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="Try a plugin file without packaging it.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -35,7 +38,8 @@ def bench(
     """Time a recipe's model: prompts per second of the InfoScore search and of generation, on a few questions.
 
     `cpu_s` is CPU seconds per 1,000 prompts, on which other programs of the machine have less influence. Responses are
-    not cached; images are encoded in a first run that is not timed. Raises DataError for a dataset that is too small.
+    not cached; images are encoded in a first run that is not timed. A GPU has finished a call when its
+    results are there. Raises DataError for a dataset that is too small, CheckpointError for a device that is not there.
     """
     import torch
 
@@ -46,7 +50,8 @@ def bench(
     catalog = Catalog.load(plugin or ())
     variants = []
     for extra in ([], *([override] for override in compare or [])):
-        loaded = Recipe.load(recipe, [*(overrides or []), *extra])
+        on = [f"model.device={device}"] if device else []
+        loaded = Recipe.load(recipe, [*(overrides or []), *on, *extra])
         variants.append(_Variant.of(extra[0] if extra else recipe, loaded, catalog, questions, pool))
     for number in range(rounds + 1):
         for variant in variants if number % 2 == 0 else reversed(variants):
@@ -124,6 +129,7 @@ class _Variant:
         return [
             {
                 "variant": self.name,
+                "device": getattr(self.model, "device_name", ""),
                 "work": work,
                 "prompts": runs[0][0],
                 "prompts_per_s": runs[0][0] / statistics.median(seconds for _, seconds, _ in runs),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from leverplus_core import Decoding
+from leverplus_models.engine import engine as engine_module
 from leverplus_models.engine import kernels, tree_attention
 from leverplus_models.engine.engine import Engine
 from leverplus_models.engine.kernels import Kernels
@@ -102,3 +105,37 @@ def test_packed_sequences_attend_to_their_own_keys_and_no_later_ones() -> None:
     assert out[:, :, 0].tolist() == [[5, 5], [1.5, 1.5], [3, 3]]
     out = packed_attention(query, torch.zeros(4, 1, 8), value, *ends, (2, 3), False, None)
     assert out[:, :, 0].tolist() == [[5, 5], [3, 3], [3, 3]]
+
+
+class _Operators(TorchDispatchMode):
+    """Counts the operators that torch dispatches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+WAITING = {"item", "_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "unique_dim", "_unique2"}
+"""Operators whose result, or its shape, the processor waits for."""
+
+
+def test_a_pass_starts_as_many_operators_for_many_prompts_as_for_few_and_waits_for_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Attention apart, which on a GPU is one kernel for all sequences and here a loop."""
+    for module in (kernels, tree_attention, engine_module):
+        monkeypatch.setattr(module, "supports_packed", lambda model: True)
+    monkeypatch.setattr(kernels, "on_gpu", lambda model: True)
+    monkeypatch.setattr(tree_attention, "packed_attention", lambda query, *more: query)
+    engine, counted = Engine(_llama(False), [1], 0, EngineSettings()), []
+    for copies in (1, 1, 12):  # the first joins the weights
+        rows = [Row(np.array([*row.ids, i]), np.arange(len(row.ids) + 1)[None]) for i in range(copies) for row in ROWS]
+        with _Operators() as operators:
+            engine.logprob(rows, ANSWERS * copies)
+        counted.append(operators.counts)
+    assert counted[1]["linear"] > 0 and counted[1] == counted[2]
+    assert not WAITING & set(counted[2])

@@ -1,0 +1,118 @@
+"""Batches of images: what does not fit in memory is halved and remembered, and finds the same tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pil
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
+
+from leverplus_core import DataError
+from leverplus_models.engine.image_encoder import ImageEncoder
+from leverplus_models.engine.settings import EngineSettings
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    torch.manual_seed(0)
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "num_key_value_heads": 2, "vocab_size": 50,
+        },
+        vision_config={
+            "hidden_size": 32, "intermediate_size": 48, "depth": 2, "num_heads": 2, "out_hidden_size": 32,
+            "fullatt_block_indexes": [1],
+        },
+    )  # fmt: skip
+    return Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation="sdpa").eval()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Five pictures of 4 x 4 patches and two of 4 x 6."""
+    folder, draw = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    made = [folder / f"{i}.png" for i in range(7)]
+    for i, path in enumerate(made):
+        Pil.fromarray(draw.integers(0, 256, (56, 56 if i < 5 else 84, 3), dtype=np.uint8)).save(path)
+    return [str(path) for path in made]
+
+
+def _encoder(model: Any, **settings: Any) -> ImageEncoder:
+    processor = Qwen2VLImageProcessorPil(size={"shortest_edge": 56 * 56, "longest_edge": 168 * 168})
+    return ImageEncoder(model, processor, "v", EngineSettings(**settings), None)
+
+
+def _encoded(model: Any, files: list[str], **settings: Any) -> tuple[ImageEncoder, list[torch.Tensor]]:
+    encoder = _encoder(model, **settings)
+    keys = [encoder.inspect(file).key for file in files]
+    found = encoder.encode(keys, ())
+    return encoder, [found[key] for key in keys]
+
+
+def _limit(model: Any, monkeypatch: pytest.MonkeyPatch, patches: int, message: str) -> list[int]:
+    """Let the tower fail on more patches than so many; returns what it was asked for."""
+    asked: list[int] = []
+    honest = type(model).get_image_features
+
+    def limited(self: Any, pixels: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        asked.append(len(pixels))
+        if len(pixels) > patches:
+            raise RuntimeError(message)
+        return honest(self, pixels, *args, **kwargs)
+
+    monkeypatch.setattr(type(model), "get_image_features", limited)
+    return asked
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(
+    model: Any, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, expected = _encoded(model, files, image_batches=False)
+    asked = _limit(model, monkeypatch, 33, "CUDA out of memory. Tried to allocate 2 GiB.")
+    encoder, found = _encoded(model, files)
+    for tokens, known in zip(found, expected, strict=True):
+        torch.testing.assert_close(tokens, known, atol=1e-5, rtol=1e-5)
+    # Five of 16 patches: three and two, three again two and one; two of 24: one by one.
+    assert asked == [80, 48, 32, 16, 32, 48, 24, 24]
+    assert encoder.patches == 24
+    asked.clear()
+    encoder.cache = _encoder(model).cache
+    encoder.encode([encoder.inspect(file).key for file in files], ())
+    assert max(asked) <= 24  # nothing fails a second time
+
+
+def test_one_image_that_does_not_fit_is_an_error(model: Any, files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    _limit(model, monkeypatch, 8, "CUDA out of memory. Tried to allocate 2 GiB.")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        _encoded(model, files[:2])
+
+
+def test_another_failure_of_the_tower_is_not_tried_again(
+    model: Any, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = _limit(model, monkeypatch, 8, "an illegal instruction")
+    with pytest.raises(RuntimeError, match="illegal instruction"):
+        _encoded(model, files[:2])
+    assert asked == [32]
+
+
+def test_many_files_are_inspected_at_once_for_a_gpu_and_a_bad_one_is_named_when_it_is_asked_for(
+    model: Any, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageEncoder, "_readers", 4)
+    encoder = _encoder(model)
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    encoder.inspect_all([*files, str(bad)])
+    honest = encoder._read_header
+    again: list[str] = []
+    monkeypatch.setattr(encoder, "_read_header", lambda path: (again.append(path), honest(path))[1])
+    assert [encoder.inspect(file).grid for file in files] == [(2, 2)] * 5 + [(2, 3)] * 2
+    with pytest.raises(DataError, match=r"bad\.png"):
+        encoder.inspect(str(bad))
+    assert again == [str(bad)]
