@@ -314,7 +314,10 @@ def test_the_recipe_runs_end_to_end(recipe: Recipe, catalog: Catalog, tmp_path: 
     print(f"{asked} prompts (at most {planned.prompts} planned) in {time.perf_counter() - began:.0f} s")
     on = {stage: state for stage, state in result.stages.items() if state != "off"}
     assert set(on.values()) == {"done"} and {"encode", "beam_search", "sft", "rce", "mrt", "evaluate"} <= set(on)
-    assert 0.5 * planned.prompts <= asked <= planned.prompts
+    # Choices of an epoch are mostly those of the epoch before, and `fixed` is counted for the choice and for the grid.
+    repeated = ("sft", "rce", "mrt", "choose_baseline", "evaluate")
+    measured = sum(stage.prompts for stage in planned.stages if stage.stage not in repeated)
+    assert 0.5 * measured <= asked <= planned.prompts
     registry = Registry(url)
     cells = {(c["method"], c["shots"], c["n"]) for c in registry.cells([result.run_id])}
     methods = ("random", "text_knn", "image_knn", "sft", "rce", "mrt", "oracle")
