@@ -1,6 +1,6 @@
 """Try selectors at one shot on train questions that they do not learn from, so that no evaluation question is used.
 
-    python tools/try_selectors.py RECIPE [--work FOLDER] [--held-out 1000]
+    python tools/try_selectors.py RECIPE [--work FOLDER] [--validation 1000]
 
 The recipe must have run up to its beam search, which must keep each demonstration of a pool alone
 (`scoring.beam_search: {num_beams: K, shots: 1}`). Selectors learn from the other train questions by the recipe's SFT;

@@ -14,7 +14,9 @@ def power(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id, prefix, name or 'latest'.")],
     effect: Annotated[float, typer.Option(help="The difference to detect; 0.01 is one point.")],
     method: Annotated[str | None, typer.Option(help="The method; by default the policy trained last.")] = None,
-    baseline: Annotated[str, typer.Option(help="The method to compare with.")] = "random",
+    baseline: Annotated[
+        str | None, typer.Option(help="The method to compare with; by default the run's best baseline.")
+    ] = None,
     power: Annotated[float, typer.Option(help="The probability of detecting the difference.")] = 0.8,
     comparisons: Annotated[
         int | None, typer.Option(help="How many comparisons are corrected for; by default one per number of shots.")

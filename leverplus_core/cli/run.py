@@ -47,7 +47,8 @@ def run(
 
     With --seeds N it runs N times, with seeds from the recipe's own on, and one table shows the means over them.
 
-    With --until, the table of the stage `mine` or `balance` is shown, and the states of the stages for any other.
+    With --until, the table of the stage `mine`, `balance` or `choose_baseline` is shown, and the states of the stages
+    for any other.
     Imported data that brings its own features ends after training, because no other question can be asked.
     """
     parts = {

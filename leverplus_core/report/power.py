@@ -8,6 +8,7 @@ from leverplus_core.errors import RegistryError
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.methods import FLOOR, Row, pick_method
 from leverplus_core.report.pairing import ALPHA, Pairing, members, shot_pairs
+from leverplus_core.report.primary import best_baseline
 from leverplus_core.report.tables import Grid, Remark, Title, View, percent, points
 from leverplus_core.statistics import POWER, detectable_difference, paired_difference, questions_needed
 
@@ -17,13 +18,13 @@ def power_rows(
     run: str,
     effect: float,
     method: str | None = None,
-    baseline: str = FLOOR,
+    baseline: str | None = None,
     power: float = POWER,
     comparisons: int | None = None,
 ) -> list[Row]:
     """For each number of shots, how many questions it takes to mark a difference of `effect` (0.01 is one point)
-    between `method` (the one trained last) and `baseline` with chance `power`, at 5% for any false mark among
-    `comparisons` (one for each number of shots).
+    between `method` (the one trained last) and `baseline` (the run's best) with chance `power`, at 5% for any false
+    mark among `comparisons` (one for each number of shots).
 
     Pairing, spread and clusters are those of the run's largest sample. Keys: method, baseline, shots, n
     (questions), delta, detectable (the smallest difference that these n would mark), effect, power, comparisons,
@@ -31,6 +32,9 @@ def power_rows(
     """
     there = members(registry, run)
     known = next(iter(there.values())).run
+    if baseline is None:
+        best = best_baseline(registry, [known["id"]], list(there))
+        baseline = FLOOR if best is None else best.name
     one, other = (there[pick_method(known, there, m)] for m in (method, baseline))
     if one.method == other.method:
         raise RegistryError(f"'{one.method}' is both the method and the baseline.", "Name two: --method, --baseline.")
