@@ -43,5 +43,5 @@ def test_a_million_predictions_in_under_a_second(bench: ModuleType, tmp_path: Pa
     """Seconds of the processor, so that what else the machine does is not counted."""
     sizes = list(bench.SHAPES.values())[shape]
     assert bench.build(tmp_path / "r.db", *sizes) > 990_000
-    for name, (work, _) in bench.verbs(f"sqlite:///{tmp_path / 'r.db'}", sizes[0]).items():
+    for name, (work, _) in bench.commands(f"sqlite:///{tmp_path / 'r.db'}", sizes[0]).items():
         assert bench.least_seconds(work)[1] < bench.LIMIT_S, name
