@@ -100,7 +100,10 @@ def iter_jsonl_offsets(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
                 try:
                     row = json.loads(line.decode())
                 except ValueError as e:
-                    raise DataError(f"{path}:{number} is not JSON: {e}.", "The file was cut or edited.") from e
+                    raise DataError(
+                        f"{path}:{number} is not JSON: {e}.",
+                        "The file was cut or edited; one of a stage is written again when it is deleted.",
+                    ) from e
                 if not isinstance(row, dict):
                     raise DataError(f"{path}:{number} is not a JSON object.", "The file was cut or edited.")
                 yield number, end, row

@@ -54,7 +54,8 @@ class Evaluate(Stage):
         settings, questions = context.recipe.evaluation, context.question_sets.evaluated
         methods = self._methods(context, inputs)
         _refuse_leaks(context.folds, [q.id for q in questions], inputs)
-        report.evaluation(settings.split, questions, [method.name for method in methods])
+        if methods:  # without one nothing is asked
+            report.evaluation(settings.split, questions, [method.name for method in methods])
         asked = eval_set(context, inputs, questions, context.question_sets.learned)
         sizes = sample_sizes(settings, len(questions))
         for method in methods:
