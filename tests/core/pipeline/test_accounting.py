@@ -219,3 +219,11 @@ def test_a_registry_that_is_filled_from_finished_stages_lists_the_run_once(tiny:
     with Registry(world.url) as registry:
         [asked] = registry.evaluations()
     assert {**row, "asked_at": ""} == {**asked, "asked_at": ""} and row["run_id"] == whole.run_id
+
+
+def test_a_run_without_methods_is_no_evaluation(tiny: Tiny, world: Any) -> None:
+    off = [f"training.{name}.epochs=0" for name in ("sft", "rce", "grpo", "mrt")]
+    result = world.run(tiny(*off, "evaluation.baselines=[]"))
+    assert result.calls == 0
+    with Registry(world.url) as registry:
+        assert registry.evaluations() == []
