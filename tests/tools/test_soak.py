@@ -36,7 +36,7 @@ def test_a_soak_that_was_stopped_goes_on_with_the_cases_that_are_left(tmp_path: 
     next(trials), next(trials)
     trials.close()
     with file.open("a") as cut:
-        cut.write('{"case": "c", "fau')
+        cut.write('\n{"case": "c", "fau')
     assert [name for name, _ in run(topic, file, tempfile.TemporaryDirectory)] == ["c"]
     assert ran == ["a", "b", "c"]
     assert finished(file)["b"] == Outcome(faults=["b broke"], figures={"seconds": 1.5})
