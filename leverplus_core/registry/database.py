@@ -72,6 +72,9 @@ def failures(engine: Engine) -> Iterator[None]:
         raise
     except DBAPIError as e:
         raise _failure(e, f"registry {shown(engine.url)}") from e
+    except UnicodeEncodeError as e:
+        what = f"half of a surrogate pair is no text: '{e.object}' cannot be in registry {shown(engine.url)}."
+        raise RegistryError(what, "Write the text as UTF-8.") from e
 
 
 def _failure(error: DBAPIError, where: str) -> LeverplusError:
