@@ -110,6 +110,7 @@ from leverplus_core.selector.policy import StopHead as StopHead
 from leverplus_core.selector.policy import cosine_features as cosine_features
 from leverplus_core.selector.policy import gather_rows as gather_rows
 from leverplus_core.selector.policy import normalize_per_pool as normalize_per_pool
+from leverplus_core.selector.ranking import leaders as leaders
 from leverplus_core.selector.ranking import nearest as nearest
 from leverplus_core.selector.ranking import summed as summed
 from leverplus_core.training.base import CandidateTrainer as CandidateTrainer
