@@ -138,7 +138,7 @@ class _Job:
         if self.pipeline.takes_over(stage):
             self._end(stage, folder, {}, 0.0, reused=True)
             return "imported"
-        if folder.done:
+        if folder.done and stage.suffices(context, folder.path):
             provenance = folder.provenance()
             if provenance.get("core_code") != core_code():
                 context.progress.say(
@@ -166,7 +166,10 @@ class _Job:
         context, path = self.context, folder.make()
         self._begin(stage, folder)
         began, calls = time.perf_counter(), context.meter.calls
-        earlier = read_json(path / COST) if (path / COST).exists() else {}
+        if (path / COST).exists():
+            earlier = read_json(path / COST)
+        else:  # a finished stage that is added to goes on from what it has cost
+            earlier = folder.provenance()["metadata"]["cost"] if folder.done else {}
 
         def cost() -> dict[str, float]:
             now = {"seconds": time.perf_counter() - began, "prompts": context.meter.calls - calls}

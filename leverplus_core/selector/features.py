@@ -65,7 +65,7 @@ class SelectorFeatures:
         return cls(
             row={q: i for i, q in enumerate(ids)},
             pool_ids=pools,
-            questions=Blocks(torch.from_numpy(np.concatenate(question, axis=1)[kept]), widths.question),
+            questions=Blocks(torch.from_numpy(np.concatenate([b[kept] for b in question], axis=1)), widths.question),
             bank=Blocks(torch.from_numpy(np.concatenate(shown, axis=1)), widths.candidate),
             pool_rows=pool_rows,
             pool_mask=None if mask.all() else mask,

@@ -29,16 +29,16 @@ def leaders(scores: NDArray[np.floating], count: int, slack: float = 0.0) -> NDA
     """The rows, ascending, of all scores (M,) that are the `count`-th highest or at most `slack` below it.
 
     And a few more: the threshold is the `count`-th highest of the maxima of groups, which the scores themselves cannot
-    be below, and takes a tenth of the time over a large bank. Never a row whose score is -inf.
+    be below, and takes a tenth of the time over a large bank.
     """
+    count = max(count, 1)
     size = len(scores) // (8 * count)  # of a group; the top ones then rarely share one
     groups = scores
     if size > 1:
         groups = scores[: len(scores) // size * size].reshape(size, -1).max(axis=0)
-    least = np.finfo(scores.dtype).min
-    if count < len(groups):
-        least = max(least, np.partition(groups, -count)[-count] - slack)
-    return np.flatnonzero(scores >= least)
+    if count >= len(groups):
+        return np.arange(len(scores))
+    return np.flatnonzero(scores >= np.partition(groups, -count)[-count] - slack)
 
 
 def summed(similarities: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:

@@ -55,7 +55,7 @@ def nearest(bank: Floats, vectors: Floats, hidden: Sequence[Rows], count: int) -
         rough[own] = -np.inf
         # The product may round a row differently by its place in the matrix, and equal demonstrations must tie. So it
         # only leaves out what is too far even if it erred by the most that float32 can: none of the nearest is.
-        rows = leaders(rough, count, 2 * _error(bank, vector))
+        rows = _fair(leaders(rough, count, 2 * _error(bank, vector)), own)
         yield rows[np.argsort(-_exact(bank[rows], vector), kind="stable")][:count]
 
 
@@ -82,11 +82,16 @@ def nearest_in_both(
             slack += 2 * _error(rows, vectors[i]) / scale
             parts.append((rows, vectors[i], mean, scale))
         total[own] = -np.inf
-        near = leaders(total, count, slack)
+        near = _fair(leaders(total, count, slack), own)
         exact = np.zeros(len(near))
         for rows, vector, mean, scale in parts:
             exact += (_exact(rows[near], vector) - mean) / scale
         yield near[np.argsort(-exact, kind="stable")][:count]
+
+
+def _fair(rows: Rows, hidden: Rows) -> Rows:
+    """`rows` without those `hidden`, which are among them only where nearly all of the bank is."""
+    return rows[~np.isin(rows, hidden)]
 
 
 def _exact(rows: Floats, vector: Floats) -> NDArray[np.float64]:
