@@ -1,4 +1,4 @@
-"""On a device a call begins while the one before it is computed; here the CPU plays the device, and events are noted."""
+"""On a device a call begins while the one before it is computed; here the CPU plays the device."""
 
 from __future__ import annotations
 
