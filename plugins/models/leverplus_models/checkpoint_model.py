@@ -84,7 +84,9 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, SupportsLookahead, Model
         (begun, scoring), self._begun = self._begun or (None, None), None
         if scoring is None or begun != asked:
             scoring = self._begin(asked)
-        return self._engine.finish(scoring, self._begin_expected if self._engine.ahead else None)
+        found = self._engine.finish(scoring, self._begin_expected if self._engine.ahead else None)
+        self._settle(wait=self._begun is None)
+        return found
 
     def expect(self, prompts: Sequence[Prompt], answers: Sequence[str], end_mark: bool = False) -> None:
         """Begin these, on a device, once the call before them has started all it has to compute."""
@@ -108,11 +110,14 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, SupportsLookahead, Model
         Raises DataError for a prompt that the model cannot read.
         """
         new = self._engine.generate(self._rows(prompts), decoding)
+        self._settle()
         return [str(self.tokenizer.decode(ids, skip_special_tokens=True)) for ids in new]
 
     def last_hidden_state(self, prompts: Sequence[Prompt]) -> Floats:
         """(N, D) the input of the output layer after each prompt. Raises DataError as `generate` does."""
-        return self._engine.last_hidden_state(self._rows(prompts))
+        found = self._engine.last_hidden_state(self._rows(prompts))
+        self._settle()
+        return found
 
     @cached_property
     def _model(self) -> Any:
@@ -138,6 +143,9 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, SupportsLookahead, Model
     def _features(self) -> Features | None:
         """Encodes the images of prompts, for a model that reads images."""
         return None
+
+    def _settle(self, wait: bool = True) -> None:
+        """At the end of a call: say what other threads met; with `wait`, once they have done what they were given."""
 
     @cached_property
     def _tokenize(self) -> Callable[[str], tuple[int, ...]]:
