@@ -57,6 +57,7 @@ from leverplus_core.plugins.contracts import Split as Split
 from leverplus_core.plugins.contracts import SupportsCacheFolder as SupportsCacheFolder
 from leverplus_core.plugins.contracts import SupportsEmbeddings as SupportsEmbeddings
 from leverplus_core.plugins.contracts import SupportsHiddenStates as SupportsHiddenStates
+from leverplus_core.plugins.contracts import SupportsLookahead as SupportsLookahead
 from leverplus_core.plugins.contracts import SupportsPlanning as SupportsPlanning
 from leverplus_core.plugins.contracts import allowed as allowed
 from leverplus_core.plugins.hookspecs import hookimpl as hookimpl

@@ -124,6 +124,17 @@ class SupportsHiddenStates(ABC):
         """(N, D) what the output layer reads at the position where the answer to each prompt begins."""
 
 
+class SupportsLookahead(ABC):
+    """Mixin of a `Model` that can begin its next call while a device computes the one before it."""
+
+    @abstractmethod
+    def expect(self, prompts: Sequence[Prompt], answers: Sequence[str], end_mark: bool = False) -> None:
+        """Told before a call of `logprob`: the call after it will have these arguments.
+
+        A hint that changes no result. Nothing is raised here: what is wrong with the prompts, their own call says.
+        """
+
+
 class SupportsEmbeddings(ABC):
     """Mixin of a `Model` with image and text features of its own, for the encoder `vlm`."""
 
