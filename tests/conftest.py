@@ -123,7 +123,7 @@ def new_data() -> Callable[..., TrainingData]:
         mask[::3, -1] = False
         rewards = bank[..., 0].gather(1, sequences[..., 0])
 
-        def inputs(rows: list[int]) -> Batch:
+        def inputs(rows: torch.Tensor) -> Batch:
             question, shown = Blocks(query[rows], widths.question), Blocks(bank[rows], widths.candidate)
             return Batch(question, shown, bank[rows][..., :2])
 

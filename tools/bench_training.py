@@ -43,7 +43,7 @@ def main() -> None:
     mask = torch.ones(QUESTIONS, CANDIDATES, dtype=torch.bool)
     groups = TrainingGroups(sequences, mask, rewards, torch.ones(QUESTIONS, dtype=torch.bool))
 
-    def inputs(rows: list[int]) -> Batch:
+    def inputs(rows: torch.Tensor) -> Batch:
         candidates = Blocks(bank[pools[rows]], widths.candidate)
         return Batch(Blocks(query[rows], widths.question), candidates, similarity[rows])
 
