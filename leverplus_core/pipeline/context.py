@@ -419,12 +419,12 @@ class RunContext:
         """
         from leverplus_core.selector.features import SelectorFeatures
         from leverplus_core.training.data import TrainingContext
-        from leverplus_core.training.device import free_memory, training_device
+        from leverplus_core.training.device import training_device
 
         key = (inputs["features"], inputs["pools"])
         if key not in self._moved:
             on_cpu, model_device = self.selector_features(inputs), str(self.recipe.model.settings.get("device", "auto"))
-            device = training_device(self.recipe.training.device, model_device, on_cpu, free_memory)
+            device = training_device(self.recipe.training.device, model_device, on_cpu)
             self._moved[key] = on_cpu.to(device)
         features = self._moved[key]
         if fold != WHOLE:

@@ -170,8 +170,7 @@ class Policy(nn.Module):
             scores = torch.where(real[..., None], scores, torch.zeros_like(scores))
             logp = scores.log_softmax(-1).gather(-1, at[..., None]).squeeze(-1)  # (B, C)
             choices.append(torch.where(real, logp, torch.zeros_like(logp)))
-            # A padded step marks nothing: else position 0 would be -inf later, and its gradient NaN.
-            chosen = chosen | (F.one_hot(at, chosen.shape[-1]).bool() & real[..., None])
+            chosen = chosen | _at(position, chosen)  # a padded step marks nothing
             state = self.next_state(encoded, state, at)
             alive = real
         stops.append(self._stop_step(encoded, state, chosen, torch.zeros_like(alive), alive))
@@ -209,7 +208,7 @@ class Policy(nn.Module):
             total, flat = logp.flatten(1).topk(min(beams, possible), dim=1)  # (B, C')
             parent, position = flat // k, flat % k
             positions = torch.cat([gather_rows(positions, parent), position[..., None]], dim=-1)
-            chosen = gather_rows(chosen, parent) | F.one_hot(position, k).bool()
+            chosen = gather_rows(chosen, parent) | _at(position, chosen)
             state = self.next_state(encoded, gather_rows(state, parent), position)
         return positions, total
 
@@ -228,7 +227,7 @@ class Policy(nn.Module):
         logits = []
         for position in positions.unbind(-1):
             logits.append(self.stop_logit(encoded, state, chosen)[:, 0])
-            chosen = chosen | F.one_hot(position, chosen.shape[-1]).bool()
+            chosen = chosen | _at(position, chosen)
             state = self.next_state(encoded, state, position)
         stop = torch.stack([*logits, torch.ones_like(logits[0])], dim=-1) > 0  # (B, T + 1); at the end it stops
         lengths = stop.int().argmax(-1).tolist()
@@ -243,7 +242,7 @@ class Policy(nn.Module):
         Each question is drawn with a generator of its own, of the CPU on any device: what is drawn does not depend on
         the batch. Raises DataError when a pool has fewer than `shots`.
         """
-        encoded, k = self._encode_for(batch, shots)
+        encoded, _ = self._encode_for(batch, shots)
         state, chosen = _spread(encoded.start, count), _none_chosen(encoded, count)
         drawn: list[Tensor] = []
         for _ in range(shots):
@@ -252,7 +251,7 @@ class Policy(nn.Module):
             position = torch.cat([torch.multinomial(row, 1, generator=draw).view(1, count) for row, draw in rows])
             position = position.to(chosen.device)  # (B, C)
             drawn.append(position)
-            chosen = chosen | F.one_hot(position, k).bool()
+            chosen = chosen | _at(position, chosen)
             state = self.next_state(encoded, state, position)
         return torch.stack(drawn, dim=-1)
 
@@ -329,6 +328,14 @@ def _none_chosen(encoded: Encoded, count: int) -> Tensor:
     """(B, C, K) False, for each of `count` sequences."""
     b, k = encoded.prior.shape
     return torch.zeros(b, count, k, dtype=torch.bool, device=encoded.prior.device)
+
+
+def _at(position: Tensor, chosen: Tensor) -> Tensor:
+    """(B, C, K) True at `position` (B, C) of the pool, nowhere for -1; as wide as `chosen`.
+
+    Unlike `one_hot`, it checks nothing on the CPU for which a GPU would be waited for.
+    """
+    return position[..., None] == torch.arange(chosen.shape[-1], device=chosen.device)
 
 
 def _spread(start: Tensor, count: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
@@ -91,6 +92,21 @@ def every_kind() -> list[Any]:
 def test_probabilities_of_all_sequences_sum_to_one(policy: Policy, shots: int) -> None:
     logp = policy.log_probs(batch(), all_sequences(3, 5, shots))
     torch.testing.assert_close(logp.exp().sum(1), torch.ones(3))
+
+
+@pytest.mark.parametrize("policy", [*every_kind(), small(stop=True), lever_lm(stop=True)])
+def test_a_step_and_a_choice_stay_on_the_device_of_the_batch(policy: Policy) -> None:
+    """Tensors of the device "meta" have no values: to read one, or to mix it with one of the CPU, is an error."""
+    b, there = batch(), copy.deepcopy(policy).to("meta").train()
+    moved = batch_of(*(rows.to("meta") for rows in (b.question.rows, b.candidates.rows, b.similarity)))
+    masked = replace(moved, pool_mask=torch.ones(3, 5, dtype=torch.bool, device="meta"))
+    choices, stops = there.step_log_probs(masked, all_sequences(3, 5, 2).to("meta"))
+    (choices.sum() + stops.sum()).backward()
+    learned = [p for p in there.parameters() if p.requires_grad]
+    assert all(p.grad is not None and p.grad.device.type == "meta" for p in learned)
+    positions, log_probs = there.eval().beam_search(moved, 2, 3)
+    assert (positions.device.type, log_probs.device.type) == ("meta", "meta")
+    assert (positions.shape, log_probs.shape) == ((3, 3, 2), (3, 3))
 
 
 @pytest.mark.parametrize("policy", [small(stop=True), small("gate", stop=True), lever_lm(stop=True)])
