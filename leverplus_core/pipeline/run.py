@@ -23,6 +23,7 @@ from leverplus_core.pipeline.workspace import StageFolder
 from leverplus_core.plugins.contracts import Part, SupportsCacheFolder
 from leverplus_core.plugins.events import Listeners
 from leverplus_core.plugins.manager import Catalog
+from leverplus_core.pretrained import pick_device
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.provenance import core_code, describe_environment, describe_git
 from leverplus_core.recipes.recipe import Recipe
@@ -68,6 +69,8 @@ def run(
         import torch
 
         torch.set_num_threads(recipe.threads)
+    if recipe.training.device == "cuda":
+        pick_device("cuda")  # hours before a selector is trained
     shown: Progress = progress or Silent()
     context = RunContext(recipe, catalog or Catalog.load(), Path(work), built, shown)
     pipeline = Pipeline(context)
