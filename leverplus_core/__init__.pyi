@@ -23,6 +23,9 @@ from leverplus_core.io import storage_errors as storage_errors
 from leverplus_core.io import write_json as write_json
 from leverplus_core.metrics import TASKS as TASKS
 from leverplus_core.metrics import most_frequent as most_frequent
+from leverplus_core.pictures import PictureError as PictureError
+from leverplus_core.pictures import PictureSettings as PictureSettings
+from leverplus_core.pictures import header_size as header_size
 from leverplus_core.pipeline.context import RunContext as RunContext
 from leverplus_core.pipeline.graph import Pipeline as Pipeline
 from leverplus_core.pipeline.run import RunResult as RunResult
