@@ -23,6 +23,9 @@ from leverplus_core.io import storage_errors as storage_errors
 from leverplus_core.io import write_json as write_json
 from leverplus_core.metrics import TASKS as TASKS
 from leverplus_core.metrics import most_frequent as most_frequent
+from leverplus_core.parsing import Unreadable as Unreadable
+from leverplus_core.parsing import decode_json as decode_json
+from leverplus_core.parsing import parse_json as parse_json
 from leverplus_core.pictures import PictureError as PictureError
 from leverplus_core.pictures import PictureSettings as PictureSettings
 from leverplus_core.pictures import header_size as header_size
