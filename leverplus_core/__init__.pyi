@@ -26,6 +26,9 @@ from leverplus_core.metrics import most_frequent as most_frequent
 from leverplus_core.parsing import Unreadable as Unreadable
 from leverplus_core.parsing import decode_json as decode_json
 from leverplus_core.parsing import parse_json as parse_json
+from leverplus_core.pictures import PictureError as PictureError
+from leverplus_core.pictures import PictureSettings as PictureSettings
+from leverplus_core.pictures import header_size as header_size
 from leverplus_core.pipeline.context import RunContext as RunContext
 from leverplus_core.pipeline.graph import Pipeline as Pipeline
 from leverplus_core.pipeline.run import RunResult as RunResult
