@@ -18,6 +18,7 @@ from leverplus_core.cli.app import app
 from leverplus_core.cli.output import warn
 from leverplus_core.errors import LeverplusError, LeverplusWarning
 from leverplus_core.plugins.calls import show_trace
+from leverplus_core.plugins.installed import pass_over_damaged
 
 INTERRUPTED = 130
 
@@ -32,6 +33,7 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     signal.signal(signal.SIGTERM, _interrupt)
+    pass_over_damaged()
     _show_our_warnings()
     try:
         code = typer.main.get_command(app).main(prog_name="leverplus", standalone_mode=False)

@@ -141,7 +141,7 @@ BAD: Mapping[tuple[str, str], Mapping[str, Callable[[Any], Any]]] = {
     ("dataset", "demonstrations"): {**ANYTHING, **RECORDS, "of other questions": lambda f: [replace(f[0], id="x")]},
     ("dataset", "identity"): {**ANYTHING, **IDENTITIES},
     ("model", "logprob"): {**ANYTHING, **LISTS, **NUMBERS, **LOGPROBS},
-    ("model", "generate"): {**ANYTHING, **LISTS, **NUMBERS},
+    ("model", "generate"): {**ANYTHING, **NUMBERS, **{how: LISTS[how] for how in LISTS if how != "text inside"}},
     ("encoder", "images"): {**ANYTHING, **ROWS},
     ("encoder", "texts"): {**ANYTHING, **ROWS},
     ("sampler", "pool"): {**ANYTHING, **LISTS, **NUMBERS, **POOLS},
