@@ -20,6 +20,7 @@ import typer
 from leverplus_core.cli.app import app
 from leverplus_core.cli.output import warn
 from leverplus_core.errors import LeverplusError, LeverplusWarning
+from leverplus_core.plugins.calls import show_trace
 from leverplus_core.text import one_line, shown
 
 INTERRUPTED = 130
@@ -42,6 +43,7 @@ def main() -> None:
     try:
         code = typer.main.get_command(app).main(prog_name="leverplus", standalone_mode=False)
     except LeverplusError as e:
+        show_trace(e)
         print(f"leverplus: {e}", file=sys.stderr)
         raise SystemExit(e.exit_code) from None
     except UsageError as e:

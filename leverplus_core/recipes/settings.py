@@ -27,6 +27,7 @@ ORACLE = "oracle"
 Proposals = Annotated[int, Field(ge=0, le=1000)]
 """Sequences of one source for one question and number of shots, each of which is measured."""
 Form = Literal["probability", "log"]
+TrainingDevice = Literal["auto", "cpu", "cuda"]
 StopText = Annotated[str, Field(min_length=1)]
 Ablation = Literal["blank_images", "shuffled_images", "shuffled_answers", "reversed"]
 ABLATED = "+"
@@ -272,6 +273,11 @@ class TrainingSettings(BaseModel):
 
     validation_fraction: float = Field(
         0.15, gt=0, lt=1, description="share of the train questions that choose the epoch"
+    )
+    device: TrainingDevice = Field(
+        "auto",
+        description="where selectors learn and choose; auto: the model's GPU where pools are large, else the CPU; "
+        "not fingerprinted",
     )
     judge: JudgeSettings = JudgeSettings()
     online: OnlineSettings = OnlineSettings()
