@@ -1,5 +1,10 @@
 """The public names of leverplus and where they live: the one list of them, for type checkers and for `__init__.py`."""
 
+from leverplus_core.bounds import Beams as Beams
+from leverplus_core.bounds import Seed as Seed
+from leverplus_core.bounds import Settings as Settings
+from leverplus_core.bounds import Temperature as Temperature
+from leverplus_core.bounds import Weight as Weight
 from leverplus_core.candidates.store import BALANCED as BALANCED
 from leverplus_core.candidates.store import CANDIDATES as CANDIDATES
 from leverplus_core.candidates.store import rank_key as rank_key
