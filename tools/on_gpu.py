@@ -1,7 +1,7 @@
 """Everything that needs a GPU, in one command: `python tools/on_gpu.py [--quick]` (`make bench-gpu`).
 
 Runs the table of Qwen2.5-VL-3B's geometry, which it writes into docs/performance.md, `leverplus plan --probe` of the
-demo, and the tests with the marker `gpu`. Each is a program of its own: what fails is said, and the next one runs. Needs
+demo, and the tests with the marker `gpu`. Each is a program of its own: what fails is said; the next one runs. Needs
 the packages of `make install`, or their folder in PYTHONPATH; nothing is downloaded. Exit code 1 when one failed.
 """
 
