@@ -26,6 +26,9 @@ from leverplus_core.metrics import most_frequent as most_frequent
 from leverplus_core.parsing import Unreadable as Unreadable
 from leverplus_core.parsing import decode_json as decode_json
 from leverplus_core.parsing import parse_json as parse_json
+from leverplus_core.pictures import PictureError as PictureError
+from leverplus_core.pictures import PictureSettings as PictureSettings
+from leverplus_core.pictures import header_size as header_size
 from leverplus_core.pipeline.context import RunContext as RunContext
 from leverplus_core.pipeline.graph import Pipeline as Pipeline
 from leverplus_core.pipeline.run import RunResult as RunResult
@@ -114,8 +117,11 @@ from leverplus_core.selector.policy import StopHead as StopHead
 from leverplus_core.selector.policy import cosine_features as cosine_features
 from leverplus_core.selector.policy import gather_rows as gather_rows
 from leverplus_core.selector.policy import normalize_per_pool as normalize_per_pool
+from leverplus_core.selector.ranking import beside_question as beside_question
+from leverplus_core.selector.ranking import exact_cosines as exact_cosines
 from leverplus_core.selector.ranking import leaders as leaders
 from leverplus_core.selector.ranking import nearest as nearest
+from leverplus_core.selector.ranking import nearest_rows as nearest_rows
 from leverplus_core.selector.ranking import summed as summed
 from leverplus_core.training.base import CandidateTrainer as CandidateTrainer
 from leverplus_core.training.base import FitResult as FitResult

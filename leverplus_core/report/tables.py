@@ -65,7 +65,9 @@ def _drawn(block: Block) -> RenderableType:
     from rich.text import Text
 
     if not isinstance(block, Grid):
-        return Text(shown(block), style="bold" if isinstance(block, Title) else "dim" if isinstance(block, Remark) else "")
+        return Text(
+            shown(block), style="bold" if isinstance(block, Title) else "dim" if isinstance(block, Remark) else ""
+        )
     table = Table(
         box=box.SIMPLE_HEAD if block.heads else None, padding=(0, block.gap, 0, 0), show_edge=False, pad_edge=False,
         show_header=bool(block.heads),

@@ -20,6 +20,7 @@ from pathlib import Path
 from leverplus_core.errors import DataError, PluginError, StorageError
 from leverplus_core.execution.in_process import Executor, InProcess
 from leverplus_core.io import canonical_json, fingerprint, storage_errors
+from leverplus_core.pictures import file_digest
 from leverplus_core.plugins.contracts import Floats, Model, SupportsHiddenStates, SupportsLookahead
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
@@ -195,13 +196,9 @@ class CachedModel:
     def _image(self, image: Image) -> str:
         """The content of an image: its bytes and its caption, wherever the file lies."""
         if image not in self._images:
-            content = b""
-            if image.path is not None:
-                try:
-                    content = Path(image.path).read_bytes()
-                except OSError as e:
-                    raise DataError(f"image {image.id}: {image.path} cannot be read: {e.strerror}.") from e
-            self._images[image] = hashlib.sha256(content + b"\0" + (image.caption or "").encode()).hexdigest()
+            digest = hashlib.sha256() if image.path is None else file_digest(image.path)
+            digest.update(b"\0" + (image.caption or "").encode())
+            self._images[image] = digest.hexdigest()
         return self._images[image]
 
 

@@ -218,7 +218,9 @@ def _quoted(text: str) -> str:
 
 def _call(arguments: list[str], encoding: str) -> tuple[int, str, str]:
     """(exit code, standard output, standard error) of a command; a trace is in the latter, as it would be."""
-    streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors=errors) for errors in ("strict", "backslashreplace")]
+    streams = [
+        io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors=errors) for errors in ("strict", "backslashreplace")
+    ]
     before, code = sys.argv, 0
     sys.argv = ["leverplus", *arguments]
     with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
@@ -244,10 +246,12 @@ def _common(code: int, out: str, err: str, codes: Sequence[int]) -> list[str]:
     faults += [f"a trace: {err.strip().splitlines()[-1]}"] if "Traceback" in err else []
     if code == 2 and len(err.splitlines()) != 1:
         faults.append(f"{len(err.splitlines())} error lines")
-    faults += [f"a line of {longest} characters" for longest in [max(map(len, err.splitlines()), default=0)] if longest > 2000]
+    faults += [
+        f"a line of {longest} characters" for longest in [max(map(len, err.splitlines()), default=0)] if longest > 2000
+    ]
     for name, text in (("standard output", out), ("standard error", err)):
         if raw := harmful(text):
-            faults.append(f"{ascii(raw[0])} in {name}")
+            faults.append(f"{raw[0]!a} in {name}")
     return faults
 
 
@@ -287,7 +291,12 @@ def _odd_json(out: str) -> Sequence[str]:
 
 def _csv(out: str) -> Sequence[str]:
     rows = list(csv.reader(io.StringIO(out)))
-    odd = [cell for row in rows for cell in row if cell[:1] in ("=", "+", "-", "@", "\t", "\r") and cell[1:] and not _number(cell)]
+    odd = [
+        cell
+        for row in rows
+        for cell in row
+        if cell[:1] in ("=", "+", "-", "@", "\t", "\r") and cell[1:] and not _number(cell)
+    ]
     return [f"a formula: {odd[0]}"] if odd else [] if len(rows) > 8 else ["no rows"]
 
 
@@ -304,8 +313,12 @@ def _markdown(out: str) -> Sequence[str]:
         return ["nothing on standard output"]
     tokens = list(_tokens(MarkdownIt("commonmark", {"html": True}).enable("table").parse(out)))
     odd = [t.type for t in tokens if t.type in ("link_open", "html_inline", "fence", "code_block", "code_inline")]
-    odd += [t.attrGet("src") for t in tokens if t.type == "image" and not str(t.attrGet("src")).startswith("r.md.files/")]
-    odd += [t.content for t in tokens if t.type == "html_block" and not t.content.startswith(("<details>", "</details>"))]
+    odd += [
+        t.attrGet("src") for t in tokens if t.type == "image" and not str(t.attrGet("src")).startswith("r.md.files/")
+    ]
+    odd += [
+        t.content for t in tokens if t.type == "html_block" and not t.content.startswith(("<details>", "</details>"))
+    ]
     return [f"live in Markdown: {odd[0]}"] if odd else []
 
 
@@ -321,7 +334,9 @@ def _pictures(out: str) -> Sequence[str]:
     files = list(Path("r.md.files").iterdir())
     for file in files:
         try:
-            faults += _active([(node.tag.rpartition("}")[2], list(node.attrib.items())) for node in ET.parse(file).iter()])
+            faults += _active(
+                [(node.tag.rpartition("}")[2], list(node.attrib.items())) for node in ET.parse(file).iter()]
+            )
         except ET.ParseError as error:
             faults.append(f"{file.name} is no XML: {error}")
         if raw := harmful(file.read_text(encoding="utf-8")):
@@ -352,7 +367,9 @@ class _Tags(HTMLParser):
 
 
 def _active(tags: Sequence[tuple[str, Sequence[tuple[str, str | None]]]]) -> list[str]:
-    odd = [f"<{tag}>" for tag, _ in tags if tag in ("script", "img", "image", "iframe", "object", "link", "foreignObject")]
+    odd = [
+        f"<{tag}>" for tag, _ in tags if tag in ("script", "img", "image", "iframe", "object", "link", "foreignObject")
+    ]
     for tag, attributes in tags:
         for name, value in attributes:
             address = name.rpartition("}")[2].rpartition(":")[2] in ("href", "src") and not str(value).startswith("#")

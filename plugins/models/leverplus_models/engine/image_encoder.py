@@ -10,16 +10,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image as Pil
 from torch import Tensor
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from leverplus_core import DataError
+from leverplus_core import DataError, PictureError, PictureSettings
 from leverplus_models.engine.device import image_cache_bytes, out_of_memory, token_budget
 from leverplus_models.engine.image_cache import ImageCache
 from leverplus_models.engine.pixels import Patches
@@ -38,8 +35,6 @@ RAMP = 8
 that the tower starts when these have been read; each following one is twice as large."""
 MAX_LAYOUTS = 64
 """Shapes of batches whose positions and windows are remembered."""
-ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)
-"""The EXIF tag, and its values for a photo that is shown rotated by a quarter turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +48,28 @@ class ImageInfo:
 class ImageEncoder:
     """Encodes the images of one model.
 
-    `version` identifies the weights; `folder`, if given, keeps the features for later runs.
+    `version` identifies the weights; `folder`, if given, keeps the features for later runs; `reader` opens the files.
     """
 
-    def __init__(self, model: Any, processor: Any, version: str, settings: EngineSettings, folder: Path | None) -> None:
-        self.model, self.processor, self.settings = model, processor, settings
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        version: str,
+        settings: EngineSettings,
+        folder: Path | None,
+        reader: PictureSettings | None = None,
+    ) -> None:
+        self.model, self.processor, self.settings, self.reader = model, processor, settings, reader or PictureSettings()
         self.cache = ImageCache(image_cache_bytes(model.device, settings), folder, later=model.device.type == "cuda")
         self.patches = PATCHES_PER_BATCH
         if model.device.type != "cpu":
             self.patches = max(PATCHES_PER_BATCH, PATCHES_PER_TOKEN * token_budget(model, settings))
         size = processor.size
         identity = [version, str(model.dtype), size.shortest_edge, size.longest_edge, type(processor).__name__]
+        identity.append(self.reader.background)
         self._identity = json.dumps(identity).encode()
-        self._infos: dict[tuple[str, int, int], ImageInfo] = {}
+        self._infos: dict[tuple[str | int, ...], ImageInfo] = {}
         self._paths: dict[str, str] = {}
         self._prefetched: dict[str, Future[Tensor]] = {}
         self._layouts: dict[tuple[tuple[int, int], int], tuple[Tensor, dict[str, Any]]] = {}
@@ -77,11 +81,12 @@ class ImageEncoder:
         """
         try:
             stat = os.stat(path)
-            stamp = (path, stat.st_mtime_ns, stat.st_size)
-            if stamp not in self._infos:
-                self._infos[stamp] = self._read_header(path)
-        except (OSError, ValueError, SyntaxError, Pil.DecompressionBombError) as error:
-            raise _unreadable(path, error) from error
+        except (OSError, ValueError) as error:
+            raise PictureError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        # A file that is replaced may keep its size and its time of change; its inode's time of change is new.
+        stamp = (path, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino)
+        if stamp not in self._infos:
+            self._infos[stamp] = self._read_header(path)
         return self._infos[stamp]
 
     def inspect_all(self, paths: Sequence[str]) -> None:
@@ -115,17 +120,15 @@ class ImageEncoder:
             self.inspect(path)
 
     def _read_header(self, path: str) -> ImageInfo:
-        data = Path(path).read_bytes()
-        with Pil.open(BytesIO(data)) as file:
-            width, height = file.size
-            if file.getexif().get(ORIENTATION) in SIDEWAYS:
-                width, height = height, width
-        p = self.processor
-        side = p.patch_size * p.merge_size
-        h, w = smart_resize(height, width, side, p.size.shortest_edge, p.size.longest_edge)
+        data = self.reader.read_file(path)
+        try:
+            width, height = self._pixels.size(*self.reader.picture_size(data, path))
+        except ValueError as error:  # far longer than high
+            raise PictureError(path, f"cannot be read: {error}") from error
+        side = self.processor.patch_size * self.processor.merge_size
         key = self._key(data)
         self._paths[key] = path
-        return ImageInfo(key, (h // side, w // side))
+        return ImageInfo(key, (height // side, width // side))
 
     def _encode(self, keys: Sequence[str], ramp: int = 1) -> Iterator[tuple[str, Tensor]]:
         batches: dict[tuple[int, int], list[tuple[str, Tensor]]] = {}
@@ -194,13 +197,10 @@ class ImageEncoder:
 
     def _read(self, key: str) -> Tensor:
         path = self._paths[key]
-        try:
-            data = Path(path).read_bytes()
-            if self._key(data) != key:
-                raise DataError(f"image '{path}' changed during the run.", "Run again once it is written.")
-            return self._pixels.picture(data)
-        except (OSError, ValueError, SyntaxError, Pil.DecompressionBombError) as error:
-            raise _unreadable(path, error) from error
+        data = self.reader.read_file(path)
+        if self._key(data) != key:
+            raise DataError(f"image '{path}' changed during the run.", "Run again once it is written.")
+        return self._pixels.picture(data, path)
 
     def _key(self, data: bytes) -> str:
         return hashlib.sha256(data + b"\0" + self._identity).hexdigest()
@@ -220,9 +220,4 @@ class ImageEncoder:
 
     @cached_property
     def _pixels(self) -> Patches:
-        return Patches(self.processor, self.model.dtype, self.model.device)
-
-
-def _unreadable(path: str, error: Exception) -> DataError:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-    return DataError(f"image '{path}' cannot be read: {reason}.", "Check the file and the image folder.")
+        return Patches(self.processor, self.model.dtype, self.model.device, self.reader)
