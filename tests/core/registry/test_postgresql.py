@@ -156,4 +156,5 @@ except Exception as e:
     ends = [p.communicate("go\n", timeout=100)[1] for p in started]
     [refused] = filter(None, ends)
     assert "the registry holds a run named 'paper' already" in refused
-    assert len(Registry(url).runs()) == 1
+    with Registry(url) as registry:
+        assert len(registry.runs()) == 1

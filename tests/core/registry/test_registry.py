@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,8 +33,8 @@ RUN = RunRecord(
 )  # fmt: skip
 
 
-ON_SQLITE = {"test_sql_reads", "test_a_full_disk"}
-"""Tests of what SQLite alone has: its functions, and its way to have no room."""
+ON_SQLITE = {"test_sql_reads", "test_questions_and_demonstrations_come_back", "test_a_full_disk"}
+"""Tests of what SQLite alone has: its functions, JSON as text in SQL, and its way to have no room."""
 
 
 def url(path: Path) -> str:
@@ -699,22 +700,23 @@ def ago(seconds: float) -> str:
     [
         ({}, "running"),
         ({"host": "elsewhere"}, "running"),
-        ({"alive_at": ago(STALE_S / 2)}, "running"),
-        ({"alive_at": ago(2 * STALE_S)}, "interrupted"),
-        ({"alive_at": ago(2 * STALE_S), "host": "elsewhere"}, "interrupted"),
+        ({"alive_at": STALE_S / 2}, "running"),
+        ({"alive_at": 2 * STALE_S}, "interrupted"),
+        ({"alive_at": 2 * STALE_S, "host": "elsewhere"}, "interrupted"),
         ({"pid": 2**22 + 1}, "interrupted"),
         ({"pid": 2**22 + 1, "host": "elsewhere"}, "running"),
         ({"pid": 2**22 + 1, "status": "failed"}, "failed"),
     ],
 )
 def test_a_run_whose_process_has_ended_or_is_silent_is_interrupted_for_every_reader(
-    registry: Registry, known: dict[str, object], status: str
+    registry: Registry, known: dict[str, Any], status: str
 ) -> None:
     registry.begin_run(RUN)
     registry.record_cell_predictions("abc123", "rce", 1, answers("rce", 1, [1, 0]), [2])
     registry.record_stage("abc123", "rce", "0f", "done", 0.0, "p", reused=False)
     registry.record_stage("abc123", "evaluate", "1f", "running", 0.0, "p", reused=False)
-    heard_of(registry, "abc123", **known)
+    silent = {"alive_at": ago(known["alive_at"])} if "alive_at" in known else {}
+    heard_of(registry, "abc123", **{"status": "running", **known, **silent})
     interrupted = status == "interrupted"
     [run] = registry.runs()
     assert run["status"] == registry.resolve("demo")["status"] == status
@@ -753,7 +755,5 @@ def test_cells_of_a_name_are_those_of_the_run_and_an_unknown_one_is_refused(regi
         registry.record_cell_predictions(run, "rce", 1, answers("rce", 1, [1, 0]), [2])
     assert [c["run"] for c in registry.cells(["demo"])] == [c["run"] for c in registry.cells(["abc"])] == ["abc123"]
     assert [c["run"] for c in registry.cells(["grid", "abc123"])] == ["abc123", "b2"]
-    with pytest.raises(
-        RegistryError, match=r"no run 'demmo' .*Did you mean 'demo'\? Known: demo, grid"
-    ):
+    with pytest.raises(RegistryError, match=r"no run 'demmo' .*Did you mean 'demo'\? Known: demo, grid"):
         registry.cells(["abc123", "demmo"])
