@@ -23,6 +23,12 @@ from leverplus_core.io import storage_errors as storage_errors
 from leverplus_core.io import write_json as write_json
 from leverplus_core.metrics import TASKS as TASKS
 from leverplus_core.metrics import most_frequent as most_frequent
+from leverplus_core.parsing import Unreadable as Unreadable
+from leverplus_core.parsing import decode_json as decode_json
+from leverplus_core.parsing import parse_json as parse_json
+from leverplus_core.pictures import PictureError as PictureError
+from leverplus_core.pictures import PictureSettings as PictureSettings
+from leverplus_core.pictures import header_size as header_size
 from leverplus_core.pipeline.context import RunContext as RunContext
 from leverplus_core.pipeline.graph import Pipeline as Pipeline
 from leverplus_core.pipeline.run import RunResult as RunResult
@@ -54,6 +60,7 @@ from leverplus_core.plugins.contracts import Split as Split
 from leverplus_core.plugins.contracts import SupportsCacheFolder as SupportsCacheFolder
 from leverplus_core.plugins.contracts import SupportsEmbeddings as SupportsEmbeddings
 from leverplus_core.plugins.contracts import SupportsHiddenStates as SupportsHiddenStates
+from leverplus_core.plugins.contracts import SupportsLookahead as SupportsLookahead
 from leverplus_core.plugins.contracts import SupportsPlanning as SupportsPlanning
 from leverplus_core.plugins.contracts import allowed as allowed
 from leverplus_core.plugins.hookspecs import hookimpl as hookimpl
@@ -110,6 +117,7 @@ from leverplus_core.selector.policy import StopHead as StopHead
 from leverplus_core.selector.policy import cosine_features as cosine_features
 from leverplus_core.selector.policy import gather_rows as gather_rows
 from leverplus_core.selector.policy import normalize_per_pool as normalize_per_pool
+from leverplus_core.selector.ranking import leaders as leaders
 from leverplus_core.selector.ranking import nearest as nearest
 from leverplus_core.selector.ranking import summed as summed
 from leverplus_core.training.base import CandidateTrainer as CandidateTrainer

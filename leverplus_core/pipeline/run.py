@@ -25,6 +25,7 @@ from leverplus_core.pipeline.workspace import StageFolder
 from leverplus_core.plugins.contracts import Part, SupportsCacheFolder
 from leverplus_core.plugins.events import Listeners
 from leverplus_core.plugins.manager import Catalog
+from leverplus_core.pretrained import pick_device
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.provenance import core_code, describe_environment, describe_git
 from leverplus_core.recipes.recipe import Recipe
@@ -70,6 +71,8 @@ def run(
         import torch
 
         torch.set_num_threads(recipe.threads)
+    if recipe.training.device == "cuda":
+        pick_device("cuda")  # hours before a selector is trained
     shown: Progress = progress or Silent()
     context = RunContext(recipe, catalog or Catalog.load(), Path(work), built, shown)
     pipeline = Pipeline(context)
@@ -133,7 +136,7 @@ class _Job:
         left = [stage for stage in self.pipeline.stages if stage.name not in self.states]
         return all(
             recorded.get(stage.name) == self.pipeline.fingerprints[stage.name]
-            and (self.pipeline.takes_over(stage) or self.pipeline.folder(stage).done)
+            and (self.pipeline.takes_over(stage) or self._finished(stage, self.pipeline.folder(stage)))
             for stage in left
             if self.pipeline.enabled[stage.name]
         )
@@ -176,11 +179,14 @@ class _Job:
         if self.pipeline.takes_over(stage):
             self._end(stage, folder, {}, reused=True)
             return "imported"
-        if not folder.done:
+        if not self._finished(stage, folder):
             with self._lease(stage.name, folder):
-                if not folder.done:  # nor while another process held it
+                if not self._finished(stage, folder):  # nor while another process held it
                     return self._compute(stage, folder)
         return self._reuse(stage, folder)
+
+    def _finished(self, stage: Stage, folder: StageFolder) -> bool:
+        return folder.done and stage.suffices(self.context, folder.path)
 
     def _reuse(self, stage: Stage, folder: StageFolder) -> str:
         provenance = folder.provenance()
@@ -204,7 +210,11 @@ class _Job:
         context, path = self.context, folder.make()
         self._begin(stage, folder)
         began = time.perf_counter()
-        earlier = read_json(path / COST)["seconds"] if (path / COST).exists() else 0.0
+        earlier = 0.0
+        if (path / COST).exists():
+            earlier = read_json(path / COST)["seconds"]
+        elif folder.done:  # a finished stage that is added to goes on from what it has cost
+            earlier = folder.provenance()["metadata"]["cost"]["seconds"]
 
         def keep() -> None:  # while the stage runs: a process that is killed can say nothing afterwards
             seconds = earlier + time.perf_counter() - began
@@ -235,8 +245,7 @@ class _Job:
                 "metadata": metadata,
             }
         )
-        for file in (COST, COMPUTED):
-            (path / file).unlink(missing_ok=True)
+        (path / COST).unlink(missing_ok=True)
         self._end(stage, folder, metadata, reused=False)
         context.progress.say(f"{stage.name}: {seconds:.1f} s")
         return "done"

@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from leverplus_core.errors import RecipeError
 from leverplus_core.metrics import Reference
+from leverplus_core.parsing import Unreadable, parse_yaml
 from leverplus_core.records import Decoding
 
 Order = Literal["prepend", "append"]
@@ -25,6 +24,7 @@ ADAPTIVE = "adaptive"
 ORACLE = "oracle"
 """The baseline that knows the true answers; last in every table."""
 Form = Literal["probability", "log"]
+TrainingDevice = Literal["auto", "cpu", "cuda"]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 StopText = Annotated[str, Field(min_length=1)]
@@ -51,9 +51,9 @@ def parse_part(text: str) -> dict[str, Any]:
 def parse_scalar(text: str, where: str) -> Any:
     """A value written as YAML. Raises RecipeError, with the place `where`, for text that is not."""
     try:
-        return YAML(typ="safe", pure=True).load(text)
-    except YAMLError as e:
-        raise RecipeError(f"the value in '{where}' is not YAML.") from e
+        return parse_yaml(text)[0]
+    except Unreadable as e:
+        raise RecipeError(f"the value in '{where}' is not YAML: {e}.", "Quote it if it is a text.") from e
 
 
 class FrozenSettings(BaseModel):
@@ -278,6 +278,11 @@ class TrainingSettings(BaseModel):
 
     validation_fraction: float = Field(
         0.15, gt=0, lt=1, description="share of the train questions that choose the epoch"
+    )
+    device: TrainingDevice = Field(
+        "auto",
+        description="where selectors learn and choose; auto: the model's GPU where pools are large, else the CPU; "
+        "not fingerprinted",
     )
     judge: JudgeSettings = JudgeSettings()
     online: OnlineSettings = OnlineSettings()

@@ -20,7 +20,8 @@ from pathlib import Path
 from leverplus_core.errors import DataError, PluginError, StorageError
 from leverplus_core.execution.in_process import Executor, InProcess
 from leverplus_core.io import canonical_json, fingerprint, storage_errors
-from leverplus_core.plugins.contracts import Floats, Model, SupportsHiddenStates
+from leverplus_core.pictures import file_digest
+from leverplus_core.plugins.contracts import Floats, Model, SupportsHiddenStates, SupportsLookahead
 from leverplus_core.processes import lock_holder
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
@@ -129,8 +130,14 @@ class CachedModel:
     ) -> list[AnswerLogprob]:
         """`Model.logprob` through the cache. Raises DataError for a log-probability that is not finite."""
 
-        def compute(rows: Sequence[int]) -> list[str]:
-            results = self._load_model().logprob([prompts[i] for i in rows], [answers[i] for i in rows], end_mark)
+        def arguments(rows: Sequence[int]) -> tuple[list[Prompt], list[str], bool]:
+            return [prompts[i] for i in rows], [answers[i] for i in rows], end_mark
+
+        def compute(rows: Sequence[int], following: Sequence[int]) -> list[str]:
+            model = self._load_model()
+            if following and isinstance(model, SupportsLookahead):
+                model.expect(*arguments(following))
+            results = model.logprob(*arguments(rows))
             for i, result in zip(rows, results, strict=True):
                 if not math.isfinite(result.sum) or result.tokens < 1:
                     raise DataError(
@@ -147,7 +154,7 @@ class CachedModel:
         """`Model.generate` through the cache."""
         settings = asdict(decoding)
 
-        def compute(rows: Sequence[int]) -> list[str]:
+        def compute(rows: Sequence[int], following: Sequence[int]) -> list[str]:
             return [json.dumps(text) for text in self._load_model().generate([prompts[i] for i in rows], decoding)]
 
         keys = [self._key("generate", prompt, settings) for prompt in prompts]
@@ -170,9 +177,10 @@ class CachedModel:
         self,
         prompts: Sequence[Prompt],
         keys: Sequence[bytes],
-        compute: Callable[[Sequence[int]], list[str]],
+        compute: Callable[[Sequence[int], Sequence[int]], list[str]],
         label: str,
     ) -> list[str]:
+        """`compute` gets the rows of a chunk, and those of the chunk after it."""
         self.meter.asked(keys)
         known = self._store.get(list(dict.fromkeys(keys)))
         first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in known}
@@ -180,8 +188,9 @@ class CachedModel:
         missing = sorted(first.values(), key=lambda i: _reading_order(prompts[i]))
         if missing:
             chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
+            following = {chunk[0]: after for chunk, after in zip(chunks, [*chunks[1:], []], strict=True)}
             with self._progress.task(label, len(missing)) as task:
-                for rows, values in self._executor.map(compute, chunks):
+                for rows, values in self._executor.map(lambda rows: compute(rows, following[rows[0]]), chunks):
                     fresh = [(keys[i], value) for i, value in zip(rows, values, strict=True)]
                     self.meter.computed([key for key, _ in fresh])
                     self._store.put(fresh)
@@ -199,13 +208,9 @@ class CachedModel:
     def _image(self, image: Image) -> str:
         """The content of an image: its bytes and its caption, wherever the file lies."""
         if image not in self._images:
-            content = b""
-            if image.path is not None:
-                try:
-                    content = Path(image.path).read_bytes()
-                except OSError as e:
-                    raise DataError(f"image {image.id}: {image.path} cannot be read: {e.strerror}.") from e
-            self._images[image] = hashlib.sha256(content + b"\0" + (image.caption or "").encode()).hexdigest()
+            digest = hashlib.sha256() if image.path is None else file_digest(image.path)
+            digest.update(b"\0" + (image.caption or "").encode())
+            self._images[image] = digest.hexdigest()
         return self._images[image]
 
 

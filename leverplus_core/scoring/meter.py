@@ -18,7 +18,7 @@ from leverplus_core.io import storage_errors
 ASKED = "asked.bin"
 """The prompts that a stage asked, in its folder."""
 COMPUTED = "computed.bin"
-"""Those of them that the model itself computed; while the stage is not finished."""
+"""Those of them that the model itself computed, in the same folder."""
 KEY_BYTES = 8
 """Kept of each prompt's key: among ten million prompts, two are taken for one with probability 3e-6."""
 

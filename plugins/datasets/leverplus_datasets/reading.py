@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from leverplus_core import DataError, Image, Question, Split
+from leverplus_core import DataError, Image, Question, Split, Unreadable, parse_json
 
 Rows = Mapping[Split, tuple[Question, ...]]
 """The questions of both splits."""
@@ -32,10 +31,9 @@ def read_text(path: Path) -> str:
 def parse(text: str, where: str) -> Any:
     """The JSON value of `text`. Raises DataError with `where` and the position of the first error."""
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as e:
-        line = f"line {e.lineno}, " if "\n" in text else ""
-        raise DataError(f"{where} is not JSON: {e.msg} at {line}column {e.colno}.", "Correct it there.") from e
+        return parse_json(text)
+    except Unreadable as e:
+        raise DataError(f"{where} is not JSON: {e}.", "Correct it there.") from e
 
 
 def read_document(path: Path, key: str) -> dict[str, Any]:
