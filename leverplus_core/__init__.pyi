@@ -61,6 +61,7 @@ from leverplus_core.plugins.contracts import Split as Split
 from leverplus_core.plugins.contracts import SupportsCacheFolder as SupportsCacheFolder
 from leverplus_core.plugins.contracts import SupportsEmbeddings as SupportsEmbeddings
 from leverplus_core.plugins.contracts import SupportsHiddenStates as SupportsHiddenStates
+from leverplus_core.plugins.contracts import SupportsLookahead as SupportsLookahead
 from leverplus_core.plugins.contracts import SupportsPlanning as SupportsPlanning
 from leverplus_core.plugins.contracts import allowed as allowed
 from leverplus_core.plugins.hookspecs import hookimpl as hookimpl
@@ -117,6 +118,7 @@ from leverplus_core.selector.policy import StopHead as StopHead
 from leverplus_core.selector.policy import cosine_features as cosine_features
 from leverplus_core.selector.policy import gather_rows as gather_rows
 from leverplus_core.selector.policy import normalize_per_pool as normalize_per_pool
+from leverplus_core.selector.ranking import leaders as leaders
 from leverplus_core.selector.ranking import nearest as nearest
 from leverplus_core.selector.ranking import summed as summed
 from leverplus_core.training.base import CandidateTrainer as CandidateTrainer

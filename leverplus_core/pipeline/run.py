@@ -23,6 +23,7 @@ from leverplus_core.pipeline.workspace import StageFolder
 from leverplus_core.plugins.contracts import Part, SupportsCacheFolder
 from leverplus_core.plugins.events import Listeners
 from leverplus_core.plugins.manager import Catalog
+from leverplus_core.pretrained import pick_device
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.provenance import core_code, describe_environment, describe_git
 from leverplus_core.recipes.recipe import Recipe
@@ -68,6 +69,8 @@ def run(
         import torch
 
         torch.set_num_threads(recipe.threads)
+    if recipe.training.device == "cuda":
+        pick_device("cuda")  # hours before a selector is trained
     shown: Progress = progress or Silent()
     context = RunContext(recipe, catalog or Catalog.load(), Path(work), built, shown)
     pipeline = Pipeline(context)
@@ -138,7 +141,7 @@ class _Job:
         if self.pipeline.takes_over(stage):
             self._end(stage, folder, {}, 0.0, reused=True)
             return "imported"
-        if folder.done:
+        if folder.done and stage.suffices(context, folder.path):
             provenance = folder.provenance()
             if provenance.get("core_code") != core_code():
                 context.progress.say(
@@ -166,7 +169,10 @@ class _Job:
         context, path = self.context, folder.make()
         self._begin(stage, folder)
         began, calls = time.perf_counter(), context.meter.calls
-        earlier = read_json(path / COST) if (path / COST).exists() else {}
+        if (path / COST).exists():
+            earlier = read_json(path / COST)
+        else:  # a finished stage that is added to goes on from what it has cost
+            earlier = folder.provenance()["metadata"]["cost"] if folder.done else {}
 
         def cost() -> dict[str, float]:
             now = {"seconds": time.perf_counter() - began, "prompts": context.meter.calls - calls}

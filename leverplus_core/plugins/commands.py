@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from leverplus_core.errors import PluginError
-from leverplus_core.plugins.installed import canonical, describe, disabled_distributions, installed
+from leverplus_core.plugins.calls import describe
+from leverplus_core.plugins.installed import canonical, disabled_distributions, installed
 from leverplus_core.plugins.manager import NAME, Entry, by_name, import_target, title
 from leverplus_core.plugins.source import definition
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from leverplus_core.plugins.calls import describe
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -61,12 +63,3 @@ def disabled_distributions(spec: str | None = None) -> set[str]:
 def canonical(distribution: str) -> str:
     """Distribution names are equal up to case and '-', '_', '.' (PEP 503)."""
     return re.sub(r"[-_.]+", "-", distribution.strip()).lower()
-
-
-def describe(error: BaseException) -> str:
-    """An error as one line without its final full stop."""
-    from leverplus_core.errors import LeverplusError
-
-    text = " ".join(str(error).split())
-    kind = "" if isinstance(error, LeverplusError) else type(error).__name__
-    return ": ".join(part for part in (kind, text) if part).rstrip(".")

@@ -125,8 +125,11 @@ class Recipe(FrozenSettings):
         return self.model_dump(mode="json")
 
     def fingerprint(self) -> str:
-        """16 hex digits over everything that decides a result (not the name, the note or the threads)."""
-        return fingerprint({k: v for k, v in self.values().items() if k not in ("name", "note", "threads")})
+        """16 hex digits over everything that decides a result: not the name, the note, the threads or the device of
+        training."""
+        values = {k: v for k, v in self.values().items() if k not in ("name", "note", "threads")}
+        values["training"] = {k: v for k, v in values["training"].items() if k != "device"}
+        return fingerprint(values)
 
 
 def nearest_line(lines: Mapping[str, str], key: str) -> str:

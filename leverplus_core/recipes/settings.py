@@ -24,6 +24,7 @@ ADAPTIVE = "adaptive"
 ORACLE = "oracle"
 """The baseline that knows the true answers; last in every table."""
 Form = Literal["probability", "log"]
+TrainingDevice = Literal["auto", "cpu", "cuda"]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 StopText = Annotated[str, Field(min_length=1)]
@@ -277,6 +278,11 @@ class TrainingSettings(BaseModel):
 
     validation_fraction: float = Field(
         0.15, gt=0, lt=1, description="share of the train questions that choose the epoch"
+    )
+    device: TrainingDevice = Field(
+        "auto",
+        description="where selectors learn and choose; auto: the model's GPU where pools are large, else the CPU; "
+        "not fingerprinted",
     )
     judge: JudgeSettings = JudgeSettings()
     online: OnlineSettings = OnlineSettings()

@@ -21,7 +21,7 @@ from leverplus_core.errors import DataError, PluginError, StorageError
 from leverplus_core.execution.in_process import Executor, InProcess
 from leverplus_core.io import canonical_json, fingerprint, storage_errors
 from leverplus_core.pictures import file_digest
-from leverplus_core.plugins.contracts import Floats, Model, SupportsHiddenStates
+from leverplus_core.plugins.contracts import Floats, Model, SupportsHiddenStates, SupportsLookahead
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
 from leverplus_core.scoring.meter import PromptMeter
@@ -119,8 +119,14 @@ class CachedModel:
     ) -> list[AnswerLogprob]:
         """`Model.logprob` through the cache. Raises DataError for a log-probability that is not finite."""
 
-        def compute(rows: Sequence[int]) -> list[str]:
-            results = self._load_model().logprob([prompts[i] for i in rows], [answers[i] for i in rows], end_mark)
+        def arguments(rows: Sequence[int]) -> tuple[list[Prompt], list[str], bool]:
+            return [prompts[i] for i in rows], [answers[i] for i in rows], end_mark
+
+        def compute(rows: Sequence[int], following: Sequence[int]) -> list[str]:
+            model = self._load_model()
+            if following and isinstance(model, SupportsLookahead):
+                model.expect(*arguments(following))
+            results = model.logprob(*arguments(rows))
             for i, result in zip(rows, results, strict=True):
                 if not math.isfinite(result.sum) or result.tokens < 1:
                     raise DataError(
@@ -137,7 +143,7 @@ class CachedModel:
         """`Model.generate` through the cache."""
         settings = asdict(decoding)
 
-        def compute(rows: Sequence[int]) -> list[str]:
+        def compute(rows: Sequence[int], following: Sequence[int]) -> list[str]:
             return [json.dumps(text) for text in self._load_model().generate([prompts[i] for i in rows], decoding)]
 
         keys = [self._key("generate", prompt, settings) for prompt in prompts]
@@ -159,9 +165,10 @@ class CachedModel:
         self,
         prompts: Sequence[Prompt],
         keys: Sequence[bytes],
-        compute: Callable[[Sequence[int]], list[str]],
+        compute: Callable[[Sequence[int], Sequence[int]], list[str]],
         label: str,
     ) -> list[str]:
+        """`compute` gets the rows of a chunk, and those of the chunk after it."""
         self.meter.asked(keys)
         known = self._store.get(list(dict.fromkeys(keys)))
         first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in known}
@@ -169,8 +176,9 @@ class CachedModel:
         missing = sorted(first.values(), key=lambda i: _reading_order(prompts[i]))
         if missing:
             chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
+            following = {chunk[0]: after for chunk, after in zip(chunks, [*chunks[1:], []], strict=True)}
             with self._progress.task(label, len(missing)) as task:
-                for rows, values in self._executor.map(compute, chunks):
+                for rows, values in self._executor.map(lambda rows: compute(rows, following[rows[0]]), chunks):
                     fresh = [(keys[i], value) for i, value in zip(rows, values, strict=True)]
                     self._store.put(fresh)
                     known.update(fresh)

@@ -30,7 +30,7 @@ def save_policy(folder: Path, policy: Policy, meta: Mapping[str, Any]) -> None:
 
     The description carries the weights' sha256, so that a pair of which one file is older is refused.
     """
-    data = save({name: tensor.detach().contiguous() for name, tensor in policy.state_dict().items()})
+    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in policy.state_dict().items()})
     write_bytes(folder / WEIGHTS, data)
     description = {
         "format": FORMAT,

@@ -20,9 +20,25 @@ def nearest(similarity: NDArray[np.floating], shots: int, order: Order = "append
     """
     rows = np.arange(len(similarity))
     if 0 < shots < len(similarity):  # sorts a few rows of a large bank instead of all
-        rows = np.flatnonzero(similarity >= np.partition(similarity, -shots)[-shots])
+        rows = leaders(similarity, shots)
     ranked = rows[np.argsort(-similarity[rows], kind="stable")[:shots]]
     return tuple(beside_question([int(i) for i in ranked], order))
+
+
+def leaders(scores: NDArray[np.floating], count: int, slack: float = 0.0) -> NDArray[np.intp]:
+    """The rows, ascending, of all scores (M,) that are the `count`-th highest or at most `slack` below it.
+
+    And a few more: the threshold is the `count`-th highest of the maxima of groups, which the scores themselves cannot
+    be below, and takes a tenth of the time over a large bank.
+    """
+    count = max(count, 1)
+    size = len(scores) // (8 * count)  # of a group; the top ones then rarely share one
+    groups = scores
+    if size > 1:
+        groups = scores[: len(scores) // size * size].reshape(size, -1).max(axis=0)
+    if count >= len(groups):
+        return np.arange(len(scores))
+    return np.flatnonzero(scores >= np.partition(groups, -count)[-count] - slack)
 
 
 def summed(similarities: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:

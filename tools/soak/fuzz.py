@@ -1,4 +1,4 @@
-"""Damaged inputs over everything that leverplus reads: each must be read or refused in one line, soon and in little memory.
+"""Damaged inputs over everything that leverplus reads: each is read or refused in one line, soon and in little memory.
 
 A case is a batch of inputs of one kind, tried by two processes beside each other that a watchdog ends when an input
 takes longer than `SECONDS`; what may go wrong inside is in `tools.soak.fuzz_surfaces`.
@@ -28,8 +28,10 @@ SHARES: Mapping[str, int] = {
     "embeddings": 4, "sql": 6, "metadata": 4, "state": 4,
 }  # fmt: skip
 """Surface -> batches of the long form: 100 batches of 1,000 inputs."""
-NAMES = {"jsonl": "JSON lines", "vqa_json": "VQA files", "rl_data": "rl-data", "sql": "SQL", "metadata": "plugin metadata",
-         "state": "own files"}  # fmt: skip
+NAMES = {
+    "jsonl": "JSON lines", "vqa_json": "VQA files", "rl_data": "rl-data", "sql": "SQL", "metadata": "plugin metadata",
+    "state": "own files",
+}  # fmt: skip
 _ROOT = Path(__file__).parents[2]
 
 
@@ -48,7 +50,7 @@ def _case(surface: str, batch: int, size: int) -> Case:
         for place in places:
             place.mkdir()
         with ThreadPoolExecutor(len(halves)) as pool:
-            found = list(pool.map(lambda half, place: list(_tried(surface, batch, *half, place)), halves, places))
+            found = list(pool.map(lambda half, place: list(_tried(surface, batch, half, place)), halves, places))
         faults = [fault for half in found for fault in half if isinstance(fault, str)]
         ends = [end for half in found for end in half if not isinstance(end, str)]
         figures = {
@@ -62,8 +64,9 @@ def _case(surface: str, batch: int, size: int) -> Case:
     return Case(f"{surface} {batch}", run)
 
 
-def _tried(surface: str, batch: int, start: int, end: int, folder: Path) -> Iterator[str | dict[str, Any]]:
+def _tried(surface: str, batch: int, part: tuple[int, int], folder: Path) -> Iterator[str | dict[str, Any]]:
     """Faults, and what each process that came to its end says of itself; one that hangs or dies is begun again."""
+    start, end = part
     while start < end:
         command = [
             sys.executable,
@@ -136,7 +139,7 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
 def _summary(found: Mapping[str, Outcome]) -> str:
     inputs: Counter[str] = Counter()
     refused: Counter[str] = Counter()
-    slowest, peak = dict[str, float](), dict[str, float]()
+    slowest, peak = dict[str, float](), dict[str, int]()
     for case, outcome in found.items():
         surface = case.rpartition(" ")[0]
         inputs[surface] += outcome.figures["inputs"]
@@ -144,18 +147,13 @@ def _summary(found: Mapping[str, Outcome]) -> str:
         slowest[surface] = max(slowest.get(surface, 0), outcome.figures["slowest"])
         peak[surface] = max(peak.get(surface, 0), outcome.figures["peak"])
     rows = [
-        f"| {NAMES.get(name, name)} | {inputs[name]:,} | {refused[name]:,} | {slowest[name]:.2f} | {peak[name] / 2**20:,.0f} |"
-        for name in inputs
+        f"| {NAMES.get(n, n)} | {inputs[n]:,} | {refused[n]:,} | {slowest[n]:.2f} | {peak[n] >> 20:,} |" for n in inputs
     ]
-    return "\n".join(
-        [
-            f"{sum(inputs.values()):,} inputs, each made from a good one by wrong values in it (numbers out of range or of",
-            "thousands of digits, NaN, nesting, half characters, lists where names stand, anchors, tags) or by damage to its",
-            f"bytes. An input may end in a result or in an error of one line; anything else, more than {SECONDS:g} seconds or",
-            "2 GB of memory beyond the program's own is a fault.",
-            "",
-            "| input | tried | refused | slowest (s) | largest process (MB) |",
-            "|---|---|---|---|---|",
-            *rows,
-        ]
-    )
+    return f"""{sum(inputs.values()):,} inputs, each made from a good one by wrong values in it (numbers out of range or
+of thousands of digits, NaN, nesting, half characters, lists where names stand, anchors, tags) or by damage to its
+bytes. An input may end in a result or in an error of one line; anything else, more than {SECONDS:g} seconds, or 2 GB of
+memory beyond the program's own, is a fault.
+
+| input | tried | refused | slowest (s) | largest process (MB) |
+|---|---|---|---|---|
+{chr(10).join(rows)}"""

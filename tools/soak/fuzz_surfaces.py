@@ -1,4 +1,4 @@
-"""What the fuzz reads: `python -m tools.soak.fuzz_surfaces SURFACE BATCH START END FOLDER` tries some inputs of one kind.
+"""The inputs of the fuzz: `python -m tools.soak.fuzz_surfaces SURFACE BATCH START END FOLDER` tries some of one kind.
 
 Every input is damaged by a generator of its own, seeded by its surface, batch and number. The process says on standard
 output what it is at ("at 17"), what went wrong ("fault 17 ..."), and at the end its memory and its slowest input.
@@ -12,6 +12,7 @@ import os
 import resource
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -33,7 +34,8 @@ ROWS = [
     {"id": i, "question": f"What is shape {i}?", "image": f"{i}.png", "answers": ["red"] * 10, "split": split}
     for i, split in enumerate(("train", "train", "train", "validation"))
 ] + [
-    {"id": "x7", "question": "Wofür?", "caption": "a photo of a cat", "answer": "rain", "image_id": 12, "split": "validation"}
+    {"id": "x7", "question": "Wofür?", "caption": "a photo of a cat", "answer": "rain", "image_id": 12,
+    "split": "validation"}
 ]  # fmt: skip
 QUESTIONS = {
     "data_subtype": "val2014",
@@ -56,7 +58,7 @@ CANDIDATES = [
     for q in (7, 8)
     for d, a in ((0, 1.0), (2, 0.3), (4, 0.0))
 ]
-POINTERS = [
+POINTERS: list[dict[str, Any]] = [
     {
         "pointer": [2, 0], "pointer_global": [5, 0], "beam_score": None, "logprob_score": -2.5, "gen_method": "beam",
         "vqa_raw_generation": "red. Question", "vqa_pred_answer": "red", "vqa_correct": 1, "vqa_acc_score": 0.6,
@@ -76,8 +78,10 @@ RL_DATA = {
 BEAMS = {
     "7": {
         "beams": [
-            {"shots": [{"id": 0, "score": 0.1}, {"id": 5, "score": 0.2}], "final_score": 0.3, "full_sequence": [5, 0, 7]},
-            {"shots": [{"id": 3, "score": 0.1}, {"id": 0, "score": 0.4}], "final_score": 0.5, "full_sequence": [0, 3, 7]},
+            {"shots": [{"id": 0, "score": 0.1}, {"id": 5, "score": 0.2}], "final_score": 0.3, "full_sequence": [5, 0,
+            7]},
+            {"shots": [{"id": 3, "score": 0.1}, {"id": 0, "score": 0.4}], "final_score": 0.5, "full_sequence": [0, 3,
+            7]},
         ],
         "id_list": [[5, 0, 7], [0, 3, 7]],
         "score_list": [0.3, 0.5],
@@ -97,17 +101,22 @@ SQL = (
     "with best as (select method, max(accuracy) a from cells group by method) select * from best",
     "select json_extract(recipe, '$.seed'), count(*) from runs group by 1 having count(*) >= 1",
 )
-YAML = (b": ", b"- ", b"? ", b"&a ", b"*a", b"!!set ", b"!!python/object:os.system ", b"!x ", b"{", b"}", b"[", b"]", b"\n", b"  ",
-        b"\t", b"---\n", b"...\n", b"%YAML 1.1\n", b"<<: *a", b"|\n", b">\n", b"'", b'"', b"#", b"\x00", b"\xff", b"\xef\xbb\xbf",
-        b"\x85", b".inf", b".nan", b"1e999", b"0x1f", b"0o17", b"1_000", b"2024-01-01", b"null", b"~", b"true", b"9" * 5000,
+YAML = (b": ", b"- ", b"? ", b"&a ", b"*a", b"!!set ", b"!!python/object:os.system ", b"!x ", b"{", b"}", b"[", b"]",
+    b"\n", b"  ",
+        b"\t", b"---\n", b"...\n", b"%YAML 1.1\n", b"<<: *a", b"|\n", b">\n", b"'", b'"', b"#", b"\x00", b"\xff",
+        b"\xef\xbb\xbf",
+        b"\x85", b".inf", b".nan", b"1e999", b"0x1f", b"0o17", b"1_000", b"2024-01-01", b"null", b"~", b"true",
+        b"9" * 5000,
         b"[" * 300, b"{a: " * 200, b"- " * 200, b"extends: demo\n", b"extends: [1]\n", b"name: []\n", b'"\\ud800"',
         b"a: &a [*a, *a]\n")  # fmt: skip
 WORDS = (
-    "decoding.num_beams", "decoding.length_penalty", "scoring.candidates.samples", "scoring.candidates.num_beams", "seed",
+    "decoding.num_beams", "decoding.length_penalty", "scoring.candidates.samples", "scoring.candidates.num_beams",
+    "seed",
     "scoring.questions", "training.sft", "training.sft.learning_rate", "training.online.rounds", "evaluation.sizes",
     "evaluation.shots", "evaluation.baselines", "sampler", "sampler.k", "reward", "reward.gap", "prompt.stop", "stages",
     "prompt.question", "dataset.train", "dataset", "model.device", "name", "note", "threads", "task", "imported.folder",
-    "evaluation.primary.n", "training.validation_fraction", "scoring.beam_search.screen", "encoder.hidden_states", "x.y.z",
+    "evaluation.primary.n", "training.validation_fraction", "scoring.beam_search.screen", "encoder.hidden_states",
+    "x.y.z",
 )  # fmt: skip
 
 
@@ -244,8 +253,10 @@ def table(folder: Path) -> Trial:
     from leverplus_core import Catalog
 
     importer = Catalog.load().build("importer", "table", {})
-    tokens = (b"|", b"---", b"\n", b"NaN", b"1e9", b"9" * 5000, b"\xff", "\u202e".encode(), b"%", b"**", b"-3", b"| 0 ", b"`",
-              "\u0663".encode(), "²".encode(), b"\x00", b"\r", b"| best ", b"[x](javascript:y)", b"| " * 300)  # fmt: skip
+    tokens = (b"|", b"---", b"\n", b"NaN", b"1e9", b"9" * 5000, b"\xff", "\u202e".encode(), b"%", b"**", b"-3",
+    b"| 0 ", b"`",
+              "\u0663".encode(), "²".encode(), b"\x00", b"\r", b"| best ", b"[x](javascript:y)",
+              b"| " * 300)  # fmt: skip
 
     def trial(rng: Random) -> None:
         path = folder / "table.md"
@@ -286,9 +297,12 @@ def sql(folder: Path) -> Trial:
 
     registry = Registry(f"sqlite:///{folder / 'r.db'}")
     tokens = tuple(word.encode() for word in (
-        "select", "from runs", "*", "(", ")", "'", '"', ";", "--", "/*", "union all", "with recursive r(x) as (select 1 ",
-        "drop table runs", "insert into runs values (1)", "pragma writable_schema=1", "attach 'x.db' as x", ":a", "?", "%s",
-        "randomblob(999999999999)", "zeroblob(2000000000)", "9e999", "\x00", "\ud7ff", "load_extension('x')", "cells", ",",
+        "select", "from runs", "*", "(", ")", "'", '"', ";", "--", "/*", "union all",
+        "with recursive r(x) as (select 1 ",
+        "drop table runs", "insert into runs values (1)", "pragma writable_schema=1", "attach 'x.db' as x", ":a",
+        "?", "%s",
+        "randomblob(999999999999)", "zeroblob(2000000000)", "9e999", "\x00", "\ud7ff", "load_extension('x')",
+        "cells", ",",
         "group by", "||", "limit -1", "json('{')", "printf('%*d', 2000000000, 1)", "case when", "cast(x as blob)",
     ))  # fmt: skip
 
@@ -308,8 +322,10 @@ def metadata(folder: Path) -> Trial:
     sys.path.append(str(place))
     points = b"[leverplus]\nacme = json\n\n[leverplus.commands]\nacme go = json:loads\n\n[console_scripts]\na = b:c\n"
     about = b"Metadata-Version: 2.1\nName: acme\nVersion: 1.0\nSummary: parts\n\nText.\n"
-    tokens = (b"[", b"]", b"=", b":", b"\n", b"\n\n", b" ", b"\xff", b"\x00", b"\xc3", b"[leverplus]\n", b"a.b.c:d", b"[x]",
-              b"Name: ", b"Version: ", b"\t", b"#", b"json:loads", b"os:abort", b"\xef\xbb\xbf", b"x" * 3000)  # fmt: skip
+    tokens = (b"[", b"]", b"=", b":", b"\n", b"\n\n", b" ", b"\xff", b"\x00", b"\xc3", b"[leverplus]\n", b"a.b.c:d",
+    b"[x]",
+              b"Name: ", b"Version: ", b"\t", b"#", b"json:loads", b"os:abort", b"\xef\xbb\xbf",
+              b"x" * 3000)  # fmt: skip
 
     def trial(rng: Random) -> None:
         info = place / rng.choice(("acme-1.0.dist-info", "~cme-1.0.dist-info", "acme.egg-info", "-1.0.dist-info"))
@@ -388,20 +404,16 @@ SURFACES: Mapping[str, Callable[[Path], Trial]] = {
 def complaint(error: BaseException) -> str:
     """What is wrong with an error, in a line; '' for one that is as it must be."""
     if not isinstance(error, LeverplusError):
-        trace = error.__traceback__
-        while (
-            trace is not None and trace.tb_next is not None and "leverplus" in trace.tb_next.tb_frame.f_code.co_filename
-        ):
-            trace = trace.tb_next
-        at = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "?"
-        return f"{type(error).__name__} at {at}: {ascii(' '.join(str(error).split())[:160])}"
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if "leverplus_" in f.filename]
+        at = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
+        return f"{type(error).__name__} at {at}: {' '.join(str(error).split())[:160]!a}"
     text = str(error)
     if len(text.splitlines()) > 1 or len(text) > LONGEST:
-        return f"an error of {len(text):,} characters and {len(text.splitlines())} lines: {ascii(text[:120])}"
+        return f"an error of {len(text):,} characters and {len(text.splitlines())} lines: {text[:120]!a}"
     with suppress(UnicodeEncodeError):
         text.encode()
         return ""
-    return f"an error that no terminal can show: {ascii(text[:120])}"
+    return f"an error that no terminal can show: {text[:120]!a}"
 
 
 def main(surface: str, batch: str, start: str, end: str, folder: str) -> None:

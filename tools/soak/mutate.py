@@ -1,4 +1,4 @@
-"""Damages well-formed inputs: a value of the wrong kind or size in a document, or bytes that a disk or an editor spoils.
+"""Damages good inputs: a value of the wrong kind or size in a document, or bytes that a disk or an editor spoils.
 
 Everything is drawn from the generator that is given, so that an input is repeatable from its seed.
 """
@@ -17,13 +17,15 @@ HOSTILE: Sequence[str] = (
     "[NaN]", "[1e999]", '[{"a": []}]', '{"": ""}', '{"name": []}', '{"name": {"name": 1}}', '""', '" "', '"\\n"',
     '"\\u0000"', '"\\ud800"', '"a\\udfffb"', '"\\u001b]0;x\\u0007"', '"\\u202e"', '"\U0001f98a"', '"\u00e9"', '"{x!r}"',
     '"%s%n"', '"../../etc/passwd"', '"/dev/null"', '"~"', '"a:b"', '"x,y=z"', '"1e400"', '"nan"', '"inf"', '"0"',
-    '"-1"', '"2024-02-30"', json.dumps("x" * 300), json.dumps("y" * 10_000), json.dumps("a/" * 3000), "[" * 60 + "]" * 60,
+    '"-1"', '"2024-02-30"', json.dumps("x" * 300), json.dumps("y" * 10_000), json.dumps("a/" * 3000),
+    "[" * 60 + "]" * 60,
     "[" * 3000 + "]" * 3000, '{"a":' * 200 + "1" + "}" * 200, json.dumps(list(range(500))),
 )  # fmt: skip
 """Values in JSON's own writing, and such that JSON does not have."""
 
 _MARK = "\ue000{}\ue001"
-_BYTES = (b"\x00", b"\xff", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\xc3", b"\r", b"\n", b"\n\n", b"\t", b'"', b"{", b"}", b"[",
+_BYTES = (b"\x00", b"\xff", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\xc3", b"\r", b"\n", b"\n\n", b"\t", b'"', b"{",
+    b"}", b"[",
           b"]", b",", b":", b"-", b"\\", b"\\u", b"\\ud83d", b"e999", b"#", b"|", b"9" * 30, b" " * 40, b"\x1b[31m",
           "\u2028".encode(), "\u0085".encode(), "\u202e".encode())  # fmt: skip
 

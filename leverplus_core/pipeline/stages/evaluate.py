@@ -122,7 +122,8 @@ class Evaluate(Stage):
         names = self._read_policies(context)
         if not names:
             return methods
-        training, features = context.training(inputs), context.selector_features(inputs)
+        training = context.training(inputs)
+        features = training.features
         policies = {
             name: {fold: training.init_policy(inputs[f"@{name}"] / fold, []) for fold in context.folds.names}
             for name in names

@@ -22,6 +22,7 @@ from leverplus_core.report.document.content import Content
 from leverplus_core.report.document.i18n import Translator
 from leverplus_core.report.methods import CEILING, FLOOR
 from leverplus_core.report.pairing import SAME
+from leverplus_core.text import shown_values
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -60,6 +61,7 @@ def draw(content: Content, say: Translator) -> list[Plot]:
         "grid.color": INK, "grid.alpha": 0.15, "axes.titlesize": 10, "legend.frameon": False, "legend.fontsize": 10,
         "lines.linewidth": 1.6, "lines.markersize": 6, "text.parse_math": False,
     }  # fmt: skip
+    content = Content(**shown_values(vars(content)))
     with rc_context(settings), warnings.catch_warnings():
         # The font that text is measured with may lack the glyphs; the reader's has them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")

@@ -91,6 +91,7 @@ class Qwen25Vl(PictureSettings, SupportsEmbeddings, SupportsPlanning, SupportsCa
                 upcoming = keys[start + IMAGES_PER_BATCH : start + 2 * IMAGES_PER_BATCH]
                 features = self._image_encoder.encode(batch, upcoming)
             rows += [features[key].float().mean(0) for key in batch]
+        self._settle()
         return _unit_rows(rows, self._model)
 
     def embed_texts(self, texts: Sequence[str]) -> Floats:
@@ -173,6 +174,9 @@ class Qwen25Vl(PictureSettings, SupportsEmbeddings, SupportsPlanning, SupportsCa
 
     def _features(self) -> Features:
         return self._image_encoder.encode
+
+    def _settle(self, wait: bool = True) -> None:
+        self._image_encoder.cache.settle(wait)
 
     # --- text ---------------------------------------------------------------------------------------------------------
 

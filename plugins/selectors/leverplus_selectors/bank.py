@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leverplus_core import DataError, EvalSet, Ids, SelectionCost, nearest
+from leverplus_core import DataError, EvalSet, Ids, SelectionCost, leaders, nearest
 
 CELLS = 2**24
 """Scores of one batch of questions: 128 MB."""
@@ -22,26 +21,24 @@ def rank_bank(
     `scores` gives (B, M) of a slice of the questions with the bank; ties go to the first demonstration. Never the
     question itself nor its image. Raises DataError where the bank holds too few others.
     """
-    ids = [d.id for d in eval_set.bank.demonstrations]
-    own: dict[str, list[int]] = defaultdict(list)
-    for row, demonstration in enumerate(eval_set.bank.demonstrations):
-        own[f"image {demonstration.image.id}"].append(row)
-        own[f"question {demonstration.id}"].append(row)
+    bank = eval_set.bank
+    ids, most = [d.id for d in bank.demonstrations], max(shots)
     chosen: dict[int, list[Ids]] = {n: [] for n in shots}
     batch = max(1, CELLS // max(len(ids), 1))
     for start in range(0, len(eval_set.questions), batch):
         part = slice(start, start + batch)
         for question, row in zip(eval_set.questions[part], scores(part), strict=True):
-            hidden = own[f"image {question.image.id}"] + own[f"question {question.id}"]
-            if len(ids) - len(set(hidden)) < max(shots):
+            hidden = bank.hidden(question)
+            if len(ids) - len(hidden) < most:
                 raise DataError(
-                    f"question {question.id}: the bank has fewer than {max(shots)} demonstrations without its image.",
+                    f"question {question.id}: the bank has fewer than {most} demonstrations without its image.",
                     "Lower the number of shots.",
                 )
             ranked = np.array(row, np.float64)
             ranked[hidden] = -np.inf
+            first = leaders(ranked, most)  # few of a large bank; the first of any number of shots are among them
             for n in shots:
-                chosen[n].append(tuple(ids[i] for i in nearest(ranked, n, eval_set.order)))
+                chosen[n].append(tuple(ids[first[i]] for i in nearest(ranked[first], n, eval_set.order)))
     return chosen
 
 

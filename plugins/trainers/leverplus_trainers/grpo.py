@@ -84,8 +84,7 @@ class GrpoTrainer(CandidateTrainer):
             run.progress.say(f"{run.name}: no question has both a correct and a wrong candidate; nothing is learned")
             return FitResult(0, 0, 0, [])
         teaching = groups.varies.nonzero().squeeze(-1)  # (n,)
-        index = teaching.tolist()
-        data = TrainingData(groups.rows(teaching), lambda rows: inputs([index[row] for row in rows]))
+        data = TrainingData(groups.rows(teaching), lambda rows: inputs(teaching[rows]))
         data = replace(data, groups=replace(data.groups, start=candidate_log_probs(policy, data)[0]))
 
         def of(log_probs: Tensor, batch: TrainingGroups, epoch: int) -> Tensor:

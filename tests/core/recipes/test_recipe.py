@@ -51,7 +51,10 @@ def test_parts_compose_from_the_command_line() -> None:
 
 def test_the_fingerprint_follows_what_decides_the_result() -> None:
     demo = Recipe.load("demo")
-    assert demo.fingerprint() == Recipe.load("demo", ["name=other", "threads=1", "note=x"]).fingerprint()
+    assert (
+        demo.fingerprint()
+        == Recipe.load("demo", ["name=other", "threads=1", "note=x", "training.device=cpu"]).fingerprint()
+    )
     assert demo.fingerprint() != Recipe.load("demo", ["seed=1"]).fingerprint()
     assert demo.fingerprint() == Recipe.of(demo.values()).fingerprint()
 

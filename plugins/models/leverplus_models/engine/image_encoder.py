@@ -30,6 +30,9 @@ MAX_READERS = 16
 """Threads that read images for a GPU; for a CPU one does."""
 MAX_PREFETCHED = 256
 """Images that are read before they are needed."""
+RAMP = 8
+"""Of images that no one has asked to be read in advance, the first batch for a GPU is a whole batch divided by this, so
+that the tower starts when these have been read; each following one is twice as large."""
 MAX_LAYOUTS = 64
 """Shapes of batches whose positions and windows are remembered."""
 
@@ -58,7 +61,7 @@ class ImageEncoder:
         reader: PictureSettings | None = None,
     ) -> None:
         self.model, self.processor, self.settings, self.reader = model, processor, settings, reader or PictureSettings()
-        self.cache = ImageCache(image_cache_bytes(model.device, settings), folder)
+        self.cache = ImageCache(image_cache_bytes(model.device, settings), folder, later=model.device.type == "cuda")
         self.patches = PATCHES_PER_BATCH
         if model.device.type != "cpu":
             self.patches = max(PATCHES_PER_BATCH, PATCHES_PER_TOKEN * token_budget(model, settings))
@@ -103,8 +106,11 @@ class ImageEncoder:
         wanted = list(dict.fromkeys(keys))
         found = self.cache.get(wanted, self.model.device)
         missing = [key for key in wanted if key not in found]
-        self._prefetch([*missing, *(key for key in upcoming if key not in found)])
-        for key, tokens in self._encode(missing):
+        expected = all(key in self._prefetched for key in missing)
+        room = MAX_PREFETCHED - len(self._prefetched)
+        needed = len(missing) if self._readers > 1 else 0  # one reader would keep this thread waiting
+        self._prefetch([*missing, *(key for key in upcoming if key not in found)][: max(room, needed)])
+        for key, tokens in self._encode(missing, 1 if expected or self._readers == 1 else RAMP):
             self.cache.put(key, tokens)
             found[key] = tokens
         return found
@@ -124,7 +130,7 @@ class ImageEncoder:
         self._paths[key] = path
         return ImageInfo(key, (height // side, width // side))
 
-    def _encode(self, keys: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+    def _encode(self, keys: Sequence[str], ramp: int = 1) -> Iterator[tuple[str, Tensor]]:
         batches: dict[tuple[int, int], list[tuple[str, Tensor]]] = {}
         for key in keys:
             prefetched = self._prefetched.pop(key, None)
@@ -133,7 +139,8 @@ class ImageEncoder:
             h, w = picture.shape[1] // side, picture.shape[2] // side
             batch = batches.setdefault((h, w), [])
             batch.append((key, picture))
-            if not self.settings.image_batches or (len(batch) + 1) * h * w > self.patches:
+            if not self.settings.image_batches or (len(batch) + 1) * h * w > self.patches // ramp:
+                ramp = max(1, ramp // 2)
                 yield from self._encode_batch(batches.pop((h, w)), (h, w))
         for grid, batch in batches.items():
             yield from self._encode_batch(batch, grid)
@@ -200,8 +207,6 @@ class ImageEncoder:
 
     def _prefetch(self, keys: Sequence[str]) -> None:
         for key in keys:
-            if len(self._prefetched) >= MAX_PREFETCHED:
-                return
             if key not in self._prefetched and not self.cache.has(key):
                 self._prefetched[key] = self._reader.submit(self._read, key)
 
