@@ -12,6 +12,7 @@ from leverplus_core.candidates.store import read_groups as read_groups
 from leverplus_core.candidates.store import write_groups as write_groups
 from leverplus_core.cli import output as output
 from leverplus_core.cli.output import Bars as Bars
+from leverplus_core.content import file_hashes as file_hashes
 from leverplus_core.errors import CheckpointError as CheckpointError
 from leverplus_core.errors import DataError as DataError
 from leverplus_core.errors import LeverplusError as LeverplusError
