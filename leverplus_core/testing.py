@@ -149,6 +149,9 @@ def check_sampler(part: Sampler) -> None:
     assert set(first) <= fair, f"a pool never has the question itself nor its image: {sorted(set(first) - fair)}"
     np.random.seed(7)  # a part that reads this global state would now draw others
     assert first == small.pool(query, bank, np.random.default_rng(1)), "a pool depends on rng alone"
+    several = small.pools([query, query], bank, [np.random.default_rng(seed) for seed in (1, 3)])
+    alone = [first, small.pool(query, bank, np.random.default_rng(3))]
+    assert [list(rows) for rows in several] == alone, "`pools` draws what `pool` draws for each"
     whole = part.model_copy(update={"k": len(fair)}).pool(query, bank, np.random.default_rng(2))
     assert set(whole) == fair, "with k equal to what is allowed, the pool is all that is allowed"
     if not small.blocks():
@@ -361,10 +364,9 @@ def check_trainer(part: Trainer) -> None:
     question = torch.randn(6, 4, generator=draw)
     candidates = torch.randn(6, 3, 6, generator=draw)
 
-    def inputs(rows: list[int]) -> Batch:
-        at = torch.tensor(rows)
+    def inputs(at: torch.Tensor) -> Batch:
         shown = Blocks(candidates[at], widths.candidate)
-        return Batch(Blocks(question[at], widths.question), shown, torch.zeros(len(rows), 3, 2))
+        return Batch(Blocks(question[at], widths.question), shown, torch.zeros(len(at), 3, 2))
 
     sequences = torch.tensor([[[0], [1], [2]]]).expand(6, -1, -1)
     rewards = torch.tensor([[1.0, 0.0, 0.0]]).expand(6, -1)

@@ -150,16 +150,16 @@ def plan(context: RunContext) -> Plan:
     if planning.hidden_states is not None:
         rows += 2 * size.train + size.validation
     candidates = sum(sum(s.answers.values()) for s in stages if s.stage in ("propose", "mine", "online"))
+    sets = planning.sets
+    asked = max(sets.searched, sets.proposed) + sets.baseline + sets.evaluated
     disk = {
         f"features (width {width:,} assumed)": rows * width * 4,
-        "pools": (size.train + size.validation) * (planning.pool + 2) * POOL_ID_BYTES,
+        "pools": min(asked, size.train + size.validation) * (planning.pool + 2) * POOL_ID_BYTES,
         # A stage writes its candidates and those that it was given; the balanced ones are a file of their own.
-        "sequences and candidates": planning.sets.searched
-        * planning.recipe.scoring.beam_search.num_beams
-        * SEQUENCE_BYTES
+        "sequences and candidates": sets.searched * planning.recipe.scoring.beam_search.num_beams * SEQUENCE_BYTES
         + 3 * candidates * CANDIDATE_BYTES,
         "responses": sum(stage.prompts for stage in stages) * RESPONSE_BYTES,
-        "registry": planning.sets.evaluated * cells * PREDICTION_BYTES,
+        "registry": sets.evaluated * cells * PREDICTION_BYTES,
     }
     if planning.cached_image_bytes:
         disk["encoded images"] = new_images * planning.cached_image_bytes

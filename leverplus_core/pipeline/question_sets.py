@@ -75,6 +75,12 @@ class QuestionSets:
     """Those searched or proposed for, in the seeded order. None is evaluated, but with cross-fitting each of them is:
     what teaches is then for the folds to say."""
 
+    @property
+    def asked(self) -> set[str]:
+        """The ids of all questions that a stage may ask."""
+        sets = (self.searched, self.proposed, self.baseline, self.evaluated, self.learned)
+        return {q.id for questions in sets for q in questions}
+
     @classmethod
     def of(
         cls,

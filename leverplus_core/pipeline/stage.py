@@ -218,6 +218,13 @@ class Stage(Part):
         `out` again. Raises a LeverplusError for anything that the user can fix.
         """
 
+    def suffices(self, context: RunContext, out: Path) -> bool:
+        """Whether the finished folder `out` holds all that this recipe needs: always, where `depends` decides it all.
+
+        Where it does not, `run` is called again and adds what is lacking; it changes nothing that is there.
+        """
+        return True
+
     def replay(self, context: RunContext, out: Path, report: StageReport) -> None:
         """Report what `run` reported, from the finished folder `out`: its result is reused by another run."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +17,9 @@ from typing import BinaryIO, ClassVar, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from leverplus_core.bounds import Settings
 from leverplus_core.errors import DataError
 from leverplus_core.metrics import most_frequent
 from leverplus_core.progress import Progress
@@ -47,10 +48,10 @@ Measurement = Literal["logprob", "info_score", "text_similarity"]
 MEASUREMENTS: frozenset[Measurement] = frozenset(get_args(Measurement))
 
 
-class Part(BaseModel):
+class Part(Settings):
     """Settings, frozen. Subclasses add fields with defaults and a docstring whose first line is shown to users."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
+    model_config = ConfigDict(ignored_types=(cached_property,))
 
     def identity(self) -> dict[str, object]:
         """What must be equal for two parts to give equal results: the settings, plus content that they point to.
@@ -122,6 +123,17 @@ class SupportsHiddenStates(ABC):
     @abstractmethod
     def last_hidden_state(self, prompts: Sequence[Prompt]) -> Floats:
         """(N, D) what the output layer reads at the position where the answer to each prompt begins."""
+
+
+class SupportsLookahead(ABC):
+    """Mixin of a `Model` that can begin its next call while a device computes the one before it."""
+
+    @abstractmethod
+    def expect(self, prompts: Sequence[Prompt], answers: Sequence[str], end_mark: bool = False) -> None:
+        """Told before a call of `logprob`: the call after it will have these arguments.
+
+        A hint that changes no result. Nothing is raised here: what is wrong with the prompts, their own call says.
+        """
 
 
 class SupportsEmbeddings(ABC):
@@ -229,6 +241,47 @@ class Bank:
         """(M,) ids of their images."""
         return np.array([d.image.id for d in self.demonstrations])
 
+    @cached_property
+    def rows_of_id(self) -> Mapping[str, int]:
+        """Id of a demonstration -> its row."""
+        return {d.id: row for row, d in enumerate(self.demonstrations)}
+
+    @cached_property
+    def rows_of_image(self) -> Mapping[str, Sequence[int]]:
+        """Id of an image -> the rows that show it."""
+        found: dict[str, list[int]] = {}
+        for row, demonstration in enumerate(self.demonstrations):
+            found.setdefault(demonstration.image.id, []).append(row)
+        return found
+
+    def hidden(self, question: Question) -> NDArray[np.intp]:
+        """The rows that `question` must not be shown, ascending: the question itself and those of its image."""
+        own = self.rows_of_id.get(question.id)
+        rows = {*self.rows_of_image.get(question.image.id, ()), *(() if own is None else (own,))}
+        return np.array(sorted(rows), dtype=np.intp)
+
+    @cached_property
+    def _moments(self) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        return {}
+
+    def spread(self, block: str, vectors: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(B,) the sum of the cosines of `vectors` (B, D) with all rows of a block, and the sum of their squares.
+
+        From the sum and the second moments of the rows, in float64: not from the cosines themselves, whose last bits
+        depend on the batch and on the number of threads.
+        """
+        if block not in self._moments:
+            rows = getattr(self.features, block)
+            total, second = np.zeros(rows.shape[1]), np.zeros((rows.shape[1],) * 2)
+            for start in range(0, len(rows), 2**14):
+                part = rows[start : start + 2**14].astype(np.float64)
+                total += part.sum(axis=0)
+                second += part.T @ part
+            self._moments[block] = total, second
+        total, second = self._moments[block]
+        exact = vectors.astype(np.float64)
+        return exact @ total, ((exact @ second) * exact).sum(axis=1)
+
 
 @dataclass(frozen=True)
 class Query:
@@ -261,6 +314,16 @@ class Sampler(Part):
     @abstractmethod
     def pool(self, query: Query, bank: Bank, rng: np.random.Generator) -> list[int]:
         """`k` row numbers of `bank.demonstrations`."""
+
+    def pools(
+        self, queries: Sequence[Query], bank: Bank, rngs: Sequence[np.random.Generator]
+    ) -> Sequence[Sequence[int]]:
+        """`pool` of each query with the generator beside it: this is what the pool stage calls.
+
+        One after the other unless a sampler says it otherwise. One that reads features may multiply those of all
+        queries with the bank's at once; what it draws must be what `pool` draws.
+        """
+        return [self.pool(query, bank, rng) for query, rng in zip(queries, rngs, strict=True)]
 
     def blocks(self) -> frozenset[str]:
         """The blocks of features that are read: of "image", "text" and "state"."""
@@ -408,5 +471,4 @@ class Exporter(Part):
 
 def allowed(query: Query, bank: Bank) -> NDArray[np.intp]:
     """Row numbers of the demonstrations that `query` may be shown: not the question itself, not its image."""
-    question = query.question
-    return np.flatnonzero((bank.ids != question.id) & (bank.image_ids != question.image.id))
+    return np.delete(np.arange(len(bank.demonstrations), dtype=np.intp), bank.hidden(query.question))

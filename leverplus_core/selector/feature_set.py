@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
+from typing import IO, Any, Literal
 
 import numpy as np
 
 from leverplus_core.errors import DataError
-from leverplus_core.io import write_bytes
+from leverplus_core.io import atomic_write
 from leverplus_core.plugins.contracts import Features, Floats
 
 FEATURES = "features.npz"
@@ -48,19 +49,18 @@ class FeatureSet:
         for prefix, features in (("bank", self.demonstrations), ("question", self.questions)):
             named = zip(BLOCKS, _blocks(features), strict=True)
             arrays |= {f"{prefix}_{name}": block for name, block in named if block is not None}
-        buffer = BytesIO()
-        np.savez(buffer, **arrays)  # type: ignore[arg-type]
-        write_bytes(path, buffer.getvalue())
+        with atomic_write(path) as f:
+            np.savez(f, **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def read(cls, path: Path) -> FeatureSet:
-        """Read what `write` wrote. The rows of a file without `question_ids` are questions as well.
+        """Read what `write` wrote; blocks stay on disk until they are used. The rows of a file without `question_ids`
+        are questions as well.
 
         Raises DataError when the file is absent, cut, lacks an array, or has other rows than ids.
         """
         try:
-            with path.open("rb") as f, np.load(f, allow_pickle=False) as z:
-                arrays: dict[str, np.ndarray] = {name: z[name] for name in z.files}
+            arrays = _mapped(path)
             ids = arrays["ids"].tolist()
             bank = _features(arrays, "bank", len(ids), ("image", "text", "answer"))
             if "question_ids" not in arrays:
@@ -70,6 +70,43 @@ class FeatureSet:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
             raise DataError(f"{path} cannot be read: {e}.", f"Delete {path.parent} and run again.") from e
         return cls(ids, bank, question_ids, questions)
+
+
+def _mapped(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file that is not compressed, mapped into memory: read where they are used, by any number of
+    processes at once. Changes stay in the process. Raises ValueError for a file that is cut."""
+    arrays: dict[str, np.ndarray] = {}
+    with zipfile.ZipFile(path) as z:
+        for member in z.infolist():
+            if member.compress_type != zipfile.ZIP_STORED or not member.filename.endswith(".npy"):
+                raise ValueError(f"{member.filename} is not a stored array")
+            with z.open(member) as f:
+                shape, fortran, dtype = _header(f)
+                start = f.tell()
+            size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+            if start + size != member.file_size:
+                raise ValueError(f"{member.filename} holds {member.file_size} bytes for {start + size}")
+            name = member.filename.removesuffix(".npy")
+            if not size:
+                arrays[name] = np.zeros(shape, dtype)
+                continue
+            with path.open("rb") as f:  # the local header's length is not that of the directory's entry
+                f.seek(member.header_offset + 26)
+                names, extra = struct.unpack("<HH", f.read(4))
+            offset = member.header_offset + 30 + names + extra + start
+            order: Literal["C", "F"] = "F" if fortran else "C"
+            arrays[name] = np.memmap(path, dtype, "c", offset, shape, order)
+    return arrays
+
+
+def _header(f: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether columns come first, and type of an .npy file. Raises ValueError for one that needs pickle."""
+    major, _ = np.lib.format.read_magic(f)
+    read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(f)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    return shape, fortran, dtype
 
 
 def _features(arrays: Mapping[str, np.ndarray], prefix: str, count: int, needed: Sequence[str]) -> Features:

@@ -2,79 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leverplus_core import Bank, DataError, Floats, Query, allowed
+from leverplus_core import Bank, DataError, Floats, Query, exact_cosines, nearest_rows
 
 Rows = NDArray[np.intp]
-MARGIN = 1.1
-"""The longest a row may be; encoders give rows of length 1."""
 
 
-def rows_for(query: Query, bank: Bank, k: int) -> Rows:
-    """Row numbers that `query` may be shown, at least `k` of them. Raises DataError when there are fewer."""
+def hidden_rows(queries: Sequence[Query], bank: Bank, k: int) -> list[Rows]:
+    """The rows that each query must not be shown. Raises DataError when they leave fewer than `k`."""
     total = len(bank.demonstrations)
-    if total == 0:
+    if total == 0 and queries:
         raise DataError(
-            f"there is no demonstration to draw a pool for question {query.question.id} from.",
+            f"there is no demonstration to draw a pool for question {queries[0].question.id} from.",
             "The dataset's train split is empty.",
         )
-    rows = allowed(query, bank)
-    if len(rows) < k:
-        raise DataError(
-            f"question {query.question.id} needs a pool of k={k}, but only {len(rows)} of {total} demonstrations "
-            "are allowed (not the question itself nor its image).",
-            f"Set the sampler's k to {len(rows)} or less." if len(rows) else "Add train questions on other images.",
-        )
+    found = [bank.hidden(query.question) for query in queries]
+    for query, hidden in zip(queries, found, strict=True):
+        if (left := total - len(hidden)) < k:
+            raise DataError(
+                f"question {query.question.id} needs a pool of k={k}, but only {left} of {total} demonstrations "
+                "are allowed (not the question itself nor its image).",
+                f"Set the sampler's k to {left} or less." if left else "Add train questions on other images.",
+            )
+    return found
+
+
+def drawn(rng: np.random.Generator, total: int, without: Rows, count: int) -> Rows:
+    """`count` of the rows 0 .. total - 1 but for those `without` (ascending), uniformly and without repeats."""
+    places = rng.choice(total - len(without), size=count, replace=False)
+    # The n-th row that is left has as many rows of `without` before it as these leave n or fewer rows before them.
+    rows: Rows = places + np.searchsorted(without - np.arange(len(without)), places, side="right")
     return rows
 
 
-def nearest_in_both(rows: Rows, pairs: Sequence[tuple[Floats, Floats]], count: int) -> Rows:
-    """The `count` of `rows` nearest by several (features, query) together: by the sum of z-scores over `rows`.
-
-    Raises DataError for a similarity that is not a number. Ties go to the lower row number.
-    """
-    rough = [_cosines(rows, features, query) for features, query in pairs]
-    scales = [(r.mean(dtype=np.float64), max(float(r.std(dtype=np.float64)), 1e-6)) for r in rough]
-    total = np.sum([(r - mean) / scale for r, (mean, scale) in zip(rough, scales, strict=True)], axis=0)
-    if count < len(rows):
-        error = sum(_error(f, query) / scale for (f, query), (_, scale) in zip(pairs, scales, strict=True))
-        rows = rows[total >= np.partition(total, -count)[-count] - 2 * error]
-    exact = np.zeros(len(rows))
-    for (features, query), (mean, scale) in zip(pairs, scales, strict=True):
-        exact += ((features[rows].astype(np.float64) * query.astype(np.float64)).sum(axis=1) - mean) / scale
-    return rows[np.argsort(-exact, kind="stable")][:count]
-
-
-def nearest(rows: Rows, features: Floats, query: Floats, count: int) -> Rows:
-    """The `count` of `rows` most similar to `query` (D,), the nearest first; the dot of unit rows is the cosine.
-
-    Raises DataError for a similarity that is not a number. Ties go to the lower row number.
-    """
-    rough = _cosines(rows, features, query)
-    if count < len(rows):
-        # The product may round a row differently by its place in the matrix, and equal demonstrations must tie. So it
-        # only leaves out what is too far even if it erred by the most that float32 can: none of the nearest is.
-        rows = rows[rough >= np.partition(rough, -count)[-count] - 2 * _error(features, query)]
-    similarity = (features[rows].astype(np.float64) * query.astype(np.float64)).sum(axis=1)
-    return rows[np.argsort(-similarity, kind="stable")][:count]
-
-
-def _cosines(rows: Rows, features: Floats, query: Floats) -> Floats:
-    """(N,) in float32."""
-    rough: Floats = (features @ query)[rows]
-    bad = np.flatnonzero(~np.isfinite(rough))
-    if len(bad):
-        raise DataError(
-            f"the similarity of demonstration row {rows[bad[0]]} to the question is not a number.",
-            "The encoder gave a feature that is NaN or infinite.",
-        )
-    return rough
-
-
-def _error(features: Floats, query: Floats) -> float:
-    """The most by which float32 errs in one cosine."""
-    return float(features.shape[1] * np.finfo(np.float32).eps * np.linalg.norm(query) * MARGIN)
+def nearest_in_both(
+    bank: Bank, blocks: Sequence[tuple[str, Floats]], hidden: Sequence[Rows], count: int
+) -> Iterator[Rows]:
+    """The `count` rows nearest by several (block, vectors (B, D)): by the sum of z-scores over allowed rows."""
+    allowed = np.array([len(bank.demonstrations) - len(own) for own in hidden])
+    scales = []
+    for block, vectors in blocks:
+        rows = getattr(bank.features, block)
+        left_out = [exact_cosines(rows[own], vector) for own, vector in zip(hidden, vectors, strict=True)]
+        sums, squares = bank.spread(block, vectors)
+        mean = (sums - [found.sum() for found in left_out]) / allowed
+        variance = (squares - [(found**2).sum() for found in left_out]) / allowed - mean**2
+        scales.append((mean, np.maximum(np.sqrt(np.maximum(variance, 0)), 1e-6)))
+    return nearest_rows([(v, getattr(bank.features, block)) for block, v in blocks], hidden, count, scales)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from leverplus_core import Bank, DataError, Query, Sampler
-from leverplus_samplers.choice import nearest, nearest_in_both, rows_for
+from leverplus_core import Bank, DataError, Floats, Query, Sampler, nearest_rows
+from leverplus_samplers.choice import drawn, hidden_rows, nearest_in_both
 
 
 class MixedSampler(Sampler):
@@ -35,29 +36,39 @@ class MixedSampler(Sampler):
         return self
 
     def pool(self, query: Query, bank: Bank, rng: np.random.Generator) -> list[int]:
-        rows = rows_for(query, bank, self.k)
-        chosen: dict[int, None] = {}  # a dict keeps the order of insertion
-        pairs = {"text": (bank.features.text, query.text), "image": (bank.features.image, query.image)}
-        if bank.features.state is not None and query.state is not None:
-            pairs["state"] = (bank.features.state, query.state)
+        return self.pools([query], bank, [rng])[0]
+
+    def pools(self, queries: Sequence[Query], bank: Bank, rngs: Sequence[np.random.Generator]) -> list[list[int]]:
+        hidden = hidden_rows(queries, bank, self.k)
+        chosen: list[dict[int, None]] = [{} for _ in queries]  # a dict keeps the order of insertion
+        most = 0
         for name, share in self._shares().items():
             count = math.floor(share * self.k)
-            if count:
-                if name == "state" and name not in pairs:
-                    raise DataError(
-                        "sampler mixed: state is above 0, and there are no hidden states.", "Set encoder.hidden_states."
-                    )
-                # A row that is in already is passed over for the next nearest, so that each share is filled.
-                most = count + len(chosen)
-                if name == "text_image":
-                    near = nearest_in_both(rows, (pairs["text"], pairs["image"]), most)
-                else:
-                    near = nearest(rows, *pairs[name], most)
-                fresh = (int(row) for row in near if int(row) not in chosen)
-                chosen.update(dict.fromkeys(islice(fresh, count)))
-        rest = np.array([row for row in rows if int(row) not in chosen], dtype=np.intp)
-        uniform = rng.choice(rest, size=self.k - len(chosen), replace=False)
-        return [int(row) for row in uniform] + list(chosen)
+            if not count:
+                continue
+            # A row that is in already is passed over for the next nearest, so that each share is filled.
+            most += count
+            blocks = [(block, self._vectors(block, queries, bank)) for block in name.split("_")]
+            if len(blocks) > 1:
+                near = nearest_in_both(bank, blocks, hidden, most)
+            else:
+                near = nearest_rows([(blocks[0][1], getattr(bank.features, name))], hidden, most)
+            for pool, rows in zip(chosen, near, strict=True):
+                pool.update(dict.fromkeys(islice((row for row in rows.tolist() if row not in pool), count)))
+        total = len(bank.demonstrations)
+        found = []
+        for rng, own, pool in zip(rngs, hidden, chosen, strict=True):
+            without = np.sort(np.concatenate([own, np.fromiter(pool, np.intp, len(pool))]))
+            found.append([*drawn(rng, total, without, self.k - len(pool)).tolist(), *pool])
+        return found
+
+    def _vectors(self, block: str, queries: Sequence[Query], bank: Bank) -> Floats:
+        """(B, D) the queries' rows of a block. Raises DataError for hidden states that are not there."""
+        if block == "state" and (bank.features.state is None or any(query.state is None for query in queries)):
+            raise DataError(
+                "sampler mixed: state is above 0, and there are no hidden states.", "Set encoder.hidden_states."
+            )
+        return np.stack([getattr(query, block) for query in queries])
 
     def blocks(self) -> frozenset[str]:
         names = [name for name, share in self._shares().items() if math.floor(share * self.k)]

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 
-from leverplus_core import Bank, Query, Sampler
-from leverplus_samplers.choice import nearest, rows_for
+from leverplus_core import Bank, Query, Sampler, nearest_rows
+from leverplus_samplers.choice import hidden_rows
 
 
-class TextKnnSampler(Sampler):
+class _KnnSampler(Sampler):
+    k: int = Field(64, ge=1, description="demonstrations in a pool")
+
+    block: ClassVar[str]
+
+    def pool(self, query: Query, bank: Bank, rng: np.random.Generator) -> list[int]:
+        return self.pools([query], bank, [rng])[0]
+
+    def pools(self, queries: Sequence[Query], bank: Bank, rngs: Sequence[np.random.Generator]) -> list[list[int]]:
+        hidden = hidden_rows(queries, bank, self.k)
+        vectors = np.stack([getattr(query, self.block) for query in queries])
+        near = nearest_rows([(vectors, getattr(bank.features, self.block))], hidden, self.k)
+        return [rows.tolist() for rows in near]
+
+    def blocks(self) -> frozenset[str]:
+        return frozenset({self.block})
+
+
+class TextKnnSampler(_KnnSampler):
     """The k demonstrations whose question is nearest to this one, by cosine; ties by row number."""
 
-    k: int = Field(64, ge=1, description="demonstrations in a pool")
-
-    def pool(self, query: Query, bank: Bank, rng: np.random.Generator) -> list[int]:
-        rows = nearest(rows_for(query, bank, self.k), bank.features.text, query.text, self.k)
-        return [int(row) for row in rows]
-
-    def blocks(self) -> frozenset[str]:
-        return frozenset({"text"})
+    block: ClassVar[str] = "text"
 
 
-class ImageKnnSampler(Sampler):
+class ImageKnnSampler(_KnnSampler):
     """The k demonstrations whose image is nearest to this one, by cosine; ties by row number."""
 
-    k: int = Field(64, ge=1, description="demonstrations in a pool")
-
-    def pool(self, query: Query, bank: Bank, rng: np.random.Generator) -> list[int]:
-        rows = nearest(rows_for(query, bank, self.k), bank.features.image, query.image, self.k)
-        return [int(row) for row in rows]
-
-    def blocks(self) -> frozenset[str]:
-        return frozenset({"image"})
+    block: ClassVar[str] = "image"

@@ -10,9 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leverplus_core import Bank, Catalog, DataError, Demonstration, Features, Image, Query, Question, Sampler, allowed
+from leverplus_core import (
+    Bank,
+    Catalog,
+    DataError,
+    Demonstration,
+    Features,
+    Image,
+    Query,
+    Question,
+    Sampler,
+    allowed,
+    nearest_rows,
+)
 from leverplus_core.testing import tiny_bank
-from leverplus_samplers.choice import nearest
 from leverplus_samplers.mixed import MixedSampler
 from leverplus_samplers.similarity import ImageKnnSampler, TextKnnSampler
 from leverplus_samplers.uniform import RandomSampler
@@ -59,11 +70,12 @@ def test_the_nearest_are_those_of_the_full_ranking(seed: int, size: int, count: 
     features = np.repeat(features, copies, axis=0)
     features[::2] += draw.choice([0, 1e-7], size=features[::2].shape).astype(np.float32)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
-    rows = np.flatnonzero(draw.random(len(features)) < 0.8)
+    allowed_here = draw.random(len(features)) < 0.8
+    rows = np.flatnonzero(allowed_here)
     query = features[draw.integers(len(features))]
     exact = [float(np.dot(features[i].astype(np.float64), query.astype(np.float64))) for i in rows]
     ranked = sorted(range(len(rows)), key=lambda i: (-round(exact[i], 15), rows[i]))
-    got = nearest(rows, features, query, count)
+    (got,) = nearest_rows([(query[None], features)], [np.flatnonzero(~allowed_here)], count)
     value = dict(zip(rows.tolist(), exact, strict=True))
     assert len(set(got.tolist())) == len(got) == min(count, len(rows))
     assert [value[i] for i in got.tolist()] == pytest.approx([exact[i] for i in ranked[:count]], abs=1e-14)
@@ -136,6 +148,54 @@ def test_mixed_takes_the_nearest_by_both_similarities_in_deviations_from_their_m
     sampler = MixedSampler(k=8, text=0, image=0, text_image=1)
     assert sampler.blocks() == {"text", "image"}
     assert sampler.pool(query, larger, _rng()) == [row for _, row in expected[:8]]
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        RandomSampler(k=16),
+        TextKnnSampler(k=16),
+        ImageKnnSampler(k=16),
+        MixedSampler(k=16, text=0.25, image=0.25, text_image=0.25),
+        MixedSampler(k=16, text=0.5, image=0.5),
+    ],
+)
+def test_a_batch_draws_what_a_ranking_of_the_whole_bank_draws_for_each_question(sampler: Sampler) -> None:
+    """Computed here one question at a time and in float64; a third of the bank's rows are copies of others."""
+    draw = _rng(3)
+    rows = draw.normal(size=(2, 900, 24)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=-1, keepdims=True)
+    rows[:, 600:] = rows[:, :300]
+    image, text = rows
+    bank = Bank(
+        [Demonstration(f"d{i}", "?", Image(f"i{i // 3}"), "a") for i in range(900)], Features(image=image, text=text)
+    )
+    asked = draw.permutation(900)[:40]
+    queries = [Query(Question(f"d{i}", "?", Image(f"i{i // 3}"), ("a",)), image[i], text[i]) for i in asked]
+
+    def expected(query: Query, rng: np.random.Generator) -> list[int]:
+        fair = np.array([i for i, d in enumerate(bank.demonstrations) if d.image.id != query.question.image.id])
+        cosine = {
+            "text": (text[fair].astype(np.float64) * query.text.astype(np.float64)).sum(axis=1),
+            "image": (image[fair].astype(np.float64) * query.image.astype(np.float64)).sum(axis=1),
+        }
+        z = {name: (c - c.mean()) / c.std() for name, c in cosine.items()}
+        cosine["text_image"] = z["text"] + z["image"]
+        shares = {"text": 0.0, "image": 0.0, "text_image": 0.0}
+        if isinstance(sampler, MixedSampler):
+            shares = {name: getattr(sampler, name) for name in shares}
+        elif not isinstance(sampler, RandomSampler):
+            shares[next(iter(sampler.blocks()))] = 1.0
+        near: list[int] = []
+        for name, share in shares.items():
+            ranked = fair[np.argsort(-cosine[name].round(12), kind="stable")].tolist()
+            near += [row for row in ranked if row not in near][: int(share * sampler.k)]
+        rest = np.array([row for row in fair.tolist() if row not in near])
+        return [*rng.choice(rest, size=sampler.k - len(near), replace=False).tolist(), *near]
+
+    found = sampler.pools(queries, bank, [_rng(i) for i in range(40)])
+    assert [list(pool) for pool in found] == [expected(query, _rng(i)) for i, query in enumerate(queries)]
+    assert list(sampler.pools(queries[7:8], bank, [_rng(7)])[0]) == found[7]
 
 
 @given(
