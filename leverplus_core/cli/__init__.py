@@ -59,7 +59,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
     if code == INTERRUPTED:
-        print("leverplus: stopped. The same command resumes from here.", file=sys.stderr)
+        print("leverplus: stopped. Nothing is half written: give the same command again.", file=sys.stderr)
     raise SystemExit(code if isinstance(code, int) else 0)
 
 
