@@ -17,6 +17,7 @@ from leverplus_core.errors import LeverplusError, RecipeError
 from leverplus_core.io import read_json, write_json
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.graph import Pipeline
+from leverplus_core.pipeline.picture_check import naming_questions
 from leverplus_core.pipeline.recorder import Membership, Recorder, run_record
 from leverplus_core.pipeline.stage import Stage
 from leverplus_core.pipeline.workspace import StageFolder
@@ -182,7 +183,7 @@ class _Job:
             write_json(path / COST, cost())
 
         try:
-            with context.meter.record(path / ASKED, computed=keep):
+            with naming_questions(context.every_question), context.meter.record(path / ASKED, computed=keep):
                 metadata = stage.run(context, self.pipeline.inputs(stage), path, _Report(self, stage, reused=False))
         except BaseException:
             with suppress(LeverplusError):
