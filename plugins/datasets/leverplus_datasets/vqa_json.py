@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from leverplus_core import DataError, Dataset, Image, Question, Size, Split, rng
+from leverplus_core import DataError, Dataset, Image, Question, Seed, Settings, Size, Split, rng
 from leverplus_datasets.reading import (
     Rows,
     answer_text,
@@ -41,14 +41,12 @@ _FILES = {
 """Setting -> pattern of the official name."""
 
 
-class SplitByImage(BaseModel):
+class SplitByImage(Settings):
     """Numbers of questions of two splits taken from the validation files, which share no image."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     train: int = Field(ge=1, description="number of train questions; they are also the demonstrations")
     validation: int = Field(ge=1)
-    seed: int = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ class VqaJson(Dataset):
     )
     train_limit: int | None = Field(None, ge=1, description="number of train questions, a seeded subset")
     validation_limit: int | None = Field(None, ge=1, description="number of validation questions, a seeded subset")
-    seed: int = Field(0, description="of the subsets that the limits take")
+    seed: Seed = Field(0, description="of the subsets that the limits take")
     split_by_image: SplitByImage | None = Field(None, description="take both splits from the validation files")
 
     def questions(self, split: Split) -> tuple[Question, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image as Pil
@@ -15,8 +14,6 @@ from leverplus_core.pipeline.picture_check import check_pictures, naming_questio
 from leverplus_core.records import Image, Question
 
 DATASET = '''
-from pathlib import Path
-
 from leverplus_core import Dataset, Encoder, Image, PictureSettings, Question, hookimpl
 
 
@@ -28,7 +25,7 @@ class Photos(Dataset):
     def questions(self, split):
         rows = range(0, 6) if split == "train" else range(4, 10)
         return [
-            Question(f"{split}{i}", "what?", Image(str(i), str(Path(self.folder) / f"{i}.png"), "a thing"), ("red",) * 10)
+            Question(f"{split}{i}", "what?", Image(f"{i}", f"{self.folder}/{i}.png", "a thing"), ("red",) * 10)
             for i in rows
         ]
 
@@ -94,17 +91,17 @@ def test_damaged_pictures_are_counted_and_the_first_are_named_with_their_questio
         check_pictures(questions(photos), PictureSettings())
     assert "7.png" not in str(e.value) and "\n" not in str(e.value)
     with pytest.raises(
-        DataError, match="10 of 10 pictures .* has 8 x 8 pixels, more than the limit of 6e-05 megapixels"
+        DataError, match=r"10 of 10 pictures .* has 8 x 8 pixels, more than the limit of 6e-05 megapixels"
     ):
         check_pictures(questions(photos), PictureSettings(max_file_megapixels=0.00006))
 
 
 def test_a_picture_that_stops_a_run_is_named_with_its_questions(photos: Path) -> None:
     path = str(photos / "3.png")
-    with pytest.raises(DataError, match=r"^question q3 and 1 more: image '.*3.png' is empty. Replace the file"):
-        with naming_questions(lambda: questions(photos)):
-            raise PictureError(path, "is empty")
-    with pytest.raises(PictureError, match="^image 'other.png' is empty"), naming_questions(lambda: questions(photos)):
+    named = r"^question q3 and 1 more: image '.*3.png' is empty. Replace the file"
+    with pytest.raises(DataError, match=named), naming_questions(lambda: questions(photos)):
+        raise PictureError(path, "is empty")
+    with pytest.raises(PictureError, match=r"^image 'other.png' is empty"), naming_questions(lambda: questions(photos)):
         raise PictureError("other.png", "is empty")
 
 
