@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from leverplus_core import AnswerLogprob, CheckpointError, Decoding, Floats
+from leverplus_core import AnswerLogprob, CheckpointError, DataError, Decoding, Floats
 from leverplus_models.engine.beams import Beams, Greedy
 from leverplus_models.engine.device import out_of_memory, to_device, token_budget, too_large
 from leverplus_models.engine.kernels import Kernels
@@ -185,7 +185,7 @@ class Engine:
             alive = [(row, search(), [paths[walk.tree.last[row]]]) for row, _ in walk.logit_positions(chunk)]
             for n in range(decoding.max_new_tokens):
                 values, tokens = logits.topk(wanted)
-                logprobs = (values - logits.logsumexp(-1, keepdim=True)).cpu().numpy()
+                logprobs = _numbers((values - logits.logsumexp(-1, keepdim=True)).cpu().numpy())
                 found, at, going = tokens.cpu().numpy(), 0, []
                 for row, state, ends in alive:
                     parents = state.advance(logprobs[at : at + len(ends)], found[at : at + len(ends)])
@@ -265,7 +265,7 @@ class Engine:
         texts: list[list[int]] = [[] for _ in rows]
 
         def run(batch: Sequence[int], inputs: dict[str, Tensor]) -> None:
-            new = self.model.generate(**inputs, generation_config=config).tolist()
+            new = self.model.generate(**inputs, generation_config=config, logits_processor=[_refuse_nan]).tolist()
             for i, text in zip(batch, new, strict=True):
                 texts[i] = text
 
@@ -350,3 +350,19 @@ def _without_output_layer(model: Any) -> Iterator[None]:
         yield
     finally:
         vars(layer).pop("forward", None)
+
+
+def _numbers(logprobs: Floats) -> Floats:
+    """`logprobs`, if they are numbers. Raises DataError where they are not: the model would answer with nothing."""
+    if np.isnan(logprobs).any():
+        raise DataError(
+            "the model's logits are not numbers.",
+            "Check its dtype: float16 overflows on some models, bfloat16 does not.",
+        )
+    return logprobs
+
+
+def _refuse_nan(ids: Tensor, scores: Tensor) -> Tensor:
+    """As `_numbers`, where transformers generates."""
+    _numbers(scores.max(-1).values.float().cpu().numpy())
+    return scores
