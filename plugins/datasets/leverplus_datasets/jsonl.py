@@ -10,6 +10,7 @@ relative to the file's folder, `caption`, or both). `image_id` says that two cap
 from __future__ import annotations
 
 import math
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class Jsonl(Dataset):
 
     @cached_property
     def _files(self) -> dict[str, Path]:
-        given = {name: Path(path).expanduser() for name, path in self.model_dump().items() if path is not None}
+        given = {name: Path(os.path.expanduser(path)) for name, path in self.model_dump().items() if path is not None}
         if set(given) not in ({"path"}, {"train", "validation"}):
             named = ", ".join(given) or "nothing"
             raise DataError(f"jsonl was given {named}.", "Set dataset.train and dataset.validation, or dataset.path.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,7 +69,7 @@ def image_files_hash(rows: Rows) -> str | None:
 def image_file(folder: Path, names: Sequence[str], where: str) -> str:
     """The absolute path of the first of `names` that exists in `folder`. Raises DataError that begins with `where`."""
     for name in names:
-        if (folder / name).is_file():
+        if os.path.isfile(folder / name):
             return str((folder / name).resolve())
     raise DataError(f"{where}: there is no image file {folder / names[0]}.", "Check the image folder and file names.")
 

@@ -5,6 +5,7 @@ Marino et al. 2019, "OK-VQA"; Goyal et al. 2017, "Making the V in VQA Matter". F
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -120,8 +121,9 @@ class VqaJson(Dataset):
     def _folder(self) -> Path | None:
         if self.folder is None:
             return None
-        folder = Path(__file__).parent / "okvqa_slice" if self.folder == SLICE else Path(self.folder).expanduser()
-        if not folder.is_dir():
+        own = str(Path(__file__).parent / "okvqa_slice") if self.folder == SLICE else os.path.expanduser(self.folder)
+        folder = Path(own)
+        if not os.path.isdir(folder):
             raise DataError(f"there is no folder {folder}.", f"Name the folder of the official files, or {SLICE}.")
         return folder
 
@@ -129,7 +131,8 @@ class VqaJson(Dataset):
     def _files(self) -> dict[str, Path]:
         """Setting -> file, for the official splits that are read."""
         needed = [role for role in _FILES if not self.split_by_image or role.startswith("validation")]
-        return {role: Path(own).expanduser() if (own := getattr(self, role)) else self._found(role) for role in needed}
+        own = {role: getattr(self, role) for role in needed}
+        return {role: Path(os.path.expanduser(file)) if file else self._found(role) for role, file in own.items()}
 
     def _found(self, role: str) -> Path:
         if self._folder is None:
@@ -144,7 +147,7 @@ class VqaJson(Dataset):
     @cached_property
     def _captions_file(self) -> Path | None:
         if self.captions is not None:
-            return Path(self.captions).expanduser()
+            return Path(os.path.expanduser(self.captions))
         found = sorted(self._folder.glob("captions*.json*")) if self._folder else []
         if self.images is None and len(found) > 1:
             names = ", ".join(p.name for p in found)
@@ -192,7 +195,7 @@ class VqaJson(Dataset):
                     f"{where}: no file name from image_name '{self.image_name}' and image id {image_id}.",
                     "It may hold {subtype} and {image_id}, such as {image_id:012d}.",
                 ) from e
-            path = image_file(Path(self.images).expanduser(), (name, f"{part.subtype}/{name}"), where)
+            path = image_file(Path(os.path.expanduser(self.images)), (name, f"{part.subtype}/{name}"), where)
         return image(image_id, path, self._captions.get(image_id), where)
 
     def _read(self, split: Split) -> _Part:
