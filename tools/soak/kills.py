@@ -11,7 +11,6 @@ import json
 import random
 import re
 import shutil
-import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,17 +19,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tools.soak.comparison import damaged, differ, files, registry_rows, responses
 from tools.soak.launcher import Ended, launcher
 from tools.soak.topic import Case, Outcome, Topic
 
 TINY_PARTS = Path(__file__).resolve().parents[2] / "tests" / "core" / "pipeline" / "tiny_parts.py"
 WHERE = ("--registry", "sqlite:///r.db", "--work", "work")
-TINY = (
-    "demo", "--plugin", str(TINY_PARTS), "--dataset", "tiny", "--model", "tiny", "--encoder", "tiny",
-    "--sampler", "mixed:k=5", "--balancer", "keep_all",
-)  # fmt: skip
+TINY = ("demo", "--plugin", str(TINY_PARTS))
 EPOCHS = ("training.sft.epochs=1", "training.rce.epochs=1", "training.grpo.epochs=1", "training.mrt.epochs=0")
 SETTINGS = (
+    "dataset=tiny", "model=tiny", "encoder=tiny", "sampler={name: mixed, k: 5}", "balancer={name: keep_all}",
     "threads=1", "selector.width=16", "scoring.questions=20", "scoring.beam_search={num_beams: 2, shots: 2}",
     "scoring.candidates={shots: [1, 2], num_beams: 1, samples: {1.0: 1}, retrieval: 1, random: 1}",
     "scoring.candidates.questions=null", *EPOCHS, "evaluation.shots=[1, 2]", "evaluation.sizes=[5, 10]",
@@ -156,14 +154,14 @@ def _case(name: str, kind: str, number: int, of: int) -> Case:
             killed = launcher().run(COMMANDS[name].words, place, seconds=whole.end.seconds * (number + 1) / (of + 1))
         if killed.code not in (0, -9):
             return Outcome([f"the killed command ended with {killed.code}: {killed.stderr}"])
-        stored = _responses(place)
+        stored = responses(place / "work")
         again = launcher().run(COMMANDS[name].words, place)
         faults = [] if again.code == 0 else [f"the same command again ends with {again.code}: {again.stderr}"]
         if not faults:
             faults = list(differences(whole.ended, place))
             if re.sub(r"\d+\.\d s", "", again.stdout) != re.sub(r"\d+\.\d s", "", whole.end.stdout):
                 faults.append("it prints something else")
-            asked = len(_responses(place)) - len(stored)
+            asked = len(responses(place / "work")) - len(stored)
             if (calls := _calls(again)) is not None and calls != asked:
                 faults.append(f"{calls} prompts were computed where {asked} were not known: measurements were lost")
         figures = {"command": name, "kind": kind, "killed": killed.code == -9, "seconds": round(again.seconds, 2),
@@ -178,97 +176,14 @@ def _calls(end: Ended) -> int | None:
     return int(found[0].replace(",", "")) if len(found) == 1 else None
 
 
-# --- comparing what two folders hold ---
-
-LEFT_OUT = {
-    "created_at", "started_at", "finished_at", "alive_at", "asked_at", "pid", "host", "environment", "git", "seconds",
-    "reused", "created", "id",
-}  # fmt: skip
-"""Columns and keys that differ between any two equal runs; `id` numbers evaluations."""
-
-
 def differences(expected: Path, found: Path) -> Iterator[str]:
     """What an undisturbed command left in `expected` and is not, or is otherwise, in `found`."""
-    yield from _differ("the registry", _tables(expected), _tables(found))
-    yield from _differ("the response cache", _responses(expected), _responses(found))
-    for folder in (expected, found):
-        for database in folder.rglob("*.db"), folder.rglob("*.sqlite"):
-            for file in database:
-                with sqlite3.connect(file) as c:
-                    state = c.execute("PRAGMA integrity_check").fetchone()[0]
-                c.close()
-                if state != "ok":
-                    yield f"{file.name} is damaged: {state}"
-    yield from _differ("the files", _files(expected), _files(found))
-
-
-def _differ(what: str, expected: Mapping[Any, Any], found: Mapping[Any, Any]) -> Iterator[str]:
-    for state, keys in (("lacks", expected.keys() - found.keys()), ("has besides", found.keys() - expected.keys())):
-        if keys:
-            yield f"{what} {state} {len(keys)}, such as {min(map(str, keys))[:200]}"
-    other = [key for key in expected.keys() & found.keys() if expected[key] != found[key]]
-    if other:
-        key = min(other, key=str)
-        yield f"{what}: {len(other)} differ, such as {key}: {str(found[key])[:200]} for {str(expected[key])[:200]}"
-
-
-def _tables(folder: Path) -> dict[tuple[str, str], int]:
-    """(table, row as JSON) -> how often it is there; of evaluations, which are added by each attempt, whether it is."""
-    file, rows = folder / "r.db", Counter[tuple[str, str]]()
-    if not file.exists():
-        return rows
-    with sqlite3.connect(file) as c:
-        c.row_factory = sqlite3.Row
-        names = [row[0] for row in c.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        for name in names:
-            for row in c.execute(f"SELECT * FROM {name}"):
-                key = (name, json.dumps(_same({k: _parsed(row[k]) for k in row.keys()}), sort_keys=True))  # noqa: SIM118
-                rows[key] = 1 if name == "evaluations" else rows[key] + 1
-    c.close()
-    return rows
-
-
-def _parsed(value: Any) -> Any:
-    if isinstance(value, str) and value[:1] in "{[":
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _same(value: Any) -> Any:
-    """`value` without what differs between equal runs."""
-    if isinstance(value, dict):
-        return {k: _same(v) for k, v in value.items() if k not in LEFT_OUT}
-    return [_same(v) for v in value] if isinstance(value, list) else value
-
-
-def _responses(folder: Path) -> dict[str, str]:
-    file = folder / "work" / "responses.sqlite"
-    if not file.exists():
-        return {}
-    with sqlite3.connect(file) as c:
-        there = c.execute("SELECT count(*) FROM sqlite_master WHERE name = 'responses'").fetchone()[0]
-        found = {key.hex(): value for key, value in c.execute("SELECT key, value FROM responses")} if there else {}
-    c.close()
-    return found
-
-
-def _files(folder: Path) -> dict[str, Any]:
-    """Name -> content, of JSON without what differs between equal runs; databases and leases aside."""
-    found: dict[str, Any] = {}
-    for file in sorted(folder.rglob("*")):
-        name = str(file.relative_to(folder))
-        if file.is_dir() or re.search(r"\.(db|sqlite)(-wal|-shm)?$|^work/leases/|^\.[^/]+\.\d+$", name):
-            continue
-        content: Any = file.read_bytes()
-        if file.suffix == ".json":
-            content = _same(json.loads(content))
-        elif file.name in ("asked.bin", "computed.bin"):
-            content = sorted(content[i : i + 8] for i in range(0, len(content), 8))
-        found[name] = content
-    return found
+    if (expected / "r.db").exists():
+        urls = (f"sqlite:///{folder / 'r.db'}" for folder in (expected, found))
+        yield from differ("the registry", *map(registry_rows, urls))
+    yield from differ("the response cache", *(responses(folder / "work") for folder in (expected, found)))
+    yield from differ("the files", files(expected), files(found))
+    yield from damaged(found)
 
 
 def topic(short: bool) -> Topic:
