@@ -71,6 +71,12 @@ def test_all_that_sqlite_does(url: str) -> None:
         with pytest.raises(RegistryError, match="does not run"):
             registry.sql("WITH x AS (DELETE FROM cells RETURNING n) SELECT n FROM x")
         assert len(registry.cells()) == 5
+        assert registry.sql("SELECT '%s' AS x WHERE 'ab' LIKE '%b'")[1] == [("%s",)]
+        endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
+        assert registry.sql(endless + "SELECT i FROM n", limit=2)[1] == [(1,), (2,)]
+        for chosen in ("SELECT count(*) FROM n", "SELECT i FROM n", "SELECT pg_sleep(60)::text"):
+            with pytest.raises(RegistryError, match=r"had not ended after 0\.2 s"):
+                registry.sql(endless + chosen, seconds=0.2)
 
 
 def test_runs_that_open_and_write_at_once(url: str) -> None:

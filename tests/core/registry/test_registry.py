@@ -20,7 +20,7 @@ from sqlalchemy import JSON, inspect
 
 from leverplus_core.errors import DataError, RegistryError, StorageError
 from leverplus_core.records import Demonstration, Image, Prediction, Question
-from leverplus_core.registry import database, migrations, tables
+from leverplus_core.registry import database, migrations, readonly, tables
 from leverplus_core.registry import registry as registry_module
 from leverplus_core.registry.liveness import STALE_S
 from leverplus_core.registry.migrations import CURRENT
@@ -651,6 +651,8 @@ def test_sql_reads(registry: Registry) -> None:
         "COMMIT",
         "SELECT 1; DELETE FROM cells",
         "SELECT load_extension('x')",
+        "SELECT writefile('elsewhere.db', 'x')",
+        "SELECT zeroblob(100000000)",
         "SELECT nothing FROM cells",
         "SELEC 1",
         "SELECT ?",
@@ -671,6 +673,33 @@ def test_sql_refuses_the_rest_and_changes_nothing(
     assert dump(file) == before
     assert not (tmp_path / "elsewhere.db").exists()
     registry.finish_run("abc123", "done")  # the connection that refused can write again
+
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
+
+
+@pytest.mark.parametrize("chosen", ["SELECT count(*) FROM n", "SELECT i FROM n", "SELECT i FROM n WHERE i < 0"])
+def test_a_query_that_never_ends_is_stopped(registry: Registry, chosen: str) -> None:
+    with pytest.raises(RegistryError, match=r"had not ended after 0\.2 s\. Ask for less, or allow more with --seconds"):
+        registry.sql(ENDLESS + chosen, seconds=0.2)
+
+
+def test_a_result_without_end_is_cut_after_so_many_rows(registry: Registry) -> None:
+    assert registry.sql(ENDLESS + "SELECT i FROM n", limit=3) == (["i"], [(1,), (2,), (3,)])
+
+
+def test_a_result_that_memory_does_not_hold_is_refused(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readonly, "RESULT_BYTES", 1 << 20)
+    with pytest.raises(RegistryError, match="larger than 1 MB"):
+        registry.sql(ENDLESS + "SELECT zeroblob(1000) FROM n")
+
+
+def test_ctrl_c_stops_a_query(registry: Registry) -> None:
+    for chosen in ("SELECT count(*) FROM n", "SELECT i FROM n"):
+        threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt):
+            registry.sql(ENDLESS + chosen, seconds=30)
+    assert registry.sql("SELECT 1")[1] == [(1,)]
 
 
 def test_a_registry_in_memory() -> None:
