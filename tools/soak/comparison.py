@@ -32,13 +32,17 @@ def differ(what: str, expected: Mapping[Any, Any], found: Mapping[Any, Any]) -> 
         yield f"{what}: {len(other)} differ, such as {key}: {str(found[key])[:200]} for {str(expected[key])[:200]}"
 
 
-def registry_rows(url: str) -> Counter[tuple[str, str]]:
-    """(table, row as JSON) -> how often it is there; of evaluations, which each attempt adds to, whether it is."""
+def registry_rows(url: str, sharing: bool = False) -> Counter[tuple[str, str]]:
+    """(table, row as JSON) -> how often it is there; of evaluations, which each attempt adds to, whether it is.
+
+    Runs that are `sharing` a workspace at once divide the prompts between them as it happens: these are left out."""
     rows, engine = Counter[tuple[str, str]](), create_engine(url)
     with engine.connect() as c:
         for table in tables.metadata.sorted_tables:
-            for row in c.execute(select(table)).mappings():
-                key = table.name, json.dumps(_same(dict(row)), sort_keys=True)
+            for row in map(dict, c.execute(select(table)).mappings()):
+                if sharing and table is tables.stages and row["metadata"]:
+                    row["metadata"]["cost"].pop("prompts", None)
+                key = table.name, json.dumps(_same(row), sort_keys=True)
                 rows[key] = 1 if table is tables.evaluations else rows[key] + 1
     engine.dispose()
     return rows

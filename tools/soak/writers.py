@@ -53,7 +53,7 @@ def _alone(seeds: int) -> tuple[Counter[tuple[str, str]], int]:
         if end.code != 0:
             raise RuntimeError(f"a run fails undisturbed: {end.stderr}")
         calls += _calls(end)
-    return registry_rows(f"sqlite:///{folder / 'r.db'}"), calls
+    return registry_rows(f"sqlite:///{folder / 'r.db'}", sharing=seeds > 1), calls
 
 
 def _calls(end: Ended) -> int:
@@ -75,7 +75,7 @@ def _different_runs(folder: Path, url: str) -> Outcome:
     with _reader(url) as reader:
         ends = _at_once([_run(url, seed=seed) for seed in range(RUNS)], folder)
     faults = _failures(ends) + reader.faults
-    faults += [] if faults else [*differ("the registry", expected, registry_rows(url)), *damaged(folder)]
+    faults += [] if faults else [*differ("the registry", expected, registry_rows(url, sharing=True)), *damaged(folder)]
     return Outcome(faults, {"writers": RUNS, "reads": reader.reads})
 
 
