@@ -78,8 +78,12 @@ def _mapped(path: Path) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     with zipfile.ZipFile(path) as z:
         for member in z.infolist():
-            if member.compress_type != zipfile.ZIP_STORED or not member.filename.endswith(".npy"):
-                raise ValueError(f"{member.filename} is not a stored array")
+            if not member.filename.endswith(".npy"):
+                raise ValueError(f"{member.filename} is not an array")
+            if member.compress_type != zipfile.ZIP_STORED:  # as features of texts are, which are mostly zeros
+                with z.open(member) as f:
+                    arrays[member.filename.removesuffix(".npy")] = np.lib.format.read_array(f, allow_pickle=False)
+                continue
             with z.open(member) as f:
                 shape, fortran, dtype = _header(f)
                 start = f.tell()
