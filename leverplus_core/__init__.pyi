@@ -1,5 +1,10 @@
 """The public names of leverplus and where they live: the one list of them, for type checkers and for `__init__.py`."""
 
+from leverplus_core.bounds import Beams as Beams
+from leverplus_core.bounds import Seed as Seed
+from leverplus_core.bounds import Settings as Settings
+from leverplus_core.bounds import Temperature as Temperature
+from leverplus_core.bounds import Weight as Weight
 from leverplus_core.candidates.store import BALANCED as BALANCED
 from leverplus_core.candidates.store import CANDIDATES as CANDIDATES
 from leverplus_core.candidates.store import rank_key as rank_key
@@ -7,6 +12,7 @@ from leverplus_core.candidates.store import read_groups as read_groups
 from leverplus_core.candidates.store import write_groups as write_groups
 from leverplus_core.cli import output as output
 from leverplus_core.cli.output import Bars as Bars
+from leverplus_core.content import file_hashes as file_hashes
 from leverplus_core.errors import CheckpointError as CheckpointError
 from leverplus_core.errors import DataError as DataError
 from leverplus_core.errors import LeverplusError as LeverplusError
@@ -23,6 +29,12 @@ from leverplus_core.io import storage_errors as storage_errors
 from leverplus_core.io import write_json as write_json
 from leverplus_core.metrics import TASKS as TASKS
 from leverplus_core.metrics import most_frequent as most_frequent
+from leverplus_core.parsing import Unreadable as Unreadable
+from leverplus_core.parsing import decode_json as decode_json
+from leverplus_core.parsing import parse_json as parse_json
+from leverplus_core.pictures import PictureError as PictureError
+from leverplus_core.pictures import PictureSettings as PictureSettings
+from leverplus_core.pictures import header_size as header_size
 from leverplus_core.pipeline.context import RunContext as RunContext
 from leverplus_core.pipeline.graph import Pipeline as Pipeline
 from leverplus_core.pipeline.run import RunResult as RunResult
@@ -54,6 +66,7 @@ from leverplus_core.plugins.contracts import Split as Split
 from leverplus_core.plugins.contracts import SupportsCacheFolder as SupportsCacheFolder
 from leverplus_core.plugins.contracts import SupportsEmbeddings as SupportsEmbeddings
 from leverplus_core.plugins.contracts import SupportsHiddenStates as SupportsHiddenStates
+from leverplus_core.plugins.contracts import SupportsLookahead as SupportsLookahead
 from leverplus_core.plugins.contracts import SupportsPlanning as SupportsPlanning
 from leverplus_core.plugins.contracts import allowed as allowed
 from leverplus_core.plugins.hookspecs import hookimpl as hookimpl

@@ -6,15 +6,20 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from leverplus_core.text import HINT, one_line
+
 
 class LeverplusError(Exception):
-    """A mistake that the user can fix: `what` is wrong and where, `hint` is what exists or what to do. One line."""
+    """A mistake that the user can fix: `what` is wrong and where, `hint` is what exists or what to do. One line.
+
+    What they quote is shown as `text.shown` shows it; of long quotations the middle is cut.
+    """
 
     exit_code = 2
 
     def __init__(self, what: str, hint: str = "") -> None:
-        self.what = " ".join(what.split())
-        self.hint = " ".join(hint.split())
+        self.what = one_line(what)
+        self.hint = one_line(hint, HINT)
         super().__init__(f"{self.what} {self.hint}".strip())
 
 

@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from leverplus_core.errors import DataError, StorageError
+from leverplus_core.parsing import LARGEST, Unreadable, parse_json
+
+SCRATCH = ".*.[0-9]*"
+"""The files that `atomic_write` writes before they take their names: the name between a dot and a process id."""
 
 
 def canonical_json(value: object) -> str:
@@ -73,7 +77,7 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path, hint: str = "Delete it and run again.") -> Any:
     """The value in a JSON file. Raises DataError for one that is absent or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes())
     except (OSError, ValueError) as e:
         raise DataError(f"{path} cannot be read: {e}.", hint) from e
 
@@ -86,7 +90,10 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
 
 
 def iter_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, row) of a file with one JSON object a line. Raises DataError with the line that is not."""
+    """(line number, row) of a file with one JSON object a line; blank lines are passed over.
+
+    Raises DataError with the line that is not one, or is too long to be held in memory.
+    """
     return ((number, row) for number, _, row in iter_jsonl_offsets(path))
 
 
@@ -95,11 +102,15 @@ def iter_jsonl_offsets(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
     end = 0
     try:
         with path.open("rb") as f:
-            for number, line in enumerate(f, 1):
+            for number, line in enumerate(iter(lambda: f.readline(LARGEST + 1), b""), 1):
                 end += len(line)
+                if len(line) > LARGEST:
+                    raise DataError(f"{path}:{number} has over {LARGEST >> 20} MB.", "It must be a JSON object a line.")
+                if not line.strip(b"\xef\xbb\xbf \t\r\n"):
+                    continue
                 try:
-                    row = json.loads(line.decode())
-                except ValueError as e:
+                    row = parse_json(line)
+                except Unreadable as e:
                     raise DataError(
                         f"{path}:{number} is not JSON: {e}.",
                         "The file was cut or edited; one of a stage is written again when it is deleted.",

@@ -364,10 +364,9 @@ def check_trainer(part: Trainer) -> None:
     question = torch.randn(6, 4, generator=draw)
     candidates = torch.randn(6, 3, 6, generator=draw)
 
-    def inputs(rows: list[int]) -> Batch:
-        at = torch.tensor(rows)
+    def inputs(at: torch.Tensor) -> Batch:
         shown = Blocks(candidates[at], widths.candidate)
-        return Batch(Blocks(question[at], widths.question), shown, torch.zeros(len(rows), 3, 2))
+        return Batch(Blocks(question[at], widths.question), shown, torch.zeros(len(at), 3, 2))
 
     sequences = torch.tensor([[[0], [1], [2]]]).expand(6, -1, -1)
     rewards = torch.tensor([[1.0, 0.0, 0.0]]).expand(6, -1)

@@ -87,15 +87,15 @@ def build_part(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Ca
 
 @pytest.fixture(scope="session")
 def new_policy() -> Callable[..., Policy]:
-    """`new_policy(seed=0)`: a small pointer network for images and texts of three columns."""
+    """`new_policy(seed=0, **settings)`: a small pointer network for images and texts of three columns."""
     import torch
 
     from leverplus_core.selector.base import FeatureWidths
     from leverplus_selectors.pointer import PointerSelector
 
-    def new(seed: int = 0) -> Policy:
+    def new(seed: int = 0, **settings: Any) -> Policy:
         torch.manual_seed(seed)
-        return PointerSelector(width=16, heads=2).policy(FeatureWidths(image=3, text=3))
+        return PointerSelector(width=16, heads=2, **settings).policy(FeatureWidths(image=3, text=3))
 
     return new
 
@@ -123,7 +123,7 @@ def new_data() -> Callable[..., TrainingData]:
         mask[::3, -1] = False
         rewards = bank[..., 0].gather(1, sequences[..., 0])
 
-        def inputs(rows: list[int]) -> Batch:
+        def inputs(rows: torch.Tensor) -> Batch:
             question, shown = Blocks(query[rows], widths.question), Blocks(bank[rows], widths.candidate)
             return Batch(question, shown, bank[rows][..., :2])
 

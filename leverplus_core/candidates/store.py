@@ -6,7 +6,6 @@ together.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ from typing import Any
 
 from leverplus_core.errors import DataError
 from leverplus_core.io import iter_jsonl, iter_jsonl_offsets, write_jsonl
+from leverplus_core.parsing import parse_json
 from leverplus_core.records import Candidate
 
 CANDIDATES, MINED, BALANCED = "candidates.jsonl", "mined.json", "balanced.jsonl"
@@ -104,8 +104,8 @@ def iter_groups(paths: Sequence[Path]) -> Iterator[tuple[str, list[list[Candidat
                 group.append([])
                 for start, end in parts:
                     file.seek(start)
-                    lines = file.read(end - start).splitlines()
-                    group[-1] += [_candidate(json.loads(line), str(path)) for line in lines]
+                    lines = file.read(end - start).split(b"\n")
+                    group[-1] += [_candidate(parse_json(line), str(path)) for line in lines if line.strip()]
             yield question_id, group
 
 

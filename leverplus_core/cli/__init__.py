@@ -6,10 +6,13 @@ Nothing here imports torch before a command needs it.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
+import traceback
 import warnings
+from types import TracebackType
 from typing import Any
 
 import typer
@@ -17,6 +20,9 @@ import typer
 from leverplus_core.cli.app import app
 from leverplus_core.cli.output import warn
 from leverplus_core.errors import LeverplusError, LeverplusWarning
+from leverplus_core.plugins.calls import show_trace
+from leverplus_core.plugins.installed import pass_over_damaged
+from leverplus_core.text import one_line, shown
 
 INTERRUPTED = 130
 
@@ -31,10 +37,15 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     signal.signal(signal.SIGTERM, _interrupt)
-    _show_our_warnings()
+    pass_over_damaged()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what ASCII or cp1252 lack is an escape, not a trace
+    sys.excepthook = _show_trace
+    _show_warnings()
     try:
         code = typer.main.get_command(app).main(prog_name="leverplus", standalone_mode=False)
     except LeverplusError as e:
+        show_trace(e)
         print(f"leverplus: {e}", file=sys.stderr)
         raise SystemExit(e.exit_code) from None
     except UsageError as e:
@@ -48,16 +59,21 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
     if code == INTERRUPTED:
-        print("leverplus: stopped. The same command resumes from here.", file=sys.stderr)
+        print("leverplus: stopped. Nothing is half written: give the same command again.", file=sys.stderr)
     raise SystemExit(code if isinstance(code, int) else 0)
 
 
 def _one_line(error: Any) -> str:
-    text = " ".join(error.format_message().split())
+    text = one_line(error.format_message())
     return text if text.endswith((".", "?", ")")) else f"{text}."
 
 
-def _show_our_warnings() -> None:
+def _show_trace(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A bug, as Python shows it; its message may quote data."""
+    print(shown("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
+
+
+def _show_warnings() -> None:
     """A `LeverplusWarning` is one line, whatever thread it comes from; others are shown as Python shows them."""
     others = warnings.showwarning
 
@@ -65,7 +81,7 @@ def _show_our_warnings() -> None:
         if issubclass(category, LeverplusWarning):
             warn(str(message))
         else:
-            others(message, category, *where, **more)
+            others(shown(message), category, *where, **more)
 
     warnings.showwarning = show
 

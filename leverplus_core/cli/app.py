@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from leverplus_core.cli import output
 from leverplus_core.errors import LeverplusError, did_you_mean
+from leverplus_core.text import shown
 
 if TYPE_CHECKING:
     from leverplus_core.plugins.manager import Entry
@@ -101,7 +102,7 @@ class Commands(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The first line of each command's docstring, read without importing it."""
         with formatter.section("Commands"):
-            formatter.write_dl(list(self.help_lines().items()))
+            formatter.write_dl([(shown(word), shown(line)) for word, line in self.help_lines().items()])
 
     def help_lines(self) -> dict[str, str]:
         """Command -> its line on the help page."""

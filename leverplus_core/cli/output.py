@@ -5,7 +5,6 @@ For the commands of plugins as well: `from leverplus_core import output`. Rich i
 
 from __future__ import annotations
 
-import json as json_
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,36 +12,54 @@ from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from leverplus_core.errors import LeverplusError
 from leverplus_core.progress import Bar
+from leverplus_core.text import json_text, one_line, shown
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.progress import Progress, ProgressColumn, TaskID
+    from rich.segment import Segment
 
 T = TypeVar("T")
+
+LINE = 1000
+"""Characters of a line on standard error; the middle of a longer one is cut."""
 
 
 @cache
 def _stderr() -> Console:
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+class _Safe:
+    """What a command or a plugin drew, shown: only rich's own control codes reach the terminal."""
+
+    def __init__(self, drawn: RenderableType) -> None:
+        self._drawn = drawn
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for part in console.render(self._drawn, options):
+            yield part if part.control else part._replace(text=shown(part.text))
 
 
 def _print(drawn: RenderableType) -> None:
     from rich.console import Console
 
-    Console(highlight=False).print(drawn)
+    # Text in brackets or colons is text: `[red]`, `:bomb:`.
+    Console(highlight=False, markup=False, emoji=False).print(_Safe(drawn))
 
 
 def say(message: str) -> None:
     """One line on standard error for the person who waits."""
-    _stderr().print(message, style="dim", markup=False, soft_wrap=True)
+    _stderr().print(one_line(message, LINE), style="dim", soft_wrap=True)
 
 
 def warn(message: str) -> None:
     """One line on standard error that is not fatal."""
-    print(f"leverplus: warning: {message}", file=sys.stderr)
+    print(f"leverplus: warning: {one_line(message, LINE)}", file=sys.stderr)
 
 
 def table(data: T, render: Callable[[T], RenderableType], json: bool) -> None:
@@ -67,7 +84,7 @@ def rows(rows_: Sequence[Mapping[str, Any]], json: bool) -> None:
     drawn = Table(box=None, pad_edge=False)
     for column in rows_[0]:
         numbers = all(isinstance(row[column], int | float) for row in rows_)
-        drawn.add_column(column, justify="right" if numbers else "left", overflow="fold")
+        drawn.add_column(Text(shown(column)), justify="right" if numbers else "left", overflow="fold")
     for row in rows_:
         drawn.add_row(*(Text(_cell(value)) for value in row.values()))
     _print(drawn)
@@ -84,16 +101,21 @@ def metadata(values: Mapping[str, Any], json: bool) -> None:
     drawn = Table(box=None, pad_edge=False, show_header=False)
     for key, value in values.items():
         text = "\n".join(f"{k}: {v}" for k, v in value.items()) if isinstance(value, Mapping) else _cell(value)
-        drawn.add_row(key, Text(text))
+        drawn.add_row(Text(shown(key)), Text(shown(text)))
     _print(drawn)
 
 
 def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else shown(value)
 
 
 def _json(value: object) -> None:
-    print(json_.dumps(value, indent=1, ensure_ascii=False, default=str))
+    text = json_text(value)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeError:  # ASCII, cp1252: what they lack is escaped as JSON escapes it
+        text = json_text(value, ascii=True)
+    print(text)
 
 
 def _rate() -> ProgressColumn:
@@ -118,6 +140,23 @@ class _BarTask:
         self._progress.advance(self._id, steps)
 
 
+class Stopped(LeverplusError):
+    """The user has stopped a run; says what of it is kept."""
+
+    exit_code = 130
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Around a run: Ctrl-C ends the command with what the run says of it. Raises Stopped."""
+    try:
+        yield
+    except KeyboardInterrupt as e:
+        if notes := getattr(e, "__notes__", None):
+            raise Stopped(" ".join(notes)) from e
+        raise
+
+
 class Bars:
     """`leverplus_core.Progress`, drawn on standard error; plain lines where that is no terminal."""
 
@@ -126,7 +165,7 @@ class Bars:
 
         console = _stderr()
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             _rate(),
@@ -148,7 +187,7 @@ class Bars:
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Bar]:
         """A bar while the block runs."""
-        task_id = self._progress.add_task(label, total=total)
+        task_id = self._progress.add_task(one_line(label, 80), total=total)
         try:
             yield _BarTask(self._progress, task_id)
         finally:

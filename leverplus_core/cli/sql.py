@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Annotated
 
 import typer
@@ -31,4 +32,14 @@ def sql(
     if len(found) > limit:
         found = found[:limit]
         output.warn(f"the result is longer than {limit:,} rows and was cut there: --limit takes more.")
-    output.rows([dict(zip(columns, row, strict=True)) for row in found], json)
+    names = _distinct(columns)
+    output.rows([dict(zip(names, row, strict=True)) for row in found], json)
+
+
+def _distinct(columns: list[str]) -> list[str]:
+    """The names of columns, where one occurs again with a number: `n`, `n:2`."""
+    names: dict[str, None] = {}
+    for column in columns:
+        tries = (f"{column}:{number}" for number in count(2))
+        names[column if column not in names else next(name for name in tries if name not in (*names, *columns))] = None
+    return list(names)

@@ -64,11 +64,10 @@ def _blank(image: Image, folder: Path) -> Image:
         return Image("blank", None, BLANK_CAPTION)
     from PIL import Image as Picture
 
-    try:
-        with Picture.open(image.path) as picture:
-            width, height = picture.size
-    except (OSError, SyntaxError) as e:
-        raise DataError(f"image '{image.path}' cannot be read: {e}.", "Replace the file.") from e
+    from leverplus_core.pictures import PictureSettings
+
+    reader = PictureSettings()
+    width, height = reader.picture_size(reader.read_file(image.path), image.path)
     path = folder / f"blank-{width}x{height}.png"
     if not path.exists():
         with atomic_write(path) as f:

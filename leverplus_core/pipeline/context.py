@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from leverplus_core.errors import PluginError, RecipeError, did_you_mean
 from leverplus_core.io import canonical_json, fingerprint
 from leverplus_core.metrics import TASKS
+from leverplus_core.pipeline.by_picture import ByPicture
 from leverplus_core.pipeline.folds import WHOLE, BothSplits, Folds
 from leverplus_core.pipeline.imported import FILES, ImportedFolder, ensure_imported
 from leverplus_core.pipeline.pools import all_pools
@@ -57,6 +58,7 @@ class RunContext:
         self._used: dict[tuple[str, str], Part] = {}
         self._features: dict[Path, FeatureSet] = {}
         self._seen: dict[tuple[Path, Path], SelectorFeatures] = {}
+        self._moved: dict[tuple[Path, Path], SelectorFeatures] = {}
         measured_here = recipe.imported.folder is None
         for key in PARTS if measured_here else ("selector", "balancer", "reward"):
             self._part(key)
@@ -108,8 +110,9 @@ class RunContext:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The questions and demonstrations; with cross-fitting, those of both splits as train questions."""
-        dataset = cast(Dataset, self._part("dataset"))
+        """The questions and demonstrations, with one image a picture; with cross-fitting, those of both splits as
+        train questions."""
+        dataset = ByPicture(inner=cast(Dataset, self._part("dataset")))
         return BothSplits(inner=dataset) if self.cross_fit else dataset
 
     @property
@@ -403,7 +406,7 @@ class RunContext:
         return self._features[path]
 
     def selector_features(self, inputs: Mapping[str, Path]) -> SelectorFeatures:
-        """What the selector sees, from the folders of features and pools."""
+        """What the selector sees, from the folders of features and pools; on the CPU."""
         from leverplus_core.selector.features import SelectorFeatures
 
         key = (inputs["features"], inputs["pools"])
@@ -412,14 +415,24 @@ class RunContext:
         return self._seen[key]
 
     def training(self, inputs: Mapping[str, Path], fold: str = WHOLE) -> TrainingContext:
-        """What trainings share, from the folders of features and pools: what the policy of `fold` may learn from."""
+        """What trainings share, from the folders of features and pools: what the policy of `fold` may learn from.
+
+        Its features are where selectors learn and choose. Raises CheckpointError for a GPU that is not there.
+        """
         from leverplus_core.selector.features import SelectorFeatures
         from leverplus_core.training.data import TrainingContext
+        from leverplus_core.training.device import training_device
 
-        features = self.selector_features(inputs)
+        key = (inputs["features"], inputs["pools"])
+        if key not in self._moved:
+            on_cpu, model_device = self.selector_features(inputs), str(self.recipe.model.settings.get("device", "auto"))
+            device = training_device(self.recipe.training.device, model_device, on_cpu)
+            self._moved[key] = on_cpu.to(device)
+        features = self._moved[key]
         if fold != WHOLE:
             whole, pools = self.feature_set(inputs), all_pools(inputs["pools"])
-            features = SelectorFeatures.of(*self.folds.seen(fold, whole, pools, max(self.recipe.evaluation.shots)))
+            seen = SelectorFeatures.of(*self.folds.seen(fold, whole, pools, max(self.recipe.evaluation.shots)))
+            features = seen.to(features.device)
         return TrainingContext(
             features,
             self.selector,

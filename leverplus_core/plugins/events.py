@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import sys
 import warnings
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from typing import Any
 
 import pluggy
 
 from leverplus_core.errors import LeverplusWarning, PluginError
 from leverplus_core.plugins import hookspecs
-from leverplus_core.plugins.installed import describe
+from leverplus_core.plugins.calls import by_signal, describe
 
 EVENTS = (
     "run_start",
@@ -109,8 +111,11 @@ class Listeners:
                 function.function(*values)
                 continue
             try:
-                function.function(*(copy.deepcopy(v) if isinstance(v, Mapping) else v for v in values))
-            except (Exception, SystemExit) as error:
+                with redirect_stdout(sys.stderr):  # a listener that prints must not damage what `--json` prints
+                    function.function(*(copy.deepcopy(v) if isinstance(v, Mapping) else v for v in values))
+            except BaseException as error:
+                if by_signal(error):
+                    raise
                 self._warn(function.plugin_name, event, error)
 
     def _warn(self, title: str, event: str, error: BaseException) -> None:

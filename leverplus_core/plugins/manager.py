@@ -14,7 +14,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from leverplus_core.errors import LeverplusError, PluginError, RecipeError, did_you_mean
+from leverplus_core.plugins.calls import by_signal, describe, third_party
 from leverplus_core.plugins.events import Listeners, new_manager, register
-from leverplus_core.plugins.installed import Point, canonical, describe, disabled_distributions, installed
+from leverplus_core.plugins.installed import Point, canonical, disabled_distributions, installed
 from leverplus_core.plugins.source import code_hash, definition
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from leverplus_core.plugins.contracts import Part
 
 GROUP = "leverplus"
+OURS = "leverplus"
+"""Our own distribution: what its parts raise is a bug and keeps its trace, and their contracts are tested."""
 
 KINDS = {
     "dataset": "Dataset",
@@ -76,6 +79,7 @@ class Catalog:
     ) -> None:
         self.listeners = Listeners(manager)
         self.warnings = list(warnings)
+        self._guards: dict[Entry, type[Part]] = {}
         self._unread = [entry for entry in entries if not entry.kind]
         for entry in self._unread:
             if entry.status.startswith("broken"):
@@ -100,16 +104,23 @@ class Catalog:
                 entries.append(_unread(point, "disabled by LEVERPLUS_DISABLE"))
                 continue
             try:
+                if not importlib.metadata.EntryPoint.pattern.fullmatch(point.value):
+                    raise PluginError(f"'{point.value}' does not name a module")
                 with redirect_stdout(sys.stderr):  # a plugin that prints must not damage what `--json` prints
                     plugin = importlib.metadata.EntryPoint(point.name, point.value, GROUP).load()
                 entries += _parts_of(manager, plugin, point)
-            except (Exception, SystemExit) as error:  # whatever a third party raises must not end the program
+            except BaseException as error:  # whatever a third party raises must not end the program
+                if by_signal(error):
+                    raise
                 entries.append(_unread(point, f"broken: {describe(error)}"))
         for path in extra_files:
             module = _import_file(path)
             try:
-                entries += _parts_of(manager, module, Point(path.stem, str(path), str(path), ""))
-            except (Exception, SystemExit) as error:
+                with redirect_stdout(sys.stderr):
+                    entries += _parts_of(manager, module, Point(path.stem, str(path), str(path), ""))
+            except BaseException as error:
+                if by_signal(error):
+                    raise
                 raise PluginError(f"--plugin {path} cannot be read: {describe(error)}.") from error
         return cls(entries, damaged, manager)
 
@@ -137,7 +148,9 @@ class Catalog:
                 self.part_class(entry.kind, entry.name)
                 return ""
             found = definition(entry.target)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if by_signal(error):
+                raise
             return describe(error)
         if isinstance(found, ast.FunctionDef) or (isinstance(found, ast.ClassDef) and not found.bases):
             return f"{entry.target} is not a leverplus_core.{KINDS[entry.kind]}"
@@ -207,18 +220,29 @@ class Catalog:
         `where` (`okvqa.yaml:7`) goes into the error of a user's mistake; `place` gives that of a setting, by its dotted
         name.
 
+        A third party's part is guarded: each of its calls is held to the contract (`leverplus_core.plugins.guard`).
         Raises PluginError for a part that is unknown, clashes or cannot be imported, RecipeError for its settings.
         """
         from pydantic import ValidationError
 
-        part = self.part_class(kind, name, where)
-        try:
-            return part.model_validate(dict(settings))
-        except ValidationError as error:
-            what, hint = _explain(error, part)
-            first = ".".join(str(step) for step in error.errors(include_url=False)[0]["loc"])
-            at = _at((place(first) if place is not None else "") or where)
-            raise RecipeError(f"{kind} '{name}'{at}: {what}.", hint) from error
+        part, entry = self.part_class(kind, name, where), self.entry(kind, name, where)
+        ours = canonical(entry.distribution) == OURS
+        with nullcontext() if ours else third_party(title(entry)):
+            try:
+                return (part if ours else self._guarded(part, entry)).model_validate(dict(settings))
+            except ValidationError as error:
+                what, hint = _explain(error, part)
+                first = ".".join(str(step) for step in error.errors(include_url=False)[0]["loc"])
+                at = _at((place(first) if place is not None else "") or where)
+                raise RecipeError(f"{kind} '{name}'{at}: {what}.", hint) from error
+
+    def _guarded(self, part: type[Part], entry: Entry) -> type[Part]:
+        """The class of a third party's part that is built: the same one each time."""
+        from leverplus_core.plugins.guard import guarded
+
+        if entry not in self._guards:
+            self._guards[entry] = guarded(part, entry.kind, title(entry))
+        return self._guards[entry]
 
 
 _REMEDY = "Remove one, or set LEVERPLUS_DISABLE to the distribution to leave out."
@@ -232,7 +256,9 @@ def import_target(entry: Entry) -> Any:
             return getattr(importlib.import_module(module), attribute)
     except LeverplusError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if by_signal(error):
+            raise
         raise PluginError(f"{title(entry)} cannot be imported from {entry.target}: {describe(error)}.") from error
 
 
@@ -302,9 +328,12 @@ def _import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+        with redirect_stdout(sys.stderr):
+            spec.loader.exec_module(module)
+    except BaseException as error:
         del sys.modules[path.stem]
+        if by_signal(error):
+            raise
         raise PluginError(f"--plugin {path} cannot be read: {describe(error)}.") from error
     return module
 

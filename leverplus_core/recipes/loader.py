@@ -7,11 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
 from leverplus_core.errors import RecipeError, did_you_mean
+from leverplus_core.parsing import LARGEST_YAML, Unreadable, parse_yaml
 from leverplus_core.recipes.settings import PARTS, parse_part, parse_scalar
 
 
@@ -44,23 +41,17 @@ def read_layers(source: str | Path, seen: tuple[Path, ...]) -> tuple[dict[str, A
             f"{path.name} extends itself: {' -> '.join(p.name for p in (*seen, path))}.", "Remove one `extends:`."
         )
     try:
-        document = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
-    except MarkedYAMLError as e:
-        line = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
-        raise RecipeError(
-            f"{path.name}{line} is not YAML: {e.problem or e.context or 'malformed'}.", "Fix that line."
-        ) from e
-    except (OSError, UnicodeDecodeError, YAMLError) as e:
-        raise RecipeError(f"{path.name} cannot be read: {e}.") from e
-    if document is None:
-        document = CommentedMap()
-    if not isinstance(document, CommentedMap):
+        values, numbers = parse_yaml(_start_of(path))
+    except OSError as e:
+        raise RecipeError(f"{path.name} cannot be read: {e.strerror or e}.", "Give a YAML file.") from e
+    except Unreadable as e:
+        line = f":{e.line}" if e.line else ""
+        raise RecipeError(f"{path.name}{line} is not YAML: {e}.", "Fix it there.") from e
+    values = {} if values is None else values
+    if not isinstance(values, dict):
         raise RecipeError(f"{path.name} is not a mapping of settings.", "Start with `name: ...`.")
-    lines: dict[str, str] = {}
-    try:
-        values = _plain(document, path.name, "", lines)
-    except RecursionError as e:
-        raise RecipeError(f"{path.name} has an anchor that holds itself.", "Remove the `*alias`.") from e
+    lines = {key: f"{path.name}:{number}" for key, number in numbers.items()}
+    named = "name" in values
     base = values.pop("extends", None)
     if base is not None and not isinstance(base, str):
         raise RecipeError(f"'extends' in {lines['extends']} is not a recipe: {base!r}.", "Name one recipe.")
@@ -68,27 +59,15 @@ def read_layers(source: str | Path, seen: tuple[Path, ...]) -> tuple[dict[str, A
         below, below_lines = read_layers(base, (*seen, path))
         values, lines = _merge(below, values), below_lines | lines
     values.setdefault("name", path.stem)
-    if base is not None and "name" not in document:
+    if base is not None and not named:
         values["name"] = path.stem
     return values, lines
 
 
-def _plain(node: Any, file: str, prefix: str, lines: dict[str, str]) -> Any:
-    if isinstance(node, CommentedMap):
-        values = {}
-        for key, value in node.items():
-            dotted = f"{prefix}.{key}" if prefix else str(key)
-            lines[dotted] = f"{file}:{node.lc.key(key)[0] + 1}"
-            values[str(key)] = _plain(value, file, dotted, lines)
-        return values
-    if isinstance(node, CommentedSeq):
-        for i in range(len(node)):
-            lines[f"{prefix}.{i}"] = f"{file}:{node.lc.item(i)[0] + 1}"
-        return [_plain(value, file, f"{prefix}.{i}", lines) for i, value in enumerate(node)]
-    if isinstance(node, str):
-        return str(node)
-    # ruamel keeps how a number was written in its own subclasses; plain ones make equal fingerprints.
-    return float(node) if isinstance(node, float) else node
+def _start_of(path: Path) -> bytes:
+    """As much of a file as shows that it is too long; a device or a pipe may have no end."""
+    with path.open("rb") as f:
+        return f.read(LARGEST_YAML + 1)
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:

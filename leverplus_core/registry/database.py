@@ -7,16 +7,22 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
 from leverplus_core.errors import LeverplusError, RegistryError, StorageError
+from leverplus_core.processes import lock_holder
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
 
 BUSY_TIMEOUT_S = 30.0
+LOCK = 0x1E7E2B1
+"""Of `alone`, on databases that let several programs write at once; any number that nobody else uses."""
 MAKE_ONE = "Create one with `leverplus run`, or name it with --registry."
 ELSEWHERE = "Name another registry with --registry."
 
@@ -71,17 +77,22 @@ def failures(engine: Engine) -> Iterator[None]:
     except LeverplusError:
         raise
     except DBAPIError as e:
-        raise _failure(e, f"registry {shown(engine.url)}") from e
+        file = sqlite_file(engine)
+        holder = lock_holder(file) if file is not None else "another program"
+        raise _failure(e, f"registry {shown(engine.url)}", holder) from e
+    except UnicodeEncodeError as e:
+        what = f"half of a surrogate pair is no text: '{e.object}' cannot be in registry {shown(engine.url)}."
+        raise RegistryError(what, "Write the text as UTF-8.") from e
 
 
-def _failure(error: DBAPIError, where: str) -> LeverplusError:
+def _failure(error: DBAPIError, where: str, holder: str) -> LeverplusError:
     detail = str(error.orig)
     code = getattr(error.orig, "sqlite_errorcode", None)
     primary = code & 0xFF if isinstance(code, int) else None  # The low byte of SQLite's extended codes.
     if primary == sqlite3.SQLITE_FULL:
         return StorageError(f"no room left to write {where}.", "Free some space and repeat the command.")
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return RegistryError(f"{where} is locked by another program.", "Wait for it to finish and repeat the command.")
+        return RegistryError(f"{where} is locked by {holder}.", "Wait for it to finish and repeat the command.")
     if primary in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return RegistryError(f"{where} is damaged or no registry: {detail}.", "Restore it from a copy. " + ELSEWHERE)
     if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):
@@ -101,6 +112,19 @@ def _sqlite_begin(connection: Connection) -> None:
     # A writer takes its lock at once: two that first read and then write would each refuse the other.
     writes = connection.get_execution_options().get("writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def insert(c: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that can say what happens to a row that is there: both databases spell it alike."""
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    return postgresql.insert(table) if c.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def alone(c: Connection) -> None:
+    """Keep others that ask for the same away to the end of the transaction. On SQLite a writer is alone anyway."""
+    if c.dialect.name == "postgresql":
+        c.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
 
 
 def shown(url: URL) -> str:

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, inspect
 
 from leverplus_core.errors import RegistryError
 from leverplus_core.registry import tables
-from leverplus_core.registry.database import ELSEWHERE, shown
+from leverplus_core.registry.database import ELSEWHERE, alone, shown
 
 STEPS: tuple[tuple[str, ...], ...] = ()
 """SQL statements of each step; step i brings version i + 1 to i + 2. A new registry is made at the last version
@@ -14,15 +14,14 @@ directly, by `tables`: a step changes both. Once released, a step never changes.
 have in common."""
 
 CURRENT = 1 + len(STEPS)
-LOCK = 0x1E7E2B1
-"""Held while migrating, on databases that let several programs write at once; any number that nobody else uses."""
 
 
 def version(connection: Connection) -> int:
     """The registry's version; 0 for a database that holds none. Raises RegistryError where it is beyond CURRENT."""
-    if not inspect(connection).has_table("schema_version"):
+    there = inspect(connection)
+    if not there.has_table("schema_version"):
         return 0
-    if not inspect(connection).has_table(tables.evaluations.name):
+    if not there.has_table("runs") or "alive_at" not in {column["name"] for column in there.get_columns("runs")}:
         raise RegistryError(
             f"registry {shown(connection.engine.url)} was made before the first release of leverplus.",
             "Move it away and run again: finished stages are reused, and fill a new one.",
@@ -38,9 +37,7 @@ def version(connection: Connection) -> int:
 
 def migrate(connection: Connection) -> None:
     """Make the registry, or take the steps that are missing, in the transaction that `connection` is in."""
-    if connection.dialect.name == "postgresql":
-        # Held to the end of the transaction: the second of two programs finds the first one's work done.
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+    alone(connection)  # the second of two programs finds the first one's work done
     found = version(connection)
     if found == 0:
         # Refuses a database in which another program has tables of these names.

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, insert, or_, select
 from leverplus_core.errors import RegistryError
 from leverplus_core.records import PublishedTable
 from leverplus_core.registry import tables
+from leverplus_core.registry.database import alone
 from leverplus_core.statistics import published_interval
 
 PROTOCOL = "published table, no predictions; intervals are what n implies (Wilson), conservative for graded accuracies"
@@ -22,6 +23,7 @@ def insert_published(
 
     Raises RegistryError for a name that is taken, or could be mistaken for part of `RUN:METHOD`.
     """
+    alone(c)  # of two that take one name at once, the second is refused
     known = tables.runs.c
     choose = "Choose another with --name."
     if not name.strip() or ":" in name or name == "latest" or len(name) > 190:

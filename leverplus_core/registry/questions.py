@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Table, and_, select
 
 from leverplus_core.records import Demonstration, Question
 from leverplus_core.registry import tables
+from leverplus_core.registry.database import insert
 
 IDS_PER_QUERY = 500
 """Databases limit how many values a query may name."""
@@ -40,11 +41,8 @@ def _add(c: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
     unknown = sorted((row for row in rows if row["id"] not in known), key=lambda row: str(row["id"]))
     if not unknown:
         return
-    from sqlalchemy.dialects import postgresql, sqlite
-
     # Between the query and the insert another run may add the same rows, where the database lets two write.
-    add = postgresql.insert(table) if c.dialect.name == "postgresql" else sqlite.insert(table)
-    c.execute(add.on_conflict_do_nothing(), unknown)
+    c.execute(insert(c, table).on_conflict_do_nothing(), unknown)
 
 
 def question_row(c: Connection, dataset: str, question_id: str) -> dict[str, Any] | None:

@@ -14,13 +14,14 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import Connection, Table, delete, insert, select, update
+from sqlalchemy import Connection, Table, case, delete, insert, select
 
 from leverplus_core.errors import DataError, RegistryError, did_you_mean
 from leverplus_core.records import Demonstration, Prediction, PublishedTable, Question
-from leverplus_core.registry import tables
+from leverplus_core.registry import runs, tables
 from leverplus_core.registry.database import MAKE_ONE, connect, failures, shown, sqlite_file
 from leverplus_core.registry.evaluations import count_runs, evaluation_rows, insert_evaluation
+from leverplus_core.registry.liveness import is_interrupted
 from leverplus_core.registry.migrations import CURRENT, migrate, version
 from leverplus_core.registry.published import insert_published
 from leverplus_core.registry.questions import answer_rows, demonstration_rows, insert_questions, question_row
@@ -28,8 +29,6 @@ from leverplus_core.registry.readonly import query
 from leverplus_core.registry.scores import ScoreReader, Scores, sample_names
 
 __all__ = ["Registry", "RunRecord", "Scores"]
-
-STATUSES = ("running", "done", "failed", "stopped")
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,7 @@ class Registry:
         self._engine = connect(url, must_exist)
         self._writer = self._engine.execution_options(writes=True)
         self._scores = ScoreReader()
+        self._in_memory = self._engine.dialect.name == "sqlite" and sqlite_file(self._engine) is None
         try:
             with self._read() as c:
                 found = version(c)
@@ -112,6 +112,15 @@ class Registry:
         with failures(self._engine), self._writer.begin() as c:
             yield c
 
+    @contextmanager
+    def _writing(self, run_id: str) -> Iterator[Connection]:
+        """A transaction that keeps other writers of the run away, so that what each replaces is replaced once.
+
+        On SQLite a writer is alone anyway."""
+        with self._write() as c:
+            c.execute(select(tables.runs.c.id).where(tables.runs.c.id == run_id).with_for_update(key_share=True))
+            yield c
+
     def _make_concurrent(self) -> None:
         """SQLite: let readers read while a run writes. Persists in the file; some network disks do not support it."""
         if sqlite_file(self._engine) is None:
@@ -130,29 +139,29 @@ class Registry:
     # Writing.
 
     def begin_run(self, run: RunRecord) -> None:
-        """Record that `run` is running. A run that is already recorded keeps its results, and its sweep where `run`
-        names none."""
-        now = _now()
-        values = {k: _plain(v) for k, v in asdict(run).items()} | {
-            "status": "running", "started_at": now, "finished_at": None, "source": "run",
-            "dataset_fingerprint": run.dataset_fingerprint or run.id,
-        }  # fmt: skip
+        """Record that this process runs `run` now. A run that is already recorded keeps its results, and its sweep
+        where `run` names none."""
+        values = {k: _plain(v) for k, v in asdict(run).items()}
+        values["dataset_fingerprint"] = run.dataset_fingerprint or run.id
         if run.sweep is None:
-            values = {k: v for k, v in values.items() if k not in ("sweep", "arm")}
+            del values["sweep"], values["arm"]
         with self._write() as c:
-            if c.execute(update(tables.runs).where(tables.runs.c.id == run.id).values(values)).rowcount == 0:
-                c.execute(insert(tables.runs).values(created_at=now, **values))
+            runs.begin(c, values)
+
+    def beat(self, run_id: str, seconds: Mapping[str, float] | None = None) -> None:
+        """Record that this process still runs the run, and what the stages that it is at have taken so far.
+
+        To be called every `liveness.BEAT_S`. A run that another process has finished meanwhile stays as it is."""
+        if not self._in_memory:  # there is no other reader, and each thread has a database of its own
+            with self._write() as c:
+                runs.beat(c, run_id, seconds or {})
 
     def finish_run(self, run_id: str, status: str) -> None:
-        """Set the run's status: done, failed or stopped, or `running` where more of it follows. Raises RegistryError
-        for a run that was never begun."""
-        if status not in STATUSES:
-            raise ValueError(f"status {status!r} is none of {STATUSES}")
-        ended = None if status == "running" else _now()
+        """Set the run's status, one of `runs.ENDINGS`. Raises RegistryError for a run that was never begun."""
+        if status not in runs.ENDINGS:
+            raise ValueError(f"status {status!r} is none of {runs.ENDINGS}")
         with self._write() as c:
-            change = update(tables.runs).where(tables.runs.c.id == run_id).values(status=status, finished_at=ended)
-            if c.execute(change).rowcount == 0:
-                raise RegistryError(f"no run {run_id} in the registry.", "Begin the run before writing to it.")
+            runs.finish(c, run_id, status)
 
     def record_stage(
         self,
@@ -165,7 +174,7 @@ class Registry:
         reused: bool,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        """Record the state of a stage, replacing what was recorded before.
+        """Record the state of a stage, replacing what was recorded before; `seconds` are those of all attempts at it.
 
         `metadata` describes the result, and has in `cost` the `seconds`, `prompts`, `asked` and `asked_in_all` that it
         took, whichever run computed it; None where this is not known.
@@ -175,7 +184,7 @@ class Registry:
             "seconds": float(seconds), "path": path, "reused": reused, "metadata": _plain(metadata),
         }  # fmt: skip
         t = tables.stages.c
-        with self._write() as c:
+        with self._writing(run_id) as c:
             places = {n: p for n, p in c.execute(select(t.name, t.position).where(t.run_id == run_id))}
             row["position"] = places.get(name, len(places))
             _replace(c, tables.stages, [row], run_id=run_id, name=name)
@@ -187,7 +196,7 @@ class Registry:
              "value": float(value) if math.isfinite(value) else None}
             for step, metrics in rows for metric, value in metrics.items()
         ]  # fmt: skip
-        with self._write() as c:
+        with self._writing(run_id) as c:
             _replace(c, tables.curves, points, run_id=run_id, stage=stage)
 
     def evaluated_as(self, run_id: str) -> str | None:
@@ -201,7 +210,7 @@ class Registry:
         """Remove the run's cells, predictions and prompts of methods, because what they were computed from has changed.
 
         That its questions were asked stays in `evaluations`."""
-        with self._write() as c:
+        with self._writing(run_id) as c:
             _replace(c, tables.methods, [], run_id=run_id)
             _replace(c, tables.cells, [], run_id=run_id)
             _replace(c, tables.predictions, [], run_id=run_id)
@@ -209,7 +218,7 @@ class Registry:
     def record_validation_questions(self, run_id: str, stage: str, question_ids: Iterable[str]) -> None:
         """Record the questions that chose the epoch of the policy of `stage`, replacing those recorded before."""
         rows = [{"run_id": run_id, "stage": stage, "question_id": q} for q in sorted(set(question_ids))]
-        with self._write() as c:
+        with self._writing(run_id) as c:
             _replace(c, tables.validation_questions, rows, run_id=run_id, stage=stage)
 
     def validation_questions(self, run_id: str) -> set[str]:
@@ -241,7 +250,7 @@ class Registry:
         rows = [{"run_id": run_id, "position": position, **_plain(asdict(p))} for position, p in ordered]
         images = [p.image_id for _, p in ordered]
         intervals = {n: accuracy_interval(accuracies[:n], images[:n]) for n in sorted(set(sizes))}
-        with self._write() as c:
+        with self._writing(run_id) as c:
             sampled = sample_names(_dataset(c, run_id), ((p.question_id, p.image_id) for _, p in ordered), sizes)
             cells = [
                 {"run_id": run_id, "method": method, "shots": shots, "n": n,
@@ -256,7 +265,7 @@ class Registry:
         """Record how many distinct prompts led to each evaluated method of the run (None: not known), replacing what
         was recorded before."""
         rows = [{"run_id": run_id, "method": method, "prompts": count} for method, count in prompts.items()]
-        with self._write() as c:
+        with self._writing(run_id) as c:
             _replace(c, tables.methods, rows, run_id=run_id)
 
     def record_evaluation(
@@ -274,9 +283,9 @@ class Registry:
         Answers that are `taken_over` from a finished stage are added once per run and fingerprint. Raises RegistryError
         for a run that was never begun.
         """
-        with self._write() as c:
+        with self._writing(run_id) as c:
             _dataset(c, run_id)
-            insert_evaluation(c, run_id, fingerprint, split, asked, methods, taken_over, _now())
+            insert_evaluation(c, run_id, fingerprint, split, asked, methods, taken_over, runs.now())
 
     def record_questions(
         self, run_id: str, questions: Iterable[Question], demonstrations: Iterable[Demonstration] = ()
@@ -357,14 +366,22 @@ class Registry:
             return answer_rows(c, run_id, question_id)
 
     def runs(self) -> list[dict[str, Any]]:
-        """All runs as rows of the table `runs`, the last started first."""
+        """All runs as rows of the table `runs`, the last started first, with `interrupted` for those that are."""
         t = tables.runs.c
-        return self._rows(select(tables.runs).order_by(t.started_at.desc(), t.created_at.desc(), t.id))
+        rows = self._rows(select(tables.runs).order_by(t.started_at.desc(), t.created_at.desc(), t.id))
+        now = datetime.now(UTC)
+        return [row | {"status": "interrupted"} if is_interrupted(row, now) else row for row in rows]
 
     def stages(self, run_id: str) -> list[dict[str, Any]]:
-        """Rows of `stages` in the order in which the run recorded them first."""
+        """Rows of `stages` in the order in which the run recorded them first; one at which an interrupted run was is
+        `interrupted`, too."""
         t = tables.stages.c
-        return self._rows(select(tables.stages).where(t.run_id == run_id).order_by(t.position))
+        with self._read() as c:
+            rows = c.execute(select(tables.stages).where(t.run_id == run_id).order_by(t.position)).mappings()
+            found = [dict(row) for row in rows]
+            if all(row["status"] != "running" for row in found) or run_id not in runs.interrupted(c):
+                return found
+        return [row | {"status": "interrupted"} if row["status"] == "running" else row for row in found]
 
     def curves(self, run_id: str) -> list[dict[str, Any]]:
         """stage, step, metric and value of the run's training curves, in order."""
@@ -375,17 +392,27 @@ class Registry:
         """Rows of the view `leaderboard`: run (its id), name, dataset, model, method, shots, n, accuracy, ci_low,
         ci_high, status, note, seed, sweep, arm, source, accuracy_text, sample, copied and prompts.
 
-        `filters` name columns of the view: `method="rce"`, `shots=[1, 2]`. Sorted by run, method, shots and n.
+        `run_ids` are ids or, as `resolve` takes them, names; `filters` name columns of the view: `method="rce"`,
+        `shots=[1, 2]`. Sorted by run, method, shots and n. Raises RegistryError for a run or column that is not there.
         """
         view = tables.leaderboard.subquery()
+        with self._read() as c:
+            if run_ids is not None:
+                known = set(c.execute(select(tables.runs.c.id)).scalars())
+            gone = runs.interrupted(c)
+        columns = dict(view.c.items())
+        if gone:
+            columns["status"] = case((view.c.run.in_(gone), "interrupted"), else_=view.c.status).label("status")
         t = view.c
-        wanted = select(view).order_by(t.run, t.method, t.shots, t.n)
+        wanted = select(*columns.values()).order_by(t.run, t.method, t.shots, t.n)
         if run_ids is not None:
-            wanted = wanted.where(t.run.in_(list(run_ids)))
+            ids = [text if text in known else self.resolve(text)["id"] for text in run_ids]
+            wanted = wanted.where(t.run.in_(ids))
         for name, value in filters.items():
-            if name not in t:
+            if name not in columns:
                 raise RegistryError(f"the leaderboard has no column '{name}'.", did_you_mean(name, t.keys()))
-            wanted = wanted.where(t[name].in_(list(value)) if isinstance(value, list | tuple) else t[name] == value)
+            column = columns[name]
+            wanted = wanted.where(column.in_(list(value)) if isinstance(value, list | tuple) else column == value)
         return self._rows(wanted)
 
     def resolve(self, text: str) -> dict[str, Any]:
@@ -452,7 +479,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")

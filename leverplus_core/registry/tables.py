@@ -26,6 +26,8 @@ from sqlalchemy import (
     select,
 )  # fmt: skip
 
+from leverplus_core.registry.liveness import StaleBefore
+
 metadata = MetaData()
 
 
@@ -58,6 +60,8 @@ runs = _table(
     Column("sweep", String(190)),
     Column("arm", JSON(none_as_null=True)),  # the settings that its sweep varies
     _value("source", String(16)),  # 'run', or 'published': imported from a table
+    Column("host", Text), Column("pid", Integer),  # the process that computes or computed it; NULL for published tables
+    Column("alive_at", String(32)),  # when that process was heard of last
 )  # fmt: skip
 
 stages = _table(
@@ -132,10 +136,13 @@ demonstrations = _content("demonstrations", _value("answer", Text))
 
 _R, _C, _P, _Q, _M, _E = runs.c, cells.c, predictions.c, questions.c, methods.c, evaluations.c
 
+_interrupted = and_(_R.status == "running", func.coalesce(_R.alive_at, "") < StaleBefore())
+_status = case((_interrupted, "interrupted"), else_=_R.status).label("status")
+
 leaderboard = (
     select(
         _R.id.label("run"), _R.name, _R.dataset, _R.model, _C.method, _C.shots, _C.n, _C.accuracy, _C.ci_low,
-        _C.ci_high, _R.status, _R.note, case((_R.source == "run", _R.seed)).label("seed"), _R.sweep, _R.arm, _R.source,
+        _C.ci_high, _status, _R.note, case((_R.source == "run", _R.seed)).label("seed"), _R.sweep, _R.arm, _R.source,
         _C.accuracy_text, _C.sample, _C.copied, _M.prompts,
     )
     .join_from(cells, runs)

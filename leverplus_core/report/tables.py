@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from leverplus_core.text import csv_cell, shown
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -63,7 +65,9 @@ def _drawn(block: Block) -> RenderableType:
     from rich.text import Text
 
     if not isinstance(block, Grid):
-        return Text(block, style="bold" if isinstance(block, Title) else "dim" if isinstance(block, Remark) else "")
+        return Text(
+            shown(block), style="bold" if isinstance(block, Title) else "dim" if isinstance(block, Remark) else ""
+        )
     table = Table(
         box=box.SIMPLE_HEAD if block.heads else None, padding=(0, block.gap, 0, 0), show_edge=False, pad_edge=False,
         show_header=bool(block.heads),
@@ -72,10 +76,10 @@ def _drawn(block: Block) -> RenderableType:
         words, justify = kind == "w", "right" if kind == "n" else "left"
         style = "dim" if not block.heads and not table.columns else None
         table.add_column(
-            head, justify=justify, no_wrap=not words, overflow="fold" if words else None, style=style  # type: ignore[arg-type]
+            Text(shown(head)), justify=justify, no_wrap=not words, overflow="fold" if words else None, style=style  # type: ignore[arg-type]
         )  # fmt: skip
     for row in block.rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(shown(cell)) for cell in row))
     return table
 
 
@@ -89,24 +93,26 @@ def _markdown(block: Block) -> str:
     return f"### {text}" if isinstance(block, Title) else f"*{text}*" if isinstance(block, Remark) else text
 
 
-_INLINE = re.compile(r"[\\`*|<~]|(?<![^\W_])_|_(?![^\W_])|\](?=[(:\[])|&(?=#?\w+;)")
-"""Markup wherever it stands, and `_`, brackets and `&` where they would make emphasis, a link or a character."""
+_INLINE = re.compile(
+    r"(\[[-+?\d., ]+\](?![(:\[]))|[\\`*|<~$\[\]]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)"  # first an interval, which stays
+)
+"""Markup wherever it stands, and `_` and `&` where they would make emphasis or a character."""
 _BLOCK = re.compile(r"^(\d{0,9})([#+.)=-])(?=[\s#=-]|$)|^()(>)")
 """What begins a heading, a quotation or a list."""
 
 
 def escape_markdown(text: Any) -> str:
     """Text that a reader sees unchanged, anywhere in a paragraph or a table cell."""
-    plain = " ".join(str(text).split())
-    return _BLOCK.sub(r"\1\3\\\2\4", _INLINE.sub(r"\\\g<0>", plain))
+    plain = shown(" ".join(str(text).split()))
+    return _BLOCK.sub(r"\1\3\\\2\4", _INLINE.sub(lambda found: found[1] or f"\\{found[0]}", plain))
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]], fields: Sequence[str]) -> str:
-    """The `fields` of `rows` as CSV with a head; None is an empty field."""
+    """The `fields` of `rows` as CSV with a head, each as `csv_cell`; None is an empty field."""
     out = io.StringIO()
     writer = csv.DictWriter(out, fields, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({field: csv_cell(row.get(field)) for field in fields} for row in rows)
     return out.getvalue()
 
 

@@ -125,7 +125,7 @@ class TrainableSelector(Selector):
 
     Obligations of the network: the probabilities over all sequences of one length sum to 1; they do not depend on the
     rest of the batch; shuffling the pool shuffles the answer and nothing else. Weights are drawn from torch's
-    generator.
+    generator, and tensors are made on the batch's device, whose values a step does not read.
     """
 
     network: ClassVar[str] = ""

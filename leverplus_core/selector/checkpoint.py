@@ -7,7 +7,6 @@ random weights.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors.torch import load, save
 
 from leverplus_core.errors import CheckpointError
 from leverplus_core.io import write_bytes, write_json
+from leverplus_core.parsing import parse_json
 from leverplus_core.selector.base import FeatureWidths, TrainableSelector
 from leverplus_core.selector.policy import Policy
 
@@ -30,7 +30,7 @@ def save_policy(folder: Path, policy: Policy, meta: Mapping[str, Any]) -> None:
 
     The description carries the weights' sha256, so that a pair of which one file is older is refused.
     """
-    data = save({name: tensor.detach().contiguous() for name, tensor in policy.state_dict().items()})
+    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in policy.state_dict().items()})
     write_bytes(folder / WEIGHTS, data)
     description = {
         "format": FORMAT,
@@ -90,7 +90,7 @@ def _described(folder: Path) -> dict[str, Any]:
     """The description in `folder`, with all its keys."""
     where, hint = folder / DESCRIPTION, _again(folder)
     try:
-        description = json.loads(where.read_text(encoding="utf-8"))
+        description = parse_json(where.read_bytes())
     except FileNotFoundError as e:
         raise CheckpointError(f"no selector in {folder}: {DESCRIPTION} is missing.", "Train one first.") from e
     except (OSError, ValueError) as e:

@@ -7,7 +7,7 @@ N x K rows of memory.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -79,9 +79,33 @@ class SelectorFeatures:
         cosines = (self.bank.at(rows)[block] * self.questions.at(slice(row, row + 1))[block]).sum(-1)
         return np.asarray(cosines.numpy())
 
+    @property
+    def device(self) -> torch.device:
+        """Where the features are, and batches are gathered."""
+        return self.bank.rows.device
+
+    def to(self, device: torch.device) -> SelectorFeatures:
+        """The same features on `device`: all are moved at once, so that gathering a batch moves nothing."""
+        if device == self.device:
+            return self
+        return replace(
+            self,
+            questions=Blocks(self.questions.rows.to(device), self.questions.widths),
+            bank=Blocks(self.bank.rows.to(device), self.bank.widths),
+            pool_rows=self.pool_rows.to(device),
+            pool_mask=None if self.pool_mask is None else self.pool_mask.to(device),
+        )
+
+    def rows_of(self, question_ids: Sequence[str]) -> Tensor:
+        """(B,) the rows of these questions, on the device of the features."""
+        return torch.tensor([self.row[q] for q in question_ids], dtype=torch.long, device=self.device)
+
     def batch(self, question_ids: Sequence[str]) -> Batch:
         """The selector's input for these questions."""
-        rows = torch.tensor([self.row[q] for q in question_ids], dtype=torch.long)
+        return self.gather(self.rows_of(question_ids))
+
+    def gather(self, rows: Tensor) -> Batch:
+        """The selector's input for the questions in these rows (B,)."""
         question = self.questions.at(rows)  # (B, Dq)
         candidates = self.bank.at(self.pool_rows[rows])  # (B, K, Dc)
         cosines = [(candidates[b] * question[b][:, None]).sum(-1) for b in ("image", "text")]

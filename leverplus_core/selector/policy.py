@@ -9,7 +9,7 @@ sequences per question, T steps, W width, S similarities.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -157,11 +157,11 @@ class Policy(nn.Module):
         Steps of -1 (padding, at the end) count 0.
         """
         encoded = self.encode(batch)
-        b, c, _ = sequences.shape
+        c = sequences.shape[1]
         state = _spread(encoded.start, c)  # (B, C, ...)
-        chosen = torch.zeros(b, c, encoded.keys.shape[1], dtype=torch.bool)  # (B, C, K)
+        chosen = _none_chosen(encoded, c)
         choices, stops = [], []
-        alive = torch.ones(b, c, dtype=torch.bool)
+        alive = torch.ones_like(sequences[..., 0], dtype=torch.bool)
         for position in sequences.unbind(-1):  # (B, C)
             real, at = position >= 0, position.clamp_min(0)
             stops.append(self._stop_step(encoded, state, chosen, real, alive))
@@ -170,8 +170,7 @@ class Policy(nn.Module):
             scores = torch.where(real[..., None], scores, torch.zeros_like(scores))
             logp = scores.log_softmax(-1).gather(-1, at[..., None]).squeeze(-1)  # (B, C)
             choices.append(torch.where(real, logp, torch.zeros_like(logp)))
-            # A padded step marks nothing: else position 0 would be -inf later, and its gradient NaN.
-            chosen = chosen | (F.one_hot(at, chosen.shape[-1]).bool() & real[..., None])
+            chosen = chosen | _at(position, chosen)  # a padded step marks nothing
             state = self.next_state(encoded, state, at)
             alive = real
         stops.append(self._stop_step(encoded, state, chosen, torch.zeros_like(alive), alive))
@@ -180,7 +179,7 @@ class Policy(nn.Module):
     def _stop_step(self, encoded: Encoded, state: Tensor, chosen: Tensor, goes_on: Tensor, alive: Tensor) -> Tensor:
         """(B, C) log-probability of the decision in `state`; 0 once the sequence has ended."""
         if not self.stops:
-            return torch.zeros(goes_on.shape)
+            return encoded.prior.new_zeros(goes_on.shape)
         logit = self.stop_logit(encoded, state, chosen)
         return torch.where(goes_on, F.logsigmoid(-logit), F.logsigmoid(logit)).masked_fill(~alive, 0.0)
 
@@ -199,10 +198,9 @@ class Policy(nn.Module):
         `shots`.
         """
         encoded, k = self._encode_for(batch, shots)
-        b = encoded.keys.shape[0]
-        positions = torch.zeros(b, 1, 0, dtype=torch.long)
-        total, state = torch.zeros(b, 1), encoded.start[:, None]  # (B, C), (B, C, ...)
-        chosen = torch.zeros(b, 1, k, dtype=torch.bool)
+        total, state = encoded.prior.new_zeros(len(encoded.prior), 1), encoded.start[:, None]  # (B, C), (B, C, ...)
+        positions = torch.zeros(*total.shape, 0, dtype=torch.long, device=total.device)
+        chosen = _none_chosen(encoded, 1)
         possible = 1
         for step in range(shots):
             possible *= k - step
@@ -210,7 +208,7 @@ class Policy(nn.Module):
             total, flat = logp.flatten(1).topk(min(beams, possible), dim=1)  # (B, C')
             parent, position = flat // k, flat % k
             positions = torch.cat([gather_rows(positions, parent), position[..., None]], dim=-1)
-            chosen = gather_rows(chosen, parent) | F.one_hot(position, k).bool()
+            chosen = gather_rows(chosen, parent) | _at(position, chosen)
             state = self.next_state(encoded, gather_rows(state, parent), position)
         return positions, total
 
@@ -225,34 +223,35 @@ class Policy(nn.Module):
         positions = self.beam_search(batch, most, beams)[0][:, :1]  # (B, 1, T)
         encoded = self.encode(batch)
         state = _spread(encoded.start, 1)
-        chosen = torch.zeros(*positions.shape[:2], encoded.keys.shape[1], dtype=torch.bool)  # (B, 1, K)
+        chosen = _none_chosen(encoded, 1)
         logits = []
         for position in positions.unbind(-1):
             logits.append(self.stop_logit(encoded, state, chosen)[:, 0])
-            chosen = chosen | F.one_hot(position, chosen.shape[-1]).bool()
+            chosen = chosen | _at(position, chosen)
             state = self.next_state(encoded, state, position)
-        stop = torch.stack([*logits, torch.ones(len(positions))], dim=-1) > 0  # (B, T + 1); at the end it stops
+        stop = torch.stack([*logits, torch.ones_like(logits[0])], dim=-1) > 0  # (B, T + 1); at the end it stops
         lengths = stop.int().argmax(-1).tolist()
         return [row[0][:n] for row, n in zip(positions.tolist(), lengths, strict=True)]
 
     @torch.no_grad()
     def sample(
-        self, batch: Batch, shots: int, count: int, temperature: float, generator: torch.Generator | None = None
+        self, batch: Batch, shots: int, count: int, temperature: float, generators: Sequence[torch.Generator]
     ) -> Tensor:
         """(B, count, shots) sequences drawn at `temperature`; no demonstration comes twice in a sequence.
 
-        Raises DataError when a pool has fewer than `shots`.
+        Each question is drawn with a generator of its own, of the CPU on any device: what is drawn does not depend on
+        the batch. Raises DataError when a pool has fewer than `shots`.
         """
-        encoded, k = self._encode_for(batch, shots)
-        b = encoded.keys.shape[0]
-        state = _spread(encoded.start, count)
-        chosen = torch.zeros(b, count, k, dtype=torch.bool)
+        encoded, _ = self._encode_for(batch, shots)
+        state, chosen = _spread(encoded.start, count), _none_chosen(encoded, count)
         drawn: list[Tensor] = []
         for _ in range(shots):
-            probability = (self.scores(encoded, state, chosen) / temperature).softmax(-1)  # (B, C, K)
-            position = torch.multinomial(probability.flatten(0, 1), 1, generator=generator).view(b, count)
+            probability = (self.scores(encoded, state, chosen) / temperature).softmax(-1).cpu()  # (B, C, K)
+            rows = zip(probability, generators, strict=True)
+            position = torch.cat([torch.multinomial(row, 1, generator=draw).view(1, count) for row, draw in rows])
+            position = position.to(chosen.device)  # (B, C)
             drawn.append(position)
-            chosen = chosen | F.one_hot(position, k).bool()
+            chosen = chosen | _at(position, chosen)
             state = self.next_state(encoded, state, position)
         return torch.stack(drawn, dim=-1)
 
@@ -293,7 +292,7 @@ class StopHead(nn.Module):
 def normalize_per_pool(similarity: Tensor, mask: Tensor | None) -> Tensor:
     """(B, K, S) in deviations from each pool's mean: cosines of some encoders differ in the third digit only."""
     if mask is None:
-        mask = torch.ones(similarity.shape[:2], dtype=torch.bool)
+        mask = torch.ones_like(similarity[..., 0], dtype=torch.bool)
     real = mask[..., None].to(similarity.dtype)  # (B, K, 1)
     n = real.sum(1, keepdim=True).clamp_min(1)
     centered = (similarity - (similarity * real).sum(1, keepdim=True) / n) * real
@@ -323,6 +322,20 @@ def gather_rows(rows: Tensor, index: Tensor) -> Tensor:
     """(B, C, ...) the rows of (B, K, ...) at `index` (B, C)."""
     shape = (*index.shape, *(1,) * (rows.dim() - 2))
     return rows.gather(1, index.view(shape).expand(*index.shape, *rows.shape[2:]))
+
+
+def _none_chosen(encoded: Encoded, count: int) -> Tensor:
+    """(B, C, K) False, for each of `count` sequences."""
+    b, k = encoded.prior.shape
+    return torch.zeros(b, count, k, dtype=torch.bool, device=encoded.prior.device)
+
+
+def _at(position: Tensor, chosen: Tensor) -> Tensor:
+    """(B, C, K) True at `position` (B, C) of the pool, nowhere for -1; as wide as `chosen`.
+
+    Unlike `one_hot`, it checks nothing on the CPU for which a GPU would be waited for.
+    """
+    return position[..., None] == torch.arange(chosen.shape[-1], device=chosen.device)
 
 
 def _spread(start: Tensor, count: int) -> Tensor:

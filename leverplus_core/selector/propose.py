@@ -50,10 +50,10 @@ def propose(
             for row, possible in enumerate(log_probs.isfinite()):
                 _add(proposed[row : row + 1], [positions[row][possible].tolist()], "beam")
         for temperature, count in settings.samples.items():
-            for row, question_id in enumerate(question_ids):
-                generator = torch.Generator().manual_seed(derive(seed, "sample", question_id, shots, str(temperature)))
-                drawn = policy.sample(batch.rows(row, row + 1), shots, count, temperature, generator)
-                _add(proposed[row : row + 1], drawn.tolist(), f"sample@{temperature:g}")
+            seeds = (derive(seed, "sample", question_id, shots, str(temperature)) for question_id in question_ids)
+            generators = [torch.Generator().manual_seed(number) for number in seeds]
+            drawn = policy.sample(batch, shots, count, temperature, generators)
+            _add(proposed, drawn.tolist(), f"sample@{temperature:g}")
         ranked = similarity.argsort(dim=1, descending=True, stable=True).tolist()
         for row, question_id in enumerate(question_ids):
             pool = sizes[row]

@@ -54,14 +54,14 @@ class TrainingContext:
         """The policy in `folder`; without one a new policy, whose standardizer is fitted to the training questions
         among `ids`. Raises CheckpointError for a checkpoint that does not fit."""
         if folder is not None:
-            return load_policy(folder, self.selector)
+            return load_policy(folder, self.selector).to(self.features.device)
         validation = self.validation_ids(ids)
         torch.manual_seed(derive(self.seed, "selector"))
         policy = self.selector.policy(self.features.widths)
         if not isinstance(policy, Policy):
             raise PluginError(f"selector {type(self.selector).__name__}: {self.selector.network} is not a Policy.")
         rows = [self.features.row[q] for q in ids if q not in validation]
-        policy.fit_standardizer(self.features.questions.rows[rows], self.features.bank.rows)
+        policy.to(self.features.device).fit_standardizer(self.features.questions.rows[rows], self.features.bank.rows)
         return policy.eval()
 
     def teaching(self, rows: Rows, correct: Mapping[str, Sequence[bool]] | None = None) -> TrainingData:
@@ -95,8 +95,9 @@ def training_data(
             sequences[i, j, : len(sequence)] = torch.tensor([place[d] for d in sequence], dtype=torch.long)
             mask[i, j], rewards[i, j] = True, reward
     varies = None if correct is None else torch.tensor([len(set(correct[q])) > 1 for q in ids], dtype=torch.bool)
-    groups = TrainingGroups(sequences, mask, rewards, varies)
-    return TrainingData(groups, lambda index: features.batch([ids[i] for i in index]))
+    groups = TrainingGroups(sequences, mask, rewards, varies).to(features.device)
+    rows_of = features.rows_of(ids)
+    return TrainingData(groups, lambda index: features.gather(rows_of[index]))
 
 
 def fit_sequences(

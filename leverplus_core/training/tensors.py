@@ -26,6 +26,10 @@ class TrainingGroups:
     def __len__(self) -> int:
         return len(self.sequences)
 
+    def to(self, device: torch.device) -> TrainingGroups:
+        """The same groups on `device`."""
+        return replace(self, **{name: value.to(device) for name, value in vars(self).items() if value is not None})
+
     def rows(self, index: Tensor) -> TrainingGroups:
         """The groups at `index`."""
         pick = {name: value[index] for name, value in vars(self).items() if value is not None}
@@ -45,13 +49,13 @@ class TrainingGroups:
     def peers(self, within: Literal["length", "question"]) -> Tensor:
         """(N, L, C) the candidates that are compared with each other, in sets: those of a length, or all of a question.
 
-        L is 1 for `question`, else the number of lengths that occur; a set of a question may be empty.
+        L is 1 for `question`, else T + 1: a set for each length from 0 on. A set of a question may be empty.
         """
         if within == "question":
             return self.mask[:, None]
         lengths = self.lengths
-        found = lengths[self.mask].unique()  # (L,)
-        same: Tensor = lengths[:, None] == found[:, None]
+        each = torch.arange(self.sequences.shape[-1] + 1, device=lengths.device)  # (L,)
+        same: Tensor = lengths[:, None] == each[:, None]
         return same & self.mask[:, None]
 
 
@@ -63,14 +67,15 @@ def mean_over_sets(values: Tensor, sets: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Groups and where their features come from: `inputs` gathers the selector's batch for row numbers of `groups`.
+    """Groups and where their features come from: `inputs` gathers the selector's batch for row numbers (B,) of
+    `groups`. All is on one device, row numbers as well.
 
     Raises DataError when a group has no candidate, a position comes twice in a sequence or follows padding, or a
     reward is not finite.
     """
 
     groups: TrainingGroups
-    inputs: Callable[[list[int]], Batch]
+    inputs: Callable[[Tensor], Batch]
 
     def __post_init__(self) -> None:
         g = self.groups
@@ -92,5 +97,5 @@ class TrainingData:
         """(B, C) of the choices of the candidates of `rows`, and of when they stop; 0 where there is no candidate."""
         mask = self.groups.mask[rows]
         sequences = self.groups.sequences[rows].masked_fill(~mask[..., None], -1)
-        choices, stops = policy.step_log_probs(self.inputs(rows.tolist()), sequences)
+        choices, stops = policy.step_log_probs(self.inputs(rows), sequences)
         return choices.sum(-1), stops.sum(-1).masked_fill(~mask, 0.0)

@@ -54,7 +54,8 @@ class _State:
 def candidate_log_probs(policy: Policy, data: TrainingData) -> tuple[Tensor, Tensor]:
     """(N, C) log-probabilities of the choices of all candidates, and of when they stop, dropout off."""
     policy.eval()
-    parts = [data.log_probs(policy, rows) for rows in torch.split(torch.arange(len(data)), VALIDATION_ROWS)]
+    every = torch.arange(len(data), device=data.groups.mask.device)
+    parts = [data.log_probs(policy, rows) for rows in torch.split(every, VALIDATION_ROWS)]
     choices, stops = zip(*parts, strict=True)
     return torch.cat(choices), torch.cat(stops)
 
@@ -75,7 +76,7 @@ def expected_reward(
     same = groups.mask[:, None] & groups.mask[:, :, None]
     if within == "length":
         same &= groups.lengths[:, :, None] == groups.lengths[:, None]
-    eye = torch.eye(same.shape[1], dtype=torch.bool)  # keeps the rows of absent candidates finite
+    eye = torch.eye(same.shape[1], dtype=torch.bool, device=same.device)  # keeps the rows of absent candidates finite
     rival = log_probs[:, None].masked_fill(~(same | eye), -torch.inf)  # (B, C, C)
     probability = (log_probs - rival.logsumexp(-1)).exp()  # (B, C) among its equals
     weight = (probability * stops.exp()).masked_fill(~groups.mask, 0.0)  # (B, C)
@@ -100,6 +101,9 @@ def fit(
     `CandidateTrainer` by raising its expected reward, less what demonstrations cost, whatever it chooses (REINFORCE
     with the measured candidates as samples: Williams 1992). Raises DataError for a loss that is not finite or data
     without a question, CheckpointError for a file at `run.checkpoint` that is damaged or from another fit.
+
+    Policy and data are on one device. Orders are drawn on the CPU and moved once an epoch, and losses stay on the
+    device until it ends, so that no step waits for another.
     """
     if not len(data):
         raise DataError(f"{run.name}: no training question is left.", "Measure more questions, or loosen the balancer.")
@@ -117,33 +121,36 @@ def fit(
     for row in state.curve:
         _tell(run, row)
     stop = settings.stop if isinstance(settings, CandidateTrainer) and policy.stops else None
-    with run.progress.task(run.name, settings.epochs * steps) as task, torch.random.fork_rng([]):
+    device = data.groups.mask.device
+    drawn_on = [device] if device.type == "cuda" else []
+    with run.progress.task(run.name, settings.epochs * steps) as task, torch.random.fork_rng(drawn_on):
         task.advance(state.epoch * steps)
         while state.epoch < settings.epochs and not _out_of_patience(state, settings, run.judge):
             torch.manual_seed(derive(run.seed, run.name, state.epoch))
             policy.train(dropout)
-            total = 0.0
+            total = torch.zeros((), dtype=torch.float64, device=device)
             with one_thread():
-                for rows in torch.split(torch.randperm(len(data)), settings.batch_size):
+                for rows in torch.split(torch.randperm(len(data)).to(device), settings.batch_size):
                     groups = data.groups.rows(rows)
                     choices, stops = data.log_probs(policy, rows)
                     value = loss(choices, groups, state.epoch)
                     if stop is not None:
                         value = value - expected_reward(choices.detach(), stops, groups, stop.cost).mean()
-                    if not torch.isfinite(value):
-                        raise DataError(
-                            f"{run.name}: the loss is {value.item()} in epoch {state.epoch + 1}.",
-                            "Lower learning_rate, or check the features.",
-                        )
                     optimizer.zero_grad()
                     value.backward()
                     torch.nn.utils.clip_grad_norm_(policy.parameters(), settings.max_grad_norm)
                     optimizer.step()
                     schedule.step()
-                    total += value.item() * len(rows)
+                    total += value.detach().double() * len(rows)
                     task.advance()
             state.epoch += 1
-            _judge(state, policy, run.judge, {"loss": total / len(data)})
+            mean_loss = total.item() / len(data)
+            if not math.isfinite(mean_loss):
+                raise DataError(
+                    f"{run.name}: the loss is {mean_loss} in epoch {state.epoch}.",
+                    "Lower learning_rate, or check the features.",
+                )
+            _judge(state, policy, run.judge, {"loss": mean_loss})
             if run.checkpoint is not None:
                 _save(run.checkpoint, identity, state, policy, optimizer, schedule)
             _tell(run, state.curve[-1])
@@ -222,7 +229,7 @@ def _identity(policy: Policy, data: TrainingData, settings: Trainer, run: FitRun
     digest = hashlib.sha256()
     groups = [value for value in vars(data.groups).values() if value is not None]
     for tensor in [*policy.state_dict().values(), *groups]:
-        digest.update(tensor.detach().contiguous().numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return fingerprint([settings.model_dump(mode="json"), run.seed, run.name, dropout, digest.hexdigest()])
 
 
@@ -237,7 +244,7 @@ def _save(
 
 def _load(path: Path, identity: str, policy: Policy, optimizer: torch.optim.Optimizer, schedule: Any) -> _State:
     try:
-        content = torch.load(path, weights_only=True)
+        content = torch.load(path, weights_only=True, map_location=next(policy.parameters()).device)
         known = content["identity"]
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as e:
         raise CheckpointError(f"{path} is damaged ({type(e).__name__}).", "Delete it and run again.") from e

@@ -36,7 +36,7 @@ class Propose(Stage):
         from leverplus_core.selector.propose import propose
 
         recipe, folds = context.recipe, context.folds
-        features = context.selector_features(inputs)
+        features = context.training(inputs).features
         questions = {q.id: q for q in context.question_sets.proposed}
         asked = list(questions)
         proposed: dict[str, list[tuple[Ids, str]]] = {}

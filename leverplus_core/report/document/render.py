@@ -16,6 +16,7 @@ from leverplus_core.report.document.i18n import Translator
 from leverplus_core.report.document.layout import Document, Table, lay_out
 from leverplus_core.report.document.plots import INK, Plot
 from leverplus_core.report.tables import escape_markdown
+from leverplus_core.text import shown
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -76,6 +77,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: type(value)(shown(value)) if isinstance(value, str) else value,
     )
     environment.filters["md"] = escape_markdown
     environment.tests["table"] = lambda block: isinstance(block, Table)

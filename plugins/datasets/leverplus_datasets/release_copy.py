@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import PIL.Image
-
-from leverplus_core import DataError, Progress, Split, rng
+from leverplus_core import DataError, PictureError, PictureSettings, Progress, Split, rng
 from leverplus_datasets.download import download, part_of, unpack
 from leverplus_datasets.reading import read_document
 from leverplus_datasets.releases import Release, ReleaseSplit, Source
@@ -163,10 +161,10 @@ def _problem(path: Path, decode: bool) -> str:
     """What is wrong with a photo; '' when nothing is found."""
     if not path.stat().st_size:
         return "0 bytes"
-    try:
-        if decode:
-            with PIL.Image.open(path) as picture:
-                picture.load()
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as e:
-        return str(e)
+    if decode:
+        reader = PictureSettings()
+        try:
+            reader.read_picture(reader.read_file(str(path)), str(path))
+        except PictureError as e:
+            return e.reason
     return ""

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from PIL import Image as Pil
-from PIL import ImageOps
 from pydantic import Field
 
-from leverplus_core import CheckpointError, DataError, Encoder, Floats, Image, Model, Pretrained, load_model
+from leverplus_core import (
+    CheckpointError,
+    DataError,
+    Encoder,
+    Floats,
+    Image,
+    Model,
+    PictureSettings,
+    Pretrained,
+    load_model,
+)
 
 T = TypeVar("T")
 
 
-class ClipEncoder(Pretrained, Encoder):
+class ClipEncoder(PictureSettings, Pretrained, Encoder):
     """CLIP's image and text features, in one space."""
 
     path: str = Field("openai/clip-vit-base-patch32", description="a local folder or a hub id")
@@ -24,8 +33,11 @@ class ClipEncoder(Pretrained, Encoder):
     batch_size: int = Field(32, gt=0, description="changes speed and memory only")
 
     def identity(self) -> dict[str, object]:
-        """The number format, the checkpoint's content hash, and the image processor."""
-        return {"dtype": self.dtype, "checkpoint": self.checkpoint_content, "image_processor": "CLIPImageProcessorPil"}
+        """The number format, the checkpoint's content hash, the image processor, and the color behind pictures."""
+        checkpoint, processor = self.checkpoint_content, "CLIPImageProcessorPil"
+        return {
+            "dtype": self.dtype, "checkpoint": checkpoint, "image_processor": processor, "background": self.background,
+        }  # fmt: skip
 
     def images(self, images: Sequence[Image], model: Model | None = None) -> Floats:
         """(N, D) projected image features, normalized. Raises DataError for an image that cannot be read."""
@@ -48,8 +60,23 @@ class ClipEncoder(Pretrained, Encoder):
         return np.concatenate(rows)
 
     def _encode_images(self, images: Sequence[Image]) -> Any:
-        pixels = self._image_processor(images=[_open(image) for image in images], return_tensors="pt")["pixel_values"]
+        pixels = self._image_processor(images=[self._open(image) for image in images], return_tensors="pt")[
+            "pixel_values"
+        ]
         return self._model.get_image_features(pixel_values=pixels.to(self._model.device, self._model.dtype))
+
+    def _open(self, image: Image) -> Any:
+        if image.path is None:
+            raise DataError(
+                f"image '{image.id}' has no file.", "Encoder clip reads images: set the dataset's image folder."
+            )
+        return self.read_picture(self.read_file(image.path), image.path, self._resized)
+
+    def _resized(self, width: int, height: int) -> tuple[int, int]:
+        """The size at which the processor crops a picture."""
+        side = self._image_processor.size.get("shortest_edge", max(width, height))
+        scale = side / min(width, height)
+        return math.ceil(width * scale), math.ceil(height * scale)
 
     def _encode_texts(self, texts: Sequence[str]) -> Any:
         context = self._model.config.text_config.max_position_embeddings
@@ -76,17 +103,3 @@ class ClipEncoder(Pretrained, Encoder):
         from transformers import CLIPImageProcessorPil
 
         return self.pretrained(CLIPImageProcessorPil)
-
-
-def _open(image: Image) -> Pil.Image:
-    if image.path is None:
-        raise DataError(
-            f"image '{image.id}' has no file.", "Encoder clip reads images: set the dataset's image folder."
-        )
-    try:
-        with Pil.open(image.path) as file:
-            return (ImageOps.exif_transpose(file) or file).convert("RGB")
-    except (OSError, SyntaxError, Pil.DecompressionBombError) as error:
-        raise DataError(
-            f"image '{image.path}' cannot be read: {error}.", "Replace it or drop its questions."
-        ) from error

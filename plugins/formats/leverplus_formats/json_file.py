@@ -8,7 +8,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 from leverplus_core import (
     DataError,
@@ -19,6 +19,7 @@ from leverplus_core import (
     Progress,
     Question,
     QuestionData,
+    decode_json,
 )
 from leverplus_formats.rows import Rows
 
@@ -108,28 +109,19 @@ def entries(path: Path, progress: Progress) -> Iterator[tuple[str, Any]]:
         raise DataError(f"{path} cannot be read: {e.strerror or e}.", "Check the path.") from e
     except _Cut as e:
         raise DataError(f"{path} ends in the middle, {where}.", "It was cut: copy it again.") from e
-    except (ValueError, RecursionError) as e:
+    except ValueError as e:
         hint = "Correct the file or write it again."
         raise DataError(f"{path} is not JSON {where}: {_reason(e)}.", hint) from e
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
     if isinstance(error, UnicodeError):
         return "it is not UTF-8 text"
-    return error.msg if isinstance(error, json.JSONDecodeError) else str(error).partition(";")[0]
+    return error.msg if isinstance(error, json.JSONDecodeError) else str(error)
 
 
 class _Cut(Exception):
     """The file ends before its object does."""
-
-
-def _refuse(token: str) -> NoReturn:
-    raise ValueError(f"{token} is not JSON")
-
-
-_decode = json.JSONDecoder(parse_constant=_refuse).raw_decode
 
 
 class _Text:
@@ -156,7 +148,7 @@ class _Text:
         self.next(take=False)
         while True:
             try:
-                value, end = _decode(self._text, self._at)
+                value, end = decode_json(self._text, self._at)
             except json.JSONDecodeError as e:
                 if self._more():
                     continue
@@ -165,8 +157,6 @@ class _Text:
                 raise
             if end == len(self._text) and self._more():
                 continue  # a number may go on
-            if "\\ud" in self._text[self._at : end].lower():
-                json.dumps(value, ensure_ascii=False).encode()  # UnicodeError for half of a surrogate pair
             self._at = end
             return value
 

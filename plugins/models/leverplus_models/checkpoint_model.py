@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from leverplus_core import (
     AnswerLogprob,
@@ -23,16 +24,21 @@ from leverplus_core import (
     Pretrained,
     Prompt,
     SupportsHiddenStates,
+    SupportsLookahead,
     load_model,
 )
 from leverplus_models.engine.rows import Row
 from leverplus_models.engine.settings import EngineSettings
 
 if TYPE_CHECKING:
-    from leverplus_models.engine.engine import Engine, Features
+    from leverplus_models.engine.engine import Engine, Features, Scoring
 
 
-class CheckpointModel(Pretrained, SupportsHiddenStates, Model):
+Asked = tuple[list[Prompt], list[str], bool]
+"""The arguments of `logprob`."""
+
+
+class CheckpointModel(Pretrained, SupportsHiddenStates, SupportsLookahead, Model):
     """A checkpoint and its tokenizer behind the scoring engine; a subclass turns a prompt into a row of tokens."""
 
     architecture: ClassVar[str]
@@ -45,6 +51,9 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, Model):
         "sdpa", description="eager = transformers' own, for parity tests: no prefix is shared, which is slow"
     )
     engine: EngineSettings = Field(default_factory=EngineSettings, description="how prompts are run; speed only")
+
+    _expected: Asked | None = PrivateAttr(None)
+    _begun: tuple[Asked, Scoring] | None = PrivateAttr(None)
 
     @abstractmethod
     def _row(self, prompt: Prompt) -> Row: ...
@@ -71,9 +80,29 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, Model):
 
         Raises DataError for an empty answer, and for a prompt that the model cannot read.
         """
+        asked = (list(prompts), list(answers), end_mark)
+        (begun, scoring), self._begun = self._begun or (None, None), None
+        if scoring is None or begun != asked:
+            scoring = self._begin(asked)
+        found = self._engine.finish(scoring, self._begin_expected if self._engine.ahead else None)
+        self._settle(wait=self._begun is None)
+        return found
+
+    def expect(self, prompts: Sequence[Prompt], answers: Sequence[str], end_mark: bool = False) -> None:
+        """Begin these, on a device, once the call before them has started all it has to compute."""
+        self._expected = (list(prompts), list(answers), end_mark)
+
+    def _begin(self, asked: Asked) -> Scoring:
+        prompts, answers, end_mark = asked
         ends = (self._end_mark,) if end_mark else ()
         targets = [(*self._answer_ids(*pair), *ends) for pair in zip(prompts, answers, strict=True)]
-        return self._engine.logprob(self._rows(prompts), targets)
+        return self._engine.start(self._rows(prompts), targets)
+
+    def _begin_expected(self) -> None:
+        asked, self._expected = self._expected, None
+        if asked is not None:
+            with suppress(Exception):  # what is wrong with these prompts is raised by their own call
+                self._begun = asked, self._begin(asked)
 
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
         """The text that follows each prompt. The checkpoint's repetition penalty and sampling settings are not used.
@@ -81,11 +110,14 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, Model):
         Raises DataError for a prompt that the model cannot read.
         """
         new = self._engine.generate(self._rows(prompts), decoding)
+        self._settle()
         return [str(self.tokenizer.decode(ids, skip_special_tokens=True)) for ids in new]
 
     def last_hidden_state(self, prompts: Sequence[Prompt]) -> Floats:
         """(N, D) the input of the output layer after each prompt. Raises DataError as `generate` does."""
-        return self._engine.last_hidden_state(self._rows(prompts))
+        found = self._engine.last_hidden_state(self._rows(prompts))
+        self._settle()
+        return found
 
     @cached_property
     def _model(self) -> Any:
@@ -111,6 +143,9 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, Model):
     def _features(self) -> Features | None:
         """Encodes the images of prompts, for a model that reads images."""
         return None
+
+    def _settle(self, wait: bool = True) -> None:
+        """At the end of a call: say what other threads met; with `wait`, once they have done what they were given."""
 
     @cached_property
     def _tokenize(self) -> Callable[[str], tuple[int, ...]]:

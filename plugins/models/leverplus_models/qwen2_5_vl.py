@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from PIL import Image as Pil
 from pydantic import Field, PrivateAttr, model_validator
 
 from leverplus_core import (
@@ -23,12 +22,14 @@ from leverplus_core import (
     DataError,
     Floats,
     Image,
+    PictureSettings,
     Prompt,
     SupportsCacheFolder,
     SupportsEmbeddings,
     SupportsPlanning,
     checkpoint_errors,
     find_checkpoint,
+    header_size,
 )
 from leverplus_models.checkpoint_model import CheckpointModel
 from leverplus_models.engine.rows import Ints, Row, Span
@@ -51,7 +52,7 @@ Piece = str | Image | tuple[str]
 """A text, an image, or one of Qwen's control tokens in a tuple, so that no text is mistaken for a control token."""
 
 
-class Qwen25Vl(SupportsEmbeddings, SupportsPlanning, SupportsCacheFolder, CheckpointModel):
+class Qwen25Vl(PictureSettings, SupportsEmbeddings, SupportsPlanning, SupportsCacheFolder, CheckpointModel):
     """Qwen2.5-VL: the demo checkpoint, a local folder or a hub id."""
 
     architecture: ClassVar[str] = "Qwen2_5_VLForConditionalGeneration"
@@ -72,7 +73,9 @@ class Qwen25Vl(SupportsEmbeddings, SupportsPlanning, SupportsCacheFolder, Checkp
 
     def identity(self) -> dict[str, object]:
         """The settings that decide a result, the checkpoint's content hash, and the image processor."""
-        return {**super().identity(), "image_processor": "Qwen2VLImageProcessorPil"}
+        found = {**super().identity(), "image_processor": "Qwen2VLImageProcessorPil"}
+        del found["max_file_megapixels"]  # decides what is refused, not what is read
+        return found
 
     def use_cache_folder(self, folder: Path) -> None:
         """Keep encoded images below `folder`, unless `engine.image_cache_dir` names another place."""
@@ -88,6 +91,7 @@ class Qwen25Vl(SupportsEmbeddings, SupportsPlanning, SupportsCacheFolder, Checkp
                 upcoming = keys[start + IMAGES_PER_BATCH : start + 2 * IMAGES_PER_BATCH]
                 features = self._image_encoder.encode(batch, upcoming)
             rows += [features[key].float().mean(0) for key in batch]
+        self._settle()
         return _unit_rows(rows, self._model)
 
     def embed_texts(self, texts: Sequence[str]) -> Floats:
@@ -107,7 +111,7 @@ class Qwen25Vl(SupportsEmbeddings, SupportsPlanning, SupportsCacheFolder, Checkp
         size = config.get("size", {})
         low = self.min_pixels or size.get("shortest_edge") or config.get("min_pixels")
         high = self.max_pixels or size.get("longest_edge") or config.get("max_pixels")
-        sizes = set(filter(None, map(_size, images)))
+        sizes = set(filter(None, (header_size(image.path) for image in images if image.path)))
         if sizes and low and high:
             return max(visual_tokens(width, height, low, high) for width, height in sizes)
         return None if self.max_pixels is None else self.max_pixels // TOKEN_SIDE**2
@@ -166,10 +170,13 @@ class Qwen25Vl(SupportsEmbeddings, SupportsPlanning, SupportsCacheFolder, Checkp
 
         version = getattr(self._model.config, "_commit_hash", None) or self.checkpoint_content
         folder = self.engine.image_cache_dir or self._cache_folder
-        return ImageEncoder(self._model, self._image_processor, version, self.engine, folder)
+        return ImageEncoder(self._model, self._image_processor, version, self.engine, folder, self)
 
     def _features(self) -> Features:
         return self._image_encoder.encode
+
+    def _settle(self, wait: bool = True) -> None:
+        self._image_encoder.cache.settle(wait)
 
     # --- text ---------------------------------------------------------------------------------------------------------
 
@@ -283,17 +290,6 @@ def _path(image: Image) -> str:
     if image.path is None:
         raise DataError(f"image '{image.id}' has no file.", "This model reads images: set the dataset's image folder.")
     return image.path
-
-
-def _size(image: Image) -> tuple[int, int] | None:
-    """Width and height of an existing image file, from its header."""
-    if image.path is None:
-        return None
-    try:
-        with Pil.open(image.path) as file:
-            return file.size
-    except (OSError, SyntaxError, ValueError, Pil.DecompressionBombError):
-        return None
 
 
 def visual_tokens(width: int, height: int, min_pixels: int, max_pixels: int) -> int:

@@ -63,5 +63,8 @@ class LeverLmPolicy(Policy):
 
     def _last(self, state: Tensor) -> Tensor:
         b, c, t, w = state.shape
-        hidden: Tensor = self.gpt2(inputs_embeds=state.reshape(b * c, t, w)).last_hidden_state  # (B C, T, W)
+        # Without a mask transformers looks for packed sequences, and a GPU is waited for at every call.
+        earlier = torch.ones(1, 1, t, t, dtype=torch.bool, device=state.device).tril()
+        words = state.reshape(b * c, t, w)
+        hidden: Tensor = self.gpt2(inputs_embeds=words, attention_mask=earlier).last_hidden_state  # (B C, T, W)
         return hidden[:, -1].view(b, c, w)

@@ -34,10 +34,8 @@ def top_pn(**settings: object) -> Balancer:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("logprob", float("nan")),
         ("logprob", 0.5),
         ("info_score", 1.5),
-        ("info_score", float("nan")),
         ("text_similarity", -0.1),
         ("accuracy", 1.5),
     ],
@@ -47,6 +45,9 @@ def test_a_measurement_out_of_its_range_is_named_with_its_line(tmp_path: Path, f
     lines = [{**row, "correct": True}, {**row, "correct": True, field: value}]
     (tmp_path / CANDIDATES).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     with pytest.raises(DataError, match=rf"{CANDIDATES}:2 is not a candidate: .*{field}"):
+        read_groups(tmp_path / CANDIDATES)
+    (tmp_path / CANDIDATES).write_text(f"\n{json.dumps({**lines[1], field: float('nan')})}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=rf"{CANDIDATES}:2 is not JSON: NaN"):
         read_groups(tmp_path / CANDIDATES)
 
 

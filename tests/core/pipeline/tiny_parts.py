@@ -84,7 +84,7 @@ class TinyModel(Model):
         return [COLORS[_number(p) % 2] for p in prompts]
 
     def _count(self, prompts: int) -> None:
-        type(self).answered += prompts
+        TinyModel.answered += prompts
         if self.answered >= int(os.environ.get(KILL_AT, "1000000000")):
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -104,16 +105,22 @@ def test_what_a_trusted_listener_raises_ends_the_run() -> None:
         listeners.emit("run_start", run=RUN)
 
 
-def test_a_user_s_interruption_is_no_failure_of_a_listener() -> None:
+def test_a_user_s_interruption_is_no_failure_of_a_listener_and_one_that_it_raises_itself_is() -> None:
     class Interrupted:
         @hookimpl
         def leverplus_run_start(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+        @hookimpl
+        def leverplus_run_end(self) -> None:
             raise KeyboardInterrupt
 
     listeners = Listeners()
     listeners.add(Interrupted())
     with pytest.raises(KeyboardInterrupt):
         listeners.emit("run_start", run=RUN)
+    with pytest.warns(LeverplusWarning, match="failed at run_end: KeyboardInterrupt"):
+        listeners.emit("run_end", run=RUN, status="done")
 
 
 def test_the_events_are_the_hooks_that_name_no_parts() -> None:

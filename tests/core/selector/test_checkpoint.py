@@ -30,7 +30,7 @@ def test_a_checkpoint_gives_back_the_same_selector(
     new_policy: NewPolicy, new_data: Callable[..., TrainingData], tmp_path: Path
 ) -> None:
     policy, data = new_policy(), new_data()
-    seen = data.inputs([0, 1, 2])
+    seen = data.inputs(torch.arange(3))
     policy.fit_standardizer(seen.question.rows, seen.candidates.rows.flatten(0, 1))
     save_policy(tmp_path, policy, {"best_epoch": 3, "learned_from": ["a"]})
     loaded = load_policy(tmp_path, SMALL)
@@ -43,7 +43,7 @@ def test_a_loaded_selector_refuses_features_of_other_widths(
     new_policy: NewPolicy, new_data: Callable[..., TrainingData], tmp_path: Path
 ) -> None:
     save_policy(tmp_path, new_policy(), {})
-    batch = new_data().inputs([0])
+    batch = new_data().inputs(torch.tensor([0]))
     other = replace(batch, question=Blocks(batch.question.rows[:, 1:], FeatureWidths(image=2, text=3).question))
     with pytest.raises(DataError, match="Use the encoder that it was trained with"):
         load_policy(tmp_path, SMALL).encode(other)

@@ -120,3 +120,12 @@ def test_pools_that_do_not_fit_are_one_line() -> None:
         _features({"absent": ["d0"]})
     with pytest.raises(DataError, match="demonstration d9 of its pool has no features"):
         _features({"q0": ["d9"]})
+
+
+def test_samples_do_not_depend_on_the_questions_beside_them(catalog: Catalog) -> None:
+    features, policy = _features(POOLS), _policy(catalog)
+    settings = CandidateSettings(shots=(1, 2), num_beams=0, samples={1.0: 4, 1.3: 2}, retrieval=0, random=0)
+    ids = ["q0", "q1", "q2"]
+    together = propose(policy, features.batch(ids), ids, settings, seed=0, repeats=True)
+    alone = [propose(policy, features.batch([q]), [q], settings, seed=0, repeats=True)[0] for q in ids]
+    assert together == alone and [len(found) for found in alone] == [12, 12, 12]

@@ -84,7 +84,7 @@ def test_labels_are_positions_in_the_pool_padded_at_the_end() -> None:
     assert data.groups.mask.tolist() == [[True, True], [True, False]]
     assert data.groups.rewards[0].tolist() == pytest.approx([0.5, 0.1])
     assert data.groups.varies is not None and data.groups.varies.tolist() == [True, False]
-    assert torch.equal(data.inputs([1]).question.rows, context().features.batch(["q1"]).question.rows)
+    assert torch.equal(data.inputs(torch.tensor([1])).question.rows, context().features.batch(["q1"]).question.rows)
 
 
 def test_a_demonstration_outside_the_pool_is_named() -> None:

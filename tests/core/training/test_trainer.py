@@ -67,11 +67,15 @@ def test_peers_are_candidates_of_one_length_or_of_a_question() -> None:
     sequences = torch.tensor([[[0, -1], [0, 1], [1, -1]], [[0, 1], [1, 0], [2, 0]]])
     mask = torch.tensor([[True, True, True], [True, True, False]])
     groups = TrainingGroups(sequences, mask, torch.zeros(2, 3))
-    ones, twos = groups.peers("length").unbind(1)
+    nothing, ones, twos = groups.peers("length").unbind(1)
+    assert not nothing.any()
     assert ones.tolist() == [[True, False, True], [False, False, False]]
     assert twos.tolist() == [[False, True, False], [True, True, False]]
     assert groups.peers("question").tolist() == [[row] for row in mask.tolist()]
-    assert mean_over_sets(torch.tensor([[1.0, 3.0], [9.0, 3.0]]), groups.peers("length")).tolist() == [2.0, 3.0]
+    assert mean_over_sets(torch.tensor([[7.0, 1.0, 3.0], [7.0, 9.0, 3.0]]), groups.peers("length")).tolist() == [
+        2.0,
+        3.0,
+    ]
 
 
 def test_expected_reward_over_a_question_compares_all_its_candidates() -> None:
@@ -184,7 +188,7 @@ def test_no_training_question_is_one_line(new_policy: NewPolicy, new_data: NewDa
 def test_features_that_are_not_finite_stop_the_training(new_policy: NewPolicy, new_data: NewData) -> None:
     data = new_data()
 
-    def broken(rows: list[int]) -> Batch:
+    def broken(rows: Tensor) -> Batch:
         batch = data.inputs(rows)
         return replace(batch, question=replace(batch.question, rows=batch.question.rows * math.nan))
 

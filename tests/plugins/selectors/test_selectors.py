@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
@@ -91,6 +92,21 @@ def every_kind() -> list[Any]:
 def test_probabilities_of_all_sequences_sum_to_one(policy: Policy, shots: int) -> None:
     logp = policy.log_probs(batch(), all_sequences(3, 5, shots))
     torch.testing.assert_close(logp.exp().sum(1), torch.ones(3))
+
+
+@pytest.mark.parametrize("policy", [*every_kind(), small(stop=True), lever_lm(stop=True)])
+def test_a_step_and_a_choice_stay_on_the_device_of_the_batch(policy: Policy) -> None:
+    """Tensors of the device "meta" have no values: to read one, or to mix it with one of the CPU, is an error."""
+    b, there = batch(), copy.deepcopy(policy).to("meta").train()
+    moved = batch_of(*(rows.to("meta") for rows in (b.question.rows, b.candidates.rows, b.similarity)))
+    masked = replace(moved, pool_mask=torch.ones(3, 5, dtype=torch.bool, device="meta"))
+    choices, stops = there.step_log_probs(masked, all_sequences(3, 5, 2).to("meta"))
+    (choices.sum() + stops.sum()).backward()
+    learned = [p for p in there.parameters() if p.requires_grad]
+    assert all(p.grad is not None and p.grad.device.type == "meta" for p in learned)
+    positions, log_probs = there.eval().beam_search(moved, 2, 3)
+    assert (positions.device.type, log_probs.device.type) == ("meta", "meta")
+    assert (positions.shape, log_probs.shape) == ((3, 3, 2), (3, 3))
 
 
 @pytest.mark.parametrize("policy", [small(stop=True), small("gate", stop=True), lever_lm(stop=True)])
@@ -192,7 +208,7 @@ def test_a_padded_pool_is_the_shorter_pool() -> None:
     torch.testing.assert_close(selector.log_probs(long, sequences), selector.log_probs(short, sequences))
     positions, logp = selector.beam_search(long, 2, 8)
     assert torch.isinf(logp[:, 6:]).all() and positions[:, :6].max() < 3
-    assert selector.sample(long, 3, 20, 5.0, torch.Generator().manual_seed(0)).max() < 3
+    assert selector.sample(long, 3, 20, 5.0, [torch.Generator().manual_seed(i) for i in range(3)]).max() < 3
 
 
 def test_batch_make_up_changes_nothing() -> None:
@@ -203,11 +219,11 @@ def test_batch_make_up_changes_nothing() -> None:
 
 def test_samples_follow_the_probabilities_and_hold_no_repeats() -> None:
     selector, b, sequences = small(), batch(questions=1, pool=3), all_sequences(1, 3, 2)
-    drawn = selector.sample(b, 2, 4000, 1.0, torch.Generator().manual_seed(0))
+    drawn = selector.sample(b, 2, 4000, 1.0, [torch.Generator().manual_seed(0)])
     assert (drawn[..., 0] != drawn[..., 1]).all()
     counted = (drawn[0, :, None] == sequences[0]).all(-1).float().mean(0)
     torch.testing.assert_close(counted, selector.log_probs(b, sequences)[0].exp().detach(), atol=0.03, rtol=0)
-    assert torch.equal(drawn, selector.sample(b, 2, 4000, 1.0, torch.Generator().manual_seed(0)))
+    assert torch.equal(drawn, selector.sample(b, 2, 4000, 1.0, [torch.Generator().manual_seed(0)]))
 
 
 def test_inputs_are_standardized_by_the_train_rows() -> None:
@@ -255,19 +271,19 @@ def test_pairwise_learns_which_similarity_counts() -> None:
     query, rows = (F.normalize(torch.randn(*size, generator=draw), dim=-1) for size in ((400, 12), (400, 8, 16)))
     widths = FeatureWidths(image=4, text=4, state=4)
 
-    def inputs(index: list[int]) -> Batch:
+    def inputs(index: Tensor) -> Batch:
         return batch_of(query[index], rows[index], torch.zeros(len(index), 8, 2), widths)
 
-    right = cosine_features(inputs(list(range(400))))[..., 6].argmax(1)
+    right = cosine_features(inputs(torch.arange(400)))[..., 6].argmax(1)
     groups = TrainingGroups(right[:, None, None], torch.ones(400, 1, dtype=torch.bool), torch.zeros(400, 1))
     torch.manual_seed(0)
     policy = PairwiseSelector(width=32, dropout=0.1).policy(widths)
     taught = TrainingData(groups.rows(torch.arange(300)), inputs)
     SftTrainer(epochs=10, learning_rate=5e-3).fit(policy, taught, FitRun("sft", 0))
-    chosen = policy.beam_search(inputs(list(range(300, 400))), 1, 1)[0][:, 0, 0]
+    chosen = policy.beam_search(inputs(torch.arange(300, 400)), 1, 1)[0][:, 0, 0]
     assert (chosen == right[300:]).float().mean() > 0.8  # chance: 0.125
-    three = policy.beam_search(inputs([0]), 3, 2)[0][0, 0]
-    ranked = policy.encode(inputs([0])).prior[0].argsort(descending=True)
+    three = policy.beam_search(inputs(torch.tensor([0])), 3, 2)[0][0, 0]
+    ranked = policy.encode(inputs(torch.tensor([0]))).prior[0].argsort(descending=True)
     assert three.tolist() == ranked[:3].tolist()  # best first, whatever was chosen before
 
 
@@ -302,7 +318,7 @@ class MatchingTask:
         self.bank = torch.cat([bank_image, bank_text, bank_answer], 1)
         self.right = match.gather(1, self.pools)  # (N, K)
 
-    def inputs(self, rows: list[int]) -> Batch:
+    def inputs(self, rows: Tensor) -> Batch:
         query, candidates = self.query[rows], self.bank[self.pools[rows]]
         products = candidates[..., :64] * query[:, None]
         similarity = torch.stack([products[..., :32].sum(-1), products[..., 32:].sum(-1)], -1)
@@ -312,7 +328,7 @@ class MatchingTask:
         right = self.right[start:stop]
         positions = right.float().topk(3, dim=1).indices  # the right ones first
         groups = TrainingGroups(positions[..., None], right.gather(1, positions), torch.zeros(positions.shape))
-        return TrainingData(groups, lambda rows: self.inputs([start + row for row in rows]))
+        return TrainingData(groups, lambda rows: self.inputs(start + rows))
 
 
 TWENTY = SftTrainer(epochs=20, learning_rate=2e-3)
@@ -324,7 +340,7 @@ def test_it_learns_the_matching_rule_from_few_questions() -> None:
     selector = PointerSelector(width=64).policy(MatchingTask.widths)
     selector.fit_standardizer(task.query[:500], task.bank)
     TWENTY.fit(selector, task.data(0, 430), FitRun("sft", 0))
-    unseen = task.inputs(list(range(500, 1000)))
+    unseen = task.inputs(torch.arange(500, 1000))
     positions, _ = selector.beam_search(unseen, 1, 1)
     learned = task.right[500:].gather(1, positions[:, 0]).float().mean()
     nearest = task.right[500:].gather(1, unseen.similarity.sum(-1).argmax(1, keepdim=True)).float().mean()
@@ -337,7 +353,7 @@ def test_lever_lm_learns_the_matching_rule_too() -> None:
     policy = LeverLmSelector(width=64).policy(MatchingTask.widths)
     policy.fit_standardizer(task.query[:500], task.bank)
     TWENTY.fit(policy, task.data(0, 430), FitRun("sft", 0))
-    unseen = task.inputs(list(range(500, 1000)))
+    unseen = task.inputs(torch.arange(500, 1000))
     learned = task.right[500:].gather(1, policy.beam_search(unseen, 1, 1)[0][:, 0]).float().mean()
     assert learned > 2 * task.right[500:].float().mean(), learned  # far above chance, if below the pointer network
 
@@ -354,7 +370,7 @@ def test_it_learns_when_to_stop(kind: Callable[..., TrainableSelector]) -> None:
     rewards = torch.stack([torch.zeros(n), torch.where(easy, 1.0, 0.0), torch.ones(n)], dim=1)
     mask = torch.ones(n, 3, dtype=torch.bool)
 
-    def inputs(rows: list[int]) -> Batch:
+    def inputs(rows: Tensor) -> Batch:
         return batch_of(query[rows], candidates[rows], similarity[rows])
 
     torch.manual_seed(0)
@@ -363,7 +379,7 @@ def test_it_learns_when_to_stop(kind: Callable[..., TrainableSelector]) -> None:
     # One candidate a length: only across lengths is there anything to compare.
     trainer = RceTrainer(epochs=40, learning_rate=3e-3, within="question", stop=StopSettings(cost=0.4))
     trainer.fit(policy, data, FitRun("rce", 0))
-    lengths = torch.tensor([len(row) for row in policy.adaptive(inputs(list(range(600, 640))), 2, 1)])
+    lengths = torch.tensor([len(row) for row in policy.adaptive(inputs(torch.arange(600, 640)), 2, 1)])
     right = (lengths == torch.where(easy[600:], 1, 2)).float().mean()
     assert right >= 0.75, (right, lengths)  # always one, or always two, would be half right
 

@@ -6,12 +6,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from leverplus_core import (
+    Batch,
+    Blocks,
     DataError,
     FitResult,
     FitRun,
@@ -203,6 +207,49 @@ def test_a_resumed_fit_equals_an_unbroken_one_to_the_bit(
     for key, tensor in unbroken.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[key]), key
     assert trainer.fit(new_policy(), data, FitRun(name, 3, validation, path)) == wanted
+
+
+class _Reads(TorchDispatchMode):
+    """Counts the operators that read a tensor's values on the processor, for which it would wait for a GPU."""
+
+    waits = ("aten::_local_scalar_dense", "aten::nonzero", "aten::_unique2", "aten::masked_select")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counted = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counted += func.name().split(".")[0] in self.waits
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_no_step_of_a_fit_waits_for_the_device(name: str, new_policy: NewPolicy, new_data: NewData) -> None:
+    counted = []
+    for batch_size in (12, 2):  # two steps an epoch, twelve
+        trainer = TRAINERS[name].model_copy(update={"batch_size": batch_size})
+        with _Reads() as reads:
+            trainer.fit(new_policy(), new_data(), FitRun(name, 0))
+        counted.append(reads.counted)
+    assert counted[0] == counted[1] > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_fit_on_a_gpu_finds_what_one_on_the_cpu_does(name: str, new_policy: NewPolicy, new_data: NewData) -> None:
+    """Without dropout, whose draws are a device's own."""
+    here, there = new_policy(dropout=0.0), new_policy(dropout=0.0).to("cuda")
+    data = new_data()
+    moved = TrainingData(data.groups.to(torch.device("cuda")), lambda rows: _on_gpu(data.inputs(rows.cpu())))
+    for policy, taught in ((here, data), (there, moved)):
+        TRAINERS[name].fit(policy, taught, FitRun(name, 0))
+    for one, other in zip(here.parameters(), there.parameters(), strict=True):
+        torch.testing.assert_close(one, other.cpu(), atol=2e-3, rtol=0)
+
+
+def _on_gpu(batch: Batch) -> Batch:
+    question, shown = (Blocks(b.rows.cuda(), b.widths) for b in (batch.question, batch.candidates))
+    return Batch(question, shown, batch.similarity.cuda())
 
 
 class _Said(Silent):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,13 @@ from transformers import GenerationConfig
 
 from leverplus_core import AnswerLogprob, CheckpointError, Decoding, Floats
 from leverplus_models.engine.beams import Beams, Greedy
-from leverplus_models.engine.device import out_of_memory, to_device, token_budget
+from leverplus_models.engine.device import out_of_memory, to_device, token_budget, too_large
 from leverplus_models.engine.kernels import Kernels
 from leverplus_models.engine.packed_attention import supports_packed
 from leverplus_models.engine.padding import pad
 from leverplus_models.engine.rows import Row, length_batches, sequence_keys
 from leverplus_models.engine.settings import EngineSettings
-from leverplus_models.engine.tree_attention import supports_tree
+from leverplus_models.engine.tree_attention import tree_window
 from leverplus_models.engine.tree_walk import (
     MAX_NODE,
     MAX_PACKED_NODE,
@@ -38,6 +39,9 @@ from leverplus_models.engine.tree_walk import (
 
 Features = Callable[[Sequence[str], Sequence[str]], Mapping[str, Tensor]]
 """(keys, upcoming) -> features of the images `keys`, each encoded as often as it occurs; `upcoming` are needed next."""
+
+RunChunk = Callable[[TreeWalk, Chunk], KVCache]
+"""Runs a chunk and returns the keys and values that later ones need."""
 
 MAX_LOGITS = 1 << 26
 """Logits per forward pass: 256 MB in float32."""
@@ -59,22 +63,47 @@ class Engine:
         self.features: Features = features or (lambda keys, upcoming: {})
         model.generation_config = GenerationConfig(eos_token_id=self.eos, pad_token_id=pad_id)
         # The tree has its own attention: any other than sdpa is run as transformers runs it.
-        self.uses_tree = supports_tree(model) and model.config._attn_implementation == "sdpa"
+        self.window = tree_window(model) if model.config._attn_implementation == "sdpa" else 0
         self.kernels = Kernels(model, settings.kernels)
         self._mode: LogitsMode = "last layer" if self.kernels.last_layer_selects else "needed"
         if not settings.answer_logits:
             self._mode = "all"
+        # A call may begin before the one in front of it has been computed: on a CPU that would only take its cores.
+        self.ahead = model.device.type != "cpu"
         self.budget = token_budget(model, settings)
         self._max_node = MAX_PACKED_NODE if supports_packed(model) else MAX_NODE
         self._logit_budget = max(1, MAX_LOGITS // model.config.get_text_config().vocab_size)
 
-    @torch.inference_mode()
     def logprob(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> list[AnswerLogprob]:
         """Sum of the log-probabilities, in float32, of the tokens `answers[i]` after `rows[i]`."""
+        return self.finish(self.start(rows, answers))
+
+    @torch.inference_mode()
+    def start(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> Scoring:
+        """Begin what `logprob` does: plan it and, with the tree, start the first batch."""
         # The last answer token is predicted, but nothing is predicted from it.
         whole = [row.extended(answer[:-1]) for row, answer in zip(rows, answers, strict=True)]
-        with self.kernels.patched():
-            found = (self._tree_logprob if self.uses_tree else self._padded_logprob)(whole, answers)
+        scoring = Scoring(whole, answers)
+        if self._fits(whole):
+            scoring.walk = self._plan(whole, [len(answer) for answer in answers])
+            self._score(scoring, 1)
+        return scoring
+
+    @torch.inference_mode()
+    def finish(self, scoring: Scoring, meanwhile: Callable[[], None] | None = None) -> list[AnswerLogprob]:
+        """The results of what `start` began. `meanwhile` is called before the first of them is read.
+
+        On a device all batches have been started then, and are still to be computed: reading a result waits for them.
+        """
+        found = [[0.0] * len(answer) for answer in scoring.answers]
+        if scoring.walk is None:
+            with self.kernels.patched():
+                found = self._padded_logprob(scoring.rows, scoring.answers)
+        self._score(scoring)
+        if meanwhile is not None:
+            meanwhile()
+        for (row, n), value in _read(scoring.pending):
+            found[row][n] = float(value)
         return [AnswerLogprob(float(sum(tokens)), len(tokens)) for tokens in found]
 
     @torch.inference_mode()
@@ -85,9 +114,10 @@ class Engine:
             keys = [key.tobytes() for key in sequence_keys(rows)]
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
         distinct = sorted(first.values())
+        asked = [rows[i] for i in distinct]
         with self.kernels.patched():
-            generate = self._tree_generate if self.uses_tree else self._padded_generate
-            new = generate([rows[i] for i in distinct], decoding)
+            fits = self._fits(asked, decoding.max_new_tokens)
+            new = (self._tree_generate if fits else self._padded_generate)(asked, decoding)
         found = dict(zip(distinct, new, strict=True))
         return [found[first[key]] for key in keys]
 
@@ -108,7 +138,7 @@ class Engine:
                 found[i] = state
 
         with self.kernels.patched(), _without_output_layer(self.model):
-            if self.uses_tree:
+            if self._fits(rows):
                 self._walk(rows, [1] * len(rows), run)
                 for (row, _), state in _read(pending):
                     found[row] = state
@@ -116,23 +146,26 @@ class Engine:
                 self._batches(rows, [len(row.ids) for row in rows], run_padded)
         return np.stack(found) if found else np.zeros((0, self.model.config.get_text_config().hidden_size), np.float32)
 
+    def _fits(self, rows: Sequence[Row], more: int = 0) -> bool:
+        """Whether rows of a call, `more` tokens longer, can share prefixes: none exceeds the model's window."""
+        return max((len(row.ids) for row in rows), default=0) + more <= self.window
+
     # --- with the tree ------------------------------------------------------------------------------------------------
 
-    def _tree_logprob(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> list[list[float]]:
-        found = [[0.0] * len(answer) for answer in answers]
-        pending: list[tuple[list[tuple[int, int]], Tensor]] = []
+    def _score(self, scoring: Scoring, batches: int | None = None) -> None:
+        """Start so many of the batches that are left (None: all)."""
 
         def run(walk: TreeWalk, chunk: Chunk) -> KVCache:
             logits, cache, _ = walk.run(self.model, chunk, self._features(walk, chunk), self._mode)
             if positions := walk.logit_positions(chunk):
-                targets = to_device(np.array([[answers[row][n]] for row, n in positions]), logits.device)
-                pending.append((positions, logits.gather(1, targets)[:, 0] - logits.logsumexp(-1)))
+                targets = to_device(np.array([[scoring.answers[row][n]] for row, n in positions]), logits.device)
+                scoring.pending.append((positions, logits.gather(1, targets)[:, 0] - logits.logsumexp(-1)))
             return cache
 
-        self._walk(rows, [len(answer) for answer in answers], run)
-        for (row, n), value in _read(pending):
-            found[row][n] = float(value)
-        return found
+        with self.kernels.patched():
+            while scoring.walk is not None and not scoring.walk.done and batches != 0:
+                self._step(scoring.walk, run)
+                batches = None if batches is None else batches - 1
 
     def _tree_generate(self, rows: Sequence[Row], decoding: Decoding) -> list[list[int]]:
         texts: list[list[int]] = [[] for _ in rows]
@@ -178,15 +211,22 @@ class Engine:
             self._logit_budget = budget
         return texts
 
-    def _walk(self, rows: Sequence[Row], num_logits: Sequence[int], run: Callable[[TreeWalk, Chunk], KVCache]) -> None:
-        """Call `run` on chunk after chunk of the rows' tree."""
+    def _plan(self, rows: Sequence[Row], num_logits: Sequence[int]) -> TreeWalk:
         settings = self.settings
         share, by_length = settings.prefix_sharing, settings.length_buckets
-        walk = TreeWalk(rows, num_logits, share, by_length, self.kernels.padding, self._max_node)
+        return TreeWalk(rows, num_logits, share, by_length, self.kernels.padding, self._max_node)
+
+    def _walk(self, rows: Sequence[Row], num_logits: Sequence[int], run: RunChunk) -> None:
+        """Call `run` on chunk after chunk of the rows' tree."""
+        walk = self._plan(rows, num_logits)
         while not walk.done:
-            chunk = walk.chunk(self.budget, self._logit_budget)
-            with self._halving(chunk.end - chunk.first > 1):
-                walk.advance(chunk, run(walk, chunk))
+            self._step(walk, run)
+
+    def _step(self, walk: TreeWalk, run: RunChunk) -> None:
+        """Call `run` on the next chunk; where memory ran out, nothing but the size of chunks has changed after it."""
+        chunk = walk.chunk(self.budget, self._logit_budget)
+        with self._halving(chunk.end - chunk.first > 1):
+            walk.advance(chunk, run(walk, chunk))
 
     def _features(self, walk: TreeWalk, chunk: Chunk) -> Mapping[str, Tensor]:
         # Without the cache an image is encoded as often as prompts show it, as in the stock path.
@@ -252,13 +292,32 @@ class Engine:
 
     @contextmanager
     def _halving(self, divisible: bool) -> Iterator[None]:
-        """When memory runs out, halve the budget instead of failing; the caller tries again with less."""
+        """When memory runs out, halve the budget instead of failing; the caller tries again with less.
+
+        Raises DataError for what cannot be halved.
+        """
         try:
             yield
         except (RuntimeError, MemoryError) as error:
-            if not (out_of_memory(error) and divisible):
+            if not out_of_memory(error):
                 raise
+            if not divisible:
+                raise too_large("a prompt", self.model.device, error) from error
             self.budget = max(1, self.budget // 2)
+
+
+@dataclass(slots=True)
+class Scoring:
+    """Log-probabilities that are being computed: the rows with their answers, and what has been started.
+
+    `pending` are results on the device, each with (row, number of the answer token); a model without tree attention
+    has no `walk`, and nothing of it is started in advance.
+    """
+
+    rows: Sequence[Row]
+    answers: Sequence[Sequence[int]]
+    walk: TreeWalk | None = None
+    pending: list[tuple[list[tuple[int, int]], Tensor]] = field(default_factory=list)
 
 
 def end_tokens(model: Any, tokenizer: Any) -> list[int]:
@@ -276,8 +335,7 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
 
 
 def _read(pending: Sequence[tuple[list[tuple[int, int]], Tensor]]) -> Iterator[tuple[tuple[int, int], Any]]:
-    """Each position with its row of a result. Results stay on the device until a call's last batch has been started:
-    reading one waits for it, and the processor plans the next batches meanwhile."""
+    """Each position with its row of a result; waits for the device."""
     if pending:
         whole = torch.cat([values for _, values in pending]).cpu().numpy()
         yield from zip((position for positions, _ in pending for position in positions), whole, strict=True)

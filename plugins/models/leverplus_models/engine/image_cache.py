@@ -4,6 +4,8 @@ A key is the hash of everything that decides the features: the image's bytes, th
 number format. The features of an image are one safetensors file, written atomically, so that several processes may use
 one folder. A damaged file is deleted and its image encoded again; when the folder cannot be written, the cache stays in
 memory. Each is warned about once.
+
+On a GPU, files are written by a thread: one waits for its features, and what starts kernels must not.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ import warnings
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -23,13 +27,20 @@ from torch import Tensor
 
 from leverplus_core import LeverplusWarning
 
+MOST_WAITING = 64
+"""Images that wait to be written; then the next one waits for the first."""
+
 
 class ImageCache:
-    """Key -> visual tokens (V, D) of an image; beyond `limit` bytes the least recently used leave memory."""
+    """Key -> visual tokens (V, D) of an image; beyond `limit` bytes the least recently used leave memory.
 
-    def __init__(self, limit: int, folder: Path | None = None) -> None:
-        self.limit, self.folder = limit, folder
+    With `later`, a thread writes the files; `settle` waits for it and says what went wrong.
+    """
+
+    def __init__(self, limit: int, folder: Path | None = None, later: bool = False) -> None:
+        self.limit, self.folder, self.later = limit, folder, later
         self.bytes = 0
+        self._waiting: dict[str, Future[OSError | None]] = {}
         self._memory: OrderedDict[str, Tensor] = OrderedDict()
         self._warned: set[str] = set()
 
@@ -40,7 +51,10 @@ class ImageCache:
             if key in self._memory:
                 self._memory.move_to_end(key)
                 found[key] = self._memory[key]
-            elif (read := self._read(key)) is not None:
+                continue
+            if key in self._waiting:
+                self._written(key)
+            if (read := self._read(key)) is not None:
                 found[key] = read.to(device)
                 self._remember(key, found[key])
         return found
@@ -48,11 +62,29 @@ class ImageCache:
     def put(self, key: str, features: Tensor) -> None:
         """Store `features` under `key`, in memory and in the folder."""
         self._remember(key, features)
-        self._write(key, features)
+        if self.folder is None:
+            return
+        if not self.later:
+            self._failed(_write(self._file(self.folder, key), key, features.detach().cpu(), None))
+            return
+        if len(self._waiting) >= MOST_WAITING:
+            self._written(next(iter(self._waiting)))
+        copy = torch.empty_like(features, device="cpu", pin_memory=features.is_cuda)
+        copy.copy_(features.detach(), non_blocking=True)
+        copied = torch.cuda.current_stream(features.device).record_event() if features.is_cuda else None
+        if self.folder is not None:  # the file before this one may have failed
+            self._waiting[key] = self._writer.submit(_write, self._file(self.folder, key), key, copy, copied)
+
+    def settle(self, wait: bool = True) -> None:
+        """Warn of files that could not be written; with `wait`, once all have been tried."""
+        for key in [key for key, writing in self._waiting.items() if wait or writing.done()]:
+            self._written(key)
 
     def has(self, key: str) -> bool:
         """Whether `key` is in memory or has a file; the file may turn out to be damaged."""
-        return key in self._memory or (self.folder is not None and self._file(self.folder, key).exists())
+        if key in self._memory or key in self._waiting:
+            return True
+        return self.folder is not None and self._file(self.folder, key).exists()
 
     def _remember(self, key: str, features: Tensor) -> None:
         self._memory[key] = features
@@ -80,27 +112,22 @@ class ImageCache:
             path.unlink(missing_ok=True)
         return None
 
-    def _write(self, key: str, features: Tensor) -> None:
-        if self.folder is None:
-            return
-        path = self._file(self.folder, key)
-        # Written under a name of this process's own and renamed: a reader sees the whole file or none.
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
-        tensor = features.detach().cpu().contiguous()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                scratch.write_bytes(save({"features": tensor}, {"key": key, "crc32": _checksum(tensor)}))
-                scratch.replace(path)
-            finally:
-                scratch.unlink(missing_ok=True)
-        except OSError as error:
+    def _written(self, key: str) -> None:
+        """Wait until the file of `key` is written."""
+        self._failed(self._waiting.pop(key).result())
+
+    def _failed(self, error: OSError | None) -> None:
+        if error is not None and self.folder is not None:
             self._warn(
                 "unwritable",
                 f"encoded images cannot be written to {self.folder} ({error.strerror or error}); "
                 "this run continues with the cache in memory.",
             )
             self.folder = None
+
+    @cached_property
+    def _writer(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, "leverplus-features")
 
     @staticmethod
     def _file(folder: Path, key: str) -> Path:
@@ -110,6 +137,25 @@ class ImageCache:
         if what not in self._warned:
             self._warned.add(what)
             warnings.warn(message, LeverplusWarning, stacklevel=2)
+
+
+def _write(path: Path, key: str, features: Tensor, copied: torch.cuda.Event | None) -> OSError | None:
+    """Write the features, once they have been `copied` from a GPU; returns what kept them from being written."""
+    if copied is not None:
+        copied.synchronize()
+    # Written under a name of this process's own and renamed: a reader sees the whole file or none.
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    features = features.contiguous()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            scratch.write_bytes(save({"features": features}, {"key": key, "crc32": _checksum(features)}))
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+    except OSError as error:
+        return error
+    return None
 
 
 def _checksum(features: Tensor) -> str:

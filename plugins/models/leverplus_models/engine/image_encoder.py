@@ -10,17 +10,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image as Pil
 from torch import Tensor
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from leverplus_core import DataError
-from leverplus_models.engine.device import image_cache_bytes, out_of_memory, token_budget
+from leverplus_core import DataError, PictureError, PictureSettings
+from leverplus_models.engine.device import image_cache_bytes, out_of_memory, token_budget, too_large
 from leverplus_models.engine.image_cache import ImageCache
 from leverplus_models.engine.pixels import Patches
 from leverplus_models.engine.settings import EngineSettings
@@ -33,10 +30,11 @@ MAX_READERS = 16
 """Threads that read images for a GPU; for a CPU one does."""
 MAX_PREFETCHED = 256
 """Images that are read before they are needed."""
+RAMP = 8
+"""Of images that no one has asked to be read in advance, the first batch for a GPU is a whole batch divided by this, so
+that the tower starts when these have been read; each following one is twice as large."""
 MAX_LAYOUTS = 64
 """Shapes of batches whose positions and windows are remembered."""
-ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)
-"""The EXIF tag, and its values for a photo that is shown rotated by a quarter turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +48,28 @@ class ImageInfo:
 class ImageEncoder:
     """Encodes the images of one model.
 
-    `version` identifies the weights; `folder`, if given, keeps the features for later runs.
+    `version` identifies the weights; `folder`, if given, keeps the features for later runs; `reader` opens the files.
     """
 
-    def __init__(self, model: Any, processor: Any, version: str, settings: EngineSettings, folder: Path | None) -> None:
-        self.model, self.processor, self.settings = model, processor, settings
-        self.cache = ImageCache(image_cache_bytes(model.device, settings), folder)
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        version: str,
+        settings: EngineSettings,
+        folder: Path | None,
+        reader: PictureSettings | None = None,
+    ) -> None:
+        self.model, self.processor, self.settings, self.reader = model, processor, settings, reader or PictureSettings()
+        self.cache = ImageCache(image_cache_bytes(model.device, settings), folder, later=model.device.type == "cuda")
         self.patches = PATCHES_PER_BATCH
         if model.device.type != "cpu":
             self.patches = max(PATCHES_PER_BATCH, PATCHES_PER_TOKEN * token_budget(model, settings))
         size = processor.size
         identity = [version, str(model.dtype), size.shortest_edge, size.longest_edge, type(processor).__name__]
+        identity.append(self.reader.background)
         self._identity = json.dumps(identity).encode()
-        self._infos: dict[tuple[str, int, int], ImageInfo] = {}
+        self._infos: dict[tuple[str | int, ...], ImageInfo] = {}
         self._paths: dict[str, str] = {}
         self._prefetched: dict[str, Future[Tensor]] = {}
         self._layouts: dict[tuple[tuple[int, int], int], tuple[Tensor, dict[str, Any]]] = {}
@@ -74,11 +81,12 @@ class ImageEncoder:
         """
         try:
             stat = os.stat(path)
-            stamp = (path, stat.st_mtime_ns, stat.st_size)
-            if stamp not in self._infos:
-                self._infos[stamp] = self._read_header(path)
-        except (OSError, ValueError, SyntaxError, Pil.DecompressionBombError) as error:
-            raise _unreadable(path, error) from error
+        except (OSError, ValueError) as error:
+            raise PictureError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        # A file that is replaced may keep its size and its time of change; its inode's time of change is new.
+        stamp = (path, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino)
+        if stamp not in self._infos:
+            self._infos[stamp] = self._read_header(path)
         return self._infos[stamp]
 
     def inspect_all(self, paths: Sequence[str]) -> None:
@@ -98,8 +106,11 @@ class ImageEncoder:
         wanted = list(dict.fromkeys(keys))
         found = self.cache.get(wanted, self.model.device)
         missing = [key for key in wanted if key not in found]
-        self._prefetch([*missing, *(key for key in upcoming if key not in found)])
-        for key, tokens in self._encode(missing):
+        expected = all(key in self._prefetched for key in missing)
+        room = MAX_PREFETCHED - len(self._prefetched)
+        needed = len(missing) if self._readers > 1 else 0  # one reader would keep this thread waiting
+        self._prefetch([*missing, *(key for key in upcoming if key not in found)][: max(room, needed)])
+        for key, tokens in self._encode(missing, 1 if expected or self._readers == 1 else RAMP):
             self.cache.put(key, tokens)
             found[key] = tokens
         return found
@@ -109,19 +120,17 @@ class ImageEncoder:
             self.inspect(path)
 
     def _read_header(self, path: str) -> ImageInfo:
-        data = Path(path).read_bytes()
-        with Pil.open(BytesIO(data)) as file:
-            width, height = file.size
-            if file.getexif().get(ORIENTATION) in SIDEWAYS:
-                width, height = height, width
-        p = self.processor
-        side = p.patch_size * p.merge_size
-        h, w = smart_resize(height, width, side, p.size.shortest_edge, p.size.longest_edge)
+        data = self.reader.read_file(path)
+        try:
+            width, height = self._pixels.size(*self.reader.picture_size(data, path))
+        except ValueError as error:  # far longer than high
+            raise PictureError(path, f"cannot be read: {error}") from error
+        side = self.processor.patch_size * self.processor.merge_size
         key = self._key(data)
         self._paths[key] = path
-        return ImageInfo(key, (h // side, w // side))
+        return ImageInfo(key, (height // side, width // side))
 
-    def _encode(self, keys: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+    def _encode(self, keys: Sequence[str], ramp: int = 1) -> Iterator[tuple[str, Tensor]]:
         batches: dict[tuple[int, int], list[tuple[str, Tensor]]] = {}
         for key in keys:
             prefetched = self._prefetched.pop(key, None)
@@ -130,7 +139,8 @@ class ImageEncoder:
             h, w = picture.shape[1] // side, picture.shape[2] // side
             batch = batches.setdefault((h, w), [])
             batch.append((key, picture))
-            if not self.settings.image_batches or (len(batch) + 1) * h * w > self.patches:
+            if not self.settings.image_batches or (len(batch) + 1) * h * w > self.patches // ramp:
+                ramp = max(1, ramp // 2)
                 yield from self._encode_batch(batches.pop((h, w)), (h, w))
         for grid, batch in batches.items():
             yield from self._encode_batch(batch, grid)
@@ -141,8 +151,11 @@ class ImageEncoder:
             pixels = self._pixels.of([picture for _, picture in batch])
             encoded = self.model.get_image_features(pixels, grids, **layout).pooler_output
         except (RuntimeError, MemoryError) as error:
-            if not (out_of_memory(error) and len(batch) > 1):
+            if not out_of_memory(error):
                 raise
+            if len(batch) == 1:
+                path = self._paths[batch[0][0]]
+                raise too_large(f"image '{path}'", self.model.device, error) from error
             encoded = None
         if encoded is None:  # outside the handler, which holds on to the memory of what failed
             half = (len(batch) + 1) // 2
@@ -187,21 +200,16 @@ class ImageEncoder:
 
     def _read(self, key: str) -> Tensor:
         path = self._paths[key]
-        try:
-            data = Path(path).read_bytes()
-            if self._key(data) != key:
-                raise DataError(f"image '{path}' changed during the run.", "Run again once it is written.")
-            return self._pixels.picture(data)
-        except (OSError, ValueError, SyntaxError, Pil.DecompressionBombError) as error:
-            raise _unreadable(path, error) from error
+        data = self.reader.read_file(path)
+        if self._key(data) != key:
+            raise DataError(f"image '{path}' changed during the run.", "Run again once it is written.")
+        return self._pixels.picture(data, path)
 
     def _key(self, data: bytes) -> str:
         return hashlib.sha256(data + b"\0" + self._identity).hexdigest()
 
     def _prefetch(self, keys: Sequence[str]) -> None:
         for key in keys:
-            if len(self._prefetched) >= MAX_PREFETCHED:
-                return
             if key not in self._prefetched and not self.cache.has(key):
                 self._prefetched[key] = self._reader.submit(self._read, key)
 
@@ -215,9 +223,4 @@ class ImageEncoder:
 
     @cached_property
     def _pixels(self) -> Patches:
-        return Patches(self.processor, self.model.dtype, self.model.device)
-
-
-def _unreadable(path: str, error: Exception) -> DataError:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-    return DataError(f"image '{path}' cannot be read: {reason}.", "Check the file and the image folder.")
+        return Patches(self.processor, self.model.dtype, self.model.device, self.reader)

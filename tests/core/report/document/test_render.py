@@ -227,6 +227,7 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions",
 )  # fmt: skip
+POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
 PROBE = """<script>addEventListener("load", () => {
   const out = e => !e.closest("table, svg") && e.getBoundingClientRect().right > innerWidth + 1;
   const wide = [...document.querySelectorAll("body *")].filter(out).map(e => e.outerHTML.slice(0, 60));
@@ -254,8 +255,10 @@ def browse(arguments: list[str], folder: Path) -> str:
 
 
 def probe(page: str, tmp_path: Path, width: int, *more: str) -> dict[str, Any]:
-    """What a browser made of the page in a frame of this width: its own window is never narrower than 500 pixels."""
-    inside = html.escape(page.replace("</body>", PROBE))
+    """What a browser made of the page in a frame of this width: its own window is never narrower than 500 pixels.
+
+    The page's policy, which forbids scripts, would forbid the probe as well."""
+    inside = html.escape(POLICY.sub("", page).replace("</body>", PROBE))
     frame = f'<iframe style="border: 0" width="{width}" height="844" srcdoc="{inside}"></iframe>'
     (tmp_path / "framed.html").write_text(
         f'<!DOCTYPE html><meta charset="utf-8"><body>{frame}</body>', encoding="utf-8"

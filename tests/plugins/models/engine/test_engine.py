@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from leverplus_core import Decoding
+from leverplus_core import DataError, Decoding
 from leverplus_models.engine.engine import Engine
 from leverplus_models.engine.rows import Row
 from leverplus_models.engine.settings import EngineSettings, switches
@@ -70,7 +71,7 @@ def _plain(model: Any, row: Row, answer: Sequence[int]) -> float:
 def test_logprob_is_the_model_s_own(model: Any, rows: list[Row], off: str | None, budget: int) -> None:
     settings = EngineSettings(tokens_per_batch=budget, **({off: False} if off else {}))
     engine = Engine(model, [1], 0, settings)
-    assert engine.uses_tree
+    assert engine.window == sys.maxsize
     got = engine.logprob(rows, _answers(rows))
     expected = [_plain(model, row, answer) for row, answer in zip(rows, _answers(rows), strict=True)]
     assert [g.sum for g in got] == pytest.approx(expected, abs=1e-4)
@@ -167,6 +168,38 @@ def test_memory_that_runs_out_halves_the_batch(model: Any, rows: list[Row], monk
     assert [_until_end(t) for t in engine.generate(rows[:-1], BEAM)] == [_until_end(t) for t in texts[BEAM][:-1]]
 
 
+def test_memory_that_runs_out_once_is_remembered(model: Any, rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Engine(model, [1], 0, EngineSettings())
+    expected = [found.sum for found in plain.logprob(rows, _answers(rows))]
+    honest, failed = type(model).forward, []
+
+    def once(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not failed:
+            failed.append(True)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return honest(self, *args, **kwargs)
+
+    engine = Engine(model, [1], 0, EngineSettings(tokens_per_batch=2000))
+    monkeypatch.setattr(type(model), "forward", once)
+    assert [found.sum for found in engine.logprob(rows, _answers(rows))] == pytest.approx(expected, abs=1e-4)
+    assert failed and engine.budget == 1000
+    assert [found.sum for found in engine.logprob(rows, _answers(rows))] == pytest.approx(expected, abs=1e-4)
+    assert engine.budget == 1000
+    failed.clear()
+    np.testing.assert_allclose(engine.last_hidden_state(rows), plain.last_hidden_state(rows), atol=1e-4)
+    assert engine.budget == 500
+
+
+def test_a_prompt_that_never_fits_is_one_line(model: Any, rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    def poor(self: Any, *args: Any, **kwargs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(type(model), "forward", poor)
+    for call in (lambda e: e.logprob(rows, _answers(rows)), lambda e: e.generate(rows, GREEDY)):
+        with pytest.raises(DataError, match=r"a prompt does not fit in the memory of cpu: CUDA out of memory\. Tried"):
+            call(Engine(model, [1], 0, EngineSettings()))
+
+
 def test_an_error_that_is_not_about_memory_is_raised(model: Any, rows: list[Row]) -> None:
     def lost(keys: Sequence[str], upcoming: Sequence[str]) -> dict[str, torch.Tensor]:
         raise RuntimeError("lost")
@@ -175,16 +208,56 @@ def test_an_error_that_is_not_about_memory_is_raised(model: Any, rows: list[Row]
         Engine(model, [1], 0, EngineSettings(), lost).logprob(rows, _answers(rows))
 
 
-def test_a_model_with_a_sliding_window_takes_the_padded_path(rows: list[Row]) -> None:
-    """Tree attention does not support windows: such a model takes the padded path, with equal results."""
+def test_rows_longer_than_a_sliding_window_take_the_padded_path(
+    rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows longer than the window cannot share prefixes: they take the padded path, with equal results."""
     model = _model(MistralForCausalLM, MistralConfig, sliding_window=8)
     engine = Engine(model, [1], 0, EngineSettings(tokens_per_batch=300))
-    assert not engine.uses_tree
+    assert engine.window == 8
+    walked = _walked(monkeypatch)
     got = engine.logprob(rows, _answers(rows))
     expected = [_plain(model, row, answer) for row, answer in zip(rows, _answers(rows), strict=True)]
     assert [g.sum for g in got] == pytest.approx(expected, abs=1e-4)
     assert [len(text) for text in engine.generate(rows, GREEDY)] == [4] * len(rows)
     np.testing.assert_allclose(engine.last_hidden_state(rows), _plain_states(model, rows), atol=1e-4)
+    assert not walked
+
+
+@pytest.mark.parametrize("decoding", [GREEDY, BEAM])
+def test_rows_within_a_sliding_window_share_prefixes(
+    rows: list[Row], decoding: Decoding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The longest row has 700 tokens, and four follow."""
+    model, walked = _model(MistralForCausalLM, MistralConfig, sliding_window=704), _walked(monkeypatch)
+    engine = Engine(model, [1], 0, EngineSettings(tokens_per_batch=300))
+    got = [found.sum for found in engine.logprob(rows, _answers(rows))]
+    assert got == pytest.approx([_plain(model, r, a) for r, a in zip(rows, _answers(rows), strict=True)], abs=1e-4)
+    np.testing.assert_allclose(engine.last_hidden_state(rows), _plain_states(model, rows), atol=1e-4)
+    new = engine.generate(rows, decoding)
+    assert len(walked) == 3
+    shorter = Engine(_model(MistralForCausalLM, MistralConfig, sliding_window=703), [1], 0, EngineSettings())
+    padded = shorter.generate(rows, decoding)
+    assert len(walked) == 3
+    assert [_until(1, text) for text in new] == [_until(1, text) for text in padded]
+
+
+def _walked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of rows of each tree that is walked from now on."""
+    found: list[int] = []
+    honest = TreeWalk.__init__
+
+    def counted(self: TreeWalk, rows: Sequence[Row], *more: Any) -> None:
+        found.append(len(rows))
+        honest(self, rows, *more)
+
+    monkeypatch.setattr(TreeWalk, "__init__", counted)
+    return found
+
+
+def _until(end: int, text: list[int]) -> list[int]:
+    """Without what follows the end token."""
+    return text[: text.index(end) + 1] if end in text else text
 
 
 def test_settings_refuse_what_they_do_not_know(tmp_path: Path) -> None:

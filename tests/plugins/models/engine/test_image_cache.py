@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 from leverplus_core import LeverplusWarning
-from leverplus_models.engine.image_cache import ImageCache
+from leverplus_models.engine.image_cache import MOST_WAITING, ImageCache
 
 CPU = torch.device("cpu")
 
@@ -82,6 +84,58 @@ def test_a_folder_that_cannot_be_written_leaves_memory(tmp_path: Path, monkeypat
         known.put(_key(1), _tokens(1))
     assert len(said) == 1
     assert len(known.get([_key(0), _key(1)], CPU)) == 2
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+
+
+def test_a_thread_writes_what_is_read_again(tmp_path: Path) -> None:
+    """More than may wait, and no memory: each is on disk when it is asked for, and all are in the end."""
+    known = ImageCache(1, tmp_path, later=True)
+    for n in range(2 * MOST_WAITING):
+        known.put(_key(n), _tokens(n))
+        assert len(known._waiting) <= MOST_WAITING and known.has(_key(n))
+        assert torch.equal(known.get([_key(n // 2)], CPU)[_key(n // 2)], _tokens(n // 2))
+    known.settle()
+    later = ImageCache(1 << 20, tmp_path).get([_key(n) for n in range(2 * MOST_WAITING)], CPU)
+    assert all(torch.equal(later[_key(n)], _tokens(n)) for n in range(2 * MOST_WAITING))
+    assert not [file for file in tmp_path.rglob(".*") if file.is_file()]
+
+
+def test_a_thread_that_cannot_write_is_one_warning_of_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    known = ImageCache(1 << 20, tmp_path, later=True)
+    for n in range(3):
+        known.put(_key(n), _tokens(n))
+    with pytest.warns(LeverplusWarning, match="No space left on device.; this run continues") as said:
+        known.settle()
+    assert len(said) == 1 and known.folder is None
+    known.put(_key(3), _tokens(3))  # and goes on in memory
+    known.settle()
+    assert len(known.get([_key(n) for n in range(4)], CPU)) == 4
+
+
+def test_a_file_larger_than_a_process_may_write_leaves_memory(tmp_path: Path) -> None:
+    """A real limit of the system, in a process of its own."""
+    code = f"""
+import resource, signal, warnings, torch
+from pathlib import Path
+from leverplus_models.engine.image_cache import MOST_WAITING, ImageCache
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+for later in (False, True):
+    known = ImageCache(1 << 20, Path({str(tmp_path)!r}), later=later)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for n in range(3):
+            known.put(f"{{later}}{{n}}", torch.ones(100, 100))
+        known.settle()
+    assert len(said) == 1 and "File too large" in str(said[0].message), said
+    assert len(known.get([f"{{later}}{{n}}" for n in range(3)], torch.device("cpu"))) == 3
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
 
 

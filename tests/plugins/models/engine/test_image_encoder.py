@@ -88,7 +88,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(
 
 def test_one_image_that_does_not_fit_is_an_error(model: Any, files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     _limit(model, monkeypatch, 8, "CUDA out of memory. Tried to allocate 2 GiB.")
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(DataError, match=r"0\.png' does not fit in the memory of cpu: CUDA out of memory"):
         _encoded(model, files[:2])
 
 
@@ -116,3 +116,42 @@ def test_many_files_are_inspected_at_once_for_a_gpu_and_a_bad_one_is_named_when_
     with pytest.raises(DataError, match=r"bad\.png"):
         encoder.inspect(str(bad))
     assert again == [str(bad)]
+
+
+def test_for_a_gpu_the_first_batches_are_small_unless_images_were_asked_for_in_advance(
+    model: Any, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches of 80 patches hold five pictures of 16; the first, an eighth of it, holds one."""
+    monkeypatch.setattr(ImageEncoder, "_readers", 4)
+    asked = _limit(model, monkeypatch, 1000, "")
+    encoder = _encoder(model)
+    encoder.patches = 80
+    keys = [encoder.inspect(file).key for file in files]
+    first = encoder.encode(keys[:5], keys[5:])
+    assert asked == [16, 16, 32, 16]  # 80 / 8, 80 / 4, 80 / 2, and what is left
+    asked.clear()
+    encoder.encode(keys[5:], ())
+    assert asked == [48]  # read meanwhile
+    monkeypatch.undo()
+    plain = _encoded(model, files[:5])[1]
+    for key, known in zip(keys[:5], plain, strict=True):
+        torch.testing.assert_close(first[key], known, atol=1e-5, rtol=1e-5)
+
+
+def test_what_a_reading_thread_meets_is_one_line(
+    model: Any, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture that is damaged after its header has been read, and one that changes."""
+    monkeypatch.setattr(ImageEncoder, "_readers", 4)
+    encoder = _encoder(model)
+    damaged, changed = tmp_path / "damaged.jpg", tmp_path / "changed.png"
+    with Pil.open(files[0]) as picture:
+        picture.resize((224, 224)).save(damaged, quality=95)
+    damaged.write_bytes(damaged.read_bytes()[:2000])
+    changed.write_bytes(Path(files[1]).read_bytes())
+    keys = [encoder.inspect(str(path)).key for path in (damaged, changed)]
+    changed.write_bytes(Path(files[2]).read_bytes())
+    with pytest.raises(DataError, match=r"damaged\.jpg' cannot be read"):
+        encoder.encode(keys[:1], keys[1:])
+    with pytest.raises(DataError, match=r"changed\.png' changed during the run"):
+        encoder.encode(keys[1:], ())

@@ -25,4 +25,4 @@ def test_patches_are_the_processor_s_own(size: tuple[int, int], flags: dict[str,
         photo.save(file := BytesIO(), format="PNG")
         files.append(file.getvalue())
     expected = processor(images=photos, return_tensors="pt")["pixel_values"]
-    assert torch.equal(patches.of([patches.picture(data) for data in files]), expected)
+    assert torch.equal(patches.of([patches.picture(data, "photo.png") for data in files]), expected)

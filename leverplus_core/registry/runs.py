@@ -1,0 +1,68 @@
+"""The rows of `runs`: their beginning, their heartbeat, their end, and those that never came to one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, select, update
+
+from leverplus_core.errors import RegistryError
+from leverplus_core.processes import this_host
+from leverplus_core.registry import tables
+from leverplus_core.registry.database import insert
+from leverplus_core.registry.liveness import is_interrupted
+
+ENDINGS = ("done", "partial", "stopped", "failed")
+"""How a call of a run ends: complete, after the stage that it was told, by the user, with an error. A run that does not
+come to its end is `interrupted`."""
+
+
+def now() -> str:
+    """This moment, as the registry writes it."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def begin(c: Connection, values: Mapping[str, Any]) -> None:
+    """Add the run or replace what `values` have; those that are interrupted are recorded as such."""
+    t, began = tables.runs, now()
+    new = {**values, "status": "running", "started_at": began, "finished_at": None, "source": "run", **_heard_of(began)}
+    add = insert(c, t).values(created_at=began, **new)
+    c.execute(add.on_conflict_do_update(index_elements=[t.c.id], set_={k: add.excluded[k] for k in new}))
+    if gone := interrupted(c):
+        ended = {"status": "interrupted", "finished_at": t.c.alive_at}
+        c.execute(update(t).where(t.c.id.in_(gone)).values(ended))
+
+
+def beat(c: Connection, run_id: str, seconds: Mapping[str, float]) -> None:
+    """This process still runs the run; `seconds`: what the stages that it is at have taken so far."""
+    runs, stages = tables.runs, tables.stages
+    running = {"status": "running", "finished_at": None, **_heard_of(now())}
+    c.execute(update(runs).where(runs.c.id == run_id, runs.c.status != "done").values(running))
+    for name, taken in seconds.items():
+        at = (stages.c.run_id == run_id, stages.c.name == name, stages.c.status == "running")
+        c.execute(update(stages).where(*at).values(seconds=taken))
+
+
+def finish(c: Connection, run_id: str, status: str) -> None:
+    """Set the status of the run, and of a stage that it did not finish."""
+    runs, stages = tables.runs, tables.stages
+    ended = update(runs).where(runs.c.id == run_id).values(status=status, finished_at=now())
+    if c.execute(ended).rowcount == 0:
+        raise RegistryError(f"no run {run_id} in the registry.", "Begin the run before writing to it.")
+    left = update(stages).where(stages.c.run_id == run_id, stages.c.status == "running")
+    c.execute(left.values(status=status))
+
+
+def interrupted(c: Connection) -> list[str]:
+    """The runs that are recorded as running and are not."""
+    t = tables.runs.c
+    running = c.execute(select(t.id, t.status, t.host, t.pid, t.alive_at).where(t.status == "running")).mappings()
+    moment = datetime.now(UTC)
+    return [str(row["id"]) for row in map(dict, running) if is_interrupted(row, moment)]
+
+
+def _heard_of(moment: str) -> dict[str, Any]:
+    return {"host": this_host(), "pid": os.getpid(), "alive_at": moment}
