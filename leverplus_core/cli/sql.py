@@ -14,6 +14,8 @@ from leverplus_core.cli.options import DEFAULT_REGISTRY, JsonOpt, RegistryOpt, o
 def sql(
     query: Annotated[str, typer.Argument(help="A SELECT statement.")],
     registry: RegistryOpt = DEFAULT_REGISTRY,
+    seconds: Annotated[float, typer.Option(min=0.001, max=1e6, help="Stop a query that takes longer.")] = 30.0,
+    limit: Annotated[int, typer.Option(min=1, help="Print the first rows of a longer result, and say so.")] = 10_000,
     json: JsonOpt = False,
 ) -> None:
     """Query the registry, read-only.
@@ -26,7 +28,10 @@ def sql(
     questions. Under them are the tables runs, stages, curves, validation_questions, cells, predictions, methods,
     evaluations, questions and demonstrations. docs/registry.md explains each column.
     """
-    columns, found = open_registry(registry).sql(query)
+    columns, found = open_registry(registry).sql(query, seconds, limit + 1)
+    if len(found) > limit:
+        found = found[:limit]
+        output.warn(f"the result is longer than {limit:,} rows and was cut there: --limit takes more.")
     names = _distinct(columns)
     output.rows([dict(zip(names, row, strict=True)) for row in found], json)
 

@@ -441,10 +441,13 @@ class Registry:
         names = list(dict.fromkeys(r["name"] for r in runs))
         raise RegistryError(f"no run '{text}' in the registry.", did_you_mean(text, names))
 
-    def sql(self, text: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """(columns, rows) of one SELECT. Raises RegistryError for an invalid or a writing query."""
+    def sql(
+        self, text: str, seconds: float | None = None, limit: int | None = None
+    ) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """(columns, the first `limit` rows) of one SELECT. Raises RegistryError for an invalid or a writing query, for
+        one that has not ended after so many `seconds`, and for a result that memory does not hold."""
         with failures(self._engine):
-            return query(self._engine, text)
+            return query(self._engine, text, seconds, limit)
 
     def _rows(self, wanted: Any) -> list[dict[str, Any]]:
         with self._read() as c:

@@ -20,8 +20,8 @@ from leverplus_core.pipeline.stage import Stage, StageReport
 from leverplus_core.plugins.contracts import Bank, Query
 from leverplus_core.seeding import rng
 
-BATCH, CELLS = 256, 2**24
-"""The most questions, and questions x demonstrations, that a sampler is given at once: 64 MB in float32."""
+BATCH = 256
+"""The most questions that a sampler is given at once."""
 
 
 class Pool(Stage):
@@ -54,9 +54,8 @@ class Pool(Stage):
             with context.progress.task(f"pools of {split} questions", len(questions)) as task:
                 for fold, bank in banks.items():
                     of_fold = [i for i, q in enumerate(questions) if folds.of_question(q.id) == fold]
-                    batch = max(1, min(BATCH, CELLS // max(len(bank.demonstrations), 1)))
-                    for start in range(0, len(of_fold), batch):
-                        queries = [Query.of(questions[i], rows, i) for i in of_fold[start : start + batch]]
+                    for start in range(0, len(of_fold), BATCH):
+                        queries = [Query.of(questions[i], rows, i) for i in of_fold[start : start + BATCH]]
                         drawn |= self._draw(context, bank, queries)
                         task.advance(len(queries))
             pools[split] = {q.id: drawn[q.id] for q in dataset.questions(split) if q.id in drawn}

@@ -9,8 +9,8 @@ from itertools import islice
 import numpy as np
 from pydantic import Field, model_validator
 
-from leverplus_core import Bank, DataError, Floats, Query, Sampler
-from leverplus_samplers.choice import drawn, hidden_rows, nearest, nearest_in_both
+from leverplus_core import Bank, DataError, Floats, Query, Sampler, nearest_rows
+from leverplus_samplers.choice import drawn, hidden_rows, nearest_in_both
 
 
 class MixedSampler(Sampler):
@@ -52,7 +52,7 @@ class MixedSampler(Sampler):
             if len(blocks) > 1:
                 near = nearest_in_both(bank, blocks, hidden, most)
             else:
-                near = nearest(getattr(bank.features, name), blocks[0][1], hidden, most)
+                near = nearest_rows([(blocks[0][1], getattr(bank.features, name))], hidden, most)
             for pool, rows in zip(chosen, near, strict=True):
                 pool.update(dict.fromkeys(islice((row for row in rows.tolist() if row not in pool), count)))
         total = len(bank.demonstrations)

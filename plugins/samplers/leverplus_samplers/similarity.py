@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from leverplus_core import Bank, Query, Sampler
-from leverplus_samplers.choice import hidden_rows, nearest
+from leverplus_core import Bank, Query, Sampler, nearest_rows
+from leverplus_samplers.choice import hidden_rows
 
 
 class _KnnSampler(Sampler):
@@ -23,7 +23,8 @@ class _KnnSampler(Sampler):
     def pools(self, queries: Sequence[Query], bank: Bank, rngs: Sequence[np.random.Generator]) -> list[list[int]]:
         hidden = hidden_rows(queries, bank, self.k)
         vectors = np.stack([getattr(query, self.block) for query in queries])
-        return [rows.tolist() for rows in nearest(getattr(bank.features, self.block), vectors, hidden, self.k)]
+        near = nearest_rows([(vectors, getattr(bank.features, self.block))], hidden, self.k)
+        return [rows.tolist() for rows in near]
 
     def blocks(self) -> frozenset[str]:
         return frozenset({self.block})

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from leverplus_core import BaselineSelector, EvalSet, Features, Floats, Ids, Measure, SelectionCost, summed
-from leverplus_selectors.bank import bank_cost, rank_bank
+from leverplus_core import Bank, BaselineSelector, EvalSet, Features, Floats, Ids, Measure, SelectionCost, nearest_rows
+from leverplus_selectors.bank import bank_cost, choose, hidden_rows
 from leverplus_selectors.knn import no_states
 
-SLAB = 2**14
-"""Rows of the bank that are multiplied at once."""
+PLACES = 6
+"""Cosines count to so many places: what differs by less is a tie, and goes to the first."""
 
 
 class BankKnnSelector(BaselineSelector):
@@ -35,10 +35,20 @@ class BankKnnSelector(BaselineSelector):
         return frozenset(self.read[self.by])
 
     def select(self, eval_set: EvalSet, shots: Sequence[int], measure: Measure) -> Mapping[int, Sequence[Ids]]:
-        pairs = [
-            (_block(eval_set.features, block), _block(eval_set.bank.features, block)) for block in self.read[self.by]
-        ]
-        return rank_bank(eval_set, shots, lambda part: summed([cosines(rows[part], bank) for rows, bank in pairs]))
+        names, bank = self.read[self.by], eval_set.bank
+        blocks = [(_block(eval_set.features, name), _block(bank.features, name)) for name in names]
+        scales = [self._scale(bank, name, rows) for name, (rows, _) in zip(names, blocks, strict=True)]
+        hidden = hidden_rows(eval_set, shots)
+        near = nearest_rows(blocks, hidden, max(shots), scales if len(blocks) > 1 else None, PLACES)
+        return choose(eval_set, shots, near)
+
+    @staticmethod
+    def _scale(bank: Bank, block: str, rows: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(B,) mean and (B,) deviation of each question's cosines with the whole bank."""
+        total = len(bank.demonstrations)
+        sums, squares = bank.spread(block, rows)
+        mean = sums / total
+        return mean, np.maximum(np.sqrt(np.maximum(squares / total - mean**2, 0)), 1e-6)
 
     def cost(self, shots: Sequence[int], pool: int) -> SelectionCost:
         return bank_cost(shots)
@@ -49,15 +59,3 @@ def _block(features: Features, block: str) -> Floats:
     if rows is None:
         raise no_states("bank_knn")
     return rows
-
-
-def cosines(questions: Floats, bank: Floats) -> NDArray[np.float64]:
-    """(B, M) cosines of unit rows (B, D) and (M, D), to six places.
-
-    Summed in double precision: equal rows of the bank tie exactly, and a cosine does not depend on the batch, which the
-    last bits of a product in single precision do.
-    """
-    rows = questions.astype(np.float64)
-    parts = [rows @ bank[start : start + SLAB].astype(np.float64).T for start in range(0, len(bank), SLAB)]
-    products: NDArray[np.float64] = np.concatenate(parts, axis=1)
-    return products.round(6)

@@ -182,7 +182,7 @@ def test_eager_attention_is_run_as_transformers_runs_it(
     answers = [ANSWERS[i % len(ANSWERS)] for i in range(len(prompts))]
     eager = Qwen25Vl(path=str(checkpoint), device="cpu", attention="eager")
     got = eager.logprob(prompts, answers)
-    assert not eager._engine.uses_tree and eager._model.config._attn_implementation == "eager"
+    assert eager._engine.window == 0 and eager._model.config._attn_implementation == "eager"
     assert [g.sum for g in got] == pytest.approx([e.sum for e in model.logprob(prompts, answers)], abs=1e-4)
 
 
@@ -203,6 +203,25 @@ def test_generate_is_transformers_own(model: Qwen25Vl, reference: Reference, pro
     got = model.generate(prompts, decoding)
     assert got == [reference.generate(prompt, decoding) for prompt in prompts]
     assert len(set(got)) > 3
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_the_answers_of_the_demo_model_share_their_prompts(images: list[Image], beams: int) -> None:
+    """Four prompts with the same two demonstrations: what they share is computed once."""
+    demo = Qwen25Vl(path="demo", device="cpu")
+    shown = [Demonstration(f"d{k}", "Which guild makes it?", images[k], "fox") for k in range(2)]
+    texts = ("What shape is it?", "Which guild makes it?", "What colour is it?", "It is guarded by which animal?")
+    asked = [Question(text, text, images[2], ("fox",)) for text in texts]
+    prompts = [build_prompt(shown, question, PromptSettings()) for question in asked]
+    passed: list[int] = []
+    layer = demo._model.get_decoder().layers[0]
+    layer.register_forward_pre_hook(lambda _, args: passed.append(args[0].shape[:-1].numel()))
+    answers = demo.generate(prompts, Decoding(max_new_tokens=2, num_beams=beams))
+    rows = demo._rows(prompts)
+    shared = next(n for n, ids in enumerate(zip(*(row.ids.tolist() for row in rows), strict=False)) if len({*ids}) > 1)
+    distinct = shared + sum(len(row.ids) - shared for row in rows)
+    assert len(answers) == 4 and shared > 40
+    assert distinct <= sum(passed) <= distinct + 4 * beams < sum(len(row.ids) for row in rows) / 2
 
 
 def test_the_recipe_decides_the_decoding(

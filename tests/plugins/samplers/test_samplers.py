@@ -10,9 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leverplus_core import Bank, Catalog, DataError, Demonstration, Features, Image, Query, Question, Sampler, allowed
+from leverplus_core import (
+    Bank,
+    Catalog,
+    DataError,
+    Demonstration,
+    Features,
+    Image,
+    Query,
+    Question,
+    Sampler,
+    allowed,
+    nearest_rows,
+)
 from leverplus_core.testing import tiny_bank
-from leverplus_samplers.choice import nearest
 from leverplus_samplers.mixed import MixedSampler
 from leverplus_samplers.similarity import ImageKnnSampler, TextKnnSampler
 from leverplus_samplers.uniform import RandomSampler
@@ -64,7 +75,7 @@ def test_the_nearest_are_those_of_the_full_ranking(seed: int, size: int, count: 
     query = features[draw.integers(len(features))]
     exact = [float(np.dot(features[i].astype(np.float64), query.astype(np.float64))) for i in rows]
     ranked = sorted(range(len(rows)), key=lambda i: (-round(exact[i], 15), rows[i]))
-    (got,) = nearest(features, query[None], [np.flatnonzero(~allowed_here)], count)
+    (got,) = nearest_rows([(query[None], features)], [np.flatnonzero(~allowed_here)], count)
     value = dict(zip(rows.tolist(), exact, strict=True))
     assert len(set(got.tolist())) == len(got) == min(count, len(rows))
     assert [value[i] for i in got.tolist()] == pytest.approx([exact[i] for i in ranked[:count]], abs=1e-14)

@@ -11,9 +11,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from leverplus_core import AnswerLogprob, Bank, DataError, Demonstration, EvalSet, Features, Ids, Image, Question
-from leverplus_selectors import bank as bank_module
-from leverplus_selectors.bank_knn import BankKnnSelector, cosines
+from leverplus_core import (
+    AnswerLogprob,
+    Bank,
+    DataError,
+    Demonstration,
+    EvalSet,
+    Features,
+    Ids,
+    Image,
+    Question,
+    nearest_rows,
+)
+from leverplus_core.selector import ranking
+from leverplus_selectors.bank_knn import BankKnnSelector
 from leverplus_selectors.bm25 import Bm25Selector, bm25
 
 
@@ -76,16 +87,18 @@ def test_it_is_a_search_of_all_demonstrations_but_those_of_the_question_and_its_
         allowed = [i for i, d in enumerate(bank) if d.image.id != question.image.id and d.id != question.id]
         near = blocks[by] @ blocks[by][row]
         assert ids == tuple(f"d{i}" for i in sorted(allowed, key=lambda i: -near[i])[:3])
-    monkeypatch.setattr(bank_module, "CELLS", 60)  # one question at a time
+    monkeypatch.setattr(ranking, "CELLS", 60)  # one question at a time
     assert BankKnnSelector(by=by).select(given, (3,), NOTHING)[3] == found
 
 
 def test_demonstrations_that_are_equal_tie_whatever_the_batch() -> None:
     rows = np.repeat(unit(np.random.default_rng(1).normal(size=(10, 33))), 7, axis=0)  # seven of each
     asked = unit(np.random.default_rng(2).normal(size=(13, 33)))
-    all_at_once = cosines(asked, rows)
-    assert (all_at_once.reshape(13, 10, 7) == all_at_once.reshape(13, 10, 7)[..., :1]).all()
-    assert (all_at_once == np.concatenate([cosines(asked[i : i + 1], rows) for i in range(13)])).all()
+    hidden = [np.array([], np.intp)] * 13
+    found = [near.tolist() for near in nearest_rows([(asked, rows)], hidden, 70)]
+    for near in found:  # the seven of one row stand together, in their order in the bank
+        assert all(group == list(range(group[0], group[0] + 7)) for group in np.array(near).reshape(10, 7).tolist())
+    assert found == [next(nearest_rows([(asked[i : i + 1], rows)], hidden[:1], 70)).tolist() for i in range(13)]
 
 
 def test_a_bank_with_too_few_demonstrations_of_other_images_is_refused() -> None:

@@ -26,7 +26,7 @@ from leverplus_models.engine.packed_attention import supports_packed
 from leverplus_models.engine.padding import pad
 from leverplus_models.engine.rows import Ints, Row, length_batches, sequence_keys
 from leverplus_models.engine.settings import EngineSettings
-from leverplus_models.engine.tree_attention import supports_tree
+from leverplus_models.engine.tree_attention import tree_window
 from leverplus_models.engine.tree_walk import (
     MAX_NODE,
     MAX_PACKED_NODE,
@@ -67,7 +67,7 @@ class Engine:
         self.features: Features = features or (lambda keys, upcoming: {})
         model.generation_config = GenerationConfig(eos_token_id=self.eos, pad_token_id=pad_id)
         # The tree has its own attention: any other than sdpa is run as transformers runs it.
-        self.uses_tree = supports_tree(model) and model.config._attn_implementation == "sdpa"
+        self.window = tree_window(model) if model.config._attn_implementation == "sdpa" else 0
         self.kernels = Kernels(model, settings.kernels)
         self._mode: LogitsMode = "last layer" if self.kernels.last_layer_selects else "needed"
         if not settings.answer_logits:
@@ -88,7 +88,7 @@ class Engine:
         # The last answer token is predicted, but nothing is predicted from it.
         whole = [row.extended(answer[:-1]) for row, answer in zip(rows, answers, strict=True)]
         scoring = Scoring(whole, answers)
-        if self.uses_tree:
+        if self._fits(whole):
             scoring.walk = self._plan(whole, [len(answer) for answer in answers])
             self._score(scoring, 1)
         return scoring
@@ -118,9 +118,10 @@ class Engine:
             keys = [key.tobytes() for key in sequence_keys(rows)]
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
         distinct = sorted(first.values())
+        asked = [rows[i] for i in distinct]
         with self.kernels.patched():
-            generate = self._tree_generate if self.uses_tree else self._padded_generate
-            new = generate([rows[i] for i in distinct], decoding)
+            fits = self._fits(asked, decoding.max_new_tokens)
+            new = (self._tree_generate if fits else self._padded_generate)(asked, decoding)
         found = dict(zip(distinct, new, strict=True))
         return [found[first[key]] for key in keys]
 
@@ -141,13 +142,17 @@ class Engine:
                 found[i] = state
 
         with self.kernels.patched(), _without_output_layer(self.model):
-            if self.uses_tree:
+            if self._fits(rows):
                 self._walk(rows, [1] * len(rows), run)
                 for (row, _), state in _read(pending):
                     found[row] = state
             else:
                 self._batches(rows, [len(row.ids) for row in rows], run_padded)
         return np.stack(found) if found else np.zeros((0, self.model.config.get_text_config().hidden_size), np.float32)
+
+    def _fits(self, rows: Sequence[Row], more: int = 0) -> bool:
+        """Whether rows of a call, `more` tokens longer, can share prefixes: none exceeds the model's window."""
+        return max((len(row.ids) for row in rows), default=0) + more <= self.window
 
     # --- with the tree ------------------------------------------------------------------------------------------------
 

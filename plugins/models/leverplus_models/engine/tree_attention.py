@@ -12,6 +12,7 @@ A *slot* is a row number of the keys and values: those of earlier passes come fi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -278,11 +279,15 @@ def tree_attention(model: Any) -> Iterator[None]:
             config._attn_implementation = name
 
 
-def supports_tree(model: Any) -> bool:
-    """Whether the layers of `model` attend through transformers' attention interface, each to all earlier tokens."""
+def tree_window(model: Any) -> int:
+    """Tokens of the longest row in which each token of `model` attends to all earlier ones; 0 without tree attention.
+
+    The layers must attend through transformers' attention interface. A sliding window, or a chunk, is none to a row
+    that is no longer.
+    """
     config = model.config.get_text_config()
-    types = set(getattr(config, "layer_types", None) or ["full_attention"])
-    sliding = types != {"full_attention"} or (
-        not hasattr(config, "layer_types") and getattr(config, "sliding_window", None) is not None
-    )
-    return bool(getattr(model, "_supports_attention_backend", False)) and not sliding
+    sliding, chunk = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    plain = ["full_attention" if sliding is None else "sliding_attention"]  # of a model that does not tell layers apart
+    bounds = {"full_attention": sys.maxsize, "sliding_attention": sliding, "chunked_attention": chunk}
+    windows = [bounds.get(kind) for kind in getattr(config, "layer_types", None) or plain]
+    return min(window or 0 for window in windows) if getattr(model, "_supports_attention_backend", False) else 0

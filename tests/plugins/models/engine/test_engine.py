@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def _plain(model: Any, row: Row, answer: Sequence[int]) -> float:
 def test_logprob_is_the_model_s_own(model: Any, rows: list[Row], off: str | None, budget: int) -> None:
     settings = EngineSettings(tokens_per_batch=budget, **({off: False} if off else {}))
     engine = Engine(model, [1], 0, settings)
-    assert engine.uses_tree
+    assert engine.window == sys.maxsize
     got = engine.logprob(rows, _answers(rows))
     expected = [_plain(model, row, answer) for row, answer in zip(rows, _answers(rows), strict=True)]
     assert [g.sum for g in got] == pytest.approx(expected, abs=1e-4)
@@ -207,16 +208,56 @@ def test_an_error_that_is_not_about_memory_is_raised(model: Any, rows: list[Row]
         Engine(model, [1], 0, EngineSettings(), lost).logprob(rows, _answers(rows))
 
 
-def test_a_model_with_a_sliding_window_takes_the_padded_path(rows: list[Row]) -> None:
-    """Tree attention does not support windows: such a model takes the padded path, with equal results."""
+def test_rows_longer_than_a_sliding_window_take_the_padded_path(
+    rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows longer than the window cannot share prefixes: they take the padded path, with equal results."""
     model = _model(MistralForCausalLM, MistralConfig, sliding_window=8)
     engine = Engine(model, [1], 0, EngineSettings(tokens_per_batch=300))
-    assert not engine.uses_tree
+    assert engine.window == 8
+    walked = _walked(monkeypatch)
     got = engine.logprob(rows, _answers(rows))
     expected = [_plain(model, row, answer) for row, answer in zip(rows, _answers(rows), strict=True)]
     assert [g.sum for g in got] == pytest.approx(expected, abs=1e-4)
     assert [len(text) for text in engine.generate(rows, GREEDY)] == [4] * len(rows)
     np.testing.assert_allclose(engine.last_hidden_state(rows), _plain_states(model, rows), atol=1e-4)
+    assert not walked
+
+
+@pytest.mark.parametrize("decoding", [GREEDY, BEAM])
+def test_rows_within_a_sliding_window_share_prefixes(
+    rows: list[Row], decoding: Decoding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The longest row has 700 tokens, and four follow."""
+    model, walked = _model(MistralForCausalLM, MistralConfig, sliding_window=704), _walked(monkeypatch)
+    engine = Engine(model, [1], 0, EngineSettings(tokens_per_batch=300))
+    got = [found.sum for found in engine.logprob(rows, _answers(rows))]
+    assert got == pytest.approx([_plain(model, r, a) for r, a in zip(rows, _answers(rows), strict=True)], abs=1e-4)
+    np.testing.assert_allclose(engine.last_hidden_state(rows), _plain_states(model, rows), atol=1e-4)
+    new = engine.generate(rows, decoding)
+    assert len(walked) == 3
+    shorter = Engine(_model(MistralForCausalLM, MistralConfig, sliding_window=703), [1], 0, EngineSettings())
+    padded = shorter.generate(rows, decoding)
+    assert len(walked) == 3
+    assert [_until(1, text) for text in new] == [_until(1, text) for text in padded]
+
+
+def _walked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of rows of each tree that is walked from now on."""
+    found: list[int] = []
+    honest = TreeWalk.__init__
+
+    def counted(self: TreeWalk, rows: Sequence[Row], *more: Any) -> None:
+        found.append(len(rows))
+        honest(self, rows, *more)
+
+    monkeypatch.setattr(TreeWalk, "__init__", counted)
+    return found
+
+
+def _until(end: int, text: list[int]) -> list[int]:
+    """Without what follows the end token."""
+    return text[: text.index(end) + 1] if end in text else text
 
 
 def test_settings_refuse_what_they_do_not_know(tmp_path: Path) -> None:
