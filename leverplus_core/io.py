@@ -18,6 +18,9 @@ from typing import Any, BinaryIO
 from leverplus_core.errors import DataError, StorageError
 from leverplus_core.parsing import LARGEST, Unreadable, parse_json
 
+SCRATCH = ".*.[0-9]*"
+"""The files that `atomic_write` writes before they take their names: the name between a dot and a process id."""
+
 
 def canonical_json(value: object) -> str:
     """JSON with sorted keys and no spaces: equal values, equal text."""

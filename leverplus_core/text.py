@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _UNSEEN = re.compile(
@@ -48,13 +48,13 @@ def shortened(text: str, most: int = 200) -> str:
     return f"{text[:head]} ... [{len(text) - head - tail:,} characters] ... {text[-tail:]}"
 
 
-def shown_values(value: Any) -> Any:
-    """Nested lists and mappings, with `shown` applied to every text in them, keys too."""
+def shown_values(value: Any, show: Callable[[str], str] = shown) -> Any:
+    """Nested lists and mappings, with `show` applied to every text in them, keys too."""
     if isinstance(value, str):
-        return shown(value)
+        return show(value)
     if isinstance(value, Mapping):
-        return {shown_values(key): shown_values(one) for key, one in value.items()}
-    return [shown_values(one) for one in value] if isinstance(value, list | tuple) else value
+        return {shown_values(key, show): shown_values(one, show) for key, one in value.items()}
+    return [shown_values(one, show) for one in value] if isinstance(value, list | tuple) else value
 
 
 def csv_cell(value: object) -> object:

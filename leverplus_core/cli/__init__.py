@@ -21,6 +21,7 @@ from leverplus_core.cli.app import app
 from leverplus_core.cli.output import warn
 from leverplus_core.errors import LeverplusError, LeverplusWarning
 from leverplus_core.plugins.calls import show_trace
+from leverplus_core.plugins.installed import pass_over_damaged
 from leverplus_core.text import one_line, shown
 
 INTERRUPTED = 130
@@ -36,6 +37,7 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     signal.signal(signal.SIGTERM, _interrupt)
+    pass_over_damaged()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what ASCII or cp1252 lack is an escape, not a trace
     sys.excepthook = _show_trace
@@ -57,7 +59,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
     if code == INTERRUPTED:
-        print("leverplus: stopped. The same command resumes from here.", file=sys.stderr)
+        print("leverplus: stopped. Nothing is half written: give the same command again.", file=sys.stderr)
     raise SystemExit(code if isinstance(code, int) else 0)
 
 

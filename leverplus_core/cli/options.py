@@ -124,13 +124,15 @@ def composed(recipe: Recipe, plugin: list[Path] | None, work: Path) -> Iterator[
 
 def load_train_questions(recipe: str | None, plugin: list[Path] | None) -> Sequence[Question] | None:
     """The train questions of a recipe's dataset, which number the rows of imported files; None without a recipe."""
+    from leverplus_core.pipeline.by_picture import ByPicture
+
     if recipe is None:
         return None
     loaded = load_recipe(recipe)
     spec = loaded.dataset
     where = loaded.where("dataset.name") or loaded.where("dataset")
     dataset: Dataset = load_catalog(plugin).build("dataset", spec.name, spec.settings, where=where)
-    return dataset.questions("train")
+    return ByPicture(inner=dataset).questions("train")
 
 
 def open_registry(url: str) -> Registry:

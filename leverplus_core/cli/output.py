@@ -12,6 +12,7 @@ from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from leverplus_core.errors import LeverplusError
 from leverplus_core.progress import Bar
 from leverplus_core.text import json_text, one_line, shown
 
@@ -137,6 +138,23 @@ class _BarTask:
 
     def advance(self, steps: int = 1) -> None:
         self._progress.advance(self._id, steps)
+
+
+class Stopped(LeverplusError):
+    """The user has stopped a run; says what of it is kept."""
+
+    exit_code = 130
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Around a run: Ctrl-C ends the command with what the run says of it. Raises Stopped."""
+    try:
+        yield
+    except KeyboardInterrupt as e:
+        if notes := getattr(e, "__notes__", None):
+            raise Stopped(" ".join(notes)) from e
+        raise
 
 
 class Bars:

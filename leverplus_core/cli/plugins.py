@@ -27,11 +27,12 @@ def plugins(
     from leverplus_core.cli.app import OWN_WORDS
     from leverplus_core.plugins.commands import command_entries
 
-    entries = load_catalog(plugin).checked_entries(by_import=check)
+    catalog = load_catalog(plugin)
     commands, warnings = command_entries(OWN_WORDS)
     for warning in warnings:
-        output.warn(warning)
-    entries += commands
+        if warning not in catalog.warnings:  # a damaged distribution is found twice
+            output.warn(warning)
+    entries = [*catalog.checked_entries(by_import=check), *commands]
     output.rows([{field: getattr(entry, field) for field in FIELDS} for entry in entries], json)
     if check and any(entry.status.startswith("broken") for entry in entries):
         raise typer.Exit(1)

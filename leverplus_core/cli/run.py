@@ -78,12 +78,12 @@ def run(
 
         planned, store = Sweep.repeated(chosen, seeds), Registry(registry)
         output.say(f"{planned.name}: {seeds} seeds from {chosen.seed} on")
-        with output.Bars() as bars:
+        with output.Bars() as bars, output.stopping():
             ids = run_sweep(planned, store, work, catalog, bars)
         _show_evaluated(store, ids, planned.name, json)
         return
     store = Registry(registry)
-    with output.Bars() as bars:
+    with output.Bars() as bars, output.stopping():
         result = run_recipe(chosen, store, work, until=until, redo=redo or (), catalog=catalog, progress=bars)
     output.say(f"run {result.run_id} ({chosen.name}): {result.calls:,} model calls")
     _show(store, result, until, json)

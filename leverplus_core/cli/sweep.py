@@ -38,6 +38,6 @@ def sweep(
     output.say(f"sweep {planned.name}: {len(planned.runs)} runs")
     if planned.held_out:
         output.say(f"held-out train questions are evaluated ({HELD_OUT}): choose on them, then run the choice once")
-    with output.Bars() as bars:
+    with output.Bars() as bars, output.stopping():
         run_sweep(planned, store, work, catalog, bars)
     output.table(sweep_rows(store, planned.name), sweep_table, json)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from leverplus_core.errors import PluginError, RecipeError, did_you_mean
 from leverplus_core.io import canonical_json, fingerprint
 from leverplus_core.metrics import TASKS
+from leverplus_core.pipeline.by_picture import ByPicture
 from leverplus_core.pipeline.folds import WHOLE, BothSplits, Folds
 from leverplus_core.pipeline.imported import FILES, ImportedFolder, ensure_imported
 from leverplus_core.pipeline.pools import all_pools
@@ -109,8 +110,9 @@ class RunContext:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The questions and demonstrations; with cross-fitting, those of both splits as train questions."""
-        dataset = cast(Dataset, self._part("dataset"))
+        """The questions and demonstrations, with one image a picture; with cross-fitting, those of both splits as
+        train questions."""
+        dataset = ByPicture(inner=cast(Dataset, self._part("dataset")))
         return BothSplits(inner=dataset) if self.cross_fit else dataset
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from leverplus_core.errors import LeverplusError, RecipeError
 from leverplus_core.io import read_json, write_json
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.graph import Pipeline
+from leverplus_core.pipeline.heartbeat import Heartbeat
+from leverplus_core.pipeline.lease import lease
 from leverplus_core.pipeline.recorder import Membership, Recorder, run_record
 from leverplus_core.pipeline.stage import Stage
 from leverplus_core.pipeline.workspace import StageFolder
@@ -29,11 +31,11 @@ from leverplus_core.provenance import core_code, describe_environment, describe_
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.records import Demonstration, Prediction, Question, RunInfo
 from leverplus_core.registry.registry import Registry
-from leverplus_core.scoring.meter import ASKED, read_asked
+from leverplus_core.scoring.meter import ASKED, COMPUTED, read_keys
 from leverplus_core.statistics import accuracy_interval
 
 COST = "cost.json"
-"""What the attempts at a stage have cost so far, while it is not finished."""
+"""The seconds that the attempts at a stage have taken so far, while it is not finished."""
 
 
 @dataclass(frozen=True)
@@ -90,18 +92,20 @@ def run(
     recorder = Recorder(store, run_record(info.id, context, sweep), pipeline.fingerprints.get("evaluate"))
     listeners = context.catalog.listeners
     listeners.add(recorder, trusted=True)
-    job = _Job(pipeline, info, listeners, frozenset(redo))
+    job = _Job(pipeline, info, listeners, frozenset(redo), store)
     try:
         job.emit("run_start")
         try:
-            states = job.run(until)
+            with job.heartbeat:
+                states = job.run(until)
         except BaseException as e:
             # The registry may be what failed; the first error is the one to show.
             with suppress(LeverplusError):
                 job.emit("run_end", status="stopped" if isinstance(e, KeyboardInterrupt) else "failed")
+            if isinstance(e, KeyboardInterrupt):
+                e.add_note(job.kept())
             raise
-        complete = context.offline or list(states)[-1] == pipeline.stages[-1].name
-        job.emit("run_end", status="done" if complete else "stopped")
+        job.emit("run_end", status="done" if job.complete() else "partial")
         return RunResult(info.id, states, context.meter.calls)
     finally:
         listeners.remove(recorder)
@@ -109,18 +113,45 @@ def run(
 
 
 class _Job:
-    def __init__(self, pipeline: Pipeline, info: RunInfo, listeners: Listeners, redo: frozenset[str]) -> None:
+    def __init__(
+        self, pipeline: Pipeline, info: RunInfo, listeners: Listeners, redo: frozenset[str], registry: Registry
+    ) -> None:
         self.pipeline, self.context = pipeline, pipeline.context
-        self.info, self.listeners, self.redo = info, listeners, redo
+        self.info, self.listeners, self.redo, self.registry = info, listeners, redo, registry
+        self.states: dict[str, str] = {}
+        self.heartbeat = Heartbeat(lambda: registry.beat(info.id))
 
     def run(self, until: str | None) -> dict[str, str]:
         self._reopen()
-        states: dict[str, str] = {}
         for stage in self.pipeline.stages:
-            states[stage.name] = self._stage(stage)
+            self.states[stage.name] = self._stage(stage)
             if stage.name == until:
                 break
-        return states
+        return self.states
+
+    def complete(self) -> bool:
+        """Whether the run has the results of all its stages, from this call or an earlier one."""
+        rows = self.registry.stages(self.info.id)
+        recorded = {row["name"]: row["fingerprint"] for row in rows if row["status"] == "done"}
+        left = [stage for stage in self.pipeline.stages if stage.name not in self.states]
+        return all(
+            recorded.get(stage.name) == self.pipeline.fingerprints[stage.name]
+            and (self.pipeline.takes_over(stage) or self._finished(stage, self.pipeline.folder(stage)))
+            for stage in left
+            if self.pipeline.enabled[stage.name]
+        )
+
+    def kept(self) -> str:
+        """What remains of a run that its user stops."""
+        ended = [name for name, state in self.states.items() if state != "off"]
+        at = next(
+            (s.name for s in self.pipeline.stages if s.name not in self.states and self.pipeline.enabled[s.name]), ""
+        )
+        stages = f"{', '.join(ended)} and " if ended else ""
+        return (
+            f"stopped in stage '{at}' of run {self.info.id}: {stages}every finished batch of the model's answers are "
+            f"kept in {self.info.work}; the same command goes on from there."
+        )
 
     def _reopen(self) -> None:
         """Remove the results to compute again, all of them first: a kill must leave none that was read from them."""
@@ -131,35 +162,45 @@ class _Job:
             if stage.name in self.redo or again & {read.name for read in pipeline.providers(stage).values()}:
                 again.add(stage.name)
         for name in again:
-            pipeline.folder(pipeline.stage(name)).reopen()
+            folder = pipeline.folder(pipeline.stage(name))
+            with self._lease(name, folder):
+                folder.reopen()
+
+    def _lease(self, name: str, folder: StageFolder) -> AbstractContextManager[None]:
+        def waiting(holder: str) -> None:
+            self.context.progress.say(f"{name}: waiting for {holder}, which computes it")
+
+        return lease(folder.path, waiting)
 
     def _stage(self, stage: Stage) -> str:
-        context = self.context
         if not self.pipeline.enabled[stage.name]:
             return "off"
         folder = self.pipeline.folder(stage)
         if self.pipeline.takes_over(stage):
-            self._end(stage, folder, {}, 0.0, reused=True)
+            self._end(stage, folder, {}, reused=True)
             return "imported"
-        if folder.done and stage.suffices(context, folder.path):
-            provenance = folder.provenance()
-            if provenance.get("core_code") != core_code():
-                context.progress.say(
-                    f"{stage.name}: reused from {provenance['created']}, computed by other code of leverplus "
-                    f"(`--redo {stage.name}` computes it again)"
-                )
-            self._begin(stage, folder)
-            stage.replay(context, folder.path, _Report(self, stage, reused=True))
-            self._end(stage, folder, provenance["metadata"], 0.0, reused=True)
-            return "reused"
-        began = time.perf_counter()
-        metadata = self._compute(stage, folder)
-        seconds = time.perf_counter() - began
-        self._end(stage, folder, metadata, seconds, reused=False)
-        context.progress.say(f"{stage.name}: {seconds:.1f} s")
-        return "done"
+        if not self._finished(stage, folder):
+            with self._lease(stage.name, folder):
+                if not self._finished(stage, folder):  # nor while another process held it
+                    return self._compute(stage, folder)
+        return self._reuse(stage, folder)
 
-    def _compute(self, stage: Stage, folder: StageFolder) -> dict[str, Any]:
+    def _finished(self, stage: Stage, folder: StageFolder) -> bool:
+        return folder.done and stage.suffices(self.context, folder.path)
+
+    def _reuse(self, stage: Stage, folder: StageFolder) -> str:
+        provenance = folder.provenance()
+        if provenance.get("core_code") != core_code():
+            self.context.progress.say(
+                f"{stage.name}: reused from {provenance['created']}, computed by other code of leverplus "
+                f"(`--redo {stage.name}` computes it again)"
+            )
+        self._begin(stage, folder)
+        stage.replay(self.context, folder.path, _Report(self, stage, reused=True))
+        self._end(stage, folder, provenance["metadata"], reused=True)
+        return "reused"
+
+    def _compute(self, stage: Stage, folder: StageFolder) -> str:
         """Run the stage and finish its folder.
 
         Its cost is that of all attempts: `seconds`; `prompts` that the model computed; `asked`, the distinct prompts
@@ -168,28 +209,26 @@ class _Job:
         """
         context, path = self.context, folder.make()
         self._begin(stage, folder)
-        began, calls = time.perf_counter(), context.meter.calls
+        began = time.perf_counter()
+        earlier = 0.0
         if (path / COST).exists():
-            earlier = read_json(path / COST)
-        else:  # a finished stage that is added to goes on from what it has cost
-            earlier = folder.provenance()["metadata"]["cost"] if folder.done else {}
-
-        def cost() -> dict[str, float]:
-            now = {"seconds": time.perf_counter() - began, "prompts": context.meter.calls - calls}
-            return {name: value + earlier.get(name, 0) for name, value in now.items()}
+            earlier = read_json(path / COST)["seconds"]
+        elif folder.done:  # a finished stage that is added to goes on from what it has cost
+            earlier = folder.provenance()["metadata"]["cost"]["seconds"]
 
         def keep() -> None:  # while the stage runs: a process that is killed can say nothing afterwards
-            write_json(path / COST, cost())
+            seconds = earlier + time.perf_counter() - began
+            write_json(path / COST, {"seconds": seconds})
+            self.registry.beat(self.info.id, {stage.name: seconds})
 
-        try:
-            with context.meter.record(path / ASKED, computed=keep):
-                metadata = stage.run(context, self.pipeline.inputs(stage), path, _Report(self, stage, reused=False))
-        except BaseException:
-            with suppress(LeverplusError):
-                keep()
-            raise
-        in_all = self._asked_in_all(stage)
-        metadata |= {"cost": {**cost(), "asked": len(read_asked(path / ASKED) or ()), "asked_in_all": in_all}}
+        if earlier:
+            keep()
+        with self.heartbeat.during(keep), context.meter.record(path / ASKED, path / COMPUTED):
+            metadata = stage.run(context, self.pipeline.inputs(stage), path, _Report(self, stage, reused=False))
+        seconds = time.perf_counter() - began
+        asked, computed = (len(read_keys(path / file) or ()) for file in (ASKED, COMPUTED))
+        cost = {"seconds": earlier + seconds, "prompts": computed, "asked": asked}
+        metadata |= {"cost": {**cost, "asked_in_all": self._asked_in_all(stage)}}
         inputs = self.pipeline.providers(stage)
         folder.finish(
             {
@@ -207,7 +246,9 @@ class _Job:
             }
         )
         (path / COST).unlink(missing_ok=True)
-        return metadata
+        self._end(stage, folder, metadata, reused=False)
+        context.progress.say(f"{stage.name}: {seconds:.1f} s")
+        return "done"
 
     def _asked_in_all(self, stage: Stage) -> int | None:
         """The distinct prompts of the stage and all that it was made from; None where that is not known."""
@@ -217,7 +258,7 @@ class _Job:
             if stage.name in seen:
                 continue
             seen.add(stage.name)
-            own = None if self.pipeline.takes_over(stage) else read_asked(self.pipeline.folder(stage).path / ASKED)
+            own = None if self.pipeline.takes_over(stage) else read_keys(self.pipeline.folder(stage).path / ASKED)
             if own is None:
                 return None
             asked |= own
@@ -228,12 +269,10 @@ class _Job:
         fingerprint = self.pipeline.fingerprints[stage.name]
         self.emit("stage_start", stage=stage.name, fingerprint=fingerprint, path=str(folder.path))
 
-    def _end(
-        self, stage: Stage, folder: StageFolder, metadata: Mapping[str, Any], seconds: float, reused: bool
-    ) -> None:
+    def _end(self, stage: Stage, folder: StageFolder, metadata: Mapping[str, Any], reused: bool) -> None:
         told = {
             **metadata, "fingerprint": self.pipeline.fingerprints[stage.name], "path": str(folder.path),
-            "seconds": seconds,
+            "seconds": metadata.get("cost", {}).get("seconds", 0.0),
         }  # fmt: skip
         self.emit("stage_end", stage=stage.name, metadata=told, reused=reused)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leverplus_core.io import read_json, storage_errors, write_json
+from leverplus_core.io import SCRATCH, read_json, storage_errors, write_json
 
 PROVENANCE = "provenance.json"
 
@@ -29,9 +29,13 @@ class StageFolder:
         return (self.path / PROVENANCE).exists()
 
     def make(self) -> Path:
-        """The folder, made where it is absent. Raises StorageError where it cannot be."""
+        """The folder, made where it is absent, without the halves of files that a kill left in it.
+
+        For the process that alone writes into it. Raises StorageError where it cannot be made."""
         with storage_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
+            for half in self.path.rglob(SCRATCH):
+                half.unlink(missing_ok=True)
         return self.path
 
     def provenance(self) -> dict[str, Any]:

@@ -38,7 +38,12 @@ def third_party(what: str) -> Iterator[None]:
     except BaseException as error:
         if by_signal(error):
             raise
-        raise PluginError(f"{what} raised {describe(error)}{_place(error)}.", f"{TRACE}=1 shows the trace.") from error
+        raise raised(what, error) from error
+
+
+def raised(what: str, error: BaseException) -> PluginError:
+    """The one line for what a plugin's code raised; raise it from `error`, whose trace it then shows."""
+    return PluginError(f"{what} raised {describe(error)}{_place(error)}.", f"{TRACE}=1 shows the trace.")
 
 
 def by_signal(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -30,9 +30,6 @@ from leverplus_core.plugins.contracts import (
     Size,
 )
 from leverplus_core.records import AnswerLogprob, Demonstration, Ids, Image, PublishedTable, Question
-
-if TYPE_CHECKING:
-    from leverplus_core.selector.base import BaselineSelector
 
 Given = Mapping[str, Any]
 """The arguments of a call, by the names of the contract."""
@@ -336,7 +333,7 @@ def _rewards(part: Reward, given: Given, found: Any) -> list[float]:
 # --- selectors and trainers -------------------------------------------------------------------------------------------
 
 
-def _choices(part: BaselineSelector, given: Given, found: Any) -> dict[int, list[Ids]]:
+def _choices(part: Any, given: Given, found: Any) -> dict[int, list[Ids]]:
     asked, counts = given["eval_set"], list(part.shot_counts(given["shots"]))
     must = f"for each of {counts} shots a tuple of so many distinct ids of demonstrations for each question"
     if not isinstance(found, Mapping) or set(found) != set(counts):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
-from leverplus_core.errors import PluginError
-from leverplus_core.plugins.calls import describe
+from leverplus_core.errors import LeverplusError, PluginError
+from leverplus_core.plugins.calls import describe, raised
 from leverplus_core.plugins.installed import canonical, disabled_distributions, installed
 from leverplus_core.plugins.manager import NAME, Entry, by_name, import_target, title
 from leverplus_core.plugins.source import definition
@@ -71,7 +72,19 @@ def command_function(entry: Entry) -> Callable[..., Any]:
     found = import_target(entry)
     if not inspect.isfunction(found):
         raise PluginError(f"{title(entry)}: {entry.target} is not a function.")
-    return found
+
+    @functools.wraps(found)  # typer reads its signature
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return found(*args, **kwargs)
+        except BrokenPipeError:  # its reader has closed the pipe
+            raise
+        except Exception as error:
+            if isinstance(error, LeverplusError) or type(error).__module__.partition(".")[0] in ("typer", "click"):
+                raise
+            raise raised(title(entry), error) from error
+
+    return call
 
 
 def unusable(entry: Entry, error: BaseException) -> PluginError:

@@ -17,8 +17,9 @@ from typing import BinaryIO, ClassVar, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from leverplus_core.bounds import Settings
 from leverplus_core.errors import DataError
 from leverplus_core.metrics import most_frequent
 from leverplus_core.progress import Progress
@@ -47,10 +48,10 @@ Measurement = Literal["logprob", "info_score", "text_similarity"]
 MEASUREMENTS: frozenset[Measurement] = frozenset(get_args(Measurement))
 
 
-class Part(BaseModel):
+class Part(Settings):
     """Settings, frozen. Subclasses add fields with defaults and a docstring whose first line is shown to users."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
+    model_config = ConfigDict(ignored_types=(cached_property,))
 
     def identity(self) -> dict[str, object]:
         """What must be equal for two parts to give equal results: the settings, plus content that they point to.

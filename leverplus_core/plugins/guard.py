@@ -7,6 +7,7 @@ result. A result is thus checked where it appears, whatever stage or command ask
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -142,9 +143,13 @@ def _guard_network(policy: Any, title: str) -> None:
 
 
 def _network_method(made: type, name: str, title: str) -> Any:
+    encoded: type = importlib.import_module("leverplus_core").Encoded
+
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         with third_party(f"{title}: its network's {name}()"):
             found = getattr(made, name)(self, *args, **kwargs)
+            if name == "encode" and not isinstance(found, encoded):
+                raise PluginError(f"{title}: its network's encode() returned {brief(found)}, no Encoded.")
             if name == "scores" and (wrong := scores_defect(found, args[2] if len(args) > 2 else kwargs["chosen"])):
                 raise PluginError(f"{title}: its network's scores(): {wrong}.")
         return found

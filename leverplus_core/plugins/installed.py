@@ -7,7 +7,9 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
+from leverplus_core.errors import LeverplusError
 from leverplus_core.plugins.calls import describe
 
 
@@ -26,10 +28,15 @@ class Point:
         return f"{self.distribution} {self.version}".strip()
 
 
+GROUPS = ("leverplus", "leverplus.commands")
+"""The groups of entry points that are ours."""
+
+
 def installed(group: str) -> tuple[list[Point], list[str]]:
     """The entry points of `group`, sorted by distribution, and one line for each distribution that cannot be read.
 
-    Of two copies of a distribution the first on the path counts, as it does for the import system.
+    The lines are the same for each group. Of two copies of a distribution the first on the path counts, as it does for
+    the import system.
     """
     points: list[Point] = []
     damaged: list[str] = []
@@ -37,21 +44,49 @@ def installed(group: str) -> tuple[list[Point], list[str]]:
     for distribution in importlib.metadata.distributions():
         folder = str(getattr(distribution, "_path", "an unknown folder"))
         try:
-            found = [point for point in distribution.entry_points if point.group == group]
+            found = [point for point in _entry_points(distribution) if point.group in GROUPS]
             if not found:
                 continue
             name, version = distribution.metadata["Name"], distribution.version
-            if not name:
-                raise ValueError("its metadata has no name")
             if os.path.basename(folder).startswith("~"):
-                raise ValueError("it is left over from an interrupted pip")
+                raise LeverplusError("it is left over from an interrupted pip")
+            if not name or not version:
+                raise LeverplusError(f"its metadata has no {'version' if name else 'name'}")
         except Exception as error:  # whatever is wrong with a distribution must not end the program
             damaged.append(f"{folder} is passed over: {describe(error)}. Remove it, or install it again.")
             continue
         if (key := canonical(name)) not in seen:
             seen.add(key)
-            points += [Point(point.name, point.value, name, version) for point in found]
+            points += [Point(point.name, point.value, name, version) for point in found if point.group == group]
     return sorted(points, key=lambda point: (point.distribution, point.version, point.name)), damaged
+
+
+_READ: Any = vars(importlib.metadata.Distribution)["entry_points"].fget
+"""Python's own reader of a distribution's entry points."""
+
+
+def _entry_points(distribution: importlib.metadata.Distribution) -> importlib.metadata.EntryPoints:
+    try:
+        found: importlib.metadata.EntryPoints = _READ(distribution)
+    except Exception as error:
+        raise LeverplusError(f"its entry_points.txt cannot be read ({describe(error)})") from error
+    return found
+
+
+def pass_over_damaged() -> None:
+    """Let a distribution whose entry points cannot be read have none, for this whole process.
+
+    pydantic, torch and fsspec read the entry points of all distributions, and end with a trace for one damaged file of
+    a package that is nobody's concern. `installed` still tells of it.
+    """
+
+    def read(distribution: importlib.metadata.Distribution) -> importlib.metadata.EntryPoints:
+        try:
+            return _entry_points(distribution)
+        except LeverplusError:
+            return importlib.metadata.EntryPoints()
+
+    importlib.metadata.Distribution.entry_points = property(read)  # type: ignore[method-assign,assignment]
 
 
 def disabled_distributions(spec: str | None = None) -> set[str]:

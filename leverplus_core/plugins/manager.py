@@ -104,6 +104,8 @@ class Catalog:
                 entries.append(_unread(point, "disabled by LEVERPLUS_DISABLE"))
                 continue
             try:
+                if not importlib.metadata.EntryPoint.pattern.fullmatch(point.value):
+                    raise PluginError(f"'{point.value}' does not name a module")
                 with redirect_stdout(sys.stderr):  # a plugin that prints must not damage what `--json` prints
                     plugin = importlib.metadata.EntryPoint(point.name, point.value, GROUP).load()
                 entries += _parts_of(manager, plugin, point)

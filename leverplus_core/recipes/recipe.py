@@ -5,13 +5,13 @@ Parts (`sampler: {name: mixed, k: 32}`, or just `sampler: mixed`) are validated 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
+from leverplus_core.bounds import Seed, Settings, unfit
 from leverplus_core.errors import RecipeError, did_you_mean
 from leverplus_core.io import fingerprint
 from leverplus_core.metrics import TASKS, TaskName
@@ -24,7 +24,6 @@ from leverplus_core.recipes.settings import (
     TRAINERS,
     DecodingSettings,
     EvaluationSettings,
-    FrozenSettings,
     ImportedSettings,
     PartSpec,
     PromptSettings,
@@ -34,14 +33,16 @@ from leverplus_core.recipes.settings import (
 )
 
 
-class Recipe(FrozenSettings):
+class Recipe(Settings):
     """Everything that decides a result. Two equal recipes have one fingerprint, and are one run."""
 
-    name: str = "unnamed"
+    name: str = Field("unnamed", max_length=200)
     note: str = Field("", description="shown with every result")
-    seed: int = Field(0, description="of training: weights, order, validation questions, sampled candidates")
-    data_seed: int = Field(0, description="of the data: pools, questions that are scored, evaluation order")
-    threads: int | None = Field(None, ge=1, description="CPU threads; null leaves torch's choice; not fingerprinted")
+    seed: Seed = Field(0, description="of training: weights, order, validation questions, sampled candidates")
+    data_seed: Seed = Field(0, description="of the data: pools, questions that are scored, evaluation order")
+    threads: int | None = Field(
+        None, ge=1, le=4096, description="CPU threads; null leaves torch's choice; not fingerprinted"
+    )
     task: TaskName = Field("vqa", description="the metric, the answer that counts and the prompt's defaults")
     dataset: PartSpec = PartSpec(name="demo_world")
     model: PartSpec = PartSpec(name="qwen2_5_vl")
@@ -68,7 +69,8 @@ class Recipe(FrozenSettings):
             default = {key: cls.model_fields[key].default.name for key in PARTS}
             unnamed = [key for key in PARTS if isinstance(values.get(key), dict) and "name" not in values[key]]
             values = {**values, **{key: {"name": default[key], **values[key]} for key in unnamed}}
-        task = TASKS.get(values.get("task", "vqa")) if isinstance(values, dict) else None
+        named = values.get("task", "vqa") if isinstance(values, dict) else None
+        task = TASKS.get(cast(TaskName, named)) if isinstance(named, str) else None
         if task is None or not isinstance(values.get("prompt", {}), Mapping):
             return values
         return {**values, "prompt": {**task.prompt, **values.get("prompt", {})}}
@@ -101,10 +103,10 @@ class Recipe(FrozenSettings):
     @classmethod
     def of(cls, values: Mapping[str, Any], lines: Mapping[str, str] | None = None) -> Recipe:
         """Validate plain values; `lines` says where each dotted key stands."""
-        if (found := _not_finite(values)) is not None:
-            key, value = found
+        if (found := unfit(values)) is not None:
+            key, reason = found
             where = nearest_line(lines or {}, key)
-            raise RecipeError(f"'{key}'{f' in {where}' if where else ''} is {value}.", "Write a finite number.")
+            raise RecipeError(f"'{key}'{f' in {where}' if where else ''} {reason}.")
         try:
             recipe = cls.model_validate(dict(values))
         except ValidationError as e:
@@ -164,15 +166,6 @@ def _explain(error: ValidationError, lines: Mapping[str, str]) -> RecipeError:
     if first["type"] == "tuple_type":
         return RecipeError(f"'{key}'{at} is not a list{shown}.", f"Write [{given}].")
     return RecipeError(f"'{key}'{at}: {first['msg'].removeprefix('Value error, ')}{shown}.")
-
-
-def _not_finite(value: Any, key: str = "") -> tuple[str, float] | None:
-    """The first NaN or infinity with its dotted key: no setting may be one, and no fingerprint could hold it."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return key, value
-    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    below = (_not_finite(v, f"{key}.{k}" if key else str(k)) for k, v in items)
-    return next((found for found in below if found is not None), None)
 
 
 def _settings_at(path: Sequence[int | str]) -> type[BaseModel]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from leverplus_core.bounds import Beams, Count, Positive, Settings, Temperature
 from leverplus_core.errors import RecipeError
 from leverplus_core.metrics import Reference
 from leverplus_core.parsing import Unreadable, parse_yaml
@@ -23,10 +24,10 @@ ADAPTIVE = "adaptive"
 """The method of a policy with a learned stop: as many demonstrations as it considers enough, at most `shots`."""
 ORACLE = "oracle"
 """The baseline that knows the true answers; last in every table."""
+Proposals = Annotated[int, Field(ge=0, le=1000)]
+"""Sequences of one source for one question and number of shots, each of which is measured."""
 Form = Literal["probability", "log"]
 TrainingDevice = Literal["auto", "cpu", "cuda"]
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
 StopText = Annotated[str, Field(min_length=1)]
 Ablation = Literal["blank_images", "shuffled_images", "shuffled_answers", "reversed"]
 ABLATED = "+"
@@ -56,12 +57,6 @@ def parse_scalar(text: str, where: str) -> Any:
         raise RecipeError(f"the value in '{where}' is not YAML: {e}.", "Quote it if it is a text.") from e
 
 
-class FrozenSettings(BaseModel):
-    """Settings of a block of the recipe: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class PartSpec(BaseModel):
     """A part by name, with its settings beside the name."""
 
@@ -80,7 +75,7 @@ class PartSpec(BaseModel):
         return dict(self.model_extra or {})
 
 
-class PromptSettings(FrozenSettings):
+class PromptSettings(Settings):
     """How a prompt is laid out.
 
     `single_turn`: all demonstrations and the question in one user turn (Lever-Plus). `multi_turn`: each demonstration
@@ -111,19 +106,21 @@ class PromptSettings(FrozenSettings):
         return value
 
 
-class DecodingSettings(FrozenSettings):
+class DecodingSettings(Settings):
     """How answers are generated; deterministic."""
 
-    max_new_tokens: int = Field(5, ge=1)
-    num_beams: int = Field(3, ge=1)
-    length_penalty: float = Field(0.0, description="exponent of the length in a beam's score; no effect at num_beams 1")
+    max_new_tokens: int = Field(5, ge=1, le=1024)
+    num_beams: int = Field(3, ge=1, le=32, description="each is a row on the device, and its keys and values")
+    length_penalty: float = Field(
+        0.0, ge=-10, le=10, description="exponent of the length in a beam's score; no effect at num_beams 1"
+    )
 
     def decoding(self) -> Decoding:
         """The record that a model is given."""
         return Decoding(self.max_new_tokens, self.num_beams, self.length_penalty)
 
 
-class BeamSettings(FrozenSettings):
+class BeamSettings(Settings):
     """The InfoScore beam search over a question's pool.
 
     `expand_top_k` limits the extensions of a sequence to the demonstrations that were best alone (None: the whole
@@ -131,7 +128,7 @@ class BeamSettings(FrozenSettings):
     of the pool and leaves prompts for more questions; what learns from the search chooses from the whole pool.
     """
 
-    num_beams: int = Field(5, ge=1)
+    num_beams: Beams = 5
     shots: int = Field(2, ge=1)
     expand_top_k: int | None = Field(None, ge=1, description="from the second shot on; null for the whole pool")
     screen: int | None = Field(
@@ -146,16 +143,14 @@ class BeamSettings(FrozenSettings):
         return self
 
 
-class CandidateSettings(FrozenSettings):
+class CandidateSettings(Settings):
     """How many sequences each source proposes, for each of `shots`."""
 
     shots: tuple[Count, ...] = Field((2,), min_length=1, description="0 measures the question as it is")
-    num_beams: int = Field(5, ge=0)
-    samples: Mapping[Annotated[float, Field(gt=0)], Count] = Field(
-        {1.0: 1, 1.3: 1}, description="temperature -> how many"
-    )
-    retrieval: int = Field(5, ge=0, description="runs of the most similar, from the nearest on")
-    random: int = Field(1, ge=0)
+    num_beams: int = Field(5, ge=0, le=256)
+    samples: Mapping[Temperature, Proposals] = Field({1.0: 1, 1.3: 1}, description="temperature -> how many")
+    retrieval: Proposals = Field(5, description="runs of the most similar, from the nearest on")
+    random: Proposals = 1
 
     def counts(self, pool: int) -> dict[int, int]:
         """The most sequences proposed for one question with a pool of `pool`, by number of demonstrations."""
@@ -178,7 +173,7 @@ class ProposeSettings(CandidateSettings):
     )
 
 
-class MiningSettings(FrozenSettings):
+class MiningSettings(Settings):
     """How many more sequences are measured for questions with few positives; off where `min_positives` is 0."""
 
     min_positives: int = Field(0, ge=0, description="positives at which a question has enough; 0 turns mining off")
@@ -206,7 +201,7 @@ class MiningSettings(FrozenSettings):
         return {max(lengths): min(self.rounds * self.candidates_per_round, most)}
 
 
-class ScoringSettings(FrozenSettings):
+class ScoringSettings(Settings):
     """Which train questions are measured, and how."""
 
     questions: int | None = Field(800, ge=1, description="train questions to search, seeded; null for all")
@@ -223,7 +218,7 @@ class ScoringSettings(FrozenSettings):
     mining: MiningSettings = MiningSettings()
 
 
-class ImportedSettings(FrozenSettings):
+class ImportedSettings(Settings):
     """Data measured elsewhere: a folder that `leverplus import` wrote takes the place of the stages that it holds."""
 
     folder: str | None = Field(
@@ -232,7 +227,7 @@ class ImportedSettings(FrozenSettings):
     features: bool = Field(True, description="use its embeddings; false: the recipe's dataset and encoder")
 
 
-class OnlineSettings(FrozenSettings):
+class OnlineSettings(Settings):
     """On-policy rounds of propose, measure, train; `trainer` names the training whose settings each round uses."""
 
     rounds: int = Field(0, ge=0, description="0 is off")
@@ -250,7 +245,7 @@ class OnlineSettings(FrozenSettings):
         return {n: min(self.rounds * count, math.perm(pool, n)) for n, count in per_round.items()}
 
 
-class JudgeSettings(FrozenSettings):
+class JudgeSettings(Settings):
     """How the epoch of every training is chosen: by accuracy on its validation questions.
 
     `answers`: the model answers them with the demonstrations that the policy chooses, as in the evaluation; an answer
@@ -308,7 +303,7 @@ BASELINES = (
 """What every recipe evaluates that names no baselines; `state_knn` needs hidden states."""
 
 
-class PrimarySettings(FrozenSettings):
+class PrimarySettings(Settings):
     """The one comparison that a run is made for: the mean accuracy over some numbers of shots on one sample, paired by
     question, of `method` less the best baseline, and less each of `against`. Its marks are corrected for these alone;
     every other comparison is exploratory."""
@@ -319,7 +314,7 @@ class PrimarySettings(FrozenSettings):
     against: tuple[str, ...] = Field((), description="methods to compare with, besides the best baseline")
 
 
-class EvaluationSettings(FrozenSettings):
+class EvaluationSettings(Settings):
     """The grid. `order: first` takes the questions as they stand, for parity with published first-N tables."""
 
     shots: tuple[Positive, ...] = Field((1, 2, 3, 4), min_length=1)
@@ -339,7 +334,7 @@ class EvaluationSettings(FrozenSettings):
         300, ge=0, description="held-out train questions that choose the best baseline; 0 turns the choice off"
     )
     order: Literal["seeded", "first"] = "seeded"
-    num_beams: int = Field(5, ge=1, description="beams of the trained selectors")
+    num_beams: Beams = Field(5, description="beams of the trained selectors")
     ablations: tuple[Ablation, ...] = Field(
         (), description="the policy trained last again, with this removed from what it shows: POLICY+ABLATION"
     )

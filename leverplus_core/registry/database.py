@@ -80,6 +80,9 @@ def failures(engine: Engine) -> Iterator[None]:
         file = sqlite_file(engine)
         holder = lock_holder(file) if file is not None else "another program"
         raise _failure(e, f"registry {shown(engine.url)}", holder) from e
+    except UnicodeEncodeError as e:
+        what = f"half of a surrogate pair is no text: '{e.object}' cannot be in registry {shown(engine.url)}."
+        raise RegistryError(what, "Write the text as UTF-8.") from e
 
 
 def _failure(error: DBAPIError, where: str, holder: str) -> LeverplusError:

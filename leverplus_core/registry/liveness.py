@@ -15,7 +15,7 @@ from sqlalchemy.sql.expression import FunctionElement
 
 from leverplus_core.processes import has_ended
 
-BEAT_S = 15.0
+BEAT_S = 5.0
 """A run renews `alive_at` so often."""
 STALE_S = 120
 """A run that has not done so for so long is interrupted: a machine that swaps is slower than its clock."""

@@ -22,6 +22,7 @@ from leverplus_core.execution.in_process import Executor, InProcess
 from leverplus_core.io import canonical_json, fingerprint, storage_errors
 from leverplus_core.pictures import file_digest
 from leverplus_core.plugins.contracts import Floats, Model, SupportsHiddenStates, SupportsLookahead
+from leverplus_core.processes import lock_holder
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
 from leverplus_core.scoring.meter import PromptMeter
@@ -34,21 +35,21 @@ A fixed number: batches affect the last bits of a result, and the speed of the m
 
 
 class ResponseCache:
-    """Key -> JSON, in SQLite. Safe for several processes at once."""
+    """Key -> JSON, in SQLite. Safe for several processes at once; one waits so many seconds for another."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience: float = 60.0) -> None:
         self.path = path
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._db = sqlite3.connect(path, timeout=60)
+            self._db = sqlite3.connect(path, timeout=patience)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute("CREATE TABLE IF NOT EXISTS responses (key BLOB PRIMARY KEY, value TEXT) WITHOUT ROWID")
         except sqlite3.Error as e:
-            raise StorageError(
-                f"the response cache {path} cannot be opened: {e}.", "Move the file away and run again."
-            ) from e
+            if hasattr(self, "_db"):
+                self._db.close()
+            raise self._failure(e, "opened") from e
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, str]:
         """The known ones among `keys`. Raises StorageError where the file cannot be read."""
@@ -59,7 +60,7 @@ class ResponseCache:
                 marks = ",".join("?" * len(part))
                 found.update(self._db.execute(f"SELECT key, value FROM responses WHERE key IN ({marks})", part))
         except sqlite3.Error as e:
-            raise StorageError(f"the response cache {self.path} cannot be read: {e}.", "Move the file away.") from e
+            raise self._failure(e, "read") from e
         return found
 
     def put(self, rows: Sequence[tuple[bytes, str]]) -> None:
@@ -68,9 +69,19 @@ class ResponseCache:
             with self._db:
                 self._db.executemany("INSERT OR IGNORE INTO responses VALUES (?, ?)", rows)
         except sqlite3.Error as e:
-            raise StorageError(
-                f"the response cache {self.path} cannot be written: {e}.", "Free some space and run the same command."
-            ) from e
+            raise self._failure(e, "written") from e
+
+    def _failure(self, error: sqlite3.Error, done: str) -> StorageError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte of SQLite's extended codes
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            what = f"the response cache {self.path} is locked by {lock_holder(self.path)}."
+            return StorageError(what, "Wait for it to finish, or end it, and run the same command.")
+        hint = "Move the file away and run again: what it holds is asked again."
+        if code == sqlite3.SQLITE_FULL:
+            hint = "Free some space and run the same command."
+        elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):
+            hint = "Make it writable, or name another folder with --work."
+        return StorageError(f"the response cache {self.path} cannot be {done}: {error}.", hint)
 
     def close(self) -> None:
         """Close the file."""
@@ -156,9 +167,10 @@ class CachedModel:
             raise PluginError(
                 f"model {type(model).__name__} does not show its hidden state.", "Leave encoder.hidden_states out."
             )
-        self.meter.asked(self._key("hidden state", prompt, None) for prompt in prompts)
+        keys = [self._key("hidden state", prompt, None) for prompt in prompts]
+        self.meter.asked(keys)
         found = model.last_hidden_state(prompts)
-        self.meter.computed(len(prompts))
+        self.meter.computed(keys)
         return found
 
     def _cached(
@@ -180,9 +192,9 @@ class CachedModel:
             with self._progress.task(label, len(missing)) as task:
                 for rows, values in self._executor.map(lambda rows: compute(rows, following[rows[0]]), chunks):
                     fresh = [(keys[i], value) for i, value in zip(rows, values, strict=True)]
+                    self.meter.computed([key for key, _ in fresh])
                     self._store.put(fresh)
                     known.update(fresh)
-                    self.meter.computed(len(rows))
                     task.advance(len(rows))
         return [known[key] for key in keys]
 

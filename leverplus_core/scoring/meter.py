@@ -1,14 +1,15 @@
 """How many prompts are asked: those that the model computed, and the distinct ones that a stage needed.
 
 What a stage needed is the same whether or not the response cache knew the answers, so it is what methods are compared
-by. It is kept in a file of the stage's folder: attempts that were killed count, and what several stages needed in all
-is the union of their files.
+by. Both are kept in files of the stage's folder, as sets that are written ahead of what they count: attempts that were
+killed count, a prompt that was lost with one and computed again counts once, and what several stages needed in all is
+the union of their files.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from leverplus_core.io import storage_errors
 
 ASKED = "asked.bin"
 """The prompts that a stage asked, in its folder."""
+COMPUTED = "computed.bin"
+"""Those of them that the model itself computed, in the same folder."""
 KEY_BYTES = 8
 """Kept of each prompt's key: among ten million prompts, two are taken for one with probability 3e-6."""
 
@@ -25,40 +28,44 @@ class PromptMeter:
 
     def __init__(self) -> None:
         self.calls = 0
-        self._open: list[tuple[_Asked, Callable[[], None]]] = []
+        self._asked: list[_Keys] = []
+        self._computed: list[_Keys] = []
 
     @contextmanager
-    def record(self, file: Path, computed: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Add what is asked inside to the prompts of `file`; `computed` is called after each chunk that was computed.
+    def record(self, asked: Path, computed: Path | None = None) -> Iterator[None]:
+        """Add what is asked inside to the prompts of a file, and what of it the model computes to those of another.
 
-        Blocks may be nested: a prompt is added to the file of each. Raises StorageError where it cannot be written.
+        Blocks may be nested: a prompt is added to the files of each. Raises StorageError where one cannot be written.
         """
-        entry = (_Asked(file), computed)
-        self._open.append(entry)
+        open_files = [(self._asked, _Keys(asked))] + ([(self._computed, _Keys(computed))] if computed else [])
+        for files, keys in open_files:
+            files.append(keys)
         try:
             yield
         finally:
-            self._open.remove(entry)
+            for files, keys in open_files:
+                files.remove(keys)
 
     def asked(self, keys: Iterable[bytes]) -> None:
-        """Prompts were asked, whether or not they are in the cache."""
+        """Prompts are asked, whether or not they are in the cache."""
         short = {key[:KEY_BYTES] for key in keys}
-        for prompts, _ in self._open:
+        for prompts in self._asked:
             prompts.add(short)
 
-    def computed(self, count: int) -> None:
-        """The model has computed so many prompts, and they are stored."""
-        self.calls += count
-        for _, tell in self._open:
-            tell()
+    def computed(self, keys: Sequence[bytes]) -> None:
+        """The model has computed these prompts, which are about to be stored."""
+        short = {key[:KEY_BYTES] for key in keys}
+        for prompts in self._computed:
+            prompts.add(short)
+        self.calls += len(keys)
 
 
-class _Asked:
+class _Keys:
     """A set of keys, of which each new one is appended to a file."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._known = read_asked(file) or set()
+        self._known = read_keys(file) or set()
         with storage_errors(file):
             with file.open("ab"):
                 pass
@@ -71,7 +78,7 @@ class _Asked:
                 f.write(b"".join(sorted(new)))
 
 
-def read_asked(file: Path) -> set[bytes] | None:
+def read_keys(file: Path) -> set[bytes] | None:
     """The distinct prompts of a file of `PromptMeter.record`; None where there is no such file."""
     if not file.exists():
         return None

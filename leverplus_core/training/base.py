@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from leverplus_core.bounds import Settings
 from leverplus_core.plugins.contracts import Part
 from leverplus_core.progress import Progress, Silent
-from leverplus_core.recipes.settings import FrozenSettings
 
 if TYPE_CHECKING:
     from leverplus_core.selector.policy import Policy
@@ -54,10 +54,10 @@ class Judge:
     values: Callable[[Policy], Sequence[float]]
 
 
-class StopSettings(FrozenSettings):
+class StopSettings(Settings):
     """How a selector with a learned stop learns it."""
 
-    cost: float = Field(0.02, ge=0, description="cost of showing a demonstration, in units of reward")
+    cost: float = Field(0.02, ge=0, le=1000, description="cost of showing a demonstration, in units of reward")
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ class Trainer(Part):
     learns_from: ClassVar[Literal["sequences", "candidates"]] = "sequences"
 
     epochs: int = Field(20, ge=0, description="passes over the training questions; 0 is off")
-    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
-    weight_decay: float = Field(1e-3, ge=0)
+    learning_rate: float = Field(1e-3, gt=0, le=10, description="peak learning rate of AdamW")
+    weight_decay: float = Field(1e-3, ge=0, le=10)
     batch_size: int = Field(32, ge=1, description="questions per step")
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="share of the steps that raise the rate from zero")
-    max_grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    max_grad_norm: float = Field(1.0, gt=0, le=1e6, description="largest norm of the gradient")
     early_stopping_patience: int | None = Field(
         None, ge=1, description="stop after so many epochs without a better one on the validation questions"
     )

@@ -77,9 +77,9 @@ def test_candidates_are_read_in_groups_around_blank_lines(tmp_path: Path) -> Non
 def test_a_line_that_cannot_be_meant_is_named(line: str, tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text(f'{{"a": 1}}\n{line}\n')
     (tmp_path / "x.json").write_text(line)
-    with pytest.raises(DataError, match="x.jsonl:2 is not JSON"):
+    with pytest.raises(DataError, match=r"x\.jsonl:2 is not JSON"):
         list(iter_jsonl(tmp_path / "x.jsonl"))
-    with pytest.raises(DataError, match="x.json cannot be read"):
+    with pytest.raises(DataError, match=r"x\.json cannot be read"):
         read_json(tmp_path / "x.json")
 
 

@@ -18,7 +18,7 @@ from leverplus_models.engine.settings import switches
 from tools.bench import __main__ as command
 from tools.bench import page
 from tools.bench.arm import Arm, Case, Remote
-from tools.bench.comparison import Row, Table, arm_names, compare_all, plan
+from tools.bench.comparison import Row, Table, arm_names, compare, compare_all, on_gpu, plan
 from tools.bench.flops import (
     Dimensions,
     Read,
@@ -294,16 +294,63 @@ def test_curves_are_drawn_with_their_exponent(tmp_path: Path) -> None:
     assert (tmp_path / "p.svg").read_text(encoding="utf-8").lstrip().startswith("<?xml")
 
 
-def test_a_page_names_the_gpu_and_keeps_what_it_says_of_runs_elsewhere(
+def test_a_run_on_a_gpu_writes_its_own_half_of_the_page(
     compared: tuple[Table, list[Row]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
-    file = tmp_path / "p.md"
-    rows = compared[1]
-    page.write(file, [rows], [])
-    assert "NVIDIA" not in file.read_text(encoding="utf-8")
-    by_hand = "\n## On a GPU\n\nLines of a run.\n"
-    file.write_text(file.read_text(encoding="utf-8") + by_hand, encoding="utf-8")
-    page.write(file, [[replace(row, case=replace(row.case, device="cuda")) for row in rows]], [])
-    text = file.read_text(encoding="utf-8")
-    assert "It ran on one NVIDIA H200 and " in text and text.endswith(by_hand) and text.count("## On a GPU") == 1
+    file, rows = tmp_path / "p.md", compared[1]
+    on_gpu = [replace(row, case=replace(row.case, device="cuda")) for row in rows]
+    for written in (rows, on_gpu, on_gpu, rows):  # each again: nothing is kept twice
+        page.write(file, [written], [])
+    cpu, gpu = file.read_text(encoding="utf-8").split("\n## On a GPU\n")
+    assert "NVIDIA" not in cpu and "\n## demo, appended" in cpu
+    assert "It ran on one NVIDIA H200 and " in gpu and "\n### demo, appended" in gpu
+
+
+class _Heard(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
+
+
+def _like_a_gpu(case: Case, quick: bool, **changes: Any) -> Table:
+    """The table of a GPU, with its samples and answers, in this process on the small `case` of a CPU."""
+    (table,) = on_gpu(case.cache, quick)["demo"]
+    small = {"samples": dict.fromkeys(table.samples, 3), "answers": dict.fromkeys(table.answers, 1)}
+    return replace(table, **{"case": case, **small, **changes})
+
+
+def test_the_table_of_a_gpu_has_every_figure(case: Case) -> None:
+    heard = _Heard()
+    rows = compare(_like_a_gpu(case, quick=True, rounds=2), heard)
+    assert all(row.agrees and len(row.runs) == 2 for row in rows)
+    by = {(row.order, row.arm): row for row in rows}
+    for arm, texts in (("full", 3), ("hf-batched", 3)):  # chains of one, two and three demonstrations
+        answered = by["append", arm].answered
+        assert {beams: found.prompts for beams, found in answered.items()} == {1: texts, 3: texts}
+        assert all(0 < by["append", arm].answer_share(beams) < 1 for beams in answered)
+        assert answered[1].texts == by["append", "hf-batched"].answered[1].texts
+    assert all(by["append", arm].profiled for arm in ("naive", "hf-batched", "hf-image-cache", "full"))
+    shown = page.tables([rows], [])
+    assert "| kernels/p | busy | first |" in shown and "Answers of five tokens" in shown
+    assert "full, 3 beams: 3 answers" in " ".join(heard.said)  # every figure is said when it is known
+
+
+def test_without_time_a_table_has_what_it_needs_and_says_what_is_missing(case: Case) -> None:
+    heard = _Heard()
+    rows = compare(_like_a_gpu(case, quick=False, compared=4, seconds=0.0), heard)
+    assert all(row.agrees and row.ceiling_share and len(row.runs) == 1 for row in rows)
+    assert not any(row.answered or row.profiled for row in rows)
+    assert [line for line in heard.said if line.startswith("no time left")][:2] == [
+        "no time left for round 2", "no time left for 3-beam answers of full",
+    ]  # fmt: skip
+    assert "| full |" in page.tables([rows], [])
+
+
+def test_the_quick_table_of_a_gpu_begins_nothing_late(tmp_path: Path) -> None:
+    for quick, seconds in ((True, 55), (False, 180)):
+        for (table,) in on_gpu(tmp_path, quick).values():
+            assert table.seconds == seconds and table.in_this_process and table.profiled
+            assert table.rounds == (1 if quick else 2)  # the first is never left out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -54,6 +55,10 @@ class Table:
     profiled: bool = False
     answers: Mapping[tuple[str, int], int] = field(default_factory=dict)
     """(arm, beams) -> chains of prompts that it answers."""
+    in_this_process: bool = False
+    """Whether the arms share a process and the weights, as on a GPU."""
+    seconds: float | None = None
+    """Once so many have passed, nothing more is begun that the table can do without."""
 
 
 @dataclass(frozen=True)
@@ -154,14 +159,22 @@ def usual(cache: Path, quick: bool) -> dict[str, list[Table]]:
 
 
 def on_gpu(cache: Path, quick: bool) -> dict[str, list[Table]]:
-    """The table of each geometry on a GPU: some three minutes for 3b."""
+    """The table of each geometry on a GPU: for 3b under four minutes, or with `quick` 90 seconds."""
     arms = (NAIVE, HF_BATCHED, HF_CACHE, FULL)
-    samples = {NAIVE: 12, HF_BATCHED: 24, HF_CACHE: 24}
-    answers = {(HF_BATCHED, 1): 5, (HF_BATCHED, 3): 5, (FULL, 1): 24, (FULL, 3): 24}
+    samples = {NAIVE: 4, HF_BATCHED: 12, HF_CACHE: 12} if quick else {NAIVE: 12, HF_BATCHED: 24, HF_CACHE: 24}
+    few, many = (2, 12) if quick else (5, 24)
+    answers = {(FULL, 3): many, (HF_BATCHED, 3): few, (FULL, 1): many, (HF_BATCHED, 1): few}
+    seconds = 55 if quick else 180
 
     def table(geometry: Literal["demo", "mid", "3b"], dtype: Dtype, questions: int) -> list[Table]:
         case = Case(geometry, dtype, 1 if quick else questions, 64, 5, 2, cache, device="cuda")
-        return [Table(case, arms, 1 if quick else 2, samples, 8, dtype == "float32", False, not quick, answers)]
+        rounds, compared, in_float32 = (1, 4, False) if quick else (2, 8, dtype == "float32")
+        return [
+            Table(
+                case, arms, rounds, samples, compared, in_float32, profiled=True, answers=answers,
+                in_this_process=True, seconds=seconds,
+            )
+        ]  # fmt: skip
 
     return {"demo": table("demo", "float32", 32), "mid": table("mid", "bfloat16", 4), "3b": table("3b", "bfloat16", 2)}
 
@@ -235,13 +248,24 @@ def compare(table: Table, progress: Progress) -> list[Row]:
     profiles: dict[str, Profiled] = {}
     answers: dict[str, dict[int, Answered]] = {arm: {} for arm in table.arms}
     groups = [[arm] for arm in table.arms] if table.one_process_at_a_time else [list(table.arms)]
+    began = time.monotonic()
+
+    def room(what: str) -> bool:
+        """Whether there is time for something that the table can do without."""
+        left = table.seconds is None or time.monotonic() - began < table.seconds
+        if not left:
+            progress.say(f"no time left for {what}")
+        return left
+
     with progress.task(f"{case.geometry}, pools of {case.pool}", len(timed) * table.rounds) as bar:
         for group in groups:
             with ExitStack() as stack:
-                remotes = _started(case, group, stack)
+                remotes = _started(table, group, stack)
                 for remote in remotes:
                     remote.call("warm")
                 for number in range(table.rounds):
+                    if number and not room(f"round {number + 1}"):
+                        break
                     progress.say(f"{case.geometry}, pools of {case.pool}: round {number + 1} of {', '.join(group)}")
                     ceilings.append(remotes[0].call("ceilings")[case.dtype])
                     turn = number % len(remotes)
@@ -250,18 +274,8 @@ def compare(table: Table, progress: Progress) -> list[Row]:
                             found = remote.call("time", order, table.samples.get(remote.name))
                             timed[remote.name, order].append(found)
                             bar.advance()
-                            if case.device == "cuda":
+                            if table.in_this_process:
                                 progress.say(f"{remote.name}, {order}: {found.prompts} prompts, {found.seconds:.2f} s")
-                for remote in remotes:
-                    for beams, chains in ((b, n) for (arm, b), n in table.answers.items() if arm == remote.name):
-                        remote.call("answer", 1, Decoding(num_beams=beams))  # nothing is timed that is done once
-                        got = remote.call("answer", chains, Decoding(num_beams=beams))
-                        answers[remote.name][beams] = got
-                        progress.say(f"{remote.name}, {beams} beams: {got.prompts} answers, {got.seconds:.2f} s")
-                for remote in remotes if table.profiled else ():
-                    seconds = statistics.median(run.seconds for run in timed[remote.name, "append"])
-                    sample = table.samples.get(remote.name)
-                    profiles[remote.name] = remote.call("profile", "append", sample, seconds)
                 for remote in remotes:
                     compared = remote.call("sample", table.compared)
                     for order in ORDERS:
@@ -272,6 +286,18 @@ def compare(table: Table, progress: Progress) -> list[Row]:
                             known = first.scores if dtype == case.dtype and first.rows == compared else None
                             found = known or remote.call("scores", order, compared, dtype)
                             scores[remote.name, order, dtype] = found
+                running = {remote.name: remote for remote in remotes}
+                for (arm, beams), chains in table.answers.items():
+                    if arm in running and room(f"{beams}-beam answers of {arm}"):
+                        running[arm].call("answer", 1, Decoding(num_beams=beams))  # nothing is timed that is done once
+                        got = running[arm].call("answer", chains, Decoding(num_beams=beams))
+                        answers[arm][beams] = got
+                        progress.say(f"{arm}, {beams} beams: {got.prompts} answers, {got.seconds:.2f} s")
+                for remote in reversed(remotes) if table.profiled else ():
+                    if room(f"a profile of {remote.name}"):
+                        seconds = statistics.median(run.seconds for run in timed[remote.name, "append"])
+                        sample = table.samples.get(remote.name)
+                        profiles[remote.name] = remote.call("profile", "append", sample, seconds)
     rows = []
     for order in ORDERS:
         medians = {arm: statistics.median(run.seconds for run in timed[arm, order]) for arm in table.arms}
@@ -287,9 +313,9 @@ def compare(table: Table, progress: Progress) -> list[Row]:
     return rows
 
 
-def _started(case: Case, arms: Sequence[str], stack: ExitStack) -> list[Running]:
-    """The arms, each in a process that ends with `stack`; on a GPU all in this one."""
-    if case.device == "cpu":
-        return [stack.enter_context(Remote(case, arm)) for arm in arms]
-    made = [Local(case, arms[0], None)]
-    return [*made, *(Local(case, arm, made[0]) for arm in arms[1:])]
+def _started(table: Table, arms: Sequence[str], stack: ExitStack) -> list[Running]:
+    """The arms, each in a process that ends with `stack`, or all in this one."""
+    if not table.in_this_process:
+        return [stack.enter_context(Remote(table.case, arm)) for arm in arms]
+    made = [Local(table.case, arms[0], None)]
+    return [*made, *(Local(table.case, arm, made[0]) for arm in arms[1:])]

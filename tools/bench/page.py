@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import platform
+import re
 import statistics
 import sys
 import textwrap
@@ -20,19 +21,20 @@ from tools.bench.comparison import TOLERANCE, Row
 from tools.bench.scaling import Curve
 
 ANSWER_COLUMNS = ("arm", "beams", "answers", "answers/s", "x hf", "ceiling", "MB")
+PROFILE_COLUMNS = ("kernels/p", "busy", "first")
 COLUMNS = ("arm", "prompts/s", "+-%", "x naive", "x hf", "ceiling", "img/p", "tok/p", "MB", "diff")
 ON_A_GPU = "\n## On a GPU\n"
-"""The heading of what a page says of runs elsewhere, by hand."""
+"""The heading of the half that a run on a GPU writes."""
 ORDER = {"append": "appended", "prepend": "prepended"}
 LEGEND = (
     "prompts/s: median over the rounds; +-%: half the range over the median. x naive, x hf: prompts/s over those of "
     "naive and of hf-batched. ceiling: the share of this machine's measured matmul rate that the necessary arithmetic "
     "amounts to. img/p, tok/p: images encoded and tokens computed (with padding) per prompt, counted by hooks on the "
     "model. MB: peak resident memory of the arm's process, on a GPU that of its tensors. kernels/p: what the GPU was "
-    "asked to run per prompt; busy: the share of the time in which it ran. arithmetic allows: the arithmetic of all "
-    "prompts, each computed whole, over the necessary; an arm gains more than that where it also computes faster than "
-    "hf-batched does. diff: largest "
-    "difference of a log-probability from naive's, "
+    "asked to run per prompt; busy: the share of the time in which it ran; first: seconds of the first round over "
+    "those of the others. arithmetic allows: the arithmetic of all prompts, each computed whole, over the necessary; "
+    "an arm gains more than that where it also computes faster than hf-batched does. diff: largest difference of a "
+    "log-probability from naive's, "
     f"in float32 (checked: at most {TOLERANCE['float32']:g}) where there is room for it, else in bfloat16 (checked: at "
     f"most {TOLERANCE['bfloat16']:g}).",
     "* An arm timed on a sample of the prompts, each number of shots in its share: its cost per prompt does not "
@@ -48,7 +50,7 @@ def tables(tables: Sequence[Sequence[Row]], curves: Sequence[Curve]) -> str:
             own = [row for row in rows if row.order == order]
             title, *bound = _title(own[0])
             profiled = any(row.profiled for row in own)
-            columns = (*COLUMNS, "kernels/p", "busy") if profiled else COLUMNS
+            columns = (*COLUMNS, *PROFILE_COLUMNS) if profiled else COLUMNS
             cells = [(*_cells(row), *(_profile(row) if profiled else ())) for row in own]
             lines += [f"## {title}", "", *bound, "", *_pipes(columns, cells), ""]
         if found := _answers(rows):
@@ -61,14 +63,19 @@ def tables(tables: Sequence[Sequence[Row]], curves: Sequence[Curve]) -> str:
 
 
 def write(path: Path, rows: Sequence[Sequence[Row]], curves: Sequence[Curve]) -> None:
-    """Write the page, and beside it the plot of the curves. What a page there says from `ON_A_GPU` on is kept."""
-    device = "cuda" if any(row.case.device == "cuda" for table in rows for row in table) else "cpu"
-    _, mark, kept = (path.read_text(encoding="utf-8") if path.is_file() else "").partition(ON_A_GPU)
+    """Write the page, and beside it the plot of the curves.
+
+    A page has two halves, runs on a CPU and, from `ON_A_GPU` on, those on a GPU: a run writes its own half alone.
+    """
+    before, mark, kept = (path.read_text(encoding="utf-8") if path.is_file() else "").partition(ON_A_GPU)
+    if any(row.case.device == "cuda" for table in rows for row in table):
+        made = ["", *_head("cuda"), re.sub("(?m)^## ", "### ", tables(rows, []))]
+        write_bytes(path, (before + ON_A_GPU + "\n".join(made)).encode())
+        return
     intro = [
         "# Performance",
         "",
-        f"Written by `python -m tools.bench {' '.join(sys.argv[1:])}`. {_machine(device)}",
-        "",
+        *_head("cpu"),
         "The work is the InfoScore beam search of a question set, from image files to stored rows, with empty caches.",
         "`naive` is what the Lever-Plus research code does: each prompt's image files are read, preprocessed and run",
         "from pixels, four prompts at a time, logits everywhere. `hf-batched` is what a careful user of transformers",
@@ -90,6 +97,10 @@ def write(path: Path, rows: Sequence[Sequence[Row]], curves: Sequence[Curve]) ->
         write_bytes(plot, _plot(curves))
     text = "\n".join([*intro, tables(rows, []), *(shown if curves else []), tables([], curves)])
     write_bytes(path, (text + mark + kept).encode())
+
+
+def _head(device: str) -> list[str]:
+    return [f"Written by `python -m tools.bench {' '.join(sys.argv[1:])}`. {_machine(device)}", ""]
 
 
 def _title(row: Row) -> list[str]:
@@ -128,12 +139,13 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _profile(row: Row) -> tuple[str, str]:
-    """Kernels a prompt, and the share of the run's seconds in which a GPU ran them."""
-    found = row.profiled
+def _profile(row: Row) -> tuple[str, str, str]:
+    """Kernels a prompt, the share of the run's seconds in which a GPU ran them, and the first run over the others."""
+    found, (first, *others) = row.profiled, [run.seconds for run in row.runs]
+    slower = _number(first / statistics.median(others)) if others else ""
     if found is None:
-        return "", ""
-    return _number(found.launches / found.prompts), f"{100 * found.busy / found.seconds:.0f}%"
+        return "", "", slower
+    return _number(found.launches / found.prompts), f"{100 * found.busy / found.seconds:.0f}%", slower
 
 
 def _answers(rows: Sequence[Row]) -> list[tuple[str, ...]]:

@@ -22,7 +22,7 @@ from leverplus_core.report.document.content import Content
 from leverplus_core.report.document.i18n import Translator
 from leverplus_core.report.methods import CEILING, FLOOR
 from leverplus_core.report.pairing import SAME
-from leverplus_core.text import shown_values
+from leverplus_core.text import shown, shown_values
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -61,7 +61,7 @@ def draw(content: Content, say: Translator) -> list[Plot]:
         "grid.color": INK, "grid.alpha": 0.15, "axes.titlesize": 10, "legend.frameon": False, "legend.fontsize": 10,
         "lines.linewidth": 1.6, "lines.markersize": 6, "text.parse_math": False,
     }  # fmt: skip
-    content = Content(**shown_values(vars(content)))
+    content = Content(**shown_values(vars(content), _label))
     with rc_context(settings), warnings.catch_warnings():
         # The font that text is measured with may lack the glyphs; the reader's has them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -69,6 +69,11 @@ def draw(content: Content, say: Translator) -> list[Plot]:
             f for plot in (_spent, _accuracy, _differences, _headroom, _curves, _cost) for f in plot(content, say)
         )
         return [Plot(name, title, _svg(figure, name, title)) for name, title, figure in figures]
+
+
+def _label(text: str) -> str:
+    """matplotlib leaves labels that begin with `_` out of a legend; behind a hair space they are as others."""
+    return f"\u200a{shown(text)}" if text.startswith("_") else shown(text)
 
 
 Drawn = Iterator[tuple[str, str, "Figure"]]
@@ -143,9 +148,9 @@ def _accuracy(content: Content, say: Translator) -> Drawn:
     panels = _panels(names)
     figure, axes = _figure([2.6] * len(panels), len(names) + 1, share=True)
     base = [row for row in content.grid if row["baseline"] is None and row["n"] == n]
-    for ax, shown in zip(axes, panels, strict=True):
+    for ax, held in zip(axes, panels, strict=True):
         lines = [(f"{content.baseline} ({say('baseline')})", base, {"color": INK, "marker": "x", "linestyle": ":"})]
-        lines += [(name, [r for r in compared if r["arm"] == name], _style(names.index(name))) for name in shown]
+        lines += [(name, [r for r in compared if r["arm"] == name], _style(names.index(name))) for name in held]
         step = 0.5 / max(len(lines), 2)
         for i, (label, some, style) in enumerate(lines):
             x = [row["shots"] + (i - (len(lines) - 1) / 2) * step for row in some]
@@ -200,9 +205,9 @@ def _headroom(content: Content, say: Translator) -> Drawn:
     shots = sorted({row["shots"] for row in rows})
     panels = _panels(names)
     figure, axes = _figure([0.5 * len(shots) + 0.3] * len(panels), len(names) + 3, share=True)
-    for ax, shown in zip(axes, panels, strict=True):
+    for ax, held in zip(axes, panels, strict=True):
         for i, s in enumerate(shots):
-            here = [row for row in rows if row["shots"] == s and row["contender"] in shown]
+            here = [row for row in rows if row["shots"] == s and row["contender"] in held]
             # Each configuration has its own random, best baseline and oracle; equal ones are drawn once.
             low = min(row[key] for row in here for key in (FLOOR, "baseline_accuracy") if row[key] is not None)
             high = max(row[CEILING] for row in here)
@@ -216,7 +221,7 @@ def _headroom(content: Content, say: Translator) -> Drawn:
             for row in here:
                 place = names.index(row["contender"])
                 style = _style(place) | {"linestyle": ""}
-                off = (shown.index(row["contender"]) - (len(shown) - 1) / 2) * 0.14
+                off = (held.index(row["contender"]) - (len(held) - 1) / 2) * 0.14
                 ax.plot([100 * row["accuracy"]], [i + off], label=row["contender"] if i == 0 else None, **style)
         ax.set_yticks(range(len(shots)), [say.shots(s) for s in shots])
         ax.set_ylim(len(shots) - 0.5, -0.5)
@@ -272,9 +277,11 @@ def _svg(figure: Figure, name: str, title: str) -> str:
     text = out.getvalue()
     text = text[text.index("<svg") :].strip()
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
-    text = re.sub(
-        r"font: ([^;\"]*?)(\d[\d.]*px) [^;\"]*", rf"font: \g<1>\g<2> {FONTS.replace(chr(39), '&apos;')}", text
-    )
-    head = rf'\1 role="img" aria-label="{escape(title)}"\2'
-    return re.sub(r"^(<svg)([^>]*>)", head, text, count=1) + "\n"
+    fonts = FONTS.replace("'", "&apos;")
+
+    def tag(found: re.Match[str]) -> str:
+        own = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", found[0])
+        return re.sub(r"font: ([^;\"]*?)(\d[\d.]*px) [^;\"]*", rf"font: \g<1>\g<2> {fonts}", own)
+
+    text = re.sub(r"<[^>]*>", tag, text)  # in tags alone: text may say what these look for
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1) + "\n"

@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from leverplus_core import DataError, Dataset, Image, Question, Size, Split, rng
+from leverplus_core import DataError, Dataset, Image, Question, Seed, Settings, Size, Split, rng
 from leverplus_datasets.reading import (
     Rows,
+    answer_text,
     checked,
     file_hash,
+    id_text,
     image,
     image_file,
     image_files_hash,
@@ -39,14 +41,12 @@ _FILES = {
 """Setting -> pattern of the official name."""
 
 
-class SplitByImage(BaseModel):
+class SplitByImage(Settings):
     """Numbers of questions of two splits taken from the validation files, which share no image."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     train: int = Field(ge=1, description="number of train questions; they are also the demonstrations")
     validation: int = Field(ge=1)
-    seed: int = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,14 @@ class VqaJson(Dataset):
         "COCO_{subtype}_{image_id:012d}.jpg",
         description="photo file in `images` or its folder {subtype}, which is the files' data_subtype (val2014)",
     )
+    allow_outside: bool = Field(False, description="photos may lie outside of `images`, behind `..` or a link")
     captions: str | None = Field(None, description="JSON file {image id: caption}; `folder` may hold one")
     release: ReleaseName | None = Field(
         None, description="official release of the files: tells `plan` their size before they are downloaded"
     )
     train_limit: int | None = Field(None, ge=1, description="number of train questions, a seeded subset")
     validation_limit: int | None = Field(None, ge=1, description="number of validation questions, a seeded subset")
-    seed: int = Field(0, description="of the subsets that the limits take")
+    seed: Seed = Field(0, description="of the subsets that the limits take")
     split_by_image: SplitByImage | None = Field(None, description="take both splits from the validation files")
 
     def questions(self, split: Split) -> tuple[Question, ...]:
@@ -89,7 +90,9 @@ class VqaJson(Dataset):
         """The settings, with the content of the files in place of their paths."""
         files = {**self._files, **({"captions": self._captions_file} if self._captions_file else {})}
         return {
-            **self.model_dump(mode="json", exclude={"folder", "images", "captions", "release", *_FILES}),
+            **self.model_dump(
+                mode="json", exclude={"folder", "images", "allow_outside", "captions", "release", *_FILES}
+            ),
             "files": {role: file_hash(path) for role, path in files.items()},
             "images": image_files_hash(self._rows),
         }
@@ -160,7 +163,7 @@ class VqaJson(Dataset):
         captions = parse(read_text(self._captions_file), str(self._captions_file))
         if not isinstance(captions, dict) or not all(isinstance(text, str) for text in captions.values()):
             raise DataError(f"{self._captions_file} must be one JSON object {{image id: caption}}.")
-        return captions
+        return {image_number(image_id): text for image_id, text in captions.items()}
 
     @cached_property
     def _parts(self) -> dict[Split, _Part]:
@@ -185,16 +188,19 @@ class VqaJson(Dataset):
 
     def _image(self, question: Question, part: _Part) -> Image:
         """The image of a question that knows its id only."""
-        image_id, path, where = question.image.id, None, f"{part.file}: question {question.id}"
+        written, path, where = question.image.id, None, f"{part.file}: question {question.id}"
         if self.images is not None:
             try:
-                name = self.image_name.format(subtype=part.subtype, image_id=int(image_id))
-            except (ValueError, KeyError, IndexError) as e:
+                name = self.image_name.format(subtype=part.subtype, image_id=_ImageId(written))
+            except (ValueError, KeyError, IndexError, AttributeError) as e:
                 raise DataError(
-                    f"{where}: no file name from image_name '{self.image_name}' and image id {image_id}.",
-                    "It may hold {subtype} and {image_id}, such as {image_id:012d}.",
+                    f"{where}: no file name from image_name '{self.image_name}' and image id {written}.",
+                    "It may hold {subtype} and {image_id}, such as {image_id:012d} for numbers.",
                 ) from e
-            path = image_file(Path(self.images).expanduser(), (name, f"{part.subtype}/{name}"), where)
+            path = image_file(
+                Path(self.images).expanduser(), (name, f"{part.subtype}/{name}"), where, self.allow_outside
+            )
+        image_id = image_number(written)
         return image(image_id, path, self._captions.get(image_id), where)
 
     def _read(self, split: Split) -> _Part:
@@ -202,30 +208,60 @@ class VqaJson(Dataset):
         file, answer_file = self._files[f"{split}_questions"], self._files[f"{split}_annotations"]
         annotations, document = read_document(answer_file, "annotations"), read_document(file, "questions")
         answers: dict[str, tuple[str, ...]] = {}
+        about: dict[str, tuple[int, str | None]] = {}
         for i, row in enumerate(annotations["annotations"]):
             try:
-                key, given = str(row["question_id"]), tuple(answer["answer"] for answer in row["answers"])
+                key, given = id_text(row["question_id"]), [answer["answer"] for answer in row["answers"]]
             except (KeyError, TypeError) as e:
                 raise _bad_row(answer_file, "annotations", i, row, "question_id, answers: [{answer}]") from e
-            if not all(isinstance(answer, str) for answer in given):
+            texts = tuple(text for answer in given if (text := answer_text(answer)) is not None)
+            if key is None:
+                raise _bad_row(answer_file, "annotations", i, row, "a question_id that is a number or a text")
+            if len(texts) < len(given):
                 raise _bad_row(answer_file, "annotations", i, row, "answers that are texts")
             if key in answers:
-                raise DataError(f"{answer_file}: annotations[{i}] is a second one of question {key}.", "Keep one.")
-            answers[key] = given
+                raise DataError(
+                    f"{answer_file}: annotations[{i}] is a second one of question {key}.",
+                    f"The first is annotations[{about[key][0]}]: keep one.",
+                )
+            answers[key], about[key] = texts, (i, id_text(row.get("image_id")))
         questions = []
         for i, row in enumerate(document["questions"]):
             try:
-                key, text, image_id = str(row["question_id"]), str(row["question"]), str(row["image_id"])
+                key, text, image_id = id_text(row["question_id"]), row["question"], id_text(row["image_id"])
             except (KeyError, TypeError) as e:
                 raise _bad_row(file, "questions", i, row, "question_id, question, image_id") from e
+            if key is None or image_id is None or not isinstance(text, str) or not text.strip():
+                raise _bad_row(
+                    file, "questions", i, row, "ids that are numbers or texts, and a question that is a text"
+                )
             if key not in answers:
                 raise DataError(
                     f"{answer_file} has no answers to question {key} of {file.name}.", "Do the files match?"
+                )
+            place, annotated = about[key]
+            if annotated is not None and image_number(annotated) != image_number(image_id):
+                raise DataError(
+                    f"{answer_file}: annotations[{place}] is of question {key} about image {annotated}; in {file.name} "
+                    f"that is about image {image_id}.",
+                    "Take both files from one release.",
                 )
             questions.append(Question(key, text, Image(image_id), answers[key]))
         name = "OK-VQA" if "OK-VQA" in str(annotations.get("info", "")) else "VQA"
         subtype = str(document.get("data_subtype", f"{split}2014"))
         return _Part(name, subtype, file, tuple(sorted(questions, key=_by_number)))
+
+
+class _ImageId(str):
+    """An image id as `image_name` writes it: as it stands in the file, or with a format of numbers as a number."""
+
+    def __format__(self, spec: str) -> str:
+        return format(int(self) if spec and spec[-1] in "bcdoxXn" else str(self), spec)
+
+
+def image_number(image_id: str) -> str:
+    """The id of an image in the official files' terms, which are numbers: "000000000042" is 42; other texts stay."""
+    return str(int(image_id)) if image_id.isascii() and image_id.isdigit() and len(image_id) <= 40 else image_id
 
 
 def _by_number(question: Question) -> tuple[int, str]:
@@ -250,7 +286,7 @@ def _divide(part: _Part, sizes: SplitByImage) -> tuple[tuple[Question, ...], tup
     """(train, validation): images in a seeded order fill the validation split first, then the train split."""
     by_image: dict[str, list[Question]] = {}
     for question in part.questions:
-        by_image.setdefault(question.image.id, []).append(question)
+        by_image.setdefault(image_number(question.image.id), []).append(question)
     groups = list(by_image.values())
     order = iter(rng(sizes.seed, "vqa_json", "split_by_image").permutation(len(groups)))
 

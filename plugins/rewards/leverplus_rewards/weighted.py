@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from leverplus_core import Candidate, Measurement, Reward
+from leverplus_core import Candidate, Measurement, Reward, Weight
 
 TERMS: Mapping[str, Callable[[Reward, Candidate], float]] = {
     "hard": lambda _, c: float(c.correct),
@@ -27,16 +27,14 @@ READS: Mapping[str, Measurement] = {"prob": "logprob", "rel": "text_similarity",
 """Setting -> the measurement that its term reads beside the accuracy."""
 
 
-def _weight(description: str) -> object:
-    return Field(ge=0, allow_inf_nan=False, description=description)
-
-
-Hard = Annotated[float, _weight("added to a correct answer")]
-Gap = Annotated[float, _weight("added to a correct answer; above 1 it separates correct from incorrect answers")]
-Soft = Annotated[float, _weight("weight of the accuracy")]
-Prob = Annotated[float, _weight("weight of the true answer's probability")]
-Rel = Annotated[float, _weight("weight of an incorrect answer's text similarity to a true answer")]
-Gain = Annotated[float, _weight("weight of the InfoScore")]
+Hard = Annotated[Weight, Field(description="added to a correct answer")]
+Gap = Annotated[
+    Weight, Field(description="added to a correct answer; above 1 it separates correct from incorrect answers")
+]
+Soft = Annotated[Weight, Field(description="weight of the accuracy")]
+Prob = Annotated[Weight, Field(description="weight of the true answer's probability")]
+Rel = Annotated[Weight, Field(description="weight of an incorrect answer's text similarity to a true answer")]
+Gain = Annotated[Weight, Field(description="weight of the InfoScore")]
 
 
 class WeightedReward(Reward):

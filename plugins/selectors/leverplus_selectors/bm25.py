@@ -21,7 +21,7 @@ from leverplus_selectors.bank import bank_cost, rank_bank
 class Bm25Selector(BaselineSelector):
     """The demonstrations of the whole bank whose question ranks first by BM25, the first next to the question."""
 
-    k1: float = Field(1.5, ge=0, description="how slowly a repeated word saturates")
+    k1: float = Field(1.5, ge=0, le=1000, description="how slowly a repeated word saturates")
     b: float = Field(0.75, ge=0, le=1, description="how much a long question counts less")
 
     def select(self, eval_set: EvalSet, shots: Sequence[int], measure: Measure) -> Mapping[int, Sequence[Ids]]:

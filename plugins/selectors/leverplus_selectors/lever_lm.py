@@ -14,9 +14,9 @@ class LeverLmSelector(TrainableSelector):
 
     network: ClassVar[str] = "leverplus_selectors.lever_lm_policy:LeverLmPolicy"
 
-    width: int = Field(128, ge=1)
-    layers: int = Field(2, ge=1, description="GPT-2 blocks")
-    heads: int = Field(4, ge=1)
+    width: int = Field(128, ge=1, le=4096)
+    layers: int = Field(2, ge=1, le=48, description="GPT-2 blocks")
+    heads: int = Field(4, ge=1, le=64)
     stop: bool = Field(False, description="learn when to stop, from candidates of several lengths")
     dropout: float = Field(0.1, ge=0, lt=1)
 

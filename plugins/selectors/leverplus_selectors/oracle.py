@@ -10,6 +10,7 @@ from pydantic import Field
 
 from leverplus_core import (
     BaselineSelector,
+    Beams,
     BeamSettings,
     EvalSet,
     Ids,
@@ -30,7 +31,7 @@ class OracleSelector(BaselineSelector):
 
     shows_fewer: ClassVar[bool] = True
 
-    num_beams: int = Field(3, ge=1, description="sequences kept and answered per number of shots")
+    num_beams: Beams = Field(3, description="sequences kept and answered per number of shots")
     expand_top_k: int | None = Field(8, ge=1, description="extend only by the demonstrations that were best alone")
     exhaustive_one_shot: bool = Field(False, description="answer with every demonstration of the pool alone")
 

@@ -14,5 +14,5 @@ class PairwiseSelector(TrainableSelector):
 
     network: ClassVar[str] = "leverplus_selectors.pairwise_policy:PairwisePolicy"
 
-    width: int = Field(128, ge=1)
+    width: int = Field(128, ge=1, le=4096)
     dropout: float = Field(0.4, ge=0, lt=1)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from leverplus_core import BaselineSelector, EvalSet, Ids, Measure, Question, SelectionCost, rng
+from leverplus_core import BaselineSelector, EvalSet, Ids, Measure, Question, SelectionCost, Temperature, rng
 from leverplus_selectors.bank import bank_cost, rank_bank
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ class TwoTowerSelector(BaselineSelector):
     chance: float = Field(0.25, ge=0, le=1, description="share of a list that is drawn by chance")
     rank: int = Field(16, ge=1, description="of what the towers learn to add to the features")
     epochs: int = Field(30, ge=1, description="passes over the lists")
-    learning_rate: float = Field(3e-3, gt=0)
-    temperature: float = Field(0.1, gt=0, description="of the scores, and of the InfoScores that they are to follow")
+    learning_rate: float = Field(3e-3, gt=0, le=10)
+    temperature: Temperature = Field(0.1, description="of the scores, and of the InfoScores that they are to follow")
 
     def blocks(self) -> frozenset[str]:
         return frozenset({"image", "text"})

@@ -61,11 +61,12 @@ class GrpoTrainer(CandidateTrainer):
     """Group-relative policy optimization against the policy as it starts."""
 
     epochs: int = Field(0, ge=0, description="passes over the training questions; 0 is off")
-    beta: float = Field(0.1, ge=0, description="weight of the KL term")
-    epsilon: float = Field(0.2, gt=0, description="PPO clip of the probability ratio")
+    beta: float = Field(0.1, ge=0, le=1000, description="weight of the KL term")
+    epsilon: float = Field(0.2, gt=0, le=10, description="PPO clip of the probability ratio")
     advantage_clip: float = Field(
         5.0,
         gt=0,
+        le=1e6,
         description="largest advantage; one of n candidates stays below (n - 1) / sqrt(n), so that 5 binds "
         "from 27 candidates on",
     )

@@ -26,7 +26,7 @@ class MrtTrainer(CandidateTrainer):
 
     epochs: int = Field(0, ge=0, description="passes over the training questions; 0 is off")
     sharpness: float = Field(
-        1.0, gt=0, description="power to which the probabilities are raised before they are normalized"
+        1.0, gt=0, le=100, description="power to which the probabilities are raised before they are normalized"
     )
 
     def loss(self, log_probs: Tensor, groups: TrainingGroups) -> Tensor:

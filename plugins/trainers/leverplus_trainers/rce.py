@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from leverplus_core import CandidateTrainer, FitRun
+from leverplus_core import CandidateTrainer, FitRun, Temperature
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,8 +39,8 @@ class RceTrainer(CandidateTrainer):
     """Reward-weighted cross-entropy over measured candidates."""
 
     epochs: int = Field(5, ge=0, description="passes over the training questions; 0 is off")
-    tau_start: float = Field(2.0, gt=0, description="temperature of the reward weights in the first epoch")
-    tau_end: float = Field(0.5, gt=0, description="temperature in the last epoch; linear in between")
+    tau_start: Temperature = Field(2.0, description="temperature of the reward weights in the first epoch")
+    tau_end: Temperature = Field(0.5, description="temperature in the last epoch; linear in between")
 
     def tau(self, epoch: int) -> float:
         """Linear from `tau_start` in the first epoch (0) to `tau_end` in the last."""

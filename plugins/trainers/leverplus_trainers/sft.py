@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from leverplus_core import FitRun, Trainer
+from leverplus_core import FitRun, Temperature, Trainer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ class SftTrainer(Trainer):
     """Supervised: the sequences that the InfoScore beam search kept are the labels."""
 
     weight_by_score: bool = Field(False, description="weight a question's sequences by the softmax of their InfoScores")
-    score_temperature: float = Field(0.1, gt=0, description="temperature of that softmax")
+    score_temperature: Temperature = Field(0.1, description="temperature of that softmax")
 
     def fit(self, policy: Policy, data: TrainingData, run: FitRun) -> FitResult:
         from leverplus_core import fit

@@ -23,5 +23,5 @@ def test_our_warnings_are_one_line_and_others_python_s_own(
         capsys.readouterr()
         warnings.warn("the cache is full; this run continues.", LeverplusWarning, stacklevel=1)
         assert capsys.readouterr().err == "leverplus: warning: the cache is full; this run continues.\n"
-        warnings.warn("something old", DeprecationWarning, stacklevel=1)
-        assert others == ["something old"] and not capsys.readouterr().err
+        warnings.warn("something old\x1b[31m", DeprecationWarning, stacklevel=1)
+        assert others == [r"something old\x1b[31m"] and not capsys.readouterr().err

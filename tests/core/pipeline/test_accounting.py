@@ -16,7 +16,7 @@ from leverplus_core.pipeline.workspace import PROVENANCE
 from leverplus_core.progress import Silent
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.registry.registry import Registry
-from leverplus_core.scoring.meter import ASKED, read_asked
+from leverplus_core.scoring.meter import ASKED, read_keys
 
 Tiny = Callable[..., Recipe]
 Finished = tuple[Any, RunResult]
@@ -83,7 +83,7 @@ def test_what_the_judge_of_epochs_asks_is_a_cost_of_the_training(tiny: Tiny, fin
     cost, asked = costs(world), {}
     for stage in ("beam_search", "sft", "propose", "rce", "grpo"):
         [folder] = world.work.glob(f"stages/{stage}-*")
-        asked[stage] = read_asked(folder / ASKED) or set()
+        asked[stage] = read_keys(folder / ASKED) or set()
         assert cost[stage]["asked"] == len(asked[stage]) > 0
     assert cost["sft"]["asked_in_all"] == len(asked["beam_search"] | asked["sft"])
     # Answers that several stages need are counted once.

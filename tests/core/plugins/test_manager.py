@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ import pytest
 
 import leverplus_core
 from leverplus_core import Catalog, PluginError, RecipeError
+from leverplus_core.plugins.commands import command_entries
 from leverplus_core.plugins.manager import KINDS, Entry
 
 Install = Callable[..., str]
@@ -250,15 +252,53 @@ def test_a_damaged_distribution_is_one_warning_that_names_its_folder(install: In
     unnamed = site / "acme_unnamed-1.0.dist-info"
     unnamed.mkdir()
     (unnamed / "entry_points.txt").write_text("[leverplus]\nparts = acme_flat\n", encoding="utf-8")
+    unversioned = site / "acme_unversioned-1.0.dist-info"
+    unversioned.mkdir()
+    (unversioned / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-unversioned\n", encoding="utf-8")
+    (unversioned / "entry_points.txt").write_text("[leverplus]\nparts = acme_flat\n", encoding="utf-8")
+    left = site / "~cme_flat-0.9.dist-info"
+    left.mkdir()
+    (left / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-flat\nVersion: 0.9\n", encoding="utf-8")
+    (left / "entry_points.txt").write_text("[leverplus]\nparts = acme_flat\n", encoding="utf-8")
     garbled = site / "unrelated-1.0.dist-info"
     garbled.mkdir()
     (garbled / "METADATA").write_text("Metadata-Version: 2.1\nName: unrelated\nVersion: 1\n", encoding="utf-8")
     (garbled / "entry_points.txt").write_text("[leverplus]\nno equals sign\n", encoding="utf-8")
     catalog = Catalog.load(disabled="")
     assert "flat" in catalog.names("reward")
-    assert len(catalog.warnings) == 2
-    for folder, warning in zip((unnamed, garbled), sorted(catalog.warnings), strict=True):
-        assert str(folder) in warning and "\n" not in warning
+    remedy = "Remove it, or install it again."
+    says = {
+        unnamed: "its metadata has no name",
+        unversioned: "its metadata has no version",
+        left: "it is left over from an interrupted pip",
+        garbled: "its entry_points.txt cannot be read (TypeError: Pair.__new__() missing 1 required positional "
+        "argument: 'value')",
+    }
+    assert sorted(catalog.warnings) == sorted(f"{path} is passed over: {why}. {remedy}" for path, why in says.items())
+    assert command_entries(())[1] == catalog.warnings, "the help page tells the same"
+
+
+@pytest.mark.parametrize("entry_points", [b"[console_scripts]\nno equals sign\n", b"[console_scripts]\na = \xff\n"])
+def test_a_malformed_file_of_an_unrelated_package_is_one_warning_of_any_command(
+    tmp_path: Path, entry_points: bytes
+) -> None:
+    """pydantic and torch read every distribution's entry points when they are imported."""
+    info = tmp_path / "unrelated-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: unrelated\nVersion: 1\n", encoding="utf-8")
+    (info / "entry_points.txt").write_bytes(entry_points)
+    code = "import sys; from leverplus_core.cli import main; sys.argv[0] = 'leverplus'; main()"
+    small = ["--set", "dataset.train=40", "--set", "dataset.validation=8"]
+    for arguments in (["--help"], ["plugins", "--check"], ["validate", *small]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path), "LEVERPLUS_CACHE": str(tmp_path / "cache")},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        [warning] = [line for line in done.stderr.splitlines() if "warning" in line]
+        assert "Traceback" not in done.stderr and warning.startswith(
+            f"leverplus: warning: {info} is passed over: its entry_points.txt cannot be read"
+        )
 
 
 def test_a_plugin_that_prints_leaves_standard_output_alone(

@@ -2,65 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-from sqlalchemy import create_engine
 
 from leverplus_core.errors import RegistryError
 from leverplus_core.records import Demonstration, Image, Prediction, PublishedCell, PublishedTable, Question
 from leverplus_core.registry.registry import Registry, RunRecord
 
-pytest.importorskip("psycopg")
-if shutil.which("initdb") is None or shutil.which("pg_ctl") is None:
-    pytest.skip("no PostgreSQL server here", allow_module_level=True)
-if os.geteuid() == 0 and shutil.which("setpriv") is None:
-    pytest.skip("PostgreSQL does not run as root", allow_module_level=True)
-
 RUN = RunRecord("abc123", "demo", "f", "demo_world", "qwen", 7, {"seed": 7}, dataset_fingerprint="world")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The options of a URL that reach a server in a folder of its own; no port is opened."""
-    with tempfile.TemporaryDirectory(prefix="pg") as name:
-        folder = Path(name)
-        as_user: list[str] = []
-        if os.geteuid() == 0:
-            shutil.chown(folder, "nobody")
-            as_user = ["setpriv", "--reuid=nobody", "--clear-groups"]
-
-        def call(*words: str) -> None:
-            done = subprocess.run(
-                [*as_user, *words], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-            )
-            assert done.returncode == 0, done.stderr
-
-        data = str(folder / "data")
-        call("initdb", "-D", data, "-U", "leverplus", "-A", "trust", "--no-sync")
-        options = f"-k {folder} -c listen_addresses='' -c fsync=off"
-        call("pg_ctl", "-D", data, "-w", "-l", str(folder / "log"), "-o", options, "start")
-        try:
-            yield f"host={folder}"
-        finally:
-            call("pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
-
-
 @pytest.fixture
-def url(server: str, request: pytest.FixtureRequest) -> str:
+def url(new_postgresql: Callable[[], str]) -> str:
     """An empty database of the test's own."""
-    name = f"test_{abs(hash(request.node.name))}"
-    engine = create_engine(f"postgresql+psycopg://leverplus@/postgres?{server}", isolation_level="AUTOCOMMIT")
-    with engine.connect() as c:
-        c.exec_driver_sql(f"CREATE DATABASE {name}")
-    engine.dispose()
-    return f"postgresql+psycopg://leverplus@/{name}?{server}"
+    return new_postgresql()
 
 
 def answers(method: str, accuracies: list[float]) -> list[tuple[int, Prediction]]:
@@ -143,3 +101,66 @@ registry.record_cell_predictions(run, "rce", 1, rows, [100, 200])
         assert registry.sql("SELECT count(*) FROM questions")[1] == [(3000,)]
         assert registry.finished_cells("a") == registry.finished_cells("d") == {("rce", 1)}
         assert registry.sql("SELECT count(*) FROM predictions")[1] == [(800,)]
+
+
+def test_equal_runs_at_once_end_well_and_leave_the_rows_of_one(url: str) -> None:
+    """Three processes write the same run on an empty database, over and over."""
+    program = """
+import sys
+from leverplus_core.records import Image, Prediction, Question
+from leverplus_core.registry.registry import Registry, RunRecord
+registry, run = Registry(sys.argv[1]), "abc123"
+questions = [Question(str(i), "what?", Image(str(i)), ("a",)) for i in range(50)]
+asked = [(q.id, q.image.id) for q in questions]
+for again in range(20):
+    registry.begin_run(RunRecord(run, "demo", "f", "d", "m", 0, dataset_fingerprint="world"))
+    for stage in ("sft", "rce"):
+        registry.record_stage(run, stage, "0f", "running", 0.0, "p", reused=False)
+        registry.record_validation_questions(run, stage, [q.id for q in questions[:20]])
+        registry.beat(run, {stage: 1.0})
+        registry.record_stage(run, stage, "0f", "done", 1.0, "p", reused=False, metadata={"cost": {}})
+        registry.record_curve(run, stage, [(step, {"loss": 1.0}) for step in range(9)])
+    registry.record_questions(run, questions)
+    registry.record_evaluation(run, "0e", "validation", asked, ["rce"], taken_over=True)
+    rows = [(i, Prediction("rce", 1, q.id, q.image.id, (), "", "", 1.0)) for i, q in enumerate(questions)]
+    registry.record_cell_predictions(run, "rce", 1, rows, [25, 50])
+    registry.record_methods(run, {"rce": 30})
+    registry.finish_run(run, "done")
+"""
+    started = [subprocess.Popen([sys.executable, "-c", program, url], stderr=subprocess.PIPE, text=True) for _ in "abc"]
+    assert [(p.communicate(timeout=100)[1], p.returncode) for p in started] == [("", 0)] * 3
+    with Registry(url) as registry:
+        [row] = registry.runs()
+        assert (row["status"], row["name"]) == ("done", "demo") and row["finished_at"] >= row["started_at"]
+        assert [(s["name"], s["status"], s["position"]) for s in registry.stages("abc123")] == [
+            ("sft", "done", 0), ("rce", "done", 1),
+        ]  # fmt: skip
+        assert [(c["n"], c["accuracy"]) for c in registry.cells(["demo"])] == [(25, 1.0), (50, 1.0)]
+        assert len(registry.predictions("abc123", "rce", 1)) == 50 and len(registry.curves("abc123")) == 18
+        assert len(registry.evaluations()) == 1 and len(registry.validation_questions("abc123")) == 20
+
+
+def test_of_two_published_tables_that_take_one_name_at_once_the_second_is_refused(url: str) -> None:
+    program = """
+import sys
+from leverplus_core.records import PublishedCell, PublishedTable
+from leverplus_core.registry.registry import Registry
+cells = (PublishedCell("A", 1, 100, sys.argv[2], 3),)
+print(sys.stdin.readline(), end="")
+try:
+    Registry(sys.argv[1]).record_published("paper", PublishedTable(("A",), cells))
+except Exception as e:
+    sys.exit(str(e))
+"""
+    Registry(url).close()
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, url, text], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for text in ("50.15", "50.16")
+    ]
+    ends = [p.communicate("go\n", timeout=100)[1] for p in started]
+    [refused] = filter(None, ends)
+    assert "the registry holds a run named 'paper' already" in refused
+    with Registry(url) as registry:
+        assert len(registry.runs()) == 1

@@ -7,8 +7,12 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from leverplus_core.errors import DataError, RegistryError, StorageError
 from leverplus_core.records import Demonstration, Image, Prediction, Question
 from leverplus_core.registry import database, migrations, readonly, tables
 from leverplus_core.registry import registry as registry_module
+from leverplus_core.registry.liveness import STALE_S
 from leverplus_core.registry.migrations import CURRENT
 from leverplus_core.registry.registry import Registry, RunRecord
 
@@ -26,6 +31,10 @@ RUN = RunRecord(
     recipe={"seed": 7, "evaluation": {"shots": (1, 2)}}, parts=[{"kind": "sampler", "name": "random", "code": "0a1b"}],
     environment={"python": "3.11"}, git={"dirty": False}, note="not the standard protocol",
 )  # fmt: skip
+
+
+ON_SQLITE = {"test_sql_reads", "test_questions_and_demonstrations_come_back", "test_a_full_disk"}
+"""Tests of what SQLite alone has: its functions, JSON as text in SQL, and its way to have no room."""
 
 
 def url(path: Path) -> str:
@@ -37,9 +46,18 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "leverplus.db"
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests that look at no file of SQLite run on PostgreSQL as well."""
+    own = signature(metafunc.function).parameters
+    if "registry" in own and "file" not in own and metafunc.function.__name__ not in ON_SQLITE:
+        metafunc.parametrize("registry", ["sqlite", "postgresql"], indirect=True)
+
+
 @pytest.fixture
-def registry(file: Path) -> Registry:
-    return Registry(url(file))
+def registry(request: pytest.FixtureRequest, file: Path) -> Iterator[Registry]:
+    where = getattr(request, "param", "sqlite")
+    with Registry(url(file) if where == "sqlite" else request.getfixturevalue("new_postgresql")()) as opened:
+        yield opened
 
 
 def answers(method: str, shots: int, accuracies: list[float]) -> list[tuple[int, Prediction]]:
@@ -691,3 +709,80 @@ def test_a_registry_in_memory() -> None:
         registry.sql("DELETE FROM runs")
     assert registry.sql("SELECT id FROM runs")[1] == [("abc123",)]
     registry.close()
+
+
+# --- runs that do not come to their end ---
+
+
+def heard_of(registry: Registry, run: str, **values: object) -> None:
+    """Change what is known of a run's process."""
+    with registry._write() as c:
+        c.execute(tables.runs.update().where(tables.runs.c.id == run).values(values))
+
+
+def ago(seconds: float) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="microseconds")
+
+
+@pytest.mark.parametrize(
+    ("known", "status"),
+    [
+        ({}, "running"),
+        ({"host": "elsewhere"}, "running"),
+        ({"alive_at": STALE_S / 2}, "running"),
+        ({"alive_at": 2 * STALE_S}, "interrupted"),
+        ({"alive_at": 2 * STALE_S, "host": "elsewhere"}, "interrupted"),
+        ({"pid": 2**22 + 1}, "interrupted"),
+        ({"pid": 2**22 + 1, "host": "elsewhere"}, "running"),
+        ({"pid": 2**22 + 1, "status": "failed"}, "failed"),
+    ],
+)
+def test_a_run_whose_process_has_ended_or_is_silent_is_interrupted_for_every_reader(
+    registry: Registry, known: dict[str, Any], status: str
+) -> None:
+    registry.begin_run(RUN)
+    registry.record_cell_predictions("abc123", "rce", 1, answers("rce", 1, [1, 0]), [2])
+    registry.record_stage("abc123", "rce", "0f", "done", 0.0, "p", reused=False)
+    registry.record_stage("abc123", "evaluate", "1f", "running", 0.0, "p", reused=False)
+    silent = {"alive_at": ago(known["alive_at"])} if "alive_at" in known else {}
+    heard_of(registry, "abc123", **{"status": "running", **known, **silent})
+    interrupted = status == "interrupted"
+    [run] = registry.runs()
+    assert run["status"] == registry.resolve("demo")["status"] == status
+    assert [s["status"] for s in registry.stages("abc123")] == ["done", "interrupted" if interrupted else "running"]
+    assert [c["status"] for c in registry.cells()] == [status]
+    assert len(registry.cells(status=status)) == 1 and len(registry.cells(status=["running"])) == (status == "running")
+    if "alive_at" in known:  # which SQL alone can tell
+        assert registry.sql("SELECT status FROM leaderboard")[1] == [(status,)]
+    # The next run stores it, and says when it was heard of last.
+    last = run["alive_at"]
+    registry.begin_run(replace(RUN, id="other"))
+    assert registry.sql("SELECT status FROM runs WHERE id = 'abc123'")[1] == [(status,)]
+    if interrupted:
+        assert registry.resolve("abc123")["finished_at"] == last
+
+
+def test_a_run_that_is_heard_of_again_runs(registry: Registry) -> None:
+    registry.begin_run(RUN)
+    registry.record_stage("abc123", "sft", "0f", "running", 0.0, "p", reused=False)
+    heard_of(registry, "abc123", alive_at=ago(2 * STALE_S), status="interrupted", pid=1)
+    registry.beat("abc123", {"sft": 2.5})
+    [run] = registry.runs()
+    assert (run["status"], run["pid"], run["finished_at"]) == ("running", os.getpid(), None)
+    assert [(s["status"], s["seconds"]) for s in registry.stages("abc123")] == [("running", 2.5)]
+    registry.finish_run("abc123", "stopped")
+    assert [s["status"] for s in registry.stages("abc123")] == ["stopped"]
+    registry.finish_run("abc123", "done")
+    registry.beat("abc123", {"sft": 9.0})  # of a second process, which runs it again
+    assert (registry.runs()[0]["status"], registry.stages("abc123")[0]["seconds"]) == ("done", 2.5)
+
+
+def test_cells_of_a_name_are_those_of_the_run_and_an_unknown_one_is_refused(registry: Registry) -> None:
+    registry.begin_run(RUN)
+    registry.begin_run(replace(RUN, id="b2", name="grid"))
+    for run in ("abc123", "b2"):
+        registry.record_cell_predictions(run, "rce", 1, answers("rce", 1, [1, 0]), [2])
+    assert [c["run"] for c in registry.cells(["demo"])] == [c["run"] for c in registry.cells(["abc"])] == ["abc123"]
+    assert [c["run"] for c in registry.cells(["grid", "abc123"])] == ["abc123", "b2"]
+    with pytest.raises(RegistryError, match=r"no run 'demmo' .*Did you mean 'demo'\? Known: demo, grid"):
+        registry.cells(["abc123", "demmo"])

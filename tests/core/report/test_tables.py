@@ -21,6 +21,7 @@ from leverplus_core.report.tables import (
     percent,
     points,
 )  # fmt: skip
+from leverplus_core.text import shown
 
 VIEW = View([
     Title("a = x:rce\nb = [bold]y"),

@@ -10,7 +10,7 @@ from leverplus_core.errors import PluginError
 from leverplus_core.plugins.contracts import Floats, Model, SupportsHiddenStates
 from leverplus_core.records import AnswerLogprob, Decoding, Prompt, Turn
 from leverplus_core.scoring.cache import CachedModel, ResponseCache
-from leverplus_core.scoring.meter import KEY_BYTES, PromptMeter, read_asked
+from leverplus_core.scoring.meter import KEY_BYTES, PromptMeter, read_keys
 
 
 class Plain(Model):
@@ -36,7 +36,7 @@ def cached(cache: Path, model: Model | None = None) -> CachedModel:
 
 
 def asked(file: Path) -> int:
-    return len(read_asked(file) or ())
+    return len(read_keys(file) or ())
 
 
 def ask(model: CachedModel, file: Path) -> tuple[int, int]:
@@ -64,7 +64,7 @@ def test_blocks_may_be_nested_and_what_is_asked_outside_is_not_counted(tmp_path:
             model.generate(prompts("b", "c"), Decoding())
         model.generate(prompts("c", "d"), Decoding())
     assert (asked(outer), asked(inner), model.calls) == (4, 2, 5)
-    assert asked(tmp_path / "never") == 0 and read_asked(tmp_path / "never") is None
+    assert asked(tmp_path / "never") == 0 and read_keys(tmp_path / "never") is None
 
 
 def test_a_later_attempt_adds_to_the_file_even_where_a_kill_cut_the_last_key(tmp_path: Path) -> None:
@@ -77,13 +77,23 @@ def test_a_later_attempt_adds_to_the_file_even_where_a_kill_cut_the_last_key(tmp
     assert asked(file) == 3 and file.stat().st_size == 3 * KEY_BYTES
 
 
-def test_it_is_told_after_each_chunk_when_its_answers_are_stored(tmp_path: Path) -> None:
-    model, told = cached(tmp_path / "r.sqlite"), list[int]()
-    with model.meter.record(tmp_path / "asked", computed=lambda: told.append(model.calls)):
+def test_what_the_model_computes_is_noted_before_it_is_stored_so_that_a_kill_between_counts_it_once(
+    tmp_path: Path,
+) -> None:
+    files = (tmp_path / "asked", tmp_path / "computed")
+    model = cached(tmp_path / "r.sqlite")
+    with model.meter.record(*files):
         model.generate(prompts("a", "b"), Decoding())
-        model.generate(prompts("a", "b"), Decoding())
-        model.logprob(prompts("a"), ["red"])
-    assert told == [2, 3]
+    (tmp_path / "r.sqlite").rename(tmp_path / "lost.sqlite")  # as if killed before the two answers were stored
+    again = cached(tmp_path / "r.sqlite")
+    with again.meter.record(*files):
+        again.generate(prompts("a", "b"), Decoding())
+        again.generate(prompts("b", "c"), Decoding())
+    assert (again.calls, asked(files[0]), asked(files[1])) == (3, 3, 3)
+    warm = cached(tmp_path / "r.sqlite")
+    with warm.meter.record(tmp_path / "asked again", tmp_path / "computed again"):
+        warm.generate(prompts("a", "b"), Decoding())
+    assert (asked(tmp_path / "asked again"), asked(tmp_path / "computed again")) == (2, 0)
 
 
 def test_a_block_that_fails_counts_what_was_asked_and_no_more(tmp_path: Path) -> None:

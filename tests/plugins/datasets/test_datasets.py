@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -239,6 +240,7 @@ def write(tmp_path: Path) -> Write:
     def write(name: str, *rows: object) -> Path:
         lines = (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows)
         path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return path
 
@@ -340,3 +342,235 @@ def test_jsonl_refuses_bad_files(write: Write, tmp_path: Path) -> None:
     (tmp_path / "latin.jsonl").write_bytes('{"id": "é"}'.encode("latin-1"))
     with pytest.raises(DataError, match=r"latin.jsonl is not UTF-8 text: byte 8"):
         Jsonl(train=train, validation=str(tmp_path / "latin.jsonl")).questions("train")
+
+
+# --- one picture is one image -----------------------------------------------------------------------------------
+
+PICTURE = {"id": "1", "question": "What is it?", "answers": ["kite"] * 10}
+
+
+def test_a_file_is_one_image_however_its_path_is_written(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "img").mkdir()
+    (tmp_path / "img" / "a.png").write_bytes(b"png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "img" / "a.png")
+    written = ("img/a.png", "./img/a.png", str(tmp_path / "img" / "a.png"), "img/../img/a.png", "link.png")
+    rows = [{**PICTURE, "id": str(i), "image": path} for i, path in enumerate(written)]
+    dataset = Jsonl(train=str(write("t.jsonl", *rows)), validation=str(write("v.jsonl", {**ROW, "id": "v"})))
+    assert {q.image.id for q in dataset.questions("train")} == {"img/a.png"}
+
+
+def test_equal_names_in_two_folders_are_two_images(write: Write, tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "a.png").write_bytes(split.encode())
+        write(f"{split}/rows.jsonl", {**PICTURE, "id": split, "image": "a.png"})
+    dataset = Jsonl(**{split: str(tmp_path / split / "rows.jsonl") for split in ("train", "validation")})
+    check_dataset(dataset)
+    assert [dataset.questions(split)[0].image.id for split in ("train", "validation")] == [
+        "train/a.png", "validation/a.png",
+    ]  # fmt: skip
+
+
+def test_jsonl_reads_images_from_a_folder_of_their_own(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "photos" / "deep").mkdir(parents=True)
+    (tmp_path / "photos" / "deep" / "a.png").write_bytes(b"png")
+    train = write("rows/t.jsonl", {**PICTURE, "image": "deep/a.png"})
+    validation = write("rows/v.jsonl", {**ROW, "id": "v"})
+    dataset = Jsonl(train=str(train), validation=str(validation), images=str(tmp_path / "photos"))
+    assert dataset.questions("train")[0].image.id == "deep/a.png"
+    with pytest.raises(DataError, match=r"there is no folder .*lost. Set dataset.images"):
+        Jsonl(train=str(train), validation=str(validation), images=str(tmp_path / "lost")).questions("train")
+
+
+@pytest.mark.parametrize("way", ["..", "absolute", "link"])
+def test_images_outside_of_their_folder_need_leave(write: Write, tmp_path: Path, way: str) -> None:
+    (tmp_path / "secret.png").write_bytes(b"png")
+    (tmp_path / "rows").mkdir()
+    if way == "link":
+        (tmp_path / "rows" / "a.png").symlink_to(tmp_path / "secret.png")
+    path = {"..": "../secret.png", "absolute": str(tmp_path / "secret.png"), "link": "a.png"}[way]
+    settings = {
+        "train": str(write("rows/t.jsonl", {**PICTURE, "image": path})),
+        "validation": str(write("rows/v.jsonl", {**ROW, "id": "v"})),
+    }
+    with pytest.raises(
+        DataError, match=r"\(id 1\): image .* is the file .*secret.png, which is not in .*rows. Set"
+    ) as e:
+        Jsonl(**settings).questions("train")
+    one_line(e)
+    allowed = Jsonl(**settings, allow_outside=True).questions("train")[0].image
+    assert allowed.path == str(tmp_path / "secret.png")
+
+
+def test_photos_of_vqa_json_stay_in_their_folder_too(vqa: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    (photos / "train2014").mkdir(parents=True)
+    for image_id in json.loads((vqa / "captions.json").read_text()):
+        (tmp_path / f"{image_id}.jpg").write_bytes(b"jpg")
+    settings: dict[str, Any] = {"folder": str(vqa), "images": str(photos), "image_name": "../{image_id}.jpg"}
+    with pytest.raises(DataError, match=r"question 101: image .*10.jpg is the file .*10.jpg, which is not in .*photos"):
+        VqaJson(**settings).questions("train")
+    assert VqaJson(**settings, allow_outside=True).questions("train")[0].image.path == str(tmp_path / "10.jpg")
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        ("data:image/png;base64," + "A" * 5000, r"image is the picture itself \(a data URI of 5,022 characters\)"),
+        ("iVBORw0KGgo" * 500, r"image is a text of 5,500 characters \(iVBORw0KGgo.*\.\.\.\), not the name of a file"),
+        ("a/" * 3000, r"image is a text of 6,000 characters"),
+        ("https://example.org/a.png", r"image is an address \(https://example.org/a.png\), not a file"),
+        ("a\0b.png", r"image 'a\\x00b.png' cannot be the name of a file"),
+    ],
+)
+def test_an_image_that_is_no_path_is_told_in_one_line(write: Write, image: str, says: str) -> None:
+    train = write("t.jsonl", {**PICTURE, "image": image})
+    dataset = Jsonl(train=str(train), validation=str(write("v.jsonl", {**ROW, "id": "v"})))
+    with pytest.raises(DataError, match=rf"t.jsonl:1 \(id 1\): {says}.* Save the picture as a file") as e:
+        dataset.questions("train")
+    assert len(one_line(e)) < 400
+
+
+def test_a_number_and_its_text_are_one_id(write: Write) -> None:
+    ids = [7, 7.0, "7"]
+    rows = [{**ROW, "id": f"{i}", "caption": f"c{i}", "image_id": image_id} for i, image_id in enumerate(ids)]
+    dataset = Jsonl(train=str(write("t.jsonl", *rows[:2])), validation=str(write("v.jsonl", rows[2])))
+    assert {q.image.id for q in (*dataset.questions("train"), *dataset.questions("validation"))} == {"7"}
+    zero = Jsonl(
+        train=str(write("t.jsonl", {**ROW, "image_id": 0})),
+        validation=str(write("v.jsonl", {**ROW, "id": 5.0, "image_id": -0.0})),
+    )
+    assert zero.questions("train")[0].image.id == zero.questions("validation")[0].image.id == "0"
+    assert zero.questions("validation")[0].id == "5"
+    twice = Jsonl(train=str(write("t.jsonl", {**ROW, "id": 5}, {**ROW, "id": 5.0})), validation=zero.validation)
+    with pytest.raises(DataError, match=r"t.jsonl:2: id 5 is already at .*t.jsonl:1"):
+        twice.questions("train")
+
+
+@pytest.mark.parametrize("value", [0.5, True, [7], {"id": 7}, "", " ", "x" * 191])
+def test_what_is_no_id_is_refused(write: Write, value: object) -> None:
+    validation = str(write("v.jsonl", {**ROW, "id": "v"}))
+    for key, says in (("id", "t.jsonl:1: no id"), ("image_id", r"t.jsonl:1 \(id 1\): image_id is no id")):
+        with pytest.raises(DataError, match=says) as e:
+            Jsonl(train=str(write("t.jsonl", {**ROW, key: value})), validation=validation).questions("train")
+        one_line(e)
+
+
+def test_an_empty_list_of_answers_is_as_absent(write: Write) -> None:
+    rows = [{**ROW, "answers": [], "answer": "sun"}, {**ROW, "id": "2", "answers": None, "answer": "rain"}]
+    dataset = Jsonl(train=str(write("t.jsonl", *rows)), validation=str(write("v.jsonl", {**ROW, "id": "v"})))
+    assert [q.answers[0] for q in dataset.questions("train")] == ["sun", "rain"]
+
+
+def test_padded_image_ids_are_the_numbers_that_they_write(vqa: Path, tmp_path: Path) -> None:
+    """The official files have numbers; others write the same ids as texts, and one photo must not become two."""
+    captions = json.loads((vqa / "captions.json").read_text())
+    (vqa / "captions.json").write_text(json.dumps({f"{int(k):012d}": text for k, text in captions.items()}))
+    expected = VqaJson(folder=str(vqa)).questions("train")
+    for name in ("OpenEnded_mscoco_train2014_questions.json", "mscoco_train2014_annotations.json"):
+        document = json.loads((vqa / name).read_text())
+        for row in document["annotations" if "annotations" in name else "questions"]:
+            row["image_id"] = f"{row['image_id']:012d}"
+        (vqa / name).write_text(json.dumps(document))
+    assert VqaJson(folder=str(vqa)).questions("train") == expected
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for image_id in map(int, captions):
+        for subtype in ("train2014", "val2014"):
+            (photos / f"COCO_{subtype}_{image_id:012d}.jpg").write_bytes(b"jpg")
+        for name in (f"{image_id:012d}.jpg", f"{image_id}.jpg"):
+            (photos / name).write_bytes(b"jpg")
+    for pattern, name in (
+        ("COCO_{subtype}_{image_id:012d}.jpg", "COCO_train2014_000000000010.jpg"),
+        ("{image_id}.jpg", "000000000010.jpg"),
+    ):
+        first = VqaJson(folder=str(vqa), images=str(photos), image_name=pattern).questions("train")[0].image
+        assert (first.id, Path(str(first.path)).name) == ("10", name)
+
+
+def test_texts_are_image_ids_as_in_textvqa(vqa: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for split in ("train", "val"):
+        for prefix, key in ((f"OpenEnded_mscoco_{split}2014_", "questions"), (f"mscoco_{split}2014_", "annotations")):
+            document = json.loads((vqa / f"{prefix}{key}.json").read_text())
+            for row in document[key]:
+                row["image_id"] = f"00ab{row['image_id']}"
+                (photos / f"{row['image_id']}.jpg").write_bytes(b"jpg")
+            (vqa / f"{prefix}{key}.json").write_text(json.dumps(document))
+    settings = {"folder": str(vqa), "images": str(photos)}
+    image = VqaJson(**settings, image_name="{image_id}.jpg").questions("train")[0].image
+    assert (image.id, image.path) == ("00ab10", str(photos / "00ab10.jpg"))
+    with pytest.raises(DataError, match=r"no file name from image_name 'COCO_.*' and image id 00ab10"):
+        VqaJson(**settings).questions("train")
+
+
+@pytest.mark.parametrize("answer", [None, True, {"answer": "kite"}, float("nan"), ["kite"]])
+def test_vqa_json_refuses_answers_that_are_none_with_their_question(vqa: Path, answer: object) -> None:
+    told = vqa / "mscoco_train2014_annotations.json"
+    document = json.loads(told.read_text())
+    document["annotations"][2]["answers"][4]["answer"] = answer
+    told.write_text(json.dumps(document))
+    with pytest.raises(DataError, match=r"annotations.json.*(question 215|NaN)") as e:
+        VqaJson(folder=str(vqa)).questions("train")
+    one_line(e)
+
+
+def test_both_annotations_of_one_question_are_named(vqa: Path) -> None:
+    told = vqa / "mscoco_train2014_annotations.json"
+    document = json.loads(told.read_text())
+    document["annotations"].append({**document["annotations"][1], "question_id": 105.0})
+    told.write_text(json.dumps(document))
+    with pytest.raises(
+        DataError, match=r"annotations\[6\] is a second one of question 105. The first is annotations\[1\]"
+    ):
+        VqaJson(folder=str(vqa)).questions("train")
+
+
+def test_annotations_about_another_image_are_refused(vqa: Path) -> None:
+    told = vqa / "mscoco_train2014_annotations.json"
+    told.write_text(told.read_text().replace('"image_id": 30', '"image_id": 31'))
+    with pytest.raises(DataError, match=r"annotations\[0\] is of question 305 about image 31; in .* about image 30"):
+        VqaJson(folder=str(vqa)).questions("train")
+
+
+@pytest.mark.parametrize(
+    ("document", "known"),
+    [
+        ([{"question_id": "a", "image_id": 1, "question": "?", "direct_answers": ["x"], "rationales": []}], "A-OKVQA"),
+        ([{"image": "a.jpg", "question": "?", "answers": [], "answer_type": "other", "answerable": 1}], "VizWiz"),
+        ({"1": {"imageId": "2", "question": "?", "answer": "yes"}}, "GQA"),
+        ({"data": [{"image_id": "a", "question": "?", "answers": [], "image_classes": []}]}, "TextVQA"),
+    ],
+)
+def test_files_of_other_datasets_are_known_and_the_way_to_convert_them_is_told(
+    vqa: Path, document: object, known: str
+) -> None:
+    (vqa / "mscoco_train2014_annotations.json").write_text(json.dumps(document))
+    with pytest.raises(
+        DataError, match=rf"has no list 'annotations': it looks like a file of {known}. Write its rows"
+    ) as e:
+        VqaJson(folder=str(vqa)).questions("train")
+    one_line(e)
+
+
+def test_a_parquet_file_is_known(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "t.parquet").write_bytes(b"PAR1\x15\x04\xff")
+    with pytest.raises(DataError, match=r"t.parquet is a Parquet file, not JSON. Write it as JSON lines"):
+        Jsonl(train=str(tmp_path / "t.parquet"), validation=str(write("v.jsonl", ROW))).questions("train")
+
+
+def test_the_identity_follows_the_content_of_pictures(write: Write, tmp_path: Path) -> None:
+    """Also where size and time of change stay what they were."""
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"red")
+    settings = {
+        "train": str(write("t.jsonl", {**PICTURE, "image": "a.png"})),
+        "validation": str(write("v.jsonl", {**ROW, "id": "v"})),
+    }
+    stamp, before = picture.stat(), Jsonl(**settings).identity()
+    assert Jsonl(**settings).identity() == before
+    picture.write_bytes(b"sea")
+    os.utime(picture, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert (picture.stat().st_size, picture.stat().st_mtime_ns) == (stamp.st_size, stamp.st_mtime_ns)
+    assert Jsonl(**settings).identity() != before

@@ -11,12 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from leverplus_core import DataError
 from leverplus_models.engine.settings import EngineSettings
 
 CPU_TOKENS, CPU_KV_MB, CPU_IMAGES_MB = 2048, 1024, 1024
 """`auto` on a CPU: larger batches are no faster there."""
 MOST_TOKENS = 1 << 15
 """`auto` on a GPU: enough rows to fill the largest chip."""
+OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What torch's errors say, where they have no class of their own. An illegal access to memory is none of them."""
 SHARE = 4
 """A batch may take one part in so many of the free memory; fragments and encoded images need the rest."""
 
@@ -75,7 +78,16 @@ def image_cache_bytes(device: torch.device, settings: EngineSettings) -> int:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that memory ran out; unused memory of a GPU is given back."""
-    out = isinstance(error, torch.OutOfMemoryError | MemoryError) or "memory" in str(error)
+    out = isinstance(error, torch.OutOfMemoryError | MemoryError) or any(says in str(error) for says in OUT_OF_MEMORY)
     if out and torch.cuda.is_available():
         torch.cuda.empty_cache()
     return out
+
+
+def too_large(what: str, device: torch.device, error: BaseException) -> DataError:
+    """The error of a smallest batch that does not fit."""
+    said = (str(error) or type(error).__name__).splitlines()[0]
+    return DataError(
+        f"{what} does not fit in the memory of {device}: {said}",
+        "Free some memory, or use fewer shots, smaller images or a smaller model.",
+    )

@@ -20,7 +20,7 @@ from transformers import GenerationConfig
 
 from leverplus_core import AnswerLogprob, CheckpointError, Decoding, Floats
 from leverplus_models.engine.beams import Beams, Greedy
-from leverplus_models.engine.device import out_of_memory, to_device, token_budget
+from leverplus_models.engine.device import out_of_memory, to_device, token_budget, too_large
 from leverplus_models.engine.kernels import Kernels
 from leverplus_models.engine.packed_attention import supports_packed
 from leverplus_models.engine.padding import pad
@@ -292,12 +292,17 @@ class Engine:
 
     @contextmanager
     def _halving(self, divisible: bool) -> Iterator[None]:
-        """When memory runs out, halve the budget instead of failing; the caller tries again with less."""
+        """When memory runs out, halve the budget instead of failing; the caller tries again with less.
+
+        Raises DataError for what cannot be halved.
+        """
         try:
             yield
         except (RuntimeError, MemoryError) as error:
-            if not (out_of_memory(error) and divisible):
+            if not out_of_memory(error):
                 raise
+            if not divisible:
+                raise too_large("a prompt", self.model.device, error) from error
             self.budget = max(1, self.budget // 2)
 
 

@@ -5,20 +5,30 @@ Sums and products are taken in float32 and rounded once.
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from leverplus_core import cache_folder, output
+
 
 @cache
 def _triton() -> Any:
-    """The kernels, or None where Triton is not installed."""
+    """The kernels, or None where Triton is not installed.
+
+    Compiled ones are kept in the user's cache folder, unless TRITON_CACHE_DIR names another place.
+    """
     if find_spec("triton") is None:
         return None
+    kept = Path(os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder() / "triton")))
+    if not kept.is_dir():
+        output.say("compiling kernels for this GPU, once on this machine: some seconds")
     from leverplus_models.engine import triton_kernels
 
     return triton_kernels

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from leverplus_core import DataError, PictureError, PictureSettings
-from leverplus_models.engine.device import image_cache_bytes, out_of_memory, token_budget
+from leverplus_models.engine.device import image_cache_bytes, out_of_memory, token_budget, too_large
 from leverplus_models.engine.image_cache import ImageCache
 from leverplus_models.engine.pixels import Patches
 from leverplus_models.engine.settings import EngineSettings
@@ -151,8 +151,11 @@ class ImageEncoder:
             pixels = self._pixels.of([picture for _, picture in batch])
             encoded = self.model.get_image_features(pixels, grids, **layout).pooler_output
         except (RuntimeError, MemoryError) as error:
-            if not (out_of_memory(error) and len(batch) > 1):
+            if not out_of_memory(error):
                 raise
+            if len(batch) == 1:
+                path = self._paths[batch[0][0]]
+                raise too_large(f"image '{path}'", self.model.device, error) from error
             encoded = None
         if encoded is None:  # outside the handler, which holds on to the memory of what failed
             half = (len(batch) + 1) // 2

@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from leverplus_core import Settings
 
 Budget = Literal["auto"] | Annotated[int, Field(gt=0)]
 
 
-class EngineSettings(BaseModel):
+class EngineSettings(Settings):
     """Speed and memory of the scoring engine; results are equal (float32: to 1e-4) whatever is set here.
 
     Each boolean switches one optimization off, so that its gain can be measured. Those of images have no effect on a
     model that reads captions, and `prefix_sharing` none where attention is not sdpa.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tokens_per_batch: Budget = Field(
         "auto",

@@ -1,4 +1,6 @@
-"""Triton kernels of `fused`. Compiled in about a second each for a geometry, and kept on disk by Triton.
+"""Triton kernels of `fused`. A form of one is compiled in about a second, once on a machine: Triton keeps it on disk.
+
+A form is a kernel for a width and a number format, not for a number of rows: a Qwen2.5-VL has eight.
 
 Parameters of kernels have no types: Triton reads an annotation as a name of its own language.
 """

@@ -70,6 +70,8 @@ def test_encoded_images_may_take_an_eighth_of_what_is_free_on_a_gpu(monkeypatch:
         (MemoryError(), True),
         (torch.OutOfMemoryError("CUDA out of memory."), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
         (RuntimeError("shapes cannot be multiplied"), False),
     ],
 )

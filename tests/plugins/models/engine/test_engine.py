@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from leverplus_core import Decoding
+from leverplus_core import DataError, Decoding
 from leverplus_models.engine.engine import Engine
 from leverplus_models.engine.rows import Row
 from leverplus_models.engine.settings import EngineSettings, switches
@@ -166,6 +166,38 @@ def test_memory_that_runs_out_halves_the_batch(model: Any, rows: list[Row], monk
     assert engine.generate(rows, GREEDY) == texts[GREEDY]
     engine.budget = 3000
     assert [_until_end(t) for t in engine.generate(rows[:-1], BEAM)] == [_until_end(t) for t in texts[BEAM][:-1]]
+
+
+def test_memory_that_runs_out_once_is_remembered(model: Any, rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Engine(model, [1], 0, EngineSettings())
+    expected = [found.sum for found in plain.logprob(rows, _answers(rows))]
+    honest, failed = type(model).forward, []
+
+    def once(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not failed:
+            failed.append(True)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return honest(self, *args, **kwargs)
+
+    engine = Engine(model, [1], 0, EngineSettings(tokens_per_batch=2000))
+    monkeypatch.setattr(type(model), "forward", once)
+    assert [found.sum for found in engine.logprob(rows, _answers(rows))] == pytest.approx(expected, abs=1e-4)
+    assert failed and engine.budget == 1000
+    assert [found.sum for found in engine.logprob(rows, _answers(rows))] == pytest.approx(expected, abs=1e-4)
+    assert engine.budget == 1000
+    failed.clear()
+    np.testing.assert_allclose(engine.last_hidden_state(rows), plain.last_hidden_state(rows), atol=1e-4)
+    assert engine.budget == 500
+
+
+def test_a_prompt_that_never_fits_is_one_line(model: Any, rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    def poor(self: Any, *args: Any, **kwargs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(type(model), "forward", poor)
+    for call in (lambda e: e.logprob(rows, _answers(rows)), lambda e: e.generate(rows, GREEDY)):
+        with pytest.raises(DataError, match=r"a prompt does not fit in the memory of cpu: CUDA out of memory\. Tried"):
+            call(Engine(model, [1], 0, EngineSettings()))
 
 
 def test_an_error_that_is_not_about_memory_is_raised(model: Any, rows: list[Row]) -> None:

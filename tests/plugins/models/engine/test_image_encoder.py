@@ -88,7 +88,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(
 
 def test_one_image_that_does_not_fit_is_an_error(model: Any, files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     _limit(model, monkeypatch, 8, "CUDA out of memory. Tried to allocate 2 GiB.")
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(DataError, match=r"0\.png' does not fit in the memory of cpu: CUDA out of memory"):
         _encoded(model, files[:2])
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,10 @@ for dtype, bound in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
 """
 
 COMPILED = """
+import os
+from pathlib import Path
+from leverplus_models.engine import fused
+assert fused._triton() is not None
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from leverplus_models.engine import triton_kernels as kernels
@@ -53,13 +58,17 @@ for heads, keys in ((16, 2), (0, 2), (16, 0)):
     blocks = {"head_block": 32, "value_block": 2, "half_block": 64}
     types = dict.fromkeys(("made", "cos", "sin", "query", "both"), bf16)
     build(kernels._rotate, types, {"heads": heads, "keys": keys, "half": 40, **blocks})
+kept = Path(os.environ["LEVERPLUS_CACHE"], "triton")
+assert len(list(kept.rglob("*.cubin"))) == 5
 """
 
 
 @pytest.mark.parametrize("interpreted", [True, False], ids=["equal to torch", "compiled for a GPU"])
-def test_kernels_are_what_torch_computes_and_a_gpu_takes_them(interpreted: bool) -> None:
-    """In a process of its own: Triton reads the variable when it is imported."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1"} if interpreted else dict(os.environ)
+def test_kernels_are_what_torch_computes_and_a_gpu_takes_them(interpreted: bool, tmp_path: Path) -> None:
+    """A process of its own: Triton reads the variable when imported. What is compiled is kept and said once."""
+    environment = {**os.environ, "LEVERPLUS_CACHE": str(tmp_path)} | ({"TRITON_INTERPRET": "1"} if interpreted else {})
+    environment.pop("TRITON_CACHE_DIR", None)
     code = EQUAL if interpreted else COMPILED
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert ("compiling kernels for this GPU, once" in done.stderr) == (not interpreted)

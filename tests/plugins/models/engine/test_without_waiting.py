@@ -32,8 +32,13 @@ POOL, BEAMS, VISUAL = 64, 5, 391
 
 
 @pytest.fixture
-def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Layers as on a GPU of 80 GiB, each of its own kernels one operator."""
+def forms(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, ...]]:
+    """Layers as on a GPU of 80 GiB, each of its own kernels one operator; which forms of them would be compiled."""
+    seen: set[tuple[str, ...]] = set()
+
+    def note(name: str, *sizes: object) -> None:
+        seen.add((name, *map(str, sizes)))
+
     for module in (kernels, tree_attention, engine_module):
         monkeypatch.setattr(module, "supports_packed", lambda model: True)
     monkeypatch.setattr(kernels, "on_gpu", lambda model: True)
@@ -43,21 +48,26 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         return query.clone()
 
     def norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+        note("norm", x.shape[-1], x.dtype)
         return x.clone()
 
     def gated(both: torch.Tensor) -> torch.Tensor:
+        note("gated", both.shape[-1], both.dtype)
         return both.chunk(2, -1)[0].clone()
 
     def rotate(made: Any, cos: Any, sin: Any, query: torch.Tensor | None, both: torch.Tensor | None) -> None:
-        for written in (query if query is not None else both,):
-            assert written is not None
-            written.zero_()
+        heads, keys = query.shape[1] if query is not None else 0, both.shape[2] if both is not None else 0
+        note("rotate", heads, keys, cos.shape[-1], made.dtype, cos.dtype)
+        written = query if query is not None else both
+        assert written is not None
+        written.zero_()
 
     for module in (tree_attention, gpu_layers):
         monkeypatch.setattr(module, "packed_attention", attention)
     for name, kernel in (("rms_norm", norm), ("silu_times", gated), ("rotate", rotate)):
         monkeypatch.setattr(gpu_layers, name, kernel)
         monkeypatch.setattr(fused, name, kernel)
+    return seen
 
 
 class _Launches(TorchDispatchMode):
@@ -109,8 +119,7 @@ def _engine(model: Any) -> Engine:
     return Engine(model, [1], 0, EngineSettings(), lambda keys, upcoming: dict.fromkeys(keys, shown))
 
 
-@pytest.mark.usefixtures("as_on_a_gpu")
-def test_a_search_starts_few_kernels_and_waits_for_none(model: Any) -> None:
+def test_a_search_starts_few_kernels_and_waits_for_none(model: Any, forms: set[tuple[str, ...]]) -> None:
     """384 prompts, counted; the time of an H200 was nine parts in ten kernels when there were 23 a prompt."""
     engine, counts = _engine(model), []
     assert engine.ahead and engine.budget == 32768
@@ -125,10 +134,12 @@ def test_a_search_starts_few_kernels_and_waits_for_none(model: Any) -> None:
     assert (few, batches) == (2, 9)
     assert more / batches <= 460  # 36 layers of 12 or 13, and what surrounds them
     assert (fewer + more) / 384 <= 14
+    assert len(forms) == 5, forms  # a norm, an MLP, and rotations of queries, keys, and both
 
 
-@pytest.mark.usefixtures("as_on_a_gpu")
-def test_a_tower_starts_as_many_kernels_for_many_photos_as_for_few(model: Any, tmp_path: Path) -> None:
+def test_a_tower_starts_as_many_kernels_for_many_photos_as_for_few(
+    model: Any, forms: set[tuple[str, ...]], tmp_path: Path
+) -> None:
     processor = Qwen2VLImageProcessorPil(size={"shortest_edge": 56 * 56, "longest_edge": 640 * 480})
     encoder, counts = ImageEncoder(model, processor, "v", EngineSettings(), None), []
     for photos in ([0], [1], [2, 3, 4]):
@@ -139,6 +150,7 @@ def test_a_tower_starts_as_many_kernels_for_many_photos_as_for_few(model: Any, t
             assert {found.shape for found in encoder.encode(keys, ()).values()} == {(VISUAL, 2048)}
         counts.append(launches.counts.total() - len(photos))  # each photo's tokens are copied out
     assert counts[1] == counts[2] <= 380  # 32 blocks of eleven, and what surrounds them
+    assert len(forms) == 3, forms
 
 
 def test_padded_attention_meets_few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
