@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -323,7 +324,7 @@ def by_name(entries: Sequence[Entry], kinds: Sequence[str]) -> tuple[dict[tuple[
 
 def _import_file(path: Path) -> ModuleType:
     """Import a file as the module of its stem, so that `stem:Class` is a target as it would be when packaged."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise PluginError(f"--plugin {path} does not exist.")
     loaded = sys.modules.get(path.stem)
     if loaded is not None and getattr(loaded, "__file__", None) == str(path.resolve()):
