@@ -23,7 +23,10 @@ def validate(
     ] = False,
     json: options.JsonOpt = False,
 ) -> None:
-    """Validate a recipe and its parts, and read its dataset; no model is loaded and nothing is written."""
+    """Say what can be known of a recipe before its first prompt: its settings, its parts, this machine, its questions.
+
+    No model is loaded and nothing is written.
+    """
     with options.composed(options.load_recipe(recipe, overrides), plugin, work) as pipeline:
         described = _described(pipeline)
         if data and not pipeline.context.offline:
@@ -39,8 +42,11 @@ def _decoded(context: RunContext) -> int:
 
 
 def _described(pipeline: Pipeline) -> dict[str, Any]:
+    from leverplus_core.pipeline.checks import check
+
     context = pipeline.context
     recipe = context.recipe
+    remarks = check(context)
     parts: dict[str, list[str]] = {}
     for row in context.provenance():
         origin = f"{row['distribution']} {row['version']}".strip()
@@ -64,4 +70,6 @@ def _described(pipeline: Pipeline) -> dict[str, Any]:
         "evaluated": len(sets.evaluated),
     }
     described["demonstrations"] = len(dataset.demonstrations())
+    if remarks:
+        described["remarks"] = "; ".join(remarks)
     return {**described, "note": " ".join(filter(None, (recipe.note, dataset.note())))}
