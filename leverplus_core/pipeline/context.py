@@ -7,7 +7,7 @@ first used.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from leverplus_core.errors import PluginError, RecipeError, did_you_mean
 from leverplus_core.io import canonical_json, fingerprint
 from leverplus_core.metrics import TASKS
+from leverplus_core.pictures import PictureSettings
 from leverplus_core.pipeline.by_picture import ByPicture
 from leverplus_core.pipeline.folds import WHOLE, BothSplits, Folds
 from leverplus_core.pipeline.imported import FILES, ImportedFolder, ensure_imported
@@ -26,6 +27,7 @@ from leverplus_core.plugins.manager import Catalog
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.recipes.settings import ADAPTIVE, PARTS, PartSpec
+from leverplus_core.records import Question
 from leverplus_core.scoring.cache import CachedModel, ResponseCache
 from leverplus_core.scoring.meter import PromptMeter
 from leverplus_core.scoring.scorer import Scorer
@@ -132,6 +134,16 @@ class RunContext:
     def splits(self) -> tuple[Split, ...]:
         """The splits of `dataset` that have questions."""
         return ("train",) if self.cross_fit else ("train", "validation")
+
+    def every_question(self) -> Iterator[Question]:
+        """The questions of all splits."""
+        return (question for split in self.splits for question in self.dataset.questions(split))
+
+    @property
+    def picture_reader(self) -> PictureSettings:
+        """How the model, or else the encoder, reads image files; the defaults where neither does."""
+        parts: tuple[object, object] = self.model, self.encoder
+        return next((part for part in parts if isinstance(part, PictureSettings)), PictureSettings())
 
     @cached_property
     def question_sets(self) -> QuestionSets:

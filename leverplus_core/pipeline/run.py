@@ -20,6 +20,7 @@ from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.graph import Pipeline
 from leverplus_core.pipeline.heartbeat import Heartbeat
 from leverplus_core.pipeline.lease import lease
+from leverplus_core.pipeline.picture_check import naming_questions
 from leverplus_core.pipeline.recorder import Membership, Recorder, run_record
 from leverplus_core.pipeline.stage import Stage
 from leverplus_core.pipeline.workspace import StageFolder
@@ -223,7 +224,11 @@ class _Job:
 
         if earlier:
             keep()
-        with self.heartbeat.during(keep), context.meter.record(path / ASKED, path / COMPUTED):
+        with (
+            self.heartbeat.during(keep),
+            naming_questions(context.every_question),
+            context.meter.record(path / ASKED, path / COMPUTED),
+        ):
             metadata = stage.run(context, self.pipeline.inputs(stage), path, _Report(self, stage, reused=False))
         seconds = time.perf_counter() - began
         asked, computed = (len(read_keys(path / file) or ()) for file in (ASKED, COMPUTED))
