@@ -55,11 +55,15 @@ def _candidate(row: Mapping[str, Any], where: str) -> Candidate:
         for name in ("question_id", "source", "raw_text", "prediction"):
             if not isinstance(getattr(candidate, name), str):
                 raise TypeError(f"{name} is not a text")
-        if not isinstance(candidate.correct, bool) or not 0 <= candidate.accuracy <= 1:
+        if (
+            not isinstance(candidate.correct, bool)
+            or isinstance(candidate.accuracy, bool)
+            or not 0 <= candidate.accuracy <= 1
+        ):
             raise TypeError("correct is not true or false, or accuracy is not in [0, 1]")
         for name, (low, high) in _RANGES.items():
             value = getattr(candidate, name)
-            if value is not None and not low - _SLACK <= value <= high + _SLACK:
+            if isinstance(value, bool) or (value is not None and not low - _SLACK <= value <= high + _SLACK):
                 raise TypeError(f"{name} is {value}, not in [{low:g}, {high:g}]")
     except (TypeError, KeyError) as e:
         reason = f"{e.args[0]} is missing" if isinstance(e, KeyError) else str(e).removeprefix("Candidate.__init__() ")
