@@ -59,9 +59,7 @@ def test_a_batch_makes_no_difference(tiny: Tiny, world: Any, monkeypatch: pytest
     assert _pools(world) == whole
 
 
-def test_a_sampler_that_draws_too_few_pools_is_named(
-    tiny: Tiny, world: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sampler_that_draws_too_few_pools_is_named(tiny: Tiny, world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tiny(*FEW)
     sampler = world.catalog.part_class("sampler", "mixed")
 
