@@ -429,7 +429,7 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
     "model": {
         **_PART, "logprob": _logprobs, "generate": _texts, "last_hidden_state": _rows_of("prompts", unit=False),
         "embed_images": _rows_of("images"), "embed_texts": _rows_of("texts"),
-        "image_tokens": _whole(or_none=True), "cached_image_bytes": _whole(), "use_cache_folder": _anything,
+        "image_tokens": _whole(or_none=True), "cached_image_bytes": _whole(), "use_cache_folder": _anything, "expect": _anything,
     },
     "encoder": {**_PART, "images": _rows_of("images"), "texts": _rows_of("texts")},
     "sampler": {**_PART, "pool": _pool, "blocks": _blocks},
