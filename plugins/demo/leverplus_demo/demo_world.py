@@ -47,7 +47,7 @@ class DemoWorld(Dataset):
     @property
     def picture_folder(self) -> Path:
         """The folder of the pictures: one per seed and version of the world."""
-        folder = cache_folder() if self.cache is None else Path(self.cache).expanduser()
+        folder = cache_folder() if self.cache is None else Path(os.path.expanduser(self.cache))
         return folder.resolve() / "demo_world" / fingerprint([self.seed, self._world_version])
 
     @cached_property

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from leverplus_core import AnswerLogprob, CheckpointError, Decoding, Floats
+from leverplus_core import AnswerLogprob, CheckpointError, DataError, Decoding, Floats
 from leverplus_models.engine.beams import Beams, Greedy
 from leverplus_models.engine.device import out_of_memory, to_device, token_budget, too_large
 from leverplus_models.engine.kernels import Kernels
@@ -191,7 +191,7 @@ class Engine:
             alive = [(row, search(), [path]) for rows, _ in ended for row, path in rows]
             logprobs, tokens = (torch.cat(found) for found in zip(*(found for _, found in ended), strict=True))
             for n in range(decoding.max_new_tokens):
-                values, ids, at, going = logprobs.cpu().numpy(), tokens.cpu().numpy(), 0, []
+                values, ids, at, going = _numbers(logprobs.cpu().numpy()), tokens.cpu().numpy(), 0, []
                 for row, state, ends in alive:
                     parents = state.advance(values[at : at + len(ends)], ids[at : at + len(ends)])
                     at += len(ends)
@@ -296,7 +296,7 @@ class Engine:
         texts: list[list[int]] = [[] for _ in rows]
 
         def run(batch: Sequence[int], inputs: dict[str, Tensor]) -> None:
-            new = self.model.generate(**inputs, generation_config=config).tolist()
+            new = self.model.generate(**inputs, generation_config=config, logits_processor=[_refuse_nan]).tolist()
             for i, text in zip(batch, new, strict=True):
                 texts[i] = text
 
@@ -381,3 +381,19 @@ def _without_output_layer(model: Any) -> Iterator[None]:
         yield
     finally:
         vars(layer).pop("forward", None)
+
+
+def _numbers(logprobs: Floats) -> Floats:
+    """`logprobs`, if they are numbers. Raises DataError where they are not: the model would answer with nothing."""
+    if np.isnan(logprobs).any():
+        raise DataError(
+            "the model's logits are not numbers.",
+            "Check its dtype: float16 overflows on some models, bfloat16 does not.",
+        )
+    return logprobs
+
+
+def _refuse_nan(ids: Tensor, scores: Tensor) -> Tensor:
+    """As `_numbers`, where transformers generates."""
+    _numbers(scores.max(-1).values.float().cpu().numpy())
+    return scores
