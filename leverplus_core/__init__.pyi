@@ -18,6 +18,7 @@ from leverplus_core.errors import DataError as DataError
 from leverplus_core.errors import LeverplusError as LeverplusError
 from leverplus_core.errors import LeverplusWarning as LeverplusWarning
 from leverplus_core.errors import PluginError as PluginError
+from leverplus_core.errors import PromptError as PromptError
 from leverplus_core.errors import RecipeError as RecipeError
 from leverplus_core.errors import RegistryError as RegistryError
 from leverplus_core.errors import StorageError as StorageError

@@ -8,9 +8,12 @@ imports neither torch nor transformers.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
+import re
 import ssl
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -35,6 +38,7 @@ Attention = Literal["sdpa", "eager"]
 GROUP = "leverplus.checkpoints"
 HUB_WAIT = 2.5
 """Seconds in which a hub has to answer before this process goes on without it."""
+HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
 CONTENT = ("*.json", "*.safetensors", "*.bin", "*.txt", "*.model", "*.jinja")
 """The files of a checkpoint folder that decide a result."""
 
@@ -48,13 +52,15 @@ def find_checkpoint(path: str) -> str:
     for entry in metadata.entry_points(group=GROUP):
         if entry.name == path:
             return str(_packaged_folder(entry))
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
+    folder = Path(os.path.expanduser(path))
+    if os.path.isdir(folder):
+        if not os.path.isfile(folder / "config.json"):
             raise CheckpointError(f"no config.json in the checkpoint folder '{path}'.", "Give the folder that has it.")
         return str(folder)
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise CheckpointError(f"no checkpoint folder '{path}'.", _known())
+    if not HUB_ID.fullmatch(path):
+        raise CheckpointError(f"'{path}' is neither a folder nor an id that a hub could have.", _known())
     return path
 
 
@@ -65,7 +71,7 @@ def checkpoint_identity(path: str, revision: str | None = None) -> str:
     """
     source = find_checkpoint(path)
     folder = Path(source)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return f"{source}@{revision or 'main'}"
     digest = hashlib.sha256()
     for file in sorted({file for pattern in CONTENT for file in folder.glob(pattern)}):
@@ -169,6 +175,12 @@ class Pretrained(BaseModel):
         """What decides the weights, for `identity`. Raises CheckpointError as `checkpoint_identity`."""
         return checkpoint_identity(self.path, self.revision)
 
+    def check_machine(self) -> None:
+        """Raises CheckpointError for a device that is not there, and for a checkpoint that is neither a folder nor
+        can be on a hub; nothing is loaded."""
+        require_device(self.device)
+        find_checkpoint(self.path)
+
     @property
     def device_name(self) -> str:
         """The device as its maker calls it, "NVIDIA H200", or "cpu". Raises CheckpointError as `pick_device`."""
@@ -185,6 +197,34 @@ class Pretrained(BaseModel):
         from transformers import AutoTokenizer
 
         return self.pretrained(AutoTokenizer)
+
+
+def require_device(name: str) -> None:
+    """Raises CheckpointError for a device that this machine does not have, in milliseconds and without torch."""
+    kind, _, index = name.partition(":")
+    if (kind == "cuda" and (index or "0").isdecimal() and int(index or 0) < _nvidia_gpus()) or name in ("auto", "cpu"):
+        return
+    if kind == "mps" and sys.platform == "darwin":
+        return
+    what = f"{_nvidia_gpus()} Nvidia GPUs" if kind == "cuda" else "auto, cpu, cuda, cuda:1, or mps on a Mac"
+    raise CheckpointError(f"no device '{name}' on this machine: there are {what}.", "Set device to auto or cpu.")
+
+
+@cache
+def _nvidia_gpus() -> int:
+    """The Nvidia GPUs that the driver shows to this process; 0 where torch is installed without them."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        count = ctypes.c_int()
+        if (
+            metadata.version("torch").endswith("+cpu")
+            or driver.cuInit(0)
+            or driver.cuDeviceGetCount(ctypes.byref(count))
+        ):
+            return 0
+        return count.value
+    except (OSError, AttributeError):
+        return 0
 
 
 def pick_device(name: str) -> torch.device:
@@ -213,8 +253,8 @@ def cache_folder() -> Path:
     """The user's folder for files that can be made again: LEVERPLUS_CACHE, else XDG_CACHE_HOME/leverplus, else
     ~/.cache/leverplus. It may not exist yet."""
     if own := os.environ.get("LEVERPLUS_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "leverplus"
+        return Path(os.path.expanduser(own))
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "leverplus"
 
 
 def _source(path: str, revision: str | None) -> dict[str, Any]:
@@ -272,7 +312,7 @@ def _packaged_folder(entry: metadata.EntryPoint) -> Path:
     package, _, folder = entry.value.partition(":")
     spec = util.find_spec(package)  # locates the package without running it
     for place in (spec and spec.submodule_search_locations) or ():
-        if (found := Path(place) / folder).is_dir():
+        if os.path.isdir(found := Path(place) / folder):
             return found
     raise CheckpointError(
         f"the packaged checkpoint '{entry.name}' is not where its package says: {entry.value}.",

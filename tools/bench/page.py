@@ -32,7 +32,9 @@ LEGEND = (
     "amounts to. img/p, tok/p: images encoded and tokens computed (with padding) per prompt, counted by hooks on the "
     "model. MB: peak resident memory of the arm's process, on a GPU that of its tensors. kernels/p: what the GPU was "
     "asked to run per prompt; busy: the share of the time in which it ran; first: seconds of the first round over "
-    "those of the others. diff: largest difference of a log-probability from naive's, "
+    "those of the others. arithmetic allows: the arithmetic of all prompts, each computed whole, over the necessary; "
+    "an arm gains more than that where it also computes faster than hf-batched does. diff: largest difference of a "
+    "log-probability from naive's, "
     f"in float32 (checked: at most {TOLERANCE['float32']:g}) where there is room for it, else in bfloat16 (checked: at "
     f"most {TOLERANCE['bfloat16']:g}).",
     "* An arm timed on a sample of the prompts, each number of shots in its share: its cost per prompt does not "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ class EmbeddingsImporter(DataImporter):
 
     def recognizes(self, source: Path) -> bool:
         """By its name, .pt or .pth."""
-        return source.suffix in (".pt", ".pth") and source.is_file()
+        return source.suffix in (".pt", ".pth") and os.path.isfile(source)
 
     def read(
         self, source: Path, report: ImportReport, questions: Sequence[Question] | None, progress: Progress
@@ -78,7 +79,7 @@ def read_tensor(path: Path) -> NDArray[np.floating]:
     import numpy as np
     import torch
 
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(f"there is no file {path}.", HINT)
     try:
         with warnings.catch_warnings():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -131,7 +132,7 @@ class Qwen25Vl(PictureSettings, SupportsEmbeddings, SupportsPlanning, SupportsCa
         try:
             source = find_checkpoint(self.path)
             file: Any = Path(source) / name
-            if not Path(source).is_dir():
+            if not os.path.isdir(source):
                 from huggingface_hub import try_to_load_from_cache
 
                 file = try_to_load_from_cache(source, name, revision=self.revision)

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from leverplus_core.errors import DataError, PluginError, RecipeError
+from leverplus_core.errors import CheckpointError, DataError, PluginError, RecipeError
 from leverplus_core.io import read_json, write_json
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.graph import Pipeline
@@ -73,6 +74,13 @@ def test_a_run_ends_after_the_stage_that_it_is_told(tiny: Tiny, finished: Finish
     assert tuple(result.stages) == STAGE_NAMES[: STAGE_NAMES.index(until) + 1] and result.calls == 0
     [row] = Registry(f"sqlite:///{world.folder}/until.db").runs()
     assert row["status"] == ("done" if until == "evaluate" else "partial") and row["id"] == whole.run_id
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_told_before_anything_is_written(tiny: Tiny, world: Any) -> None:
+    with pytest.raises(CheckpointError, match="no device 'cuda' on this machine"):
+        world.run(tiny("training.device=cuda"))
+    assert not list(world.folder.iterdir())
 
 
 def test_a_stage_that_is_not_there_is_told_before_anything_runs(tiny: Tiny, world: Any) -> None:
