@@ -18,6 +18,7 @@ from leverplus_core.errors import DataError as DataError
 from leverplus_core.errors import LeverplusError as LeverplusError
 from leverplus_core.errors import LeverplusWarning as LeverplusWarning
 from leverplus_core.errors import PluginError as PluginError
+from leverplus_core.errors import PromptError as PromptError
 from leverplus_core.errors import RecipeError as RecipeError
 from leverplus_core.errors import RegistryError as RegistryError
 from leverplus_core.errors import StorageError as StorageError
@@ -79,6 +80,7 @@ from leverplus_core.pretrained import checkpoint_errors as checkpoint_errors
 from leverplus_core.pretrained import checkpoint_identity as checkpoint_identity
 from leverplus_core.pretrained import find_checkpoint as find_checkpoint
 from leverplus_core.pretrained import load_model as load_model
+from leverplus_core.pretrained import load_pretrained as load_pretrained
 from leverplus_core.pretrained import pick_device as pick_device
 from leverplus_core.progress import Progress as Progress
 from leverplus_core.progress import Silent as Silent

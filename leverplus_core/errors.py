@@ -35,6 +35,14 @@ class DataError(LeverplusError):
     """A dataset, an image, a pool or a score is not what it must be."""
 
 
+class PromptError(DataError):
+    """A prompt that a model cannot read: `prompt` is it, so that who asked can name the question."""
+
+    def __init__(self, prompt: object, what: str, hint: str = "") -> None:
+        super().__init__(what, hint)
+        self.prompt = prompt
+
+
 class CheckpointError(LeverplusError):
     """A checkpoint is absent, damaged or belongs to another architecture."""
 

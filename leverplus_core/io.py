@@ -32,15 +32,20 @@ def fingerprint(value: object) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
 
 
+_UNWRITABLE = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
+
+
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the failures of a disk into one line: full, read-only, not permitted."""
+    """Turn the failures of a disk into one line: full, read-only, not permitted, a name that no file can have."""
     try:
         yield
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(f"no room left to write {path}.", "Free some space and run the same command.") from e
-        if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if e.errno in _UNWRITABLE or (e.errno == errno.ENOENT and not os.path.isdir(path.parent)):
             raise StorageError(f"cannot write {path}: {e.strerror}.", "Name another place for it.") from e
         raise
 
@@ -48,7 +53,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Write beside the target, flush, and rename: `path` is the old file or the new one, never half of it."""
-    if path.is_dir():
+    if os.path.isdir(path):
         raise StorageError(f"cannot write {path}: it is a folder.", "Name a file.")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

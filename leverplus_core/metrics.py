@@ -92,19 +92,29 @@ def normalize(answer: str) -> str:
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
+def comparable(answer: str) -> str:
+    """An answer as answers are compared: normalized, or in lower case where nothing is left of it ("A", "?").
+
+    The official evaluator normalizes nothing where all annotators agree, so that "A" is right where ten people said
+    "A" (and "Yes" is wrong where they said "yes"); where they do not, it takes all answers of which nothing is left for
+    one. Here such an answer is equal to itself alone, in both cases.
+    """
+    return normalize(answer) or answer.strip().lower()
+
+
 def accuracy(prediction: str, answers: Sequence[str]) -> float:
     """Official VQA accuracy in [0, 1] of `prediction` given all annotators' `answers` (ten in VQA).
 
-    For each annotator min(1, matches among the others / 3); the mean over annotators. Both sides are normalized.
-    A prediction that is empty once normalized scores 0. Raises DataError when there are no answers.
+    For each annotator min(1, matches among the others / 3); the mean over annotators. Both sides are made `comparable`.
+    An empty prediction scores 0. Raises DataError when there are no answers.
     """
     if not answers:
         raise DataError("a question without answers cannot be scored.", "Leave it out of the dataset.")
-    said = normalize(prediction)
+    said = comparable(prediction)
     if not said:
         return 0.0
     n = len(answers)
-    matches = sum(normalize(answer) == said for answer in answers)
+    matches = sum(comparable(answer) == said for answer in answers)
     # An annotator who gave this answer sees one match fewer; thirds are summed as integers, so that .6 is exactly .6.
     thirds = matches * min(3, matches - 1) + (n - matches) * min(3, matches)
     return thirds / (3 * n)
@@ -130,10 +140,10 @@ def distinct_answers(answers: Sequence[str]) -> dict[str, float]:
     """
     spellings: dict[str, list[str]] = {}
     for answer in answers:
-        if said := normalize(answer):
+        if said := comparable(answer):
             spellings.setdefault(said, []).append(answer)
     if not spellings:
-        return {most_frequent(answers): 1.0}
+        raise DataError("a question without answers has no distinct ones.", "Leave it out of the dataset.")
     return {most_frequent(given): min(len(given) / 3, 1.0) for given in spellings.values()}
 
 
@@ -143,10 +153,10 @@ def text_similarity(prediction: str, answers: Sequence[str]) -> float:
     The ratio of matching characters (Ratcliff and Obershelp 1988, `difflib`) of both sides, normalized. Unlike the
     accuracy it tells "motor bike" from "banana" where "motorbike" is expected. 0 for an empty prediction.
     """
-    said = normalize(prediction)
+    said = comparable(prediction)
     if not said:
         return 0.0
-    return max((SequenceMatcher(None, said, answer).ratio() for answer in set(map(normalize, answers))), default=0.0)
+    return max((SequenceMatcher(None, said, answer).ratio() for answer in set(map(comparable, answers))), default=0.0)
 
 
 TaskName = Literal["vqa"]
@@ -177,7 +187,7 @@ TASKS: Mapping[TaskName, Task] = {
         accuracy,
         {"most_frequent": lambda answers: {most_frequent(answers): 1.0}, "all": distinct_answers},
         text_similarity,
-        normalize,
+        comparable,
     ),
 }
 

@@ -1,9 +1,10 @@
-"""Time `leaderboard` and `compare` on a registry of a million predictions, made in a temporary folder.
+"""Time `leaderboard`, `compare`, `sql` and `report` on a registry of a million predictions, in a temporary folder.
 
 Two shapes: an experiment of many runs with a grid each on 800 questions, and one run on a whole validation split.
-Prints the seconds of the work of each command (open, read, compute, draw; the least of three) by the clock and of the
+Prints the seconds of the work of each command (open, read, compute, draw; the least of several) by the clock and of the
 processor, which other programs do not lengthen, and with --process those of the whole command including the start of
-Python. Exits with 1 where the work of a command takes a second or more of the processor.
+Python. Exits with 1 where the work of a command takes longer than its limit: a second of the processor, five for a
+report of all runs with its plots.
 """
 
 from __future__ import annotations
@@ -25,10 +26,15 @@ from rich.console import Console, RenderableType
 from leverplus_core.registry.registry import Registry, RunRecord
 from leverplus_core.registry.scores import sample_names
 from leverplus_core.report.comparison import compare_rows, compare_table
+from leverplus_core.report.document.content import report_content
+from leverplus_core.report.document.i18n import Translator
+from leverplus_core.report.document.render import write_report
 from leverplus_core.report.leaderboard import leaderboard_rows, leaderboard_table
 from leverplus_core.statistics import accuracy_interval
 
-LIMIT_S = 1.0
+LIMIT_S = {"leaderboard": 1.0, "compare": 1.0, "sql": 1.0, "report": 5.0}
+QUERY = "SELECT method, shots, count(*), avg(accuracy) FROM predictions GROUP BY method, shots"
+"""Reads all predictions."""
 GRADES = np.array([0.0, 0.3, 0.6, 0.9, 1.0])
 SHAPES = {
     "39 runs x 8 methods x 4 shots x 800 questions": (39, 8, (1, 2, 3, 4), 800, (100, 200, 400, 800)),
@@ -94,9 +100,10 @@ def process_seconds(url: str, *words: str) -> float:
     return least_seconds(lambda: subprocess.run(command, check=True, capture_output=True, env=os.environ))[0]
 
 
-def commands(url: str, runs: int) -> dict[str, tuple[Callable[[], object], list[str]]]:
-    """What the two commands do, and their arguments."""
+def commands(file: Path, runs: int) -> dict[str, tuple[Callable[[], object], list[str]]]:
+    """What the commands do, and their arguments."""
     a, b = "run 0:method1", "run 1:method0" if runs > 1 else "run 0:method0"
+    url, page, names = f"sqlite:///{file}", file.with_suffix(".html"), [f"run {i}" for i in range(runs)]
 
     def leaderboard() -> None:
         with Registry.open_existing(url) as store:
@@ -106,7 +113,22 @@ def commands(url: str, runs: int) -> dict[str, tuple[Callable[[], object], list[
         with Registry.open_existing(url) as store:
             drawn_text(compare_table(compare_rows(store, a, b)))
 
-    return {"leaderboard": (leaderboard, ["leaderboard"]), "compare": (compare, ["compare", a, b])}
+    def sql() -> None:
+        with Registry.open_existing(url) as store:
+            store.sql(QUERY, 30, 10_000)
+
+    def report() -> None:
+        with Registry.open_existing(url) as store:
+            content = report_content(store, names, "run 0:method0", ["method1"])
+        write_report(content, Translator("en"), page)
+
+    options = ["--baseline", "run 0:method0", "--method", "method1", "-o", str(page)]
+    return {
+        "leaderboard": (leaderboard, ["leaderboard"]),
+        "compare": (compare, ["compare", a, b]),
+        "sql": (sql, ["sql", QUERY]),
+        "report": (report, ["report", *names, *options]),
+    }
 
 
 def main() -> int:
@@ -119,9 +141,9 @@ def main() -> int:
             file = Path(folder) / "r.db"
             count = build(file, *sizes)
             print(f"{shape}: {count:,} predictions, {file.stat().st_size / 1e6:.0f} MB")
-            for name, (work, words) in commands(f"sqlite:///{file}", sizes[0]).items():
-                clock, processor = least_seconds(work)
-                slow |= processor >= LIMIT_S
+            for name, (work, words) in commands(file, sizes[0]).items():
+                clock, processor = least_seconds(work, 1 if name == "report" else 3)
+                slow |= processor >= LIMIT_S[name]
                 whole = f", whole command {process_seconds(f'sqlite:///{file}', *words):.2f} s" if process else ""
                 print(f"  {name}: {clock:.2f} s, {processor:.2f} s of the processor{whole}")
     return int(slow)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from leverplus_core.bounds import unfit
 from leverplus_core.cli import output
 from leverplus_core.errors import RecipeError
 
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
 SQLITE = "sqlite:///"
 
 
-def _expand_url(url: str) -> str:
-    return SQLITE + os.path.expanduser(url.removeprefix(SQLITE)) if url.startswith(f"{SQLITE}~") else url
+def _folder(path: Path) -> Path:
+    """`~` is the home folder. Raises RecipeError for a name that is no text: tables and provenance name the folder."""
+    if found := unfit(expanded := os.path.expanduser(path)):
+        raise RecipeError(f"the folder '{expanded}' {found[1]}.", "Name another with --work.")
+    return Path(expanded)
 
 
 RecipeArg = Annotated[str, typer.Argument(metavar="[RECIPE]", help="A recipe file, or a bundled recipe by name.")]
@@ -35,13 +39,11 @@ SetOpt = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help
 PluginOpt = Annotated[list[Path] | None, typer.Option("--plugin", help="Try a plugin file without packaging it.")]
 RegistryOpt = Annotated[
     str,
-    typer.Option("--registry", envvar="LEVERPLUS_REGISTRY", callback=_expand_url, help="Database URL of the registry."),
+    typer.Option("--registry", envvar="LEVERPLUS_REGISTRY", help="Database URL of the registry."),
 ]
 WorkOpt = Annotated[
     Path,
-    typer.Option(
-        "--work", envvar="LEVERPLUS_WORK", callback=Path.expanduser, help="Folder of artifacts and cached responses."
-    ),
+    typer.Option("--work", envvar="LEVERPLUS_WORK", callback=_folder, help="Folder of artifacts and cached responses."),
 ]
 ImportedOpt = Annotated[
     Path | None,
@@ -97,7 +99,7 @@ def load_catalog(files: list[Path] | None) -> Catalog:
     from leverplus_core.plugins.manager import Catalog
 
     for file in files or []:
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise RecipeError(f"no plugin file {file}.", "Give --plugin the path of a Python file.")
     catalog = Catalog.load(files or [])
     for warning in catalog.warnings:
@@ -115,7 +117,7 @@ def composed(recipe: Recipe, plugin: list[Path] | None, work: Path) -> Iterator[
     from leverplus_core.pipeline.graph import Pipeline
 
     catalog = load_catalog(plugin)
-    if recipe.imported.folder is None or Path(recipe.imported.folder).expanduser().is_dir():
+    if recipe.imported.folder is None or os.path.isdir(os.path.expanduser(recipe.imported.folder)):
         yield Pipeline(RunContext(recipe, catalog, work))
     else:
         with TemporaryDirectory() as temporary:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from leverplus_core.cli import options, output
 
 if TYPE_CHECKING:
+    from leverplus_core.pipeline.context import RunContext
     from leverplus_core.pipeline.graph import Pipeline
 
 
@@ -15,16 +18,35 @@ def validate(
     overrides: options.SetOpt = None,
     plugin: options.PluginOpt = None,
     work: options.WorkOpt = options.DEFAULT_WORK,
+    data: Annotated[
+        bool, typer.Option("--data", help="Decode every picture, and name those that are damaged.")
+    ] = False,
     json: options.JsonOpt = False,
 ) -> None:
-    """Validate a recipe and its parts, and read its dataset; no model is loaded and nothing is written."""
+    """Say what can be known of a recipe before its first prompt: its settings, its parts, this machine, its questions.
+
+    No model is loaded and nothing is written.
+    """
     with options.composed(options.load_recipe(recipe, overrides), plugin, work) as pipeline:
-        output.metadata(_described(pipeline), json)
+        described = _described(pipeline)
+        if data and not pipeline.context.offline:
+            described["pictures"] = f"{_decoded(pipeline.context):,}, all of which can be read"
+        output.metadata(described, json)
+
+
+def _decoded(context: RunContext) -> int:
+    from leverplus_core.pipeline.picture_check import check_pictures
+
+    with output.Bars() as bars:
+        return check_pictures(context.every_question(), context.picture_reader, bars)
 
 
 def _described(pipeline: Pipeline) -> dict[str, Any]:
+    from leverplus_core.pipeline.checks import check
+
     context = pipeline.context
     recipe = context.recipe
+    remarks = check(context)
     parts: dict[str, list[str]] = {}
     for row in context.provenance():
         origin = f"{row['distribution']} {row['version']}".strip()
@@ -48,4 +70,6 @@ def _described(pipeline: Pipeline) -> dict[str, Any]:
         "evaluated": len(sets.evaluated),
     }
     described["demonstrations"] = len(dataset.demonstrations())
+    if remarks:
+        described["remarks"] = "; ".join(remarks)
     return {**described, "note": " ".join(filter(None, (recipe.note, dataset.note())))}

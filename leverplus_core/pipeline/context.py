@@ -6,7 +6,8 @@ first used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from leverplus_core.errors import PluginError, RecipeError, did_you_mean
 from leverplus_core.io import canonical_json, fingerprint
 from leverplus_core.metrics import TASKS
+from leverplus_core.pictures import PictureSettings
 from leverplus_core.pipeline.by_picture import ByPicture
 from leverplus_core.pipeline.folds import WHOLE, BothSplits, Folds
 from leverplus_core.pipeline.imported import FILES, ImportedFolder, ensure_imported
@@ -25,6 +27,7 @@ from leverplus_core.plugins.manager import Catalog
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.recipes.settings import ADAPTIVE, PARTS, PartSpec
+from leverplus_core.records import Question
 from leverplus_core.scoring.cache import CachedModel, ResponseCache
 from leverplus_core.scoring.meter import PromptMeter
 from leverplus_core.scoring.scorer import Scorer
@@ -51,7 +54,7 @@ class RunContext:
         built: dict[str, Part] | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self.recipe, self.catalog, self.workspace = recipe, catalog, Workspace(work)
+        self.recipe, self.catalog, self.workspace = recipe, catalog, Workspace(Path(os.path.expanduser(work)))
         self.progress: Progress = progress or Silent()
         self.meter = PromptMeter()
         self._shared = {} if built is None else built
@@ -132,6 +135,16 @@ class RunContext:
         """The splits of `dataset` that have questions."""
         return ("train",) if self.cross_fit else ("train", "validation")
 
+    def every_question(self) -> Iterator[Question]:
+        """The questions of all splits."""
+        return (question for split in self.splits for question in self.dataset.questions(split))
+
+    @property
+    def picture_reader(self) -> PictureSettings:
+        """How the model, or else the encoder, reads image files; the defaults where neither does."""
+        parts: tuple[object, object] = self.model, self.encoder
+        return next((part for part in parts if isinstance(part, PictureSettings)), PictureSettings())
+
     @cached_property
     def question_sets(self) -> QuestionSets:
         """Which questions are searched, proposed for, held out and evaluated. Raises DataError as `QuestionSets.of`."""
@@ -204,14 +217,14 @@ class RunContext:
     def _check_names(self) -> None:
         if both := sorted(set(self.trainers) & set(self.baselines)):
             raise RecipeError(
-                f"'{both[0]}'{self._at(f'training.{both[0]}')} is a trainer and a baseline of this recipe.",
+                f"'{both[0]}'{self.at(f'training.{both[0]}')} is a trainer and a baseline of this recipe.",
                 "A method has one name: leave one out.",
             )
         wanted = self.recipe.training.online.trainer
         if self.recipe.training.online.rounds and getattr(self.trainers.get(wanted), "learns_from", "") != "candidates":
             known = [name for name, trainer in self.trainers.items() if trainer.learns_from == "candidates"]
             raise RecipeError(
-                f"training.online.trainer '{wanted}'{self._at('training.online.trainer')} is not a trainer that learns "
+                f"training.online.trainer '{wanted}'{self.at('training.online.trainer')} is not a trainer that learns "
                 "from candidates.",
                 did_you_mean(wanted, known),
             )
@@ -221,20 +234,20 @@ class RunContext:
         policies = [*self.trainers, "online", *(stage.name for stage in self.recipe.stages), ADAPTIVE]
         if unknown := next((name for name in self.recipe.evaluation.policies or () if name not in policies), None):
             raise RecipeError(
-                f"evaluation.policies{self._at('evaluation.policies')} names '{unknown}', which nothing trains.",
+                f"evaluation.policies{self.at('evaluation.policies')} names '{unknown}', which nothing trains.",
                 did_you_mean(unknown, policies),
             )
         primary, methods = self.recipe.evaluation.primary, [*self.baselines, *policies]
         if unknown := next((m for m in (primary.method, *primary.against) if m and m not in methods), None):
             raise RecipeError(
-                f"evaluation.primary{self._at('evaluation.primary')} names '{unknown}', which is no method.",
+                f"evaluation.primary{self.at('evaluation.primary')} names '{unknown}', which is no method.",
                 did_you_mean(unknown, methods),
             )
 
     def _check_split(self) -> None:
         if not self.cross_fit:
             return
-        at = self._at("evaluation.split")
+        at = self.at("evaluation.split")
         if self.recipe.training.online.rounds:
             raise RecipeError(
                 f"evaluation.split{at} is cross_fit, and on-policy rounds are not cross-fitted.",
@@ -256,13 +269,13 @@ class RunContext:
             readers[f"evaluation.baselines.{i}"] = (f"baseline '{name}'", baseline)
         for key, (what, part) in readers.items():
             if "state" in part.blocks() and self.encoder.hidden_states is None:
-                at = self._at(f"{key}.name") or self._at(key)
+                at = self.at(f"{key}.name") or self.at(key)
                 raise RecipeError(
                     f"{what}{at} reads hidden states, and there are none.",
                     "Set encoder.hidden_states, for example to 4.",
                 )
 
-    def _at(self, key: str) -> str:
+    def at(self, key: str) -> str:
         """' in FILE:LINE' of a key, or nothing for a default."""
         where = self.recipe.where(key)
         return f" in {where}" if where else ""
@@ -276,7 +289,7 @@ class RunContext:
         if folder is None:
             return None
         return ensure_imported(
-            Path(folder).expanduser(),
+            Path(os.path.expanduser(folder)),
             self.workspace.root,
             self.catalog,
             correct_threshold=self.recipe.scoring.correct_threshold,
@@ -350,7 +363,7 @@ class RunContext:
         before = self.policies[: self.policies.index(name)]
         if start is not None and start not in before:
             raise RecipeError(
-                f"training.{name}.start{self._at(f'training.{name}.start')} is '{start}', which does not train before "
+                f"training.{name}.start{self.at(f'training.{name}.start')} is '{start}', which does not train before "
                 f"{name}.",
                 did_you_mean(start, before) if before else "Set it to null: no policy is trained before it.",
             )

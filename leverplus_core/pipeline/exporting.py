@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -31,7 +32,7 @@ def export_data(
     folder with one, by default the one beside the candidates. Raises DataError where `source` lacks the content, for an
     imported folder whose rows were numbered otherwise, and for everything that the exporter refuses.
     """
-    if (source / MANIFEST).is_file():
+    if os.path.isfile(source / MANIFEST):
         imports = Manifest.read(source).imports
         if any(known["dataset"] != dataset_identity(questions) for known in imports.values()):
             raise DataError(
@@ -64,8 +65,8 @@ def export_data(
 
 def _file(source: Path, name: str) -> Path:
     """The file of this name in the folder `source`, or `source`. Raises DataError where there is none."""
-    file = source / name if source.is_dir() else source
-    if not file.is_file():
+    file = source / name if os.path.isdir(source) else source
+    if not os.path.isfile(file):
         raise DataError(f"there is no file {file}.", "Name a folder or file that holds what is to be exported.")
     return file
 
@@ -73,10 +74,10 @@ def _file(source: Path, name: str) -> Path:
 def _candidates(source: Path, pools: Path | None) -> Iterator[QuestionData]:
     file = _file(source, CANDIDATES)
     beside = pools or file.parent
-    pools_file = beside / POOLS if beside.is_dir() else beside
-    if pools and not pools_file.is_file():
+    pools_file = beside / POOLS if os.path.isdir(beside) else beside
+    if pools and not os.path.isfile(pools_file):
         raise DataError(f"there is no file {pools_file}.", "Name a pools.json with --pools.")
-    known = read_json(pools_file)["train"] if pools_file.is_file() else None
+    known = read_json(pools_file)["train"] if os.path.isfile(pools_file) else None
     texts = {question_id: row["text"] for question_id, row in given(file.parent) if "text" in row}
     for question_id, (group,) in iter_groups([file]):
         pool = None if known is None else tuple(known.get(question_id, ()))
@@ -98,7 +99,7 @@ def _sequences(source: Path) -> Iterator[QuestionData]:
 
 
 def _embeddings(source: Path) -> Iterator[EmbeddingData]:
-    if not (source / MANIFEST).is_file():
+    if not os.path.isfile(source / MANIFEST):
         raise DataError(
             f"{source} is not an imported folder.", "Embeddings are exported from where they were imported."
         )

@@ -46,8 +46,8 @@ class Manifest:
     def read(cls, root: Path) -> Manifest:
         """Raises DataError when `root` is not an imported folder, or a file of it is cut, edited or missing."""
         recover(root)
-        if not (root / MANIFEST).is_file():
-            what = "has no imported.json" if root.is_dir() else "is not a folder"
+        if not os.path.isfile(root / MANIFEST):
+            what = "has no imported.json" if os.path.isdir(root) else "is not a folder"
             raise DataError(f"{root} {what}.", "Make it with `leverplus import rl-data FILE.json -o FOLDER`.")
         again = f"Delete {root} and import again."
         value = read_json(root / MANIFEST)
@@ -55,7 +55,7 @@ class Manifest:
         if not known or not all(isinstance(value.get(part), dict) for part in ("imports", "files")):
             raise DataError(f"{root / MANIFEST} is not of format {FORMAT}.", again)
         for name, sha256 in value["files"].items():
-            if not (root / name).is_file():
+            if not os.path.isfile(root / name):
                 raise DataError(f"{root / name} is missing.", again)
             if hash_of(root / name) != sha256:
                 raise DataError(f"{root / name} is cut or was edited since it was imported.", again)
@@ -70,7 +70,9 @@ def building(root: Path) -> Iterator[Path]:
     something else or was changed meanwhile.
     """
     recover(root)
-    if root.exists() and not (root.is_dir() and ((root / MANIFEST).is_file() or not any(root.iterdir()))):
+    if os.path.exists(root) and not (
+        os.path.isdir(root) and (os.path.isfile(root / MANIFEST) or not any(root.iterdir()))
+    ):
         raise DataError(f"{root} exists and is not an imported folder.", "Name another with -o FOLDER.")
     began = _manifest_bytes(root)
     with storage_errors(root):
@@ -105,9 +107,9 @@ def seal(scratch: Path, imports: Mapping[str, Mapping[str, Any]]) -> None:
 
 def recover(root: Path) -> None:
     """Finish a swap of folders that was killed: the old one is restored unless the new one is in place."""
-    if not _previous(root).is_dir():
+    if not os.path.isdir(_previous(root)):
         return
-    if root.exists():
+    if os.path.exists(root):
         shutil.rmtree(_previous(root), ignore_errors=True)
     else:
         _previous(root).rename(root)
@@ -131,7 +133,7 @@ def _previous(root: Path) -> Path:
 
 
 def _manifest_bytes(root: Path) -> bytes:
-    return (root / MANIFEST).read_bytes() if (root / MANIFEST).is_file() else b""
+    return (root / MANIFEST).read_bytes() if os.path.isfile(root / MANIFEST) else b""
 
 
 def _link(source: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -70,18 +71,18 @@ def ensure_imported(
     A file is read by the importer of `catalog` that recognizes it, or is a candidates file (.jsonl) of leverplus.
     Raises DataError as `ImportedFolder.load` and `import_data`, and for a file that none or several recognize.
     """
-    if source.is_dir():
+    if os.path.isdir(source):
         return ImportedFolder.load(source)
     content = hash_of(source)
     kind, importer, code = _importer_of(source, catalog, correct_threshold)
     settings = importer.model_dump(mode="json")
     mixed_shots = kind == "candidates"  # stages of leverplus measure several lengths
     root = work / "imported" / fingerprint([content, kind, code, settings, mixed_shots])
-    if not (root / MANIFEST).is_file():
+    if not os.path.isfile(root / MANIFEST):
         try:
             import_data(importer, kind, source, root, mixed_shots=mixed_shots, progress=progress)
         except DataError:
-            if not (root / MANIFEST).is_file():  # else another run has just made it
+            if not os.path.isfile(root / MANIFEST):  # else another run has just made it
                 raise
     return ImportedFolder.load(root)
 

@@ -65,7 +65,7 @@ def import_data(
     `replace`, holds the same content from another kind, or numbers its rows by another dataset.
     """
     folder, dataset = Path(os.path.realpath(folder)), dataset_identity(questions)
-    before = Manifest.read(folder) if (folder / MANIFEST).is_file() else Manifest()
+    before = Manifest.read(folder) if os.path.isfile(folder / MANIFEST) else Manifest()
     if kind in before.imports and not replace:
         raise DataError(
             f"{folder} holds {kind} already, from {before.imports[kind]['file']}.",
@@ -78,7 +78,7 @@ def import_data(
                 "Give the same --recipe, or none, to every import into a folder.",
             )
     with building(folder) as scratch:
-        summary: Summary = read_json(scratch / SUMMARY) if (scratch / SUMMARY).is_file() else {"imports": {}}
+        summary: Summary = read_json(scratch / SUMMARY) if os.path.isfile(scratch / SUMMARY) else {"imports": {}}
         imports, report = summary["imports"], ImportReport()
         _remove(scratch, kind, imports.pop(kind, {}))
         try:
@@ -216,9 +216,9 @@ def _derive(folder: Path, questions: Sequence[Question] | None, summary: Summary
         f.write(b'\n},\n"validation": {}}\n')
     if not ids and not any("pool" in row for _, row in given(folder)):
         (folder / POOLS).unlink()  # nothing of pools was imported
-    if (folder / EMBEDDINGS).is_file():
+    if os.path.isfile(folder / EMBEDDINGS):
         summary["features"] = _features_of_embeddings(folder, ids)
-    elif (folder / POOLS).is_file():
+    elif os.path.isfile(folder / POOLS):
         summary["features"] = _features_of_texts(folder, ids, questions)
 
 

@@ -15,17 +15,18 @@ from typing import Any
 
 from leverplus_core.errors import LeverplusError, RecipeError
 from leverplus_core.io import read_json, write_json
+from leverplus_core.pipeline.checks import check
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.graph import Pipeline
 from leverplus_core.pipeline.heartbeat import Heartbeat
 from leverplus_core.pipeline.lease import lease
+from leverplus_core.pipeline.picture_check import naming_questions
 from leverplus_core.pipeline.recorder import Membership, Recorder, run_record
 from leverplus_core.pipeline.stage import Stage
 from leverplus_core.pipeline.workspace import StageFolder
 from leverplus_core.plugins.contracts import Part, SupportsCacheFolder
 from leverplus_core.plugins.events import Listeners
 from leverplus_core.plugins.manager import Catalog
-from leverplus_core.pretrained import pick_device
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.provenance import core_code, describe_environment, describe_git
 from leverplus_core.recipes.recipe import Recipe
@@ -71,13 +72,13 @@ def run(
         import torch
 
         torch.set_num_threads(recipe.threads)
-    if recipe.training.device == "cuda":
-        pick_device("cuda")  # hours before a selector is trained
     shown: Progress = progress or Silent()
     context = RunContext(recipe, catalog or Catalog.load(), Path(work), built, shown)
     pipeline = Pipeline(context)
     for name in (*redo, *([until] if until else [])):
         pipeline.stage(name)
+    for remark in check(context):
+        shown.say(remark)
     pipeline.fingerprints  # noqa: B018  a part that cannot say what it depends on is told before anything is written
     for name in redo:
         if pipeline.enabled[name] and pipeline.takes_over(pipeline.stage(name)):
@@ -223,7 +224,11 @@ class _Job:
 
         if earlier:
             keep()
-        with self.heartbeat.during(keep), context.meter.record(path / ASKED, path / COMPUTED):
+        with (
+            self.heartbeat.during(keep),
+            naming_questions(context.every_question),
+            context.meter.record(path / ASKED, path / COMPUTED),
+        ):
             metadata = stage.run(context, self.pipeline.inputs(stage), path, _Report(self, stage, reused=False))
         seconds = time.perf_counter() - began
         asked, computed = (len(read_keys(path / file) or ()) for file in (ASKED, COMPUTED))

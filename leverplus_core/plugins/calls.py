@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
 from leverplus_core.errors import LeverplusError, PluginError
+from leverplus_core.text import one_line
 
 TRACE = "LEVERPLUS_TRACE"
 """Environment variable: when it is set, the trace of what a plugin raised is printed before its line."""
 
-_LONGEST = 400
+_REASON, _VALUE = 400, 160
+"""Characters of an error's text, and of what was returned."""
 _BRIEF = reprlib.Repr()
 _BRIEF.maxlist = _BRIEF.maxtuple = _BRIEF.maxdict = _BRIEF.maxset = 4
 _BRIEF.maxstring, _BRIEF.maxother, _BRIEF.maxlevel = 60, 120, 3
@@ -65,11 +67,9 @@ def by_signal(error: BaseException) -> bool:
 def describe(error: BaseException) -> str:
     """An error as one line of bounded length, without its final full stop."""
     try:
-        text = " ".join(str(error).split())
+        text = one_line(error, _REASON)
     except BaseException:  # an exception of a plugin's own may fail at this as well
         text = ""
-    if len(text) > _LONGEST:
-        text = f"{text[:_LONGEST]}..."
     kind = "" if isinstance(error, LeverplusError) else type(error).__name__
     return ": ".join(part for part in (kind, text) if part).rstrip(".")
 
@@ -77,10 +77,9 @@ def describe(error: BaseException) -> str:
 def brief(value: object) -> str:
     """What a part returned, as text of bounded length on one line."""
     try:
-        text = " ".join(_BRIEF.repr(value).split())
+        return one_line(_BRIEF.repr(value), _VALUE)
     except BaseException:  # likewise
-        text = f"an object of type {type(value).__name__}"
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+        return f"an object of type {type(value).__name__}"
 
 
 def show_trace(error: BaseException) -> None:

@@ -274,15 +274,24 @@ def _rows_of(name: str, unit: bool = True) -> Check:
 
 
 def _pool(part: Sampler, given: Given, found: Any) -> list[int]:
-    question, bank = given["query"].question, given["bank"]
-    must = f"{part.k} distinct row numbers of {len(bank.demonstrations)} demonstrations, none of the question's image"
+    return _pool_rows(part.k, given["query"].question, given["bank"], found)
+
+
+def _pools(part: Sampler, given: Given, found: Any) -> list[list[int]]:
+    queries = given["queries"]
+    pools = _one_each(found, len(queries), "questions", "a list of row numbers for each question")
+    return [_pool_rows(part.k, q.question, given["bank"], pool) for q, pool in zip(queries, pools, strict=True)]
+
+
+def _pool_rows(k: int, question: Question, bank: Bank, found: Any) -> list[int]:
+    must = f"{k} distinct row numbers of {len(bank.demonstrations)} demonstrations, none of the question's image"
     try:
         rows = [operator.index(row) for row in _list(found, must)]
     except Breach as breach:
         raise Breach(breach.wrong, must, question.id) from None
     except TypeError as error:
         raise Breach(str(error), must, question.id) from None
-    if wrong := _pool_defect(rows, part.k, question, bank):
+    if wrong := _pool_defect(rows, k, question, bank):
         raise Breach(wrong, must, question.id)
     return rows
 
@@ -338,7 +347,6 @@ def _choices(part: Any, given: Given, found: Any) -> dict[int, list[Ids]]:
     must = f"for each of {counts} shots a tuple of so many distinct ids of demonstrations for each question"
     if not isinstance(found, Mapping) or set(found) != set(counts):
         raise Breach(f"it has {list(found)} shots" if isinstance(found, Mapping) else f"it is {_kind(found)}", must)
-    shows = {d.id: d.image.id for d in asked.bank.demonstrations}
     chosen: dict[int, list[Ids]] = {}
     for n in counts:
         chosen[n] = []
@@ -349,19 +357,19 @@ def _choices(part: Any, given: Given, found: Any) -> dict[int, list[Ids]]:
                 row = tuple(_list(ids, must))
             except Breach as breach:
                 raise Breach(breach.wrong, must, question.id) from None
-            if wrong := _choice_defect(row, n, question, shows, part.shows_fewer):
+            if wrong := _choice_defect(row, n, question, asked.bank, part.shows_fewer):
                 raise Breach(wrong, must, question.id)
             chosen[n].append(row)
     return chosen
 
 
-def _choice_defect(ids: tuple[Any, ...], n: int, question: Question, shows: Mapping[str, str], fewer: bool) -> str:
+def _choice_defect(ids: tuple[Any, ...], n: int, question: Question, bank: Bank, fewer: bool) -> str:
     if len(ids) > n or (len(ids) < n and not fewer):
         return f"there are {len(ids)} of {n} demonstrations"
     for one in ids:
-        if not isinstance(one, str) or one not in shows:
+        if not isinstance(one, str) or one not in bank.rows_of_id:
             return f"there is no demonstration {one!r:.60}"
-        if one == question.id or shows[one] == question.image.id:
+        if one == question.id or bank.demonstrations[bank.rows_of_id[one]].image.id == question.image.id:
             return f"demonstration {one} shows its image"
     return f"demonstration {Counter(ids).most_common(1)[0][0]} comes twice" if len(set(ids)) != len(ids) else ""
 
@@ -430,9 +438,10 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         **_PART, "logprob": _logprobs, "generate": _texts, "last_hidden_state": _rows_of("prompts", unit=False),
         "embed_images": _rows_of("images"), "embed_texts": _rows_of("texts"),
         "image_tokens": _whole(or_none=True), "cached_image_bytes": _whole(), "use_cache_folder": _anything,
+        "expect": _anything,
     },
     "encoder": {**_PART, "images": _rows_of("images"), "texts": _rows_of("texts")},
-    "sampler": {**_PART, "pool": _pool, "blocks": _blocks},
+    "sampler": {**_PART, "pool": _pool, "pools": _pools, "blocks": _blocks},
     "selector": {
         **_PART, "select": _choices, "blocks": _blocks, "shot_counts": _shot_counts,
         "cost": _instance("SelectionCost"), "policy": _instance("Policy"),

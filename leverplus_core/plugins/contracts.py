@@ -61,6 +61,13 @@ class Part(Settings):
         """
         return self.model_dump(mode="json")
 
+    def check_machine(self) -> None:
+        """Raises a LeverplusError for what the part needs and this machine lacks: a device, a checkpoint.
+
+        Called before a run's first prompt, and by `validate`: nothing is loaded.
+        """
+        return
+
 
 @dataclass(frozen=True)
 class Size:
@@ -195,6 +202,10 @@ class Encoder(Part):
         ge=0,
         description="add the VLM's own state as it begins to answer, after so many demonstrations, the same for all",
     )
+
+    def check_model(self, model: Model) -> None:
+        """Raises PluginError for a model that lacks what this encoder reads of it. Nothing is loaded."""
+        return
 
     @abstractmethod
     def images(self, images: Sequence[Image], model: Model | None = None) -> Floats:

@@ -40,9 +40,12 @@ def installed(group: str) -> tuple[list[Point], list[str]]:
     """
     points: list[Point] = []
     damaged: list[str] = []
-    seen: set[str] = set()
+    seen, places = set[str](), set[str]()
     for distribution in importlib.metadata.distributions():
-        folder = str(getattr(distribution, "_path", "an unknown folder"))
+        folder = os.path.abspath(str(getattr(distribution, "_path", "an unknown folder")))
+        if (place := os.path.realpath(folder)) in places:  # the path names its folder twice
+            continue
+        places.add(place)
         try:
             found = [point for point in _entry_points(distribution) if point.group in GROUPS]
             if not found:

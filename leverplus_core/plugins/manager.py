@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -108,7 +109,8 @@ class Catalog:
                     raise PluginError(f"'{point.value}' does not name a module")
                 with redirect_stdout(sys.stderr):  # a plugin that prints must not damage what `--json` prints
                     plugin = importlib.metadata.EntryPoint(point.name, point.value, GROUP).load()
-                entries += _parts_of(manager, plugin, point)
+                    found = _parts_of(manager, plugin, point)
+                entries += found
             except BaseException as error:  # whatever a third party raises must not end the program
                 if by_signal(error):
                     raise
@@ -182,7 +184,7 @@ class Catalog:
         lacks a method.
         """
         entry = self.entry(kind, name, where)
-        code_hash(entry.target)  # now, so that `identity` names the code that is imported here
+        _code(entry)  # before a part of ours is imported; a third party's was hashed as it was found
         found = import_target(entry)
         contract: type[Part] = getattr(importlib.import_module("leverplus_core"), KINDS[kind])
         if not (isinstance(found, type) and issubclass(found, contract)):
@@ -199,13 +201,13 @@ class Catalog:
     def identity(self, kind: str, name: str) -> dict[str, str]:
         """What must be equal for a part to be the same code: `distribution`, `version` and `code`.
 
-        `code` is 16 hex digits of sha256 over the source of the top-level package or file that the part is in ('' where
-        it has none); a `--plugin` file is its own distribution, under its name without the folder. Nothing is imported.
+        `code` is that of `source.code_hash`; a `--plugin` file is its own distribution, under its name without the
+        folder. Nothing is imported.
         Raises PluginError when the name is unknown or claimed twice.
         """
         entry = self.entry(kind, name)
         distribution = entry.distribution if entry.version else Path(entry.distribution).name
-        return {"distribution": distribution, "version": entry.version, "code": code_hash(entry.target)}
+        return {"distribution": distribution, "version": entry.version, "code": _code(entry)}
 
     def build(
         self,
@@ -262,6 +264,12 @@ def import_target(entry: Entry) -> Any:
         raise PluginError(f"{title(entry)} cannot be imported from {entry.target}: {describe(error)}.") from error
 
 
+def _code(entry: Entry) -> str:
+    """The hash of a part's code. A room of ours is its own owner: a commit to one must not change the others."""
+    module = entry.target.partition(":")[0]
+    return code_hash(module, "" if canonical(entry.distribution) == OURS else entry.distribution)
+
+
 def title(entry: Entry) -> str:
     """How messages name what an entry registers."""
     return f"{entry.kind} '{entry.name}' of {_label(entry)}"
@@ -272,7 +280,11 @@ def _parts_of(manager: pluggy.PluginManager, plugin: object, point: Point) -> li
     name = f"'{point.name}' of {point.label}"
     functions = register(manager, plugin, name)
     try:
-        return list(_collect(functions, point))
+        entries = list(_collect(functions, point))
+        for entry in entries:
+            if canonical(point.distribution) != OURS:
+                _code(entry)  # now, so that `identity` names the code that is imported here
+        return entries
     except BaseException:
         manager.unregister(name=name)
         raise
@@ -312,7 +324,7 @@ def by_name(entries: Sequence[Entry], kinds: Sequence[str]) -> tuple[dict[tuple[
 
 def _import_file(path: Path) -> ModuleType:
     """Import a file as the module of its stem, so that `stem:Class` is a target as it would be when packaged."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise PluginError(f"--plugin {path} does not exist.")
     loaded = sys.modules.get(path.stem)
     if loaded is not None and getattr(loaded, "__file__", None) == str(path.resolve()):

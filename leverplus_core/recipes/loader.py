@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -24,9 +25,9 @@ def read_layers(source: str | Path, seen: tuple[Path, ...]) -> tuple[dict[str, A
     `seen` are the recipes that extend this one. Raises RecipeError as `Recipe.load`.
     """
     path = Path(source)
-    if seen and (beside := seen[-1].parent / path).is_file():
+    if seen and os.path.isfile(beside := seen[-1].parent / path):
         path = beside  # `extends:` means the file beside it, wherever the command is given
-    elif not path.is_file():
+    elif not os.path.isfile(path):
         known = bundled()
         if str(source) in known:
             path = known[str(source)]

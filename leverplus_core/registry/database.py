@@ -30,8 +30,11 @@ ELSEWHERE = "Name another registry with --registry."
 def connect(url: str, must_exist: bool) -> Engine:
     """An engine for `url`. Raises RegistryError for a URL that names no database that can be reached from here."""
     try:
-        parsed = _readable(make_url(url)) if must_exist else make_url(url)
+        parsed = make_url(url)
         sqlite = parsed.get_backend_name() == "sqlite"
+        if sqlite and parsed.database:
+            parsed = parsed.set(database=os.path.expanduser(parsed.database))
+        parsed = _readable(parsed) if must_exist else parsed
         engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S} if sqlite else {})
     except (ArgumentError, NoSuchModuleError, ValueError) as e:
         raise RegistryError(f"'{url}' is not a registry.", "Give a database URL such as sqlite:///leverplus.db.") from e
@@ -39,7 +42,7 @@ def connect(url: str, must_exist: bool) -> Engine:
         raise RegistryError(f"registry {shown(parsed)}: {e}.", "Install the driver of that database.") from e
     if sqlite:
         file = sqlite_file(engine)
-        if file is not None and must_exist and not file.exists():
+        if file is not None and must_exist and not os.path.exists(file):
             raise RegistryError(f"no registry at {file}.", MAKE_ONE)
         if file is not None and not must_exist:
             try:
@@ -54,9 +57,9 @@ def connect(url: str, must_exist: bool) -> Engine:
 def _readable(url: URL) -> URL:
     """`url`, or for a SQLite file in a folder that cannot be written, one that needs no files beside it to be read."""
     file = Path(url.database or "")
-    if url.get_backend_name() != "sqlite" or not file.is_file() or os.access(file.parent, os.W_OK):
+    if url.get_backend_name() != "sqlite" or not os.path.isfile(file) or os.access(file.parent, os.W_OK):
         return url
-    if file.with_name(f"{file.name}-wal").exists():
+    if os.path.exists(file.with_name(f"{file.name}-wal")):
         return url  # A run may be writing: SQLite itself has to coordinate with it.
     return url.set(database=f"file:{quote(str(file.absolute()))}", query={"immutable": "1", "uri": "true"})
 

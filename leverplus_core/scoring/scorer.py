@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from leverplus_core.errors import DataError
+from leverplus_core.errors import DataError, PromptError
 from leverplus_core.metrics import TASKS, Reference, Task
 from leverplus_core.recipes.settings import PromptSettings
 from leverplus_core.records import AnswerLogprob, Candidate, Decoding, Demonstration, Ids, Prompt, Question
@@ -42,7 +43,8 @@ class Scorer:
         prompts = [self._prompt(question, ids) for question, ids in rows]
         weights = [self._references(question) for question, _ in rows]
         asked = [(i, answer) for i, of in enumerate(weights) for answer in of]
-        found = self.model.logprob([prompts[i] for i, _ in asked], [a for _, a in asked], label, self.end_mark)
+        with _naming(rows, prompts):
+            found = self.model.logprob([prompts[i] for i, _ in asked], [a for _, a in asked], label, self.end_mark)
         by_row: dict[int, list[AnswerLogprob]] = defaultdict(list)
         for (i, _), logprob in zip(asked, found, strict=True):
             by_row[i].append(logprob)
@@ -61,7 +63,9 @@ class Scorer:
 
     def answers(self, rows: Sequence[tuple[Question, Ids]], label: str = "answers") -> list[tuple[str, str, float]]:
         """(raw text, post-processed answer, accuracy) of each row."""
-        texts = self.model.generate([self._prompt(q, ids) for q, ids in rows], self.decoding, label)
+        prompts = [self._prompt(question, ids) for question, ids in rows]
+        with _naming(rows, prompts):
+            texts = self.model.generate(prompts, self.decoding, label)
         cut = [post_process(text, self.prompt) for text in texts]
         return [(t, p, self.task.score(p, q.answers)) for t, p, (q, _) in zip(texts, cut, rows, strict=True)]
 
@@ -112,6 +116,17 @@ class Scorer:
                 "Draw pools without the question and its image.",
             )
         return build_prompt(shown, question, self.prompt)
+
+
+@contextmanager
+def _naming(rows: Sequence[tuple[Question, Ids]], prompts: Sequence[Prompt]) -> Iterator[None]:
+    """Name the question of a prompt that the model cannot read."""
+    try:
+        yield
+    except PromptError as e:
+        question, ids = rows[prompts.index(e.prompt)]
+        shown = f" with {len(ids)} demonstration{'s' * (len(ids) > 1)}" if ids else ""
+        raise DataError(f"question {question.id}{shown}: {e.what}", e.hint) from e
 
 
 def _weighted(found: Sequence[AnswerLogprob], weights: Sequence[float]) -> AnswerLogprob:

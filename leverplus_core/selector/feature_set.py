@@ -49,8 +49,15 @@ class FeatureSet:
         for prefix, features in (("bank", self.demonstrations), ("question", self.questions)):
             named = zip(BLOCKS, _blocks(features), strict=True)
             arrays |= {f"{prefix}_{name}": block for name, block in named if block is not None}
-        with atomic_write(path) as f:
-            np.savez(f, **arrays)  # type: ignore[arg-type]
+        with atomic_write(path) as f, zipfile.ZipFile(f, "w") as z:
+            for name, block in arrays.items():
+                info = zipfile.ZipInfo(f"{name}.npy")
+                # An array that is mapped into memory must begin at a multiple of its items' size: the name and an extra
+                # field of nothing, as of zipalign, fill up the header (30 bytes, and 20 for sizes of 64 bits).
+                fill = -(f.tell() + 30 + len(info.filename) + 20 + 4) % 64
+                info.extra = struct.pack("<HH", 0xD935, fill) + bytes(fill)
+                with z.open(info, "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, block, allow_pickle=False)
 
     @classmethod
     def read(cls, path: Path) -> FeatureSet:
@@ -78,8 +85,12 @@ def _mapped(path: Path) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     with zipfile.ZipFile(path) as z:
         for member in z.infolist():
-            if member.compress_type != zipfile.ZIP_STORED or not member.filename.endswith(".npy"):
-                raise ValueError(f"{member.filename} is not a stored array")
+            if not member.filename.endswith(".npy"):
+                raise ValueError(f"{member.filename} is not an array")
+            if member.compress_type != zipfile.ZIP_STORED:  # as features of texts are, which are mostly zeros
+                with z.open(member) as f:
+                    arrays[member.filename.removesuffix(".npy")] = np.lib.format.read_array(f, allow_pickle=False)
+                continue
             with z.open(member) as f:
                 shape, fortran, dtype = _header(f)
                 start = f.tell()
@@ -95,7 +106,8 @@ def _mapped(path: Path) -> dict[str, np.ndarray]:
                 names, extra = struct.unpack("<HH", f.read(4))
             offset = member.header_offset + 30 + names + extra + start
             order: Literal["C", "F"] = "F" if fortran else "C"
-            arrays[name] = np.memmap(path, dtype, "c", offset, shape, order)
+            found = np.asarray(np.memmap(path, dtype, "c", offset, shape, order))
+            arrays[name] = found if found.flags.aligned else found.copy()
     return arrays
 
 

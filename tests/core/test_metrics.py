@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from leverplus_core.errors import DataError
-from leverplus_core.metrics import CONTRACTIONS, accuracy, distinct_answers, most_frequent, normalize
+from leverplus_core.metrics import CONTRACTIONS, accuracy, distinct_answers, most_frequent, normalize, text_similarity
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "vqa.json").read_text(encoding="utf-8"))
 
@@ -50,9 +50,21 @@ def test_accuracy_does_not_depend_on_the_order_of_annotators() -> None:
     assert accuracy("cat", answers) == accuracy("cat", answers[::-1]) == 0.9
 
 
-@pytest.mark.parametrize("nothing", ["", "  ", "\n", "the", "...", "?"])
+@pytest.mark.parametrize("nothing", ["", "  ", "\n"])
 def test_an_empty_prediction_scores_nothing_even_if_people_left_theirs_blank(nothing: str) -> None:
     assert accuracy(nothing, ["", "", "", "", "the", "the", "?", "?", "x", "x"]) == 0.0
+
+
+def test_an_answer_of_which_nothing_is_left_is_equal_to_itself_alone() -> None:
+    """The official evaluator gives 1.0 to all three: it normalizes nothing where all annotators agree."""
+    for answer in ("A", "?", "the"):
+        assert accuracy(answer, [answer] * 10) == 1.0
+    assert accuracy("a", ["A"] * 10) == 1.0
+    assert accuracy("the", ["A"] * 10) == accuracy("", ["?"] * 10) == 0.0
+    assert accuracy("A", ["A", "A", "B", "B", "B", "the", "the", "the", "", "?"]) == 0.6
+    assert accuracy("B", ["A", "A", "B", "B", "B", "the", "the", "the", "", "?"]) == 0.9
+    assert distinct_answers(["A"] * 6 + ["?"] * 4) == {"A": 1.0, "?": 1.0}
+    assert text_similarity("A", ["a", "?"]) == 1.0 and text_similarity("?", ["a"]) == 0.0
 
 
 def test_no_answers_is_an_error() -> None:
@@ -72,8 +84,9 @@ def test_distinct_answers_have_the_weight_of_their_annotators() -> None:
     assert distinct_answers(["two", "2", "2", "2", "ten"]) == {"2": 1.0, "ten": 1 / 3}
     okvqa = ["pony tail"] * 4 + ["braid"] * 4 + ["bun"] * 2  # five answers, doubled
     assert distinct_answers(okvqa) == {"pony tail": 1.0, "braid": 1.0, "bun": 2 / 3}
-    assert distinct_answers(["cat"]) == {"cat": 1 / 3} and distinct_answers(["", "cat", "?"]) == {"cat": 1 / 3}
-    assert distinct_answers(["the", "the", "?"]) == {"the": 1.0}  # nothing is left of these once normalized
+    assert distinct_answers(["cat"]) == {"cat": 1 / 3}
+    assert distinct_answers(["", "cat", "?"]) == {"cat": 1 / 3, "?": 1 / 3}
+    assert distinct_answers(["the", "the", "?"]) == {"the": 2 / 3, "?": 1 / 3}
     with pytest.raises(DataError):
         distinct_answers([" ", ""])
 

@@ -1,4 +1,4 @@
-"""A million predictions: the leaderboard and a comparison in under a second of work each."""
+"""A million predictions: leaderboard, comparison and query in under a second of work each, a report in five."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def test_what_is_built_in_bulk_is_what_evaluation_writes(bench: ModuleType, tmp_
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("shape", range(2))
-def test_a_million_predictions_in_under_a_second(bench: ModuleType, tmp_path: Path, shape: int) -> None:
+def test_a_million_predictions_are_read_in_time(bench: ModuleType, tmp_path: Path, shape: int) -> None:
     """Seconds of the processor, so that what else the machine does is not counted."""
     sizes = list(bench.SHAPES.values())[shape]
     assert bench.build(tmp_path / "r.db", *sizes) > 990_000
-    for name, (work, _) in bench.commands(f"sqlite:///{tmp_path / 'r.db'}", sizes[0]).items():
-        assert bench.least_seconds(work)[1] < bench.LIMIT_S, name
+    for name, (work, _) in bench.commands(tmp_path / "r.db", sizes[0]).items():
+        assert bench.least_seconds(work, 2)[1] < bench.LIMIT_S[name], name

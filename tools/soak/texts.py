@@ -327,9 +327,8 @@ def _markdown(out: str) -> Sequence[str]:
         return ["nothing on standard output"]
     tokens = list(_tokens(MarkdownIt("commonmark", {"html": True}).enable("table").parse(out)))
     odd = [t.type for t in tokens if t.type in ("link_open", "html_inline", "fence", "code_block", "code_inline")]
-    odd += [
-        t.attrGet("src") for t in tokens if t.type == "image" and not str(t.attrGet("src")).startswith("r.md.files/")
-    ]
+    pictures = [str(t.attrGet("src")) for t in tokens if t.type == "image"]
+    odd += [address for address in pictures if not address.startswith("r.md.files/")]
     odd += [
         t.content for t in tokens if t.type == "html_block" and not t.content.startswith(("<details>", "</details>"))
     ]

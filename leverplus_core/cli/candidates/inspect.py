@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,7 +47,7 @@ def inspect(
             dataset, reward = None if context.offline else context.dataset, context.reward
             if recipe or not pool:
                 pool = pipeline.folder(pipeline.stage("pool")).path
-            if (pool / POOLS).exists():
+            if os.path.exists(pool / POOLS):
                 pools = all_pools(pool)
             else:
                 output.warn(f"no pools in {pool}: whether demonstrations are in them is not checked")
@@ -60,12 +61,12 @@ def _locate(target: str, registry: str) -> tuple[Path, Path | None, Recipe | Non
 
     path = Path(target)
     names = (BALANCED, CANDIDATES)
-    if path.is_dir():
-        there = [path / name for name in names if (path / name).is_file()]
+    if os.path.isdir(path):
+        there = [path / name for name in names if os.path.isfile(path / name)]
         if not there:
             raise DataError(f"{path} holds no candidates.", f"A stage's folder holds {' or '.join(names)}.")
         return there[0], None, None
-    if path.is_file() or path.suffix or len(path.parts) > 1:
+    if os.path.isfile(path) or path.suffix or len(path.parts) > 1:
         return path, None, None
     from leverplus_core.recipes.recipe import Recipe
 
@@ -78,7 +79,7 @@ def _locate(target: str, registry: str) -> tuple[Path, Path | None, Recipe | Non
             f"run {run['id']} ({run['name']}) has no candidates.", "Resume it: `leverplus run --until balance`."
         )
     folder = folders[made[0]]
-    there = [folder / name for name in names if (folder / name).is_file()]
+    there = [folder / name for name in names if os.path.isfile(folder / name)]
     if not there:
         raise DataError(
             f"run {run['id']}: {folder} no longer exists.",

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from leverplus_core.errors import DataError
+from leverplus_core.errors import DataError, PromptError
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
 from leverplus_core.plugins.contracts import Features, Floats
@@ -108,7 +108,11 @@ def _hidden_states(
         shown = list(islice((d for d in order if d.image.id != row.image.id), shots))
         return build_prompt(shown, Question(row.id, row.text, row.image, ()), context.recipe.prompt)
 
-    return _encoded([ask(row) for row in rows], context.cached_model.last_hidden_state, "state", context.progress)
+    prompts = [ask(row) for row in rows]
+    try:
+        return _encoded(prompts, context.cached_model.last_hidden_state, "state", context.progress)
+    except PromptError as e:
+        raise DataError(f"question {rows[prompts.index(e.prompt)].id}: {e.what}", e.hint) from e  # type: ignore[arg-type]
 
 
 def standardize(rows: Floats, bank: Sequence[int]) -> Floats:

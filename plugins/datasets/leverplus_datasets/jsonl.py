@@ -29,6 +29,7 @@ from leverplus_datasets.reading import (
     image_file,
     image_files_hash,
     parse,
+    place,
     read_text,
 )
 
@@ -64,7 +65,7 @@ class Jsonl(Dataset):
     @cached_property
     def _files(self) -> dict[str, Path]:
         named = ("train", "validation", "path")
-        given = {name: Path(path).expanduser() for name in named if (path := getattr(self, name)) is not None}
+        given = {name: place(path) for name in named if (path := getattr(self, name)) is not None}
         if set(given) not in ({"path"}, {"train", "validation"}):
             raise DataError(
                 f"jsonl was given {', '.join(given) or 'nothing'}.",
@@ -76,8 +77,8 @@ class Jsonl(Dataset):
     def _images(self) -> Path:
         """The folder that ids of images begin in: that of the images, or the one that holds all files."""
         if self.images is not None:
-            folder = Path(self.images).expanduser()
-            if not folder.is_dir():
+            folder = place(self.images)
+            if not os.path.isdir(folder):
                 raise DataError(f"there is no folder {folder}.", "Set dataset.images to the folder of the images.")
             return folder.resolve()
         return Path(os.path.commonpath([path.parent.resolve() for path in self._files.values()]))
@@ -103,7 +104,7 @@ class Jsonl(Dataset):
                 if not isinstance(row, dict):
                     raise DataError(f"{where} is not a JSON object.", 'A row is {"id": .., "question": .., ..}.')
                 split: Any = row.get("split", role)
-                if split not in rows or role not in (split, "path"):
+                if not isinstance(split, str) or split not in rows or role not in (split, "path"):
                     allowed = "train or validation" if role == "path" else f"{role} in this file"
                     raise DataError(f"{where}: split is '{split}'.", f"It must be {allowed}.")
                 question, few = self._question(row, path.parent, where)

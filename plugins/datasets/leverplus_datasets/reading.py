@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import math
+import os
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,11 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path} is not UTF-8 text: byte {e.start}.", "Save it as UTF-8.") from e
     except (OSError, EOFError, zlib.error, ValueError) as e:
         raise DataError(f"{path} cannot be read: {e}.", "Check that the file is complete.") from e
+
+
+def place(path: str) -> Path:
+    """The path that a setting names; `~` is the home folder, and a user whom the system does not know stays as is."""
+    return Path(os.path.expanduser(path))
 
 
 def parse(text: str, where: str) -> Any:
@@ -125,7 +131,7 @@ def image_file(folder: Path, names: Sequence[str], where: str, anywhere: bool = 
     if refused := next(filter(None, map(_no_file_name, names)), None):
         raise DataError(f"{where}: {refused}", "Save the picture as a file and give its path.")
     for name in names:
-        if (folder / name).is_file():
+        if os.path.isfile(folder / name):
             found = (folder / name).resolve()
             if not (anywhere or found.is_relative_to(folder.resolve())):
                 raise DataError(

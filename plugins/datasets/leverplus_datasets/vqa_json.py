@@ -5,6 +5,7 @@ Marino et al. 2019, "OK-VQA"; Goyal et al. 2017, "Making the V in VQA Matter". F
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,6 +24,7 @@ from leverplus_datasets.reading import (
     image_file,
     image_files_hash,
     parse,
+    place,
     read_document,
     read_text,
 )
@@ -125,8 +127,8 @@ class VqaJson(Dataset):
     def _folder(self) -> Path | None:
         if self.folder is None:
             return None
-        folder = Path(__file__).parent / "okvqa_slice" if self.folder == SLICE else Path(self.folder).expanduser()
-        if not folder.is_dir():
+        folder = Path(__file__).parent / "okvqa_slice" if self.folder == SLICE else place(self.folder)
+        if not os.path.isdir(folder):
             raise DataError(f"there is no folder {folder}.", f"Name the folder of the official files, or {SLICE}.")
         return folder
 
@@ -134,7 +136,7 @@ class VqaJson(Dataset):
     def _files(self) -> dict[str, Path]:
         """Setting -> file, for the official splits that are read."""
         needed = [role for role in _FILES if not self.split_by_image or role.startswith("validation")]
-        return {role: Path(own).expanduser() if (own := getattr(self, role)) else self._found(role) for role in needed}
+        return {role: place(own) if (own := getattr(self, role)) else self._found(role) for role in needed}
 
     def _found(self, role: str) -> Path:
         if self._folder is None:
@@ -149,7 +151,7 @@ class VqaJson(Dataset):
     @cached_property
     def _captions_file(self) -> Path | None:
         if self.captions is not None:
-            return Path(self.captions).expanduser()
+            return place(self.captions)
         found = sorted(self._folder.glob("captions*.json*")) if self._folder else []
         if self.images is None and len(found) > 1:
             names = ", ".join(p.name for p in found)
@@ -197,9 +199,7 @@ class VqaJson(Dataset):
                     f"{where}: no file name from image_name '{self.image_name}' and image id {written}.",
                     "It may hold {subtype} and {image_id}, such as {image_id:012d} for numbers.",
                 ) from e
-            path = image_file(
-                Path(self.images).expanduser(), (name, f"{part.subtype}/{name}"), where, self.allow_outside
-            )
+            path = image_file(place(self.images), (name, f"{part.subtype}/{name}"), where, self.allow_outside)
         image_id = image_number(written)
         return image(image_id, path, self._captions.get(image_id), where)
 

@@ -13,6 +13,10 @@ class VlmEncoder(Encoder):
 
     needs_model: ClassVar[bool] = True
 
+    def check_model(self, model: Model) -> None:
+        """Raises PluginError for a model that has no features of its own."""
+        _embedding_model(model)
+
     def images(self, images: Sequence[Image], model: Model | None = None) -> Floats:
         """(N, D) `model.embed_images`. Raises PluginError without a model that has features of its own."""
         return _embedding_model(model).embed_images(images)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, Literal
@@ -31,7 +33,7 @@ class EmbeddingsImporter(DataImporter):
 
     def recognizes(self, source: Path) -> bool:
         """By its name, .pt or .pth."""
-        return source.suffix in (".pt", ".pth") and source.is_file()
+        return source.suffix in (".pt", ".pth") and os.path.isfile(source)
 
     def read(
         self, source: Path, report: ImportReport, questions: Sequence[Question] | None, progress: Progress
@@ -77,10 +79,12 @@ def read_tensor(path: Path) -> NDArray[np.floating]:
     import numpy as np
     import torch
 
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(f"there is no file {path}.", HINT)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickles, which are refused below
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # bytes that are no tensor fail in any way that pickle, zip and torch know
         reason = " ".join(str(e).split()).partition(". ")[0][:120] or type(e).__name__
         raise DataError(f"{path} is not a tensor that can be read safely: {reason}.", HINT) from e

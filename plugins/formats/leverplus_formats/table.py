@@ -5,6 +5,7 @@ Such a table has a row per sample size and number of shots and a column per meth
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -40,7 +41,7 @@ class TableImporter(ResultsImporter):
 
     def recognizes(self, source: Path) -> bool:
         """By its name, .md."""
-        return source.suffix == ".md" and source.is_file()
+        return source.suffix == ".md" and os.path.isfile(source)
 
     def read(self, source: Path) -> PublishedTable:
         """The table of sample sizes and shots in `source`.

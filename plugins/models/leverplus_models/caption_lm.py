@@ -63,11 +63,6 @@ class CaptionLm(CheckpointModel):
 
     def _row(self, prompt: Prompt) -> Row:
         ids = (*self._start, *self._tokenize(self.render(prompt)[0]))
-        if len(ids) >= self._context_length:
-            raise DataError(
-                f"a prompt of {len(ids)} tokens does not fit '{self.path}', which reads {self._context_length}.",
-                "Use fewer shots or a model with a longer context.",
-            )
         return Row(np.array(ids, dtype=np.int64), np.arange(len(ids), dtype=np.int64)[None])
 
     def _before_answer(self, prompt: Prompt) -> tuple[str, str]:
@@ -92,7 +87,3 @@ class CaptionLm(CheckpointModel):
     @cached_property
     def checkpoint_content(self) -> str:
         return packaged_version() if self.path == "smollm2" else super().checkpoint_content
-
-    @cached_property
-    def _context_length(self) -> int:
-        return int(getattr(self._model.config, "max_position_embeddings", None) or 1 << 30)

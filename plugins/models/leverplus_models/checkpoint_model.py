@@ -23,6 +23,7 @@ from leverplus_core import (
     Model,
     Pretrained,
     Prompt,
+    PromptError,
     SupportsHiddenStates,
     SupportsLookahead,
     load_model,
@@ -96,7 +97,9 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, SupportsLookahead, Model
         prompts, answers, end_mark = asked
         ends = (self._end_mark,) if end_mark else ()
         targets = [(*self._answer_ids(*pair), *ends) for pair in zip(prompts, answers, strict=True)]
-        return self._engine.start(self._rows(prompts), targets)
+        rows = self._rows(prompts)
+        self._check_length(prompts, rows, [len(target) for target in targets])
+        return self._engine.start(rows, targets)
 
     def _begin_expected(self) -> None:
         asked, self._expected = self._expected, None
@@ -109,15 +112,35 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, SupportsLookahead, Model
 
         Raises DataError for a prompt that the model cannot read.
         """
-        new = self._engine.generate(self._rows(prompts), decoding)
+        rows = self._rows(prompts)
+        self._check_length(prompts, rows, [decoding.max_new_tokens] * len(rows))
+        new = self._engine.generate(rows, decoding)
         self._settle()
         return [str(self.tokenizer.decode(ids, skip_special_tokens=True)) for ids in new]
 
     def last_hidden_state(self, prompts: Sequence[Prompt]) -> Floats:
         """(N, D) the input of the output layer after each prompt. Raises DataError as `generate` does."""
-        found = self._engine.last_hidden_state(self._rows(prompts))
+        rows = self._rows(prompts)
+        self._check_length(prompts, rows, [1] * len(rows))
+        found = self._engine.last_hidden_state(rows)
         self._settle()
         return found
+
+    def _check_length(self, prompts: Sequence[Prompt], rows: Sequence[Row], answers: Sequence[int]) -> None:
+        """Raises PromptError for a prompt that is longer, with its answer, than what the model was made for."""
+        for prompt, row, answer in zip(prompts, rows, answers, strict=True):
+            if len(row.ids) + answer > self._context_length:
+                raise PromptError(
+                    prompt,
+                    f"a prompt of {len(row.ids):,} tokens, with {answer} for its answer, does not fit '{self.path}', "
+                    f"which reads {self._context_length:,}.",
+                    "Shorten the question, use fewer shots, or a model with a longer context.",
+                )
+
+    @cached_property
+    def _context_length(self) -> int:
+        config = self._model.config.get_text_config()
+        return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
 
     @cached_property
     def _model(self) -> Any:

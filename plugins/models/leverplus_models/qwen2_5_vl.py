@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -27,9 +28,9 @@ from leverplus_core import (
     SupportsCacheFolder,
     SupportsEmbeddings,
     SupportsPlanning,
-    checkpoint_errors,
     find_checkpoint,
     header_size,
+    load_pretrained,
 )
 from leverplus_models.checkpoint_model import CheckpointModel
 from leverplus_models.engine.rows import Ints, Row, Span
@@ -131,7 +132,7 @@ class Qwen25Vl(PictureSettings, SupportsEmbeddings, SupportsPlanning, SupportsCa
         try:
             source = find_checkpoint(self.path)
             file: Any = Path(source) / name
-            if not Path(source).is_dir():
+            if not os.path.isdir(source):
                 from huggingface_hub import try_to_load_from_cache
 
                 file = try_to_load_from_cache(source, name, revision=self.revision)
@@ -145,14 +146,12 @@ class Qwen25Vl(PictureSettings, SupportsEmbeddings, SupportsPlanning, SupportsCa
         """What `from_pretrained` takes, once the config says that it is a Qwen2.5-VL."""
         from transformers import AutoConfig
 
-        source = find_checkpoint(self.path)
-        with checkpoint_errors(self.path):
-            config = AutoConfig.from_pretrained(source, revision=self.revision)
+        config = load_pretrained(AutoConfig, self.path, self.revision)
         if config.model_type != "qwen2_5_vl":
             raise CheckpointError(
                 f"checkpoint '{self.path}' is a {config.model_type}, not a qwen2_5_vl.", "Give a Qwen2.5-VL checkpoint."
             )
-        return source
+        return find_checkpoint(self.path)
 
     @cached_property
     def _image_processor(self) -> Any:

@@ -6,6 +6,7 @@ checkpoint in the user's cache folder (`leverplus_core.cache_folder`).
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from importlib import metadata, util
@@ -37,7 +38,7 @@ def packaged_smollm2() -> Path:
     Raises PluginError when a package is missing, StorageError when the cache folder cannot be written.
     """
     folder = cache_folder() / packaged_version().replace("==", "-").replace("/", "-")
-    if not (folder / "config.json").is_file():
+    if not os.path.isfile(folder / "config.json"):
         _convert(_gguf_file(), folder)
     return folder
 
@@ -79,7 +80,7 @@ def _convert(source: Path, folder: Path) -> None:
                 scratch.replace(folder)
             except OSError:
                 # Another process may have finished first: its checkpoint is the same.
-                if not (folder / "config.json").is_file():
+                if not os.path.isfile(folder / "config.json"):
                     raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 COLORS = ("red", "blue")
 KILL_AT = "TINY_KILL_AT"
 """Environment variable: the process kills itself before the model answers so many prompts."""
+KILL_WITH = "TINY_KILL_WITH"
+"""Environment variable: the number of the signal that it sends itself then; that of SIGKILL by default."""
 
 
 def _number(value: object) -> int:
@@ -86,7 +88,7 @@ class TinyModel(Model):
     def _count(self, prompts: int) -> None:
         TinyModel.answered += prompts
         if self.answered >= int(os.environ.get(KILL_AT, "1000000000")):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), int(os.environ.get(KILL_WITH, signal.SIGKILL)))
 
 
 class TinyEncoder(Encoder):

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from leverplus_core import metrics
-from leverplus_core.errors import DataError
+from leverplus_core.errors import DataError, PromptError
 from leverplus_core.plugins.contracts import Dataset, Model
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.settings import BeamSettings, PromptSettings
@@ -111,18 +112,18 @@ def test_info_scores_equal_brute_force(world: Dataset, scorer: Scorer, order: st
 
 
 def test_all_true_answers_count_by_how_often_they_were_given(world: Dataset, scorer: Scorer) -> None:
-    """sum_a w_a P(a) / sum_a w_a with w = min(count / 3, 1): here 1, 2/3 and 1/3 for 4, 2 and 1 annotators."""
+    """sum_a w_a P(a) / sum_a w_a with w = min(count / 3, 1): here 1, 2/3, 1/3 and 1/3 for 4, 2, 1 and 1 annotators."""
     one = world.questions("validation")[0]
     question = replace(one, answers=("red", "Red", "red.", "red", "blue", "blue", "fox", " ", "the"))
     shown = (world.demonstrations()[0].id,)
     prompt = build_prompt([scorer.demonstrations[shown[0]]], question, PROMPT)
-    red, blue, fox = (_brute_probability(prompt, answer) for answer in ("red", "blue", "fox"))
-    expected = (red + 2 / 3 * blue + 1 / 3 * fox) / 2
+    red, blue, fox, the = (_brute_probability(prompt, answer) for answer in ("red", "blue", "fox", "the"))
+    expected = (red + 2 / 3 * blue + 1 / 3 * fox + 1 / 3 * the) / (7 / 3)
     every = replace(scorer, reference="all")
     found = every.logprobs([(question, shown), (one, shown)])
     assert math.exp(found[0].mean) == pytest.approx(expected, rel=1e-3)
     assert found[1].mean == pytest.approx(every.logprobs([(one, shown)])[0].mean)
-    assert every.prompts(question) == 4 and every.reference_prompts(question) == 3 and scorer.prompts(question) == 2
+    assert every.prompts(question) == 5 and every.reference_prompts(question) == 4 and scorer.prompts(question) == 2
     assert replace(every, probabilities=False).prompts(question) == 1
     candidate = every.candidates([(question, shown, "beam")])[0]
     assert candidate.logprob == found[0].mean
@@ -264,3 +265,57 @@ def test_the_demo_model_copies_from_a_matching_demonstration_and_sees_shapes(
         texts = model.generate([prompt for prompt, _ in rows], Decoding(2, 1, 0.0))
         right = [metrics.accuracy(text, q.answers) for text, (_, q) in zip(texts, rows, strict=True)]
         assert sum(right) / len(right) >= bar
+
+
+def test_a_question_that_is_longer_than_the_model_s_context_is_refused_with_its_id(
+    world: Dataset, scorer: Scorer
+) -> None:
+    short, other = world.questions("validation")[:2]
+    long = replace(other, text="what shape is it? " * 700)
+    shown = (world.demonstrations()[0].id,)
+    for ask in (scorer.answers, scorer.logprobs):
+        with pytest.raises(DataError, match=rf"^question {long.id} with 1 demonstration: a prompt of .* does not fit"):
+            ask([(short, shown), (long, shown)])
+        with pytest.raises(DataError, match=rf"^question {long.id}: a prompt of [0-9],[0-9]+ tokens, .* reads 2,048"):
+            ask([(long, ())])
+    with pytest.raises(PromptError, match="does not fit"):
+        scorer.model.last_hidden_state([build_prompt([], long, PROMPT)])
+
+
+def test_a_picture_scores_alike_however_it_is_stored(scorer: Scorer, tmp_path: Path) -> None:
+    """A black disc on white: opaque, on transparent pixels, in 16 bits, and as a TIFF that lies on its side."""
+    from PIL import Image as Pil
+    from PIL import ImageDraw
+
+    disc = Pil.new("L", (56, 56), 255)
+    ImageDraw.Draw(disc).ellipse((14, 14, 42, 42), fill=0)
+    opacity = Pil.eval(disc, lambda value: 255 - value)
+    exif = Pil.Exif()
+    exif[0x0112] = 6
+    black = Pil.new("L", disc.size, 0)
+    disc.save(tmp_path / "opaque.png")
+    Pil.merge("RGBA", (black, black, black, opacity)).save(tmp_path / "rgba.png")
+    Pil.merge("LA", (black, opacity)).save(tmp_path / "la.png")
+    Pil.fromarray(np.asarray(disc).astype(np.uint16) * 257).save(tmp_path / "wide.png")
+    disc.transpose(Pil.Transpose.ROTATE_90).save(tmp_path / "side.tif", exif=exif)
+    black.save(tmp_path / "all-black.png")
+    names = ("opaque.png", "rgba.png", "la.png", "wide.png", "side.tif", "all-black.png")
+    rows = [(Question(n, "what shape is it?", Image(n, str(tmp_path / n)), ("circle",) * 10), ()) for n in names]
+    found = [logprob.mean for logprob in scorer.logprobs(rows)]
+    assert found[:-1] == pytest.approx([found[0]] * 5, abs=1e-4)
+    assert abs(found[-1] - found[0]) > 1
+
+
+def test_a_model_whose_logits_are_no_numbers_is_refused(world: Dataset, catalog: Catalog, tmp_path: Path) -> None:
+    """As of float16 that overflows; with imported candidates nothing but answers may be asked."""
+    import torch
+
+    for attention in ("sdpa", "eager"):
+        model = catalog.build("model", "qwen2_5_vl", {"path": "demo", "attention": attention, "device": "cpu"})
+        with torch.no_grad():
+            model._model.get_output_embeddings().weight.fill_(float("nan"))
+        cached = CachedModel(lambda model=model: model, model.identity, ResponseCache(tmp_path / f"{attention}.sqlite"))
+        for beams in (1, 3):
+            scorer = Scorer(cached, {}, PROMPT, Decoding(2, beams, 0.0))
+            with pytest.raises(DataError, match=r"logits are not numbers. Check its dtype: float16"):
+                scorer.answers([(world.questions("validation")[0], ())])

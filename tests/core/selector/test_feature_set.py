@@ -97,3 +97,13 @@ def test_rows_that_are_not_one_per_id_are_refused(tmp_path: Path) -> None:
         np.savez(path, **{**kept, name: kept[name][:-1]})
         with pytest.raises(DataError, match=rf"cannot be read: {name} has {rows - 1} rows for {rows} ids"):
             FeatureSet.read(path)
+
+
+def test_blocks_lie_in_the_file_where_they_can_be_used_without_a_copy(tmp_path: Path) -> None:
+    path = tmp_path / "features.npz"
+    _set(True).write(path)
+    found = FeatureSet.read(path)
+    for block in (found.demonstrations.text, found.demonstrations.state, found.questions.image):
+        assert block is not None and block.flags.aligned and isinstance(block.base, np.memmap)
+        block[:] = 0  # of this process alone
+    assert _equal(FeatureSet.read(path).demonstrations, _set(True).demonstrations)

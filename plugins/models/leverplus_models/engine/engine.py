@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from leverplus_core import AnswerLogprob, CheckpointError, Decoding, Floats
+from leverplus_core import AnswerLogprob, CheckpointError, DataError, Decoding, Floats
 from leverplus_models.engine.beams import Beams, Greedy
 from leverplus_models.engine.device import out_of_memory, to_device, token_budget, too_large
 from leverplus_models.engine.kernels import Kernels
 from leverplus_models.engine.packed_attention import supports_packed
 from leverplus_models.engine.padding import pad
-from leverplus_models.engine.rows import Row, length_batches, sequence_keys
+from leverplus_models.engine.rows import Ints, Row, length_batches, sequence_keys
 from leverplus_models.engine.settings import EngineSettings
 from leverplus_models.engine.tree_attention import tree_window
 from leverplus_models.engine.tree_walk import (
@@ -40,11 +40,15 @@ from leverplus_models.engine.tree_walk import (
 Features = Callable[[Sequence[str], Sequence[str]], Mapping[str, Tensor]]
 """(keys, upcoming) -> features of the images `keys`, each encoded as often as it occurs; `upcoming` are needed next."""
 
+Ended = tuple[list[tuple[int, Ints]], tuple[Tensor, Tensor]]
+"""Rows that end in a chunk with the slots of their paths; log-probabilities and ids of their likeliest next tokens."""
 RunChunk = Callable[[TreeWalk, Chunk], KVCache]
 """Runs a chunk and returns the keys and values that later ones need."""
 
 MAX_LOGITS = 1 << 26
 """Logits per forward pass: 256 MB in float32."""
+DECODED = 4
+"""Batches whose prompts are decoded together on a GPU: a step has a token of each, and hundreds of small kernels."""
 LOOKAHEAD = 4
 """Batches whose images are read in advance."""
 
@@ -178,17 +182,18 @@ class Engine:
                 return Greedy(decoding.max_new_tokens, self.eos)
             return Beams(decoding.num_beams, decoding.length_penalty, decoding.max_new_tokens, self.eos)
 
-        def run(walk: TreeWalk, chunk: Chunk) -> KVCache:
-            features = self._features(walk, chunk)
-            logits, cache, paths = walk.run(self.model, chunk, features, self._mode, keep_all=True)
+        def best(logits: Tensor) -> tuple[Tensor, Tensor]:
+            values, tokens = logits.topk(wanted)
+            return values - logits.logsumexp(-1, keepdim=True), tokens
+
+        def decode(walk: TreeWalk, cache: KVCache, ended: Sequence[Ended]) -> None:
             branches = Branches(self.model, cache.layers, walk.bucket_by_length, walk.padding)
-            alive = [(row, search(), [paths[walk.tree.last[row]]]) for row, _ in walk.logit_positions(chunk)]
+            alive = [(row, search(), [path]) for rows, _ in ended for row, path in rows]
+            logprobs, tokens = (torch.cat(found) for found in zip(*(found for _, found in ended), strict=True))
             for n in range(decoding.max_new_tokens):
-                values, tokens = logits.topk(wanted)
-                logprobs = (values - logits.logsumexp(-1, keepdim=True)).cpu().numpy()
-                found, at, going = tokens.cpu().numpy(), 0, []
+                values, ids, at, going = _numbers(logprobs.cpu().numpy()), tokens.cpu().numpy(), 0, []
                 for row, state, ends in alive:
-                    parents = state.advance(logprobs[at : at + len(ends)], found[at : at + len(ends)])
+                    parents = state.advance(values[at : at + len(ends)], ids[at : at + len(ends)])
                     at += len(ends)
                     if state.done:
                         texts[row] = state.text
@@ -199,8 +204,29 @@ class Engine:
                 last = [token for _, state, _ in going for token in state.last_tokens]
                 positions = [rows[row].positions[:, -1] + n + 1 for row, _, ends in going for _ in ends]
                 logits, longer = branches.step([end for _, _, ends in going for end in ends], last, positions)
+                logprobs, tokens = best(logits)
                 each = iter(longer)
                 alive = [(row, state, [next(each) for _ in ends]) for row, state, ends in going]
+
+        waiting: list[Ended] = []
+        before = self.budget
+
+        def run(walk: TreeWalk, chunk: Chunk) -> KVCache:
+            nonlocal before
+            if waiting and self.budget < before:  # memory ran out: give back what is held
+                decode(walk, walk.cache, waiting)
+                waiting.clear()
+                walk.advance(Chunk(chunk.first, chunk.first), replace(walk.cache, held=False))
+            before = self.budget
+            features = self._features(walk, chunk)
+            logits, cache, paths = walk.run(self.model, chunk, features, self._mode, keep_all=True)
+            ends = [(row, paths[walk.tree.last[row]]) for row, _ in walk.logit_positions(chunk)]
+            ended = [*waiting, (ends, best(logits))]
+            if chunk.end < len(walk.nodes) and cache.size < self._decoded_together:
+                waiting[:] = ended
+                return replace(cache, held=True)
+            decode(walk, cache, ended)
+            waiting.clear()
             return cache
 
         budget = self._logit_budget
@@ -234,6 +260,11 @@ class Engine:
         following = walk.chunk(LOOKAHEAD * self.budget, self._logit_budget, after=chunk)
         return self.features([*repeated, *walk.images(chunk)], walk.images(following))
 
+    @property
+    def _decoded_together(self) -> int:
+        """Tokens whose keys and values may wait for their prompts to be decoded; a CPU gains nothing by waiting."""
+        return (DECODED - 1) * self.budget if self.ahead else 0
+
     # --- padded: models without tree attention ------------------------------------------------------------------------
 
     def _padded_logprob(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> list[list[float]]:
@@ -265,7 +296,7 @@ class Engine:
         texts: list[list[int]] = [[] for _ in rows]
 
         def run(batch: Sequence[int], inputs: dict[str, Tensor]) -> None:
-            new = self.model.generate(**inputs, generation_config=config).tolist()
+            new = self.model.generate(**inputs, generation_config=config, logits_processor=[_refuse_nan]).tolist()
             for i, text in zip(batch, new, strict=True):
                 texts[i] = text
 
@@ -350,3 +381,19 @@ def _without_output_layer(model: Any) -> Iterator[None]:
         yield
     finally:
         vars(layer).pop("forward", None)
+
+
+def _numbers(logprobs: Floats) -> Floats:
+    """`logprobs`, if they are numbers. Raises DataError where they are not: the model would answer with nothing."""
+    if np.isnan(logprobs).any():
+        raise DataError(
+            "the model's logits are not numbers.",
+            "Check its dtype: float16 overflows on some models, bfloat16 does not.",
+        )
+    return logprobs
+
+
+def _refuse_nan(ids: Tensor, scores: Tensor) -> Tensor:
+    """As `_numbers`, where transformers generates."""
+    _numbers(scores.max(-1).values.float().cpu().numpy())
+    return scores

@@ -25,10 +25,14 @@ packed attention does not."""
 
 @dataclass(frozen=True, slots=True)
 class KVCache:
-    """Keys and values by layer, (M, 2, heads, width), and the slots of each node that is in it."""
+    """Keys and values by layer, (M, 2, heads, width), and the slots of each node that is in it.
+
+    What is `held` stays as it is when the walk advances.
+    """
 
     layers: Mapping[int, Tensor]
     slots: Mapping[int, Ints]
+    held: bool = False
 
     @property
     def size(self) -> int:
@@ -150,9 +154,9 @@ class TreeWalk:
         return logits, KVCache(tree_pass.present, kept_slots), paths
 
     def advance(self, chunk: Chunk, cache: KVCache) -> None:
-        """Continue after `chunk`, with the part of `cache` that the next one needs."""
+        """Continue after `chunk`, with the part of `cache` that the next one needs, or with all that is held."""
         path = self._next_path(chunk.end)
-        if len(cache.slots) > len(path):
+        if not cache.held and len(cache.slots) > len(path):
             keep, slots = _compact({node: cache.slots[node] for node in path})
             layers = dict(cache.layers)
             index = to_device(keep, next(iter(layers.values())).device)

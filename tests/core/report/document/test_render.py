@@ -12,6 +12,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from PIL import Image
 from leverplus_core.cli import main
 from leverplus_core.errors import LeverplusError, StorageError
 from leverplus_core.registry.registry import Registry
-from leverplus_core.report.document.content import report_content
+from leverplus_core.report.document.content import Content, report_content
 from leverplus_core.report.document.i18n import LANGUAGES, Translator
 from leverplus_core.report.document.layout import Table, lay_out
 from leverplus_core.report.document.render import html_text, markdown_text, write_report
@@ -301,3 +302,75 @@ def test_a_browser_draws_it(pages: dict[str, str], tmp_path: Path) -> None:
         with Image.open(shot) as image:
             assert image.size == (width, height)
             assert len(image.convert("L").getcolors() or []) > 20  # letters, not a blank page
+
+
+# Hostile names.
+
+HOSTILE = (
+    "<script>document.title = 'owned'</script>", "<img src=x onerror=\"document.title = 'owned'\">",
+    "\"><svg onload=\"document.title = 'owned'\">", "</text></svg><script>document.title = 'owned'</script>",
+    "[x](javascript:document.title='owned')", "<javascript:document.title='owned'>", "![x](https://e.org/p.png)",
+    "[x]: javascript:document.title='owned'", "$\\bad{$", "_private", "font: 10px x", "\x1b]0;owned\x07\u202eb",
+)  # fmt: skip
+LIVE = """<script>addEventListener("load", () => { document.body.dataset.live = JSON.stringify({
+  links: [...document.querySelectorAll("a")].map(a => a.getAttribute("href")).filter(h => !h.startsWith("#")),
+  loaded: [...document.querySelectorAll("script, img, iframe, object, embed, link, base, form")].map(e => e.outerHTML),
+  handlers: [...document.querySelectorAll("*")].flatMap(e => [...e.attributes]).map(a => a.name)
+    .filter(n => n.startsWith("on")), texts: [...document.querySelectorAll("svg text")].map(t => t.textContent),
+}); });</script></body>"""
+
+
+@pytest.fixture(scope="module")
+def hostile(swept_file: Path, copy_registry, tmp_path_factory: pytest.TempPathFactory, write) -> Content:  # type: ignore[no-untyped-def]
+    """A report in whose every label, note and setting something wants to be run."""
+    folder = tmp_path_factory.mktemp("hostile")
+    registry, chance = Registry(f"sqlite:///{folder / 'r.db'}"), np.random.default_rng(1)
+    for place, name in enumerate(HOSTILE):
+        scores = {(m, s): chance.choice([0.0, 1.0], 20) for m in ("random", "oracle", "rce") for s in (1, 2)}
+        write(registry, f"r{place}", scores, [10, 20], name=name, reward=name, note=name, model=name)
+    return report_content(registry, [f"r{place}" for place in range(len(HOSTILE))], "r0:random")
+
+
+def live(page: str, tmp_path: Path) -> dict[str, Any]:
+    """What is live in a page that a browser has shown; a script of the page's own changes its title."""
+    (tmp_path / "page.html").write_text(POLICY.sub("", page).replace("</body>", LIVE), encoding="utf-8")
+    address = (tmp_path / "page.html").as_uri()
+    dom = browse(["--virtual-time-budget=2000", "--dump-dom", address], tmp_path / "own")
+    said = re.search(r'data-live="([^"]*)"', dom)
+    assert said and "<title>owned" not in dom
+    return dict(json.loads(html.unescape(said[1])))
+
+
+def test_nothing_of_a_hostile_name_is_live_in_a_browser(hostile: Content, tmp_path: Path) -> None:
+    seen = live(html_text(lay_out(hostile, Translator())), tmp_path)
+    assert (seen["links"], seen["handlers"], len(seen["loaded"])) == ([], [], 1)  # the script that looks
+    drawn = "\n".join(seen["texts"])
+    for name in HOSTILE[:-1]:
+        assert name in drawn
+    assert r"\x1b]0;owned\x07\u202eb" in drawn
+
+
+def test_nothing_of_a_hostile_name_is_live_in_the_markdown_turned_html(hostile: Content, tmp_path: Path) -> None:
+    write_report(hostile, Translator(), tmp_path / "out.md")
+    text = (tmp_path / "out.md").read_text(encoding="utf-8")
+    made = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+    page = f"<!DOCTYPE html><title>report</title><body>{made}</body>"
+    seen = live(page, tmp_path)
+    assert (seen["links"], seen["handlers"]) == ([], [])
+    own = [f'<img src="out.md.files/{name}"' for name in sorted(PLOTS)]
+    assert sorted(one[: one.index('" alt') + 1] for one in seen["loaded"] if one.startswith("<img")) == own
+    assert len(seen["loaded"]) == len(own) + 1
+    for file in (tmp_path / "out.md.files").iterdir():
+        tags = {node.tag.rpartition("}")[2] for node in ElementTree.parse(file).iter()}
+        assert not tags & {"script", "image", "foreignObject", "a"}
+
+
+def test_a_page_forbids_scripts_and_all_that_is_outside(hostile: Content, tmp_path: Path) -> None:
+    page = html_text(lay_out(hostile, Translator()))
+    assert POLICY.search(page)
+    script = "<script>document.body.dataset.probe = 'ran'</script></body>"
+    for policy, ran in ((True, False), (False, True)):
+        shown = (page if policy else POLICY.sub("", page)).replace("</body>", script)
+        (tmp_path / "page.html").write_text(shown, encoding="utf-8")
+        dom = browse(["--dump-dom", (tmp_path / "page.html").as_uri()], tmp_path / "own")
+        assert ('data-probe="ran"' in dom) == ran

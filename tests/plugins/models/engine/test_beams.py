@@ -57,6 +57,62 @@ def test_the_tokens_are_those_of_generate(
             assert _until_end(new, eos) == _until_end(whole[0, len(row.ids) :].tolist(), eos)
 
 
+@pytest.mark.parametrize("num_beams", [1, 3])
+@pytest.mark.parametrize("eos", [[1], [1, 3, 7]], ids=["one end", "three ends"])
+def test_prompts_of_several_batches_are_decoded_together_on_a_device(
+    model: Any, num_beams: int, eos: list[int]
+) -> None:
+    """Forty prompts in some ten batches: the same tokens from fewer passes, also when memory runs out on the way."""
+    draw = np.random.default_rng(3)
+    head = draw.integers(2, 20, 12)
+    texts = [np.concatenate([head[: 3 * (n % 5)], draw.integers(2, 20, 9)]) for n in range(40)]
+    rows, decoding = [Row(ids, np.arange(len(ids))[None]) for ids in texts], Decoding(4, num_beams, 1.0)
+    honest, passes = type(model).forward, []
+
+    def generated(ahead: bool, fails: int | None = None) -> tuple[Engine, list[list[int]], int]:
+        def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+            passes.append(1)
+            if len(passes) == fails:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return honest(self, *args, **kwargs)
+
+        passes.clear()
+        engine = Engine(model, eos, 0, EngineSettings(tokens_per_batch=40))
+        engine.ahead = ahead
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(model), "forward", counted)
+            found = engine.generate(rows, decoding)
+        return engine, [_until_end(text, eos) for text in found], len(passes)
+
+    _, expected, apart = generated(ahead=False)
+    _, found, together = generated(ahead=True)
+    assert found == expected
+    prefills = (apart + 3) // 4  # a batch and at most three steps
+    assert together <= prefills + 3 * -(-prefills // 4) + 3 < apart
+    for fails in range(1, together, 3):
+        engine, found, _ = generated(ahead=True, fails=fails)
+        assert found == expected and engine.budget == 20
+
+
+def test_answers_after_nested_demonstrations_compute_what_they_share_once(model: Any) -> None:
+    """Two questions after the same one, two and three demonstrations, and the tokens of their trie, by hand."""
+    shown, asked = [list(range(2, 12)), list(range(12, 20)), [5] * 9], [[3] * 7, [4] * 7]
+    prompts = [[t for part in shown[:k] for t in part] + question for k in (1, 2, 3) for question in asked]
+    computed: list[int] = []
+    honest = type(model).forward
+
+    def counted(self: Any, *args: Any, inputs_embeds: Any = None, **kwargs: Any) -> Any:
+        computed.append(inputs_embeds.shape[1])
+        return honest(self, *args, inputs_embeds=inputs_embeds, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(model), "forward", counted)
+        rows = [Row(np.array(ids), np.arange(len(ids))[None]) for ids in prompts]
+        Engine(model, [1], 0, EngineSettings()).generate([*rows, rows[0]], Decoding(3, 1))
+    assert computed[0] == 10 + 8 + 9 + 6 * 7  # each demonstration once; the questions after each number of them
+    assert max(computed[1:]) <= 6 and len(computed) <= 3  # a token of each prompt, twice
+
+
 def _until_end(ids: list[int], eos: list[int]) -> list[int]:
     ends = [i for i, token in enumerate(ids) if token in eos]
     return ids[: ends[0] + 1] if ends else ids

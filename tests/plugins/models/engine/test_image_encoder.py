@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,26 @@ def test_for_a_gpu_the_first_batches_are_small_unless_images_were_asked_for_in_a
     plain = _encoded(model, files[:5])[1]
     for key, known in zip(keys[:5], plain, strict=True):
         torch.testing.assert_close(first[key], known, atol=1e-5, rtol=1e-5)
+
+
+def test_the_order_in_which_threads_are_done_changes_nothing(
+    model: Any, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageEncoder, "_readers", 4)
+    read, found = ImageEncoder._read, []
+    for delays in ([0.0] * 7, [0.2, 0.1, 0.0, 0.15, 0.05, 0.1, 0.0], [0.0, 0.05, 0.1, 0.15, 0.2, 0.0, 0.1]):
+        encoder = _encoder(model)
+        keys = [encoder.inspect(file).key for file in files]
+        waits = dict(zip(keys, delays, strict=True))
+
+        def late(self: ImageEncoder, key: str, waits: dict[str, float] = waits) -> torch.Tensor:
+            time.sleep(waits[key])
+            return read(self, key)
+
+        monkeypatch.setattr(ImageEncoder, "_read", late)
+        tokens = encoder.encode(keys[:5], keys[5:]) | encoder.encode(keys[5:], ())  # type: ignore[operator]
+        found.append(torch.cat([tokens[key] for key in keys]))
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
 def test_what_a_reading_thread_meets_is_one_line(

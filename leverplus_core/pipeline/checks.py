@@ -1,0 +1,79 @@
+"""What can be known of a composed recipe before its first prompt: `validate` and `run` ask the same function.
+
+Composing itself refuses settings out of bounds, parts that do not exist or do not fit, and shots that no pool can fill.
+What is left is said here: what this machine lacks, what the parts lack of each other, and what the data cannot fill.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from leverplus_core.errors import DataError, RecipeError
+from leverplus_core.pipeline.context import RunContext
+from leverplus_core.plugins.contracts import Bank, SupportsHiddenStates
+from leverplus_core.pretrained import require_device
+
+
+def check(context: RunContext) -> list[str]:
+    """Remarks that a reader of the result should know; nothing is loaded or written, the dataset's questions are read.
+
+    Raises a LeverplusError for everything that a run would end with later: a device or a checkpoint that is not there,
+    an encoder that reads what the model lacks, pools larger than the demonstrations that may be shown.
+    """
+    if context.recipe.training.device == "cuda":
+        require_device("cuda")
+    for part in (context.selector, context.balancer, context.reward, *context.baselines.values()):
+        part.check_machine()
+    if context.offline:
+        return []
+    for part in (context.dataset, context.model, context.encoder, context.sampler):
+        part.check_machine()
+    _check_encoder(context)
+    _check_pools(context)
+    return _sizes(context)
+
+
+def _check_encoder(context: RunContext) -> None:
+    encoder, at = context.encoder, context.at("encoder")
+    if encoder.needs_model:
+        encoder.check_model(context.model)
+    if encoder.hidden_states is not None and not isinstance(context.model, SupportsHiddenStates):
+        raise RecipeError(
+            f"encoder.hidden_states{at} is {encoder.hidden_states}, and model '{context.recipe.model.name}' shows no "
+            "hidden states.",
+            "Set it to null, or name a model that has them.",
+        )
+
+
+def _check_pools(context: RunContext) -> None:
+    """Raises DataError where a question has fewer demonstrations that it may be shown than its pool is to hold."""
+    k, asked = context.sampler.k, context.question_sets.asked
+    if context.imported is not None and context.imported.has("pools"):
+        return
+    whole = Bank.without_features(context.dataset.demonstrations())
+    for fold in context.folds.names:
+        bank = context.folds.bank(fold, whole).demonstrations
+        with_image, ids = Counter(d.image.id for d in bank), {d.id for d in bank}
+        for split in context.splits:
+            for question in context.dataset.questions(split):
+                if (asked and question.id not in asked) or context.folds.of_question(question.id) != fold:
+                    continue
+                may = len(bank) - max(with_image[question.image.id], question.id in ids)
+                if may < k:
+                    raise DataError(
+                        f"sampler.k{context.at('sampler.k')} is {k}, and question {question.id} may be shown {may:,} "
+                        f"of {len(bank):,} demonstrations: not itself, and none with its image.",
+                        f"Set sampler.k to at most {may:,}, or give more train questions.",
+                    )
+
+
+def _sizes(context: RunContext) -> list[str]:
+    wanted, there = context.recipe.evaluation.sizes, len(context.question_sets.evaluated)
+    larger = [size for size in wanted if size > there]
+    if not larger or not context.recipe.where("evaluation.sizes"):
+        return []
+    named = ", ".join(f"{size:,}" for size in larger)
+    return [
+        f"evaluation.sizes{context.at('evaluation.sizes')}: there are {there:,} questions to evaluate, so a sample of "
+        f"{named} is one of {there:,}"
+    ]

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from leverplus_core import Catalog, LeverplusError, Recipe, Registry, RunContext, run
+from leverplus_core.pipeline.checks import check
+
+Compose = Callable[..., RunContext]
+TRAIN = 12
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Callable[..., Recipe]:
+    """Twelve train questions, of which q0 and q1 are about one picture, and four to evaluate."""
+    rows = [
+        {"id": f"{split}{i}", "question": "What is it?", "caption": f"a {split} thing {max(i, 1)}", "answer": "red",
+         "image_id": f"{split}{max(i, 1)}", "split": split}
+        for split, count in (("train", TRAIN), ("validation", 4)) for i in range(count)
+    ]  # fmt: skip
+    (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    def of(*overrides: str) -> Recipe:
+        mine = ["dataset.name=jsonl", f"dataset={{name: jsonl, path: {tmp_path}/all.jsonl}}", "sampler.k=4",
+                "evaluation.sizes=[4]", "scoring.questions=6", "scoring.candidates.questions=null"]  # fmt: skip
+        return Recipe.load("demo", [*mine, *overrides])
+
+    return of
+
+
+@pytest.fixture
+def compose(recipe: Callable[..., Recipe], tmp_path: Path) -> Compose:
+    return lambda *overrides: RunContext(recipe(*overrides), Catalog.load(disabled=""), tmp_path / "work")
+
+
+def test_a_recipe_that_can_run_has_no_remarks(compose: Compose, tmp_path: Path) -> None:
+    assert check(compose()) == check(compose("sampler.k=10")) == []
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        (
+            "sampler.k=11",
+            r"sampler.k in --set sampler.k is 11, and question train0 may be shown 10 of 12 demonstrations",
+        ),
+        ("model.path=./nothing", "no checkpoint folder './nothing'"),
+        ("model.path=" + "x" * 500, "neither a folder nor an id that a hub could have"),
+        ("model.device=cuda:97", "no device 'cuda:97' on this machine"),
+        ("model.device=abacus", "no device 'abacus' on this machine"),
+        ("model.name=caption_lm", "model CaptionLm has no image and text features of its own"),
+        ("evaluation.shots=[5]", "5 shots cannot be filled from a pool of 4"),
+    ],
+)
+def test_what_would_end_a_run_later_ends_it_before_anything_is_written(
+    recipe: Callable[..., Recipe], tmp_path: Path, override: str, says: str
+) -> None:
+    mine = recipe(*(["model={name: caption_lm}"] if "caption_lm" in override else [override]))
+    with pytest.raises(LeverplusError, match=says):
+        check(RunContext(mine, Catalog.load(disabled=""), tmp_path / "work"))
+    with pytest.raises(LeverplusError, match=says):
+        run(mine, f"sqlite:///{tmp_path / 'r.db'}", tmp_path / "work")
+    assert not (tmp_path / "work").exists() and not (tmp_path / "r.db").exists()
+
+
+def test_sample_sizes_beyond_the_questions_are_told(compose: Compose) -> None:
+    [remark] = check(compose("evaluation.sizes=[2,100,200]"))
+    assert remark == (
+        "evaluation.sizes in --set evaluation.sizes: there are 4 questions to evaluate, so a sample of 100, 200 is one "
+        "of 4"
+    )
+
+
+def test_checking_a_recipe_loads_no_torch() -> None:
+    program = """
+import sys
+from leverplus_core import Catalog, Recipe, RunContext
+from leverplus_core.pipeline.checks import check
+check(RunContext(Recipe.load("demo", ["dataset={name: vqa_json, folder: okvqa-slice}"]), Catalog.load()))
+sys.exit("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_home_folder_in_urls_and_folders_is_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: Callable[..., Recipe]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    Registry("sqlite:///~/mine/x.db").runs()
+    assert (tmp_path / "mine" / "x.db").is_file() and not (tmp_path / "~").exists()
+    assert RunContext(recipe(), Catalog.load(disabled=""), Path("~/w")).workspace.root == tmp_path / "w"

@@ -1,0 +1,55 @@
+"""The file of the response cache: what is said when it cannot be used."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from leverplus_core.errors import StorageError
+from leverplus_core.scoring.cache import ResponseCache
+
+HOLD = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+db.execute("BEGIN IMMEDIATE")
+print(1, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="this system does not list its locks")
+def test_a_cache_that_another_process_has_locked_says_by_which_and_can_still_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "responses.sqlite"
+    cache = ResponseCache(file, patience=0.1)
+    cache.put([(b"a", "1")])
+    how = [sys.executable, "-c", HOLD, str(file)]
+    with subprocess.Popen(how, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdin is not None
+        other.stdout.readline()
+        with pytest.raises(StorageError) as told:
+            cache.put([(b"b", "2")])
+        assert str(told.value).startswith(f"the response cache {file} is locked by process {other.pid} (")
+        assert told.value.hint == "Wait for it to finish, or end it, and run the same command."
+        assert cache.get([b"a", b"b"]) == {b"a": "1"}
+        other.stdin.close()
+    cache.put([(b"b", "2")])
+    assert cache.get([b"a", b"b"]) == {b"a": "1", b"b": "2"}
+    cache.close()
+
+
+def test_a_cache_that_is_damaged_or_full_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "damaged").write_bytes(b"no database" * 1000)
+    with pytest.raises(StorageError, match=r"damaged cannot be opened: .* Move the file away and run again"):
+        ResponseCache(tmp_path / "damaged")
+    full = ResponseCache(tmp_path / "full")
+    with sqlite3.connect(tmp_path / "full") as db:
+        pages = db.execute("PRAGMA page_count").fetchone()[0]
+    db.close()
+    full._db.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own limit fails as a disk without room does
+    with pytest.raises(StorageError, match=r"full cannot be written: .* Free some space"):
+        full.put([(bytes([i]), "x" * 4000) for i in range(200)])
+    full.close()
