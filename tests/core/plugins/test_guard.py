@@ -185,6 +185,27 @@ def test_a_model_that_answers_less_than_it_is_asked_is_named(make: Make, body: s
         part.generate(prompts, None)
 
 
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("return np.ones((3, 4), np.float32)", "its shape is (3, 4) for 2 texts"),
+        ("return np.ones(4, np.float32)", "its shape is (4,) for 2 texts"),
+        ("return np.full((2, 4), np.nan)", "row 0 has values that are not finite"),
+        ("return np.ones((2, 4))", "row 0 is 2 long"),
+        ("return np.ones((2, 1), int)", "it is int64"),
+        ("return [[1.0], [1.0]]", "it is of type list"),
+        ("return np.eye(2, len(texts[0]) + 1)", "it has 4 columns, and earlier rows have 3"),
+    ],
+)
+def test_an_encoder_s_rows_are_finite_unit_rows_of_one_width(make: Make, body: str, says: str) -> None:
+    images = "images(self, images, model=None):\n            return None\n\n"
+    part = make("encoder", "Encoder", f"{images}        def texts(self, texts, model=None)", body)
+    with pytest.raises(PluginError) as error:
+        for texts in (["ab", "cd"], ["abc", "def"]):
+            part.texts(texts)
+    assert str(error.value).startswith("encoder 'bad' of acme-bad 1.0: texts() returned ") and says in str(error.value)
+
+
 def test_a_dataset_is_asked_once_and_its_rows_are_held_to_the_contract(make: Make) -> None:
     count = "self.__dict__['n'] = self.__dict__.get('n', 0) + 1"
     body = f"{count}; return [Question(split, 'what?', Image('i'), ('a',))]"
