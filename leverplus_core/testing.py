@@ -44,6 +44,7 @@ from leverplus_core.plugins.contracts import (
     Reward,
     Sampler,
     SupportsHiddenStates,
+    SupportsLookahead,
     allowed,
 )
 from leverplus_core.recipes.settings import PromptSettings
@@ -476,6 +477,11 @@ def check_model(part: Model, images: Sequence[Image]) -> None:
         assert texts == [part.generate([p], decoding)[0] for p in prompts], "generate depends on the batch"
         assert texts == part.generate(prompts[::-1], decoding)[::-1], "generate depends on the order of prompts"
     assert part.logprob([], []) == [] and part.generate([], Decoding()) == [], "no prompts, no results"
+    if isinstance(part, SupportsLookahead):
+        part.expect(prompts, answers)
+        ahead = [part.logprob(prompts[:1], answers[:1]), part.logprob(prompts, answers), part.logprob(prompts, answers)]
+        worst = max(abs(a.sum - b.sum) for found in ahead for a, b in zip(found, batch, strict=False))
+        assert worst <= TOLERANCE, f"logprob depends on what was expected, by {worst:.2e}"
     if isinstance(part, SupportsHiddenStates):
         _check_rows("states", lambda rows: part.last_hidden_state([prompts[i] for i in rows]), len(prompts), unit=False)
     lost = Image("lost", path="no/such/picture.png")
