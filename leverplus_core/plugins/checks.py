@@ -63,7 +63,7 @@ def class_defect(kind: str, part: type[Part]) -> str:
 
 
 def memory(part: Part) -> dict[Any, Any]:
-    """What is remembered of earlier calls of a part; a copy with other settings begins anew."""
+    """What is remembered of earlier calls of a part; a copy with other settings has nothing to remember."""
     remembered: dict[Any, Any]
     owner, remembered = vars(part).get("_memory", (0, {}))
     if owner != id(part):

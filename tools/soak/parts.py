@@ -49,7 +49,7 @@ warning, and its run goes on. The longest took {longest:.1f} s.
 Code in a part's identity: after an edit of a part, for {edited} kinds of parts, exactly the stages that it decides have
 other fingerprints. {ways} ways of having a part were tried with pip itself (a plugin file, a wheel, an editable
 project, one with its source in a folder): its module, a helper in its package, a helper beside it and a network that it
-only names were edited, the version was raised, a wheel was built anew; each changed the identity. A time stamp, a text
+only names were edited, the version was raised, a wheel was built again; each changed the identity. A time stamp, a text
 and a module that the part does not import did not."""
 SHORT = ("None", "NaN", "one short", "exits", "interrupts", "repeats")
 """The ways of the short form, for one method of each kind."""
