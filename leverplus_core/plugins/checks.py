@@ -455,7 +455,7 @@ def _table(part: Part, given: Given, found: Any) -> Any:
     return found
 
 
-_PART: dict[str, Check] = {"identity": _named_values}
+_PART: dict[str, Check] = {"identity": _named_values, "check_machine": _anything}
 CHECKS: Mapping[str, Mapping[str, Check]] = {
     "dataset": {
         **_PART, "questions": _questions, "demonstrations": _demonstrations, "note": _line, "expected_size": _size,
@@ -466,7 +466,9 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         "image_tokens": _whole(or_none=True), "cached_image_bytes": _whole(), "use_cache_folder": _anything,
         "expect": _anything,
     },
-    "encoder": {**_PART, "images": _rows_of("images"), "texts": _rows_of("texts")},
+    "encoder": {
+        **_PART, "images": _rows_of("images"), "texts": _rows_of("texts"), "check_model": _anything,
+    },
     "sampler": {**_PART, "pool": _pool, "pools": _pools, "blocks": _blocks},
     "selector": {
         **_PART, "select": _choices, "blocks": _blocks, "shot_counts": _shot_counts,
@@ -477,7 +479,7 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
     "trainer": {**_PART, "fit": _fitted},
     "stage": {
         **_PART, "enabled": _flag, "reads": _contents, "depends": _jsonable, "run": _named_values,
-        "replay": _anything, "cost": _cost("StageCost"),
+        "suffices": _flag, "replay": _anything, "cost": _cost("StageCost"),
     },
     "importer": {**_PART, "recognizes": _flag, "read": _table},
     "exporter": {**_PART, "write": _anything},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 import sys
 from collections.abc import Callable
@@ -11,8 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import leverplus_core
 from leverplus_core import Catalog, DataError, PluginError
+from leverplus_core.plugins import contracts
 from leverplus_core.plugins.calls import by_signal, third_party
+from leverplus_core.plugins.checks import CHECKS
+from leverplus_core.plugins.manager import KINDS
 from leverplus_core.testing import tiny_bank, tiny_groups
 
 Install = Callable[..., str]
@@ -258,3 +263,22 @@ def test_a_file_of_parts_is_guarded_by_its_path(tmp_path: Path) -> None:
         Catalog.load([file], disabled="").build("reward", "bad", {}).compute(GROUP)
     assert str(error.value).startswith(f"reward 'bad' of {file}: compute() of question q0 returned None")
     del sys.modules[file.stem]
+
+
+def test_every_method_of_every_contract_is_guarded() -> None:
+    """A method that a contract gains must say what it returns."""
+    mixins: dict[str, list[type]] = {"model": [c for n, c in vars(contracts).items() if n.startswith("Supports")]}
+    helpers = {"reward": {"require"}}
+    below = {"selector": ("BaselineSelector", "TrainableSelector"), "importer": ("DataImporter", "ResultsImporter")}
+    for kind, public in KINDS.items():
+        found = [getattr(leverplus_core, public), *mixins.get(kind, [])]
+        found += [getattr(leverplus_core, name) for name in below.get(kind, ())]
+        methods = {
+            name
+            for of in found
+            for base in of.__mro__
+            if base.__module__.startswith("leverplus_core")
+            for name, value in vars(base).items()
+            if inspect.isfunction(value) and not name.startswith(("_", "model_"))
+        }
+        assert methods - helpers.get(kind, set()) == set(CHECKS[kind]), kind
