@@ -66,9 +66,9 @@ def _unreadable(path: str, error: Exception) -> DataError:
 
 def _known(store: Path, stamps: Mapping[str, _Stamp]) -> dict[str, str]:
     found: dict[str, str] = {}
-    if not store.is_file():
+    if not os.path.isfile(store):
         return found
-    paths = {os.path.abspath(path): path for path in stamps}
+    paths = {_name(path): path for path in stamps}
     names = list(paths)
     with suppress(sqlite3.Error), closing(sqlite3.connect(store, timeout=5)) as db:
         for start in range(0, len(names), 500):
@@ -87,8 +87,13 @@ def _keep(store: Path, fresh: Mapping[str, tuple[_Stamp, str]]) -> None:
         store.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(store, timeout=5)) as db, db:
             db.execute("CREATE TABLE IF NOT EXISTS hashes (path TEXT PRIMARY KEY, stamp TEXT, sha256 TEXT)")
-            rows = ((os.path.abspath(path), _text(stamp), found) for path, (stamp, found) in fresh.items())
+            rows = ((_name(path), _text(stamp), found) for path, (stamp, found) in fresh.items())
             db.executemany("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?)", rows)
+
+
+def _name(path: str) -> str:
+    """The absolute path as the table holds it: a file's name need not be text."""
+    return os.path.abspath(path).encode("utf-8", "backslashreplace").decode()
 
 
 def _text(stamp: _Stamp) -> str:

@@ -55,17 +55,21 @@ def _candidate(row: Mapping[str, Any], where: str) -> Candidate:
         for name in ("question_id", "source", "raw_text", "prediction"):
             if not isinstance(getattr(candidate, name), str):
                 raise TypeError(f"{name} is not a text")
-        if not isinstance(candidate.correct, bool) or not 0 <= candidate.accuracy <= 1:
+        if not isinstance(candidate.correct, bool) or not _is_number(candidate.accuracy, 0, 1):
             raise TypeError("correct is not true or false, or accuracy is not in [0, 1]")
         for name, (low, high) in _RANGES.items():
             value = getattr(candidate, name)
-            if value is not None and not low - _SLACK <= value <= high + _SLACK:
+            if value is not None and not _is_number(value, low - _SLACK, high + _SLACK):
                 raise TypeError(f"{name} is {value}, not in [{low:g}, {high:g}]")
     except (TypeError, KeyError) as e:
         reason = f"{e.args[0]} is missing" if isinstance(e, KeyError) else str(e).removeprefix("Candidate.__init__() ")
         fields_ = f"Its fields: {', '.join(sorted(_FIELDS))}."
         raise DataError(f"{where} is not a candidate: {reason}.", fields_) from e
     return candidate
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    return not isinstance(value, bool) and low <= value <= high
 
 
 def read_groups(path: Path) -> dict[str, list[Candidate]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from leverplus_core.errors import DataError
 from leverplus_core.io import read_json
 
 POOLS = "pools.json"
@@ -13,7 +14,10 @@ POOLS = "pools.json"
 
 def read_pools(folder: Path) -> Mapping[str, Mapping[str, Sequence[str]]]:
     """Split -> question id -> demonstration ids. Raises DataError for a file that is absent or damaged."""
-    pools: Mapping[str, Mapping[str, Sequence[str]]] = read_json(folder / POOLS, f"Delete {folder} and run again.")
+    hint = f"Delete {folder} and run again."
+    pools: Mapping[str, Mapping[str, Sequence[str]]] = read_json(folder / POOLS, hint)
+    if not (isinstance(pools, dict) and all(isinstance(of_split, dict) for of_split in pools.values())):
+        raise DataError(f"{folder / POOLS} does not hold pools by split and question.", hint)
     return pools
 
 

@@ -6,6 +6,7 @@ folder which has one is finished. Runs share equal stages.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class StageFolder:
     @property
     def done(self) -> bool:
         """Whether the stage has finished here."""
-        return (self.path / PROVENANCE).exists()
+        return os.path.exists(self.path / PROVENANCE)
 
     def make(self) -> Path:
         """The folder, made where it is absent, without the halves of files that a kill left in it.

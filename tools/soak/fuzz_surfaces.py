@@ -150,7 +150,8 @@ def overrides(folder: Path) -> Trial:
     lists = ("[{}]", "[{}, 1]", "{{{}: 2}}", "{{name: {}}}", "{}", "{}", "{}")
 
     def text(rng: Random) -> str:
-        value = rng.choice(HOSTILE) if rng.randrange(4) else rng.choice(YAML).decode("latin1")
+        values = rng.choice((HOSTILE, HOSTILE[:13], [token.decode("latin1") for token in YAML]))
+        value = rng.choice(values)
         return rng.choice(lists).format(value)
 
     def trial(rng: Random) -> None:
@@ -347,7 +348,7 @@ def state(folder: Path) -> Trial:
     from leverplus_core.pipeline.imported import ImportedFolder, ensure_imported
     from leverplus_core.pipeline.pools import all_pools
     from leverplus_core.pipeline.workspace import StageFolder
-    from leverplus_core.selector.checkpoint import read_meta
+    from leverplus_core.selector.checkpoint import FORMAT, read_meta
 
     catalog = Catalog.load()
     good = folder / "good.jsonl"
@@ -356,7 +357,8 @@ def state(folder: Path) -> Trial:
     files = {path: path.read_bytes() for path in sorted(imported.rglob("*")) if path.is_file()}
     pools: dict[str, Any] = {"train": {"7": ["1", "2"], "8": ["2"]}, "validation": {"9": ["1"]}}
     described = {
-        "format": 1, "architecture": {"a": 1}, "widths": {"image": 4, "text": 4}, "sha256": "0" * 64, "meta": {"a": 1},
+        "format": FORMAT, "architecture": {"a": 1}, "widths": {"image": 4, "text": 4, "state": 0}, "sha256": "0" * 64,
+        "meta": {"a": 1},
     }  # fmt: skip
 
     def trial(rng: Random) -> None:

@@ -104,7 +104,7 @@ class Jsonl(Dataset):
                 if not isinstance(row, dict):
                     raise DataError(f"{where} is not a JSON object.", 'A row is {"id": .., "question": .., ..}.')
                 split: Any = row.get("split", role)
-                if split not in rows or role not in (split, "path"):
+                if not isinstance(split, str) or split not in rows or role not in (split, "path"):
                     allowed = "train or validation" if role == "path" else f"{role} in this file"
                     raise DataError(f"{where}: split is '{split}'.", f"It must be {allowed}.")
                 question, few = self._question(row, path.parent, where)

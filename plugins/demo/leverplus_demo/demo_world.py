@@ -15,16 +15,20 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from leverplus_core import Dataset, Image, Question, Split, cache_folder, fingerprint, rng, storage_errors
+from leverplus_core import Dataset, Image, Question, Seed, Split, cache_folder, fingerprint, rng, storage_errors
 from leverplus_demo import two_attributes, world
 
 
 class DemoWorld(Dataset):
     """Small drawn pictures and facts about them, some of which only the demonstrations tell; made from a seed."""
 
-    seed: int = 7
-    train: int = Field(1000, ge=1, description="number of train questions; they are also the demonstrations")
-    validation: int = Field(500, ge=1, description="number of validation questions, each about a picture of its own")
+    seed: Seed = 7
+    train: int = Field(
+        1000, ge=1, le=100_000, description="number of train questions; they are also the demonstrations"
+    )
+    validation: int = Field(
+        500, ge=1, le=100_000, description="number of validation questions, each about a picture of its own"
+    )
     keep: float = Field(0.4, ge=0, le=1, description="share of the facts that are as the demo model was taught")
     key_attributes: Literal[1, 2] = Field(
         1, description="1: a fact depends on the shape or the color; 2: on both, of which the demo model regards one"

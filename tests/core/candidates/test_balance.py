@@ -38,6 +38,8 @@ def top_pn(**settings: object) -> Balancer:
         ("info_score", 1.5),
         ("text_similarity", -0.1),
         ("accuracy", 1.5),
+        ("accuracy", True),
+        ("logprob", False),
     ],
 )
 def test_a_measurement_out_of_its_range_is_named_with_its_line(tmp_path: Path, field: str, value: float) -> None:
