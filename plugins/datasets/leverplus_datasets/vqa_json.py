@@ -84,6 +84,13 @@ class VqaJson(Dataset):
     seed: Seed = Field(0, description="of the subsets that the limits take")
     split_by_image: SplitByImage | None = Field(None, description="take both splits from the validation files")
 
+    @field_validator("image_name")
+    @classmethod
+    def _short(cls, value: str) -> str:
+        if re.search(r"\{[^}]*[0-9]{4}", value):
+            raise ValueError("a width of more than 999 characters")
+        return value
+
     def questions(self, split: Split) -> tuple[Question, ...]:
         """Questions of a split, sorted by question_id. Raises DataError with file and row of what cannot be used."""
         return self._rows[split]
