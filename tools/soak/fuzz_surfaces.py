@@ -270,10 +270,11 @@ def table(folder: Path) -> Trial:
 
 
 def embeddings(folder: Path) -> Trial:
-    """Tensor files, and the arrays that leverplus itself keeps."""
+    """Tensor files, and the arrays and selectors that leverplus itself keeps."""
     import numpy as np
     import torch
 
+    from leverplus_core.selector.checkpoint import FORMAT, read_meta
     from leverplus_core.selector.feature_set import FEATURES, FeatureSet
 
     buffer = io.BytesIO()
@@ -282,12 +283,21 @@ def embeddings(folder: Path) -> Trial:
     arrays = io.BytesIO()
     np.savez(arrays, ids=np.array(list("abcd")), bank_image=rows, bank_text=rows, bank_answer=rows)
 
+    described = {
+        "format": FORMAT, "architecture": {"a": 1}, "widths": {"image": 4, "text": 4, "state": 0}, "sha256": "0" * 64,
+        "meta": {"a": 1},
+    }  # fmt: skip
+
     def trial(rng: Random) -> None:
-        if rng.randrange(4):
-            _import("embeddings", "rows.pt", folder, damaged(rng, buffer.getvalue()))
-        else:
-            (folder / FEATURES).write_bytes(damaged(rng, arrays.getvalue()))
-            FeatureSet.read(folder / FEATURES)
+        match rng.randrange(4):
+            case 0:
+                (folder / FEATURES).write_bytes(damaged(rng, arrays.getvalue()))
+                FeatureSet.read(folder / FEATURES)
+            case 1:
+                (folder / "selector.json").write_bytes(as_json(rng, described))
+                read_meta(folder)
+            case _:
+                _import("embeddings", "rows.pt", folder, damaged(rng, buffer.getvalue()))
 
     return trial
 
@@ -343,12 +353,11 @@ def metadata(folder: Path) -> Trial:
 
 
 def state(folder: Path) -> Trial:
-    """Files that leverplus wrote itself and reads again: imported folders, pools, provenance, costs, checkpoints."""
+    """Files that leverplus wrote itself and reads again: imported folders, pools, provenance."""
     from leverplus_core import Catalog
     from leverplus_core.pipeline.imported import ImportedFolder, ensure_imported
     from leverplus_core.pipeline.pools import all_pools
     from leverplus_core.pipeline.workspace import StageFolder
-    from leverplus_core.selector.checkpoint import FORMAT, read_meta
 
     catalog = Catalog.load()
     good = folder / "good.jsonl"
@@ -356,13 +365,9 @@ def state(folder: Path) -> Trial:
     imported = ensure_imported(good, folder / "work", catalog).root
     files = {path: path.read_bytes() for path in sorted(imported.rglob("*")) if path.is_file()}
     pools: dict[str, Any] = {"train": {"7": ["1", "2"], "8": ["2"]}, "validation": {"9": ["1"]}}
-    described = {
-        "format": FORMAT, "architecture": {"a": 1}, "widths": {"image": 4, "text": 4, "state": 0}, "sha256": "0" * 64,
-        "meta": {"a": 1},
-    }  # fmt: skip
 
     def trial(rng: Random) -> None:
-        match rng.randrange(4):
+        match rng.randrange(3):
             case 0:
                 worse = rng.choice(list(files))
                 try:
@@ -377,9 +382,6 @@ def state(folder: Path) -> Trial:
             case 2:
                 (folder / "provenance.json").write_bytes(as_json(rng, {"metadata": {"a": 1}, "created": "x"}))
                 StageFolder(folder).provenance()
-            case 3:
-                (folder / "selector.json").write_bytes(as_json(rng, described))
-                read_meta(folder)
 
     return trial
 
