@@ -7,13 +7,14 @@ refused, and a file with too many pixels is refused by its header: a few hundred
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import stat
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from typing import Any
 
 import numpy as np
@@ -47,8 +48,9 @@ _PNG_EXIF = (b"eXIf", b"com.adobe.xmp", b"Raw profile type exif")
 """What a PNG with an orientation holds. Without it the file need not be decoded to find that there is none."""
 _one_large = threading.Lock()
 
-# What Pillow warns about (a large picture, a damaged EXIF) is decided here; other modules' warnings are not touched.
+# What Pillow warns about or logs (a large picture, a damaged EXIF) is decided here; others' warnings are not touched.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 class PictureError(DataError):
@@ -118,16 +120,11 @@ class PictureSettings(BaseModel):
 
     def read_file(self, path: str) -> bytes:
         """The bytes of an image file. Raises PictureError for one that cannot be read, or is too large to be one."""
-        try:
-            with open(path, "rb") as f:
-                found = os.fstat(f.fileno())
-                if not stat.S_ISREG(found.st_mode):
-                    raise PictureError(path, "is not a file")
-                if found.st_size > BYTES_PER_PIXEL * self._limit + LARGE:
-                    raise PictureError(path, f"has {found.st_size / 1e6:,.0f} MB: more than its pixels can need")
-                return f.read()
-        except (OSError, ValueError) as error:
-            raise _unreadable(path, error) from error
+        with _whole(path) as f:
+            size = os.fstat(f.fileno()).st_size
+            if size > BYTES_PER_PIXEL * self._limit + LARGE:
+                raise PictureError(path, f"has {size / 1e6:,.0f} MB: more than its pixels can need")
+            return f.read()
 
     @property
     def _limit(self) -> int:
@@ -138,7 +135,7 @@ def header_size(path: str) -> tuple[int, int] | None:
     """(width, height) in the header of an image file, as it is stored; None for a file that is absent or no picture."""
     try:
         Pil.init()
-        with open(path, "rb") as f, Pil.open(f, formats=FORMATS) as file:
+        with _whole(path) as f, Pil.open(f, formats=FORMATS) as file:
             return file.size
     except Exception:  # Pillow's readers raise whatever a damaged header leads them to
         return None
@@ -146,9 +143,18 @@ def header_size(path: str) -> tuple[int, int] | None:
 
 def file_digest(path: str) -> hashlib._Hash:
     """sha256 of a file so far, read a piece at a time. Raises PictureError where it cannot be read."""
+    with _whole(path) as f:
+        return hashlib.file_digest(f, "sha256")
+
+
+@contextmanager
+def _whole(path: str) -> Iterator[BufferedReader]:
+    """A file, opened to be read; what is no regular file (a pipe would wait for ever) is not opened."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise PictureError(path, "is not a file")
         with open(path, "rb") as f:
-            return hashlib.file_digest(f, "sha256")
+            yield f
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
 

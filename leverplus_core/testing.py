@@ -27,6 +27,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from leverplus_core.errors import DataError
+from leverplus_core.plugins.calls import brief
+from leverplus_core.plugins.checks import CHECKS, Breach, class_defect
 from leverplus_core.plugins.contracts import (
     MEASUREMENTS,
     Balancer,
@@ -42,12 +44,13 @@ from leverplus_core.plugins.contracts import (
     Reward,
     Sampler,
     SupportsHiddenStates,
+    SupportsLookahead,
     allowed,
 )
 from leverplus_core.recipes.settings import PromptSettings
 from leverplus_core.records import AnswerLogprob, Candidate, Decoding, Demonstration, Ids, Image, Prompt, Question
 from leverplus_core.scoring.prompt import build_prompt
-from leverplus_core.selector.base import BaselineSelector, EvalSet, FeatureWidths, TrainableSelector
+from leverplus_core.selector.base import BaselineSelector, EvalSet, FeatureWidths, Selector, TrainableSelector
 from leverplus_core.training.base import FitRun, Judge, Trainer
 
 if TYPE_CHECKING:
@@ -56,6 +59,10 @@ if TYPE_CHECKING:
     from leverplus_core.selector.policy import Batch, Encoded
     from leverplus_core.training.base import FitResult
 
+CONTRACTS: dict[str, type[Part]] = {
+    "dataset": Dataset, "model": Model, "encoder": Encoder, "sampler": Sampler, "selector": Selector,
+    "balancer": Balancer, "reward": Reward, "trainer": Trainer,
+}  # fmt: skip
 COLORS = ("red", "green", "blue", "yellow", "black", "white")
 TOLERANCE = 1e-4  # float32, whatever the batch
 
@@ -134,6 +141,21 @@ def check_part(part: Part) -> None:
     )
     for key in type(part).model_fields:
         assert _raises(ValidationError, partial(setattr, part, key, None)), f"{name} must be frozen"
+    for kind, contract in CONTRACTS.items():
+        if isinstance(part, contract):
+            _returns(kind, part, "identity", part.identity())
+            assert not (wrong := class_defect(kind, type(part))), f"{name}: {wrong}"
+
+
+def _returns(kind: str, part: Part, method: str, found: object, **given: object) -> None:
+    """Hold a result to what a run holds third-party parts to: these are the same checks."""
+    try:
+        CHECKS[kind][method](part, given, found)
+    except Breach as breach:
+        of = f" of question {breach.question}" if breach.question else ""
+        raise AssertionError(
+            f"{method}(){of} returned {brief(found)}: {breach.wrong}; it must return {breach.must}"
+        ) from None
 
 
 def check_sampler(part: Sampler) -> None:
@@ -147,6 +169,8 @@ def check_sampler(part: Sampler) -> None:
     assert len(first) == 5 and all(isinstance(row, int) for row in first), f"a pool is k row numbers, not {first}"
     assert len(set(first)) == 5, f"a pool has no repeats: {first}"
     assert set(first) <= fair, f"a pool never has the question itself nor its image: {sorted(set(first) - fair)}"
+    _returns("sampler", small, "pool", first, query=query, bank=bank)
+    _returns("sampler", small, "blocks", small.blocks())
     np.random.seed(7)  # a part that reads this global state would now draw others
     assert first == small.pool(query, bank, np.random.default_rng(1)), "a pool depends on rng alone"
     several = small.pools([query, query], bank, [np.random.default_rng(seed) for seed in (1, 3)])
@@ -175,6 +199,7 @@ def check_balancer(part: Balancer) -> None:
         picked = part.select(group, np.random.default_rng(1))
         assert all(candidate in group for candidate in picked), "only candidates of the group can be selected"
         assert len({c.demonstrations for c in picked}) == len(picked), "a candidate is selected once"
+        _returns("balancer", part, "select", picked, group=group)
         np.random.seed(7)  # a part that reads this global state would now select others
         assert picked == part.select(group, np.random.default_rng(1)), "the same rng must select the same candidates"
         shortfall: object = part.shortfall(group, picked)
@@ -195,6 +220,7 @@ def check_reward(part: Reward) -> None:
         rewards = part.compute(group)
         assert len(rewards) == len(group), f"one reward per candidate: {len(rewards)} for {len(group)}"
         assert all(math.isfinite(reward) for reward in rewards), f"rewards must be finite: {rewards}"
+        _returns("reward", part, "compute", rewards, group=group)
         order = np.random.default_rng(3).permutation(len(group))
         shuffled = part.compute([group[i] for i in order])
         expected = [rewards[i] for i in order]
@@ -239,6 +265,8 @@ def check_encoder(part: Encoder, images: Sequence[Image], model: Model | None = 
     texts = ["What is this?", "red", "a much longer question, with many more words than the other two?"]
     _check_rows("texts", lambda rows: part.texts([texts[i] for i in rows], used), len(texts))
     _check_rows("images", lambda rows: part.images([images[i] for i in rows], used), len(images))
+    _returns("encoder", part, "texts", part.texts(texts, used), texts=texts)
+    _returns("encoder", part, "images", part.images(images, used), images=images)
 
 
 def check_selector(part: TrainableSelector) -> None:
@@ -313,6 +341,8 @@ def check_baseline(part: BaselineSelector) -> None:
     counts = part.shot_counts((1, 2))
     assert sorted(both) == sorted(counts), f"select() gives {sorted(both)} shots, shot_counts() says {sorted(counts)}"
     shows = {d.id: d.image.id for d in bank.demonstrations}
+    _returns("selector", part, "shot_counts", counts)
+    _returns("selector", part, "blocks", part.blocks())
     for n, selected in both.items():
         assert len(selected) == len(questions), f"one sequence per question, not {len(selected)}"
         for question, ids in zip(questions, selected, strict=True):
@@ -321,7 +351,9 @@ def check_baseline(part: BaselineSelector) -> None:
             assert all(d in shows for d in ids), f"demonstrations of the bank, not {ids}"
             assert all(shows[d] != question.image.id for d in ids), "a demonstration shows the question's own image"
         assert selected[0] == alone[n][0], "a question's demonstrations depend on seed and question alone"
+    _returns("selector", part, "select", both, eval_set=eval_set(questions), shots=(1, 2))
     cost = part.cost((1, 2), len(pool))
+    _returns("selector", part, "cost", cost)
     assert set(counts) <= set(cost.answers), "cost() has an answer for each number of shots"
     for what, asked, each, once in (
         ("log-probabilities", measure.asked_logprobs, cost.logprobs, cost.once_logprobs),
@@ -391,6 +423,7 @@ def check_trainer(part: Trainer) -> None:
     result, weights = fitted(FitRun("check", 0, judge, on_epoch=partial(_note, told)), seed=1)
     assert [epoch for epoch, _ in result.curve] == told, "every row of the curve is told to on_epoch"
     assert all(bool(torch.isfinite(p).all()) for p in weights), "weights must stay finite"
+    _returns("trainer", short, "fit", result, policy=Linear())
     again = fitted(FitRun("check", 0, judge), seed=7)[1]
     assert all(map(torch.equal, weights, again)), "the same fit must give the same weights"
     with TemporaryDirectory() as folder:
@@ -428,6 +461,7 @@ def check_model(part: Model, images: Sequence[Image]) -> None:
     batch = part.logprob(prompts, answers)
     assert len(batch) == len(prompts), "one result per prompt"
     assert all(r.tokens >= 1 and r.sum <= 0 and math.isfinite(r.sum) for r in batch), f"not log-probabilities: {batch}"
+    _returns("model", part, "logprob", batch, prompts=prompts, answers=answers)
     marked = part.logprob(prompts, answers, end_mark=True)
     for without, ended in zip(batch, marked, strict=True):
         assert ended.tokens == without.tokens + 1, "with an end mark an answer has one token more"
@@ -439,9 +473,15 @@ def check_model(part: Model, images: Sequence[Image]) -> None:
         assert worst <= TOLERANCE, f"logprob depends on {what}, by {worst:.2e}"
     for decoding in (Decoding(max_new_tokens=3), Decoding(max_new_tokens=3, num_beams=1)):
         texts = part.generate(prompts, decoding)
+        _returns("model", part, "generate", texts, prompts=prompts)
         assert texts == [part.generate([p], decoding)[0] for p in prompts], "generate depends on the batch"
         assert texts == part.generate(prompts[::-1], decoding)[::-1], "generate depends on the order of prompts"
     assert part.logprob([], []) == [] and part.generate([], Decoding()) == [], "no prompts, no results"
+    if isinstance(part, SupportsLookahead):
+        part.expect(prompts, answers)
+        ahead = [part.logprob(prompts[:1], answers[:1]), part.logprob(prompts, answers), part.logprob(prompts, answers)]
+        worst = max(abs(a.sum - b.sum) for found in ahead for a, b in zip(found, batch, strict=False))
+        assert worst <= TOLERANCE, f"logprob depends on what was expected, by {worst:.2e}"
     if isinstance(part, SupportsHiddenStates):
         _check_rows("states", lambda rows: part.last_hidden_state([prompts[i] for i in rows]), len(prompts), unit=False)
     lost = Image("lost", path="no/such/picture.png")
@@ -455,6 +495,8 @@ def check_dataset(part: Dataset) -> None:
     train, validation = part.questions("train"), part.questions("validation")
     demonstrations = part.demonstrations()
     assert train and validation and demonstrations, "no split is empty"
+    _returns("dataset", part, "note", part.note())
+    _returns("dataset", part, "expected_size", part.expected_size())
     asked = {question.id: question for question in train}
     for name, ids in (
         ("train", [q.id for q in train]),
@@ -467,6 +509,9 @@ def check_dataset(part: Dataset) -> None:
     for demonstration in demonstrations:
         assert demonstration.id in asked, f"demonstration {demonstration.id} is not of the train split"
         assert demonstration.answer in asked[demonstration.id].answers, f"{demonstration.id} shows a foreign answer"
+    _returns("dataset", part, "questions", train, split="train")
+    _returns("dataset", part, "questions", validation, split="validation")
+    _returns("dataset", part, "demonstrations", demonstrations)
     images = {q.image.id: q.image for q in (*train, *validation)}.values()
     assert all(i.caption or (i.path and Path(i.path).is_file()) for i in images), "an image needs a file or a caption"
     again = type(part).model_validate(part.model_dump())

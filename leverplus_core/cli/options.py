@@ -43,9 +43,7 @@ RegistryOpt = Annotated[
 ]
 WorkOpt = Annotated[
     Path,
-    typer.Option(
-        "--work", envvar="LEVERPLUS_WORK", callback=_folder, help="Folder of artifacts and cached responses."
-    ),
+    typer.Option("--work", envvar="LEVERPLUS_WORK", callback=_folder, help="Folder of artifacts and cached responses."),
 ]
 ImportedOpt = Annotated[
     Path | None,

@@ -133,4 +133,4 @@ def leverplus_cell_end(
 
 @hookspec
 def leverplus_run_end(run: RunInfo, status: str) -> None:
-    """A call of `run` ends: `done`, `partial` (after the stage that `until` says), `stopped` (by the user) or `failed`."""
+    """A call of `run` ends: `done`, `partial` (after the stage of `until`), `stopped` (by the user) or `failed`."""

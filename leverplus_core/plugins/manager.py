@@ -266,7 +266,8 @@ def import_target(entry: Entry) -> Any:
 
 def _code(entry: Entry) -> str:
     """The hash of a part's code. A room of ours is its own owner: a commit to one must not change the others."""
-    return code_hash(entry.target, "" if canonical(entry.distribution) == OURS else entry.distribution)
+    module = entry.target.partition(":")[0]
+    return code_hash(module, "" if canonical(entry.distribution) == OURS else entry.distribution)
 
 
 def title(entry: Entry) -> str:

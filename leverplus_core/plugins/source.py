@@ -58,8 +58,8 @@ def definition(target: str, followed: int = 0) -> ast.stmt | None:
 
 
 @cache
-def code_hash(target: str, owner: str = "") -> str:
-    """16 hex digits of sha256 over the code that a part at `module:Name` is made of; '' where none is found.
+def code_hash(module: str, owner: str = "") -> str:
+    """16 hex digits of sha256 over the code that a part in `module` is made of; '' where none is found.
 
     That is the package or file that holds it (the top-level package, below namespace packages) and, where `owner` is
     the distribution that installs it, all code of that distribution: the files that it installed, or those of its
@@ -68,19 +68,18 @@ def code_hash(target: str, owner: str = "") -> str:
     """
     home, recorded = _home(owner)
     files = {file.resolve(): name for file, name in recorded}
-    first = target.partition(":")[0]
-    left, units, seen = [first], set[str](), set[str]()
+    left, units, seen = [module], set[str](), set[str]()
     while left:
-        module = left.pop()
-        if module in seen:
+        name = left.pop()
+        if name in seen:
             continue
-        seen.add(module)
-        unit, roots = _unit(module)
-        if unit in units or not (module == first or _belongs(roots, home)):
+        seen.add(name)
+        unit, roots = _unit(name)
+        if unit in units or not (name == module or _belongs(roots, home)):
             continue
         units.add(unit)
-        for file, name in _code(roots):
-            files.setdefault(file.resolve(), name)
+        for file, within in _code(roots):
+            files.setdefault(file.resolve(), within)
             if home is not None and file.suffix == ".py":
                 left += _imported(file)
     content = hashlib.sha256()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -345,3 +345,40 @@ def test_a_trainer_that_keeps_its_curve_to_itself_fails() -> None:
 
     with pytest.raises(AssertionError, match="is told to on_epoch"):
         check_trainer(Mute())
+
+
+def test_the_checks_hold_a_part_to_what_a_run_holds_it_to() -> None:
+    class Texts(Reward):
+        """Numbers that are no numbers."""
+
+        def compute(self, group: Sequence[Candidate]) -> list[float]:
+            return [np.str_("1.0")] * len(group)  # type: ignore[list-item]
+
+        def identity(self) -> dict[str, object]:
+            return {"rate": float("nan")}
+
+    class Nowhere(Trainer):
+        """Learns from nothing that there is."""
+
+        learns_from: ClassVar[Any] = "lessons"
+
+        def fit(self, policy: Policy, data: TrainingData, run: FitRun) -> FitResult:
+            raise NotImplementedError
+
+    class Backwards(BaselineSelector):
+        """Shows less than nothing."""
+
+        def select(self, eval_set: EvalSet, shots: Sequence[int], measure: Measure) -> Mapping[int, Sequence[Ids]]:
+            return {-1: [() for _ in eval_set.questions]}
+
+        def shot_counts(self, shots: Sequence[int]) -> Sequence[int]:
+            return [-1]
+
+    with pytest.raises((AssertionError, ValueError), match=r"NaN|not JSON compliant"):
+        check_reward(Texts())
+    with pytest.raises(AssertionError, match="its learns_from must be one of sequences, candidates, not 'lessons'"):
+        check_trainer(Nowhere())
+    with pytest.raises(
+        AssertionError, match=r"shot_counts\(\) returned \[-1\]: it is not that; it must return a list of"
+    ):
+        check_baseline(Backwards())

@@ -19,6 +19,7 @@ from typing import Any
 
 from leverplus_core import Catalog, LeverplusError, PluginError, Recipe, Registry, run
 from leverplus_core.errors import LeverplusWarning
+from tools.soak import part_identity
 from tools.soak.topic import Case, Outcome, Topic
 
 FILE = Path(__file__).parent / "hostile_parts.py"
@@ -39,7 +40,15 @@ TEXT = """\
 too many, NaN, repeats, the question's own image, ids that do not exist, or it raises, exits or interrupts. Each ended
 in one line that names the part, its distribution, the call and, where it is about one, the question; the run is
 `failed` in the registry, and no stage counts as finished that the part had spoiled. A listener that fails is one
-warning, and its run goes on. The longest took {longest:.1f} s."""
+warning, and its run goes on. The longest took {longest:.1f} s.
+
+{table}
+
+Code in a part's identity: after an edit of a part, for {edited} kinds of parts, exactly the stages that it decides have
+other fingerprints. {ways} ways of having a part were tried with pip itself (a plugin file, a wheel, an editable
+project, one with its source in a folder): its module, a helper in its package, a helper beside it and a network that it
+only names were edited, the version was raised, a wheel was built anew; each changed the identity. A time stamp, a text
+and a module that the part does not import did not."""
 SHORT = ("None", "NaN", "one short", "exits", "interrupts", "repeats")
 """The ways of the short form, for one method of each kind."""
 
@@ -51,7 +60,7 @@ def topic(short: bool) -> Topic:
         first = {kind: by for kind, by in reversed(_hostile().BAD)}
         ways = [(kind, by, how) for kind, by, how in ways if first[kind] == by and how in SHORT[::2]][::2]
     cases = [Case(f"{kind}: {by}: {how}", partial(_run, kind, by, how)) for kind, by, how in ways]
-    return Topic("Hostile parts", cases, _summary)
+    return Topic("Hostile parts", [*cases, *part_identity.cases(_world, FILE, short)], _summary)
 
 
 @cache
@@ -74,7 +83,12 @@ def _recipe(kind: str, by: str, how: str) -> Recipe:
         "stage": f"stages=[{{name: hostile, {spoiled}}}]",
         "listener": "seed=0",
     }.get(kind, f"{kind}={{name: hostile, {spoiled}}}")
-    return Recipe.load("demo", [*SETTINGS, override], {of: "world" for of in WORLD if of != kind})
+    return _world(override, without=kind)
+
+
+def _world(override: str, without: str = "") -> Recipe:
+    """The small world with an override, which puts another part in place of the one of the kind `without`."""
+    return Recipe.load("demo", [*SETTINGS, override], {of: "world" for of in WORLD if of != without})
 
 
 def _run(kind: str, by: str, how: str, folder: Path) -> Outcome:
@@ -130,6 +144,8 @@ def _left(url: str, folder: Path, kind: str) -> list[str]:
 
 def _summary(found: Mapping[str, Outcome]) -> str:
     kinds = Counter(name.partition(":")[0] for name in found)
-    longest = max((float(o.figures.get("seconds", 0)) for o in found.values()), default=0.0)
+    edited, ways = kinds.pop("edited", 0), kinds.pop("installed", 0)
+    longest = max((float(o.figures["seconds"]) for n, o in found.items() if n.partition(":")[0] in kinds), default=0.0)
     rows = [f"| {kind} | {count} |" for kind, count in kinds.items()]
-    return "\n".join([TEXT.format(count=len(found), longest=longest), "", "| kind | runs |", "|---|---|", *rows])
+    table = "\n".join(["| kind | runs |", "|---|---|", *rows])
+    return TEXT.format(count=sum(kinds.values()), longest=longest, table=table, edited=edited, ways=ways)

@@ -37,8 +37,8 @@ def test_a_run_that_its_user_stops_says_in_one_line_what_is_kept(tmp_path: Path,
         assert row["status"] == "stopped" and stages == {"encode": "done", "pool": "done", "beam_search": "stopped"}
         assert (code, lines[-1]) == (
             130,
-            f"leverplus: stopped in stage 'beam_search' of run {row['id']}: encode, pool and every finished batch of the "
-            "model's answers are kept in .leverplus; the same command goes on from there.",
+            f"leverplus: stopped in stage 'beam_search' of run {row['id']}: encode, pool and every finished batch of "
+            "the model's answers are kept in .leverplus; the same command goes on from there.",
         )
         assert sum("stopped" in line for line in lines) == 1 and "Traceback" not in "".join(lines)
         assert run()[0] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -134,3 +135,57 @@ def test_distributions_that_share_a_namespace_package_have_their_own_code(
     restart()
     assert first["one"] and first["two"] and first["one"] != first["two"]
     assert Catalog.load(disabled="").identity("reward", "one")["code"] == first["one"]
+
+
+def _code_of_flat(restart: Restart) -> str:
+    restart()
+    return Catalog.load(disabled="").identity("reward", "flat")["code"]
+
+
+def test_all_files_that_a_distribution_installed_are_its_code(site: Path, install: Install, restart: Restart) -> None:
+    install("acme-flat", CODE)
+    for name in ("acme_beside", "acme_stranger"):
+        (site / f"{name}.py").write_text("ONE = 1\n", encoding="utf-8")
+    (site / "acme_flat-1.0.dist-info" / "RECORD").write_text("acme_flat.py,,\nacme_beside.py,,\n", encoding="utf-8")
+    first = _code_of_flat(restart)
+    (site / "acme_stranger.py").write_text("ONE = 2\n", encoding="utf-8")
+    assert _code_of_flat(restart) == first
+    (site / "acme_beside.py").write_text("ONE = 2\n", encoding="utf-8")
+    assert _code_of_flat(restart) != first
+
+
+def test_what_an_editable_part_imports_of_its_project_is_its_code(
+    site: Path, install: Install, restart: Restart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As pip leaves it: the project's folder is on the path, and the metadata says where it is."""
+    project = site / "project"
+    environment = project / ".venv" / "lib" / "site-packages"
+    environment.mkdir(parents=True)
+    modules = {project / f"acme_{name}.py": 1 for name in ("helper", "network", "stranger")}
+    modules[environment / "acme_library.py"] = 1
+    for file in modules:
+        file.write_text("ONE = 1\n", encoding="utf-8")
+    more = "    import acme_helper, acme_library\n    network = 'acme_network:Network'\n"
+    (project / "acme_part.py").write_text(more.replace("    ", ""), encoding="utf-8")
+    install("acme-flat", CODE.replace("__name__ + ", "").replace('":Flat"', '"acme_part:Flat"'))
+    url = {"url": project.as_uri(), "dir_info": {"editable": True}}
+    (site / "acme_flat-1.0.dist-info" / "direct_url.json").write_text(json.dumps(url), encoding="utf-8")
+    for folder in (project, environment):
+        monkeypatch.syspath_prepend(str(folder))
+    known = _code_of_flat(restart)
+    for name, is_other in (("helper", True), ("network", True), ("stranger", False), ("library", False)):
+        [file] = [file for file in modules if file.stem == f"acme_{name}"]
+        file.write_text("ONE = 2\n", encoding="utf-8")
+        found = _code_of_flat(restart)
+        assert (found != known) == is_other, name
+        known = found
+
+
+def test_what_a_plugin_file_imports_from_its_folder_is_its_code(site: Path, restart: Restart) -> None:
+    file, helper = site / "my_helped_part.py", site / "my_helper_of_parts.py"
+    file.write_text("import my_helper_of_parts\n" + CODE.replace("\n    ", "\n"), encoding="utf-8")
+    helper.write_text("ONE = 1\n", encoding="utf-8")
+    first = Catalog.load([file], disabled="").identity("reward", "flat")["code"]
+    restart()
+    helper.write_text("ONE = 2\n", encoding="utf-8")
+    assert Catalog.load([file], disabled="").identity("reward", "flat")["code"] != first

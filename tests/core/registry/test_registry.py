@@ -33,8 +33,12 @@ RUN = RunRecord(
 )  # fmt: skip
 
 
-ON_SQLITE = {"test_sql_reads", "test_questions_and_demonstrations_come_back", "test_a_full_disk"}
-"""Tests of what SQLite alone has: its functions, JSON as text in SQL, and its way to have no room."""
+ON_SQLITE = {
+    "test_sql_reads", "test_questions_and_demonstrations_come_back", "test_a_full_disk",
+    "test_a_result_that_memory_does_not_hold_is_refused", "test_ctrl_c_stops_a_query",
+}  # fmt: skip
+"""Tests of what SQLite alone has: its functions, JSON as text in SQL, its way to have no room. Ctrl-C ends a query of
+PostgreSQL as well, and leaves a cursor behind of which its driver warns."""
 
 
 def url(path: Path) -> str:

@@ -26,8 +26,12 @@ SHARE = 4
 
 def to_device(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
     """`array` on `device`. A copy to a GPU starts from pinned memory, and the processor does not wait for it."""
-    made = torch.from_numpy(np.ascontiguousarray(array))
-    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made.to(device)
+    return moved(torch.from_numpy(np.ascontiguousarray(array)), device)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor`, of the processor, on `device`, as `to_device` moves an array."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def free_memory(device: torch.device) -> int:

@@ -6,6 +6,7 @@ Sums and products are taken in float32 and rounded once.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from leverplus_core import cache_folder, output
+from leverplus_core import cache_folder
 
 
 @cache
@@ -26,9 +27,15 @@ def _triton() -> Any:
     """
     if find_spec("triton") is None:
         return None
-    kept = Path(os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder() / "triton")))
+    kept = Path(os.environ.get("TRITON_CACHE_DIR") or cache_folder() / "triton")
     if not kept.is_dir():
+        from leverplus_core import output
+
         output.say("compiling kernels for this GPU, once on this machine: some seconds")
+        with suppress(OSError):  # where it cannot be made, Triton uses its own
+            kept.mkdir(parents=True)
+    if kept.is_dir():
+        os.environ["TRITON_CACHE_DIR"] = str(kept)
     from leverplus_models.engine import triton_kernels
 
     return triton_kernels

@@ -26,9 +26,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from leverplus_core import LeverplusWarning
+from leverplus_models.engine.device import moved
 
 MOST_WAITING = 64
 """Images that wait to be written; then the next one waits for the first."""
+
+MOST_READ = 256
+"""Images whose files are read before they are asked for."""
 
 
 class ImageCache:
@@ -41,6 +45,7 @@ class ImageCache:
         self.limit, self.folder, self.later = limit, folder, later
         self.bytes = 0
         self._waiting: dict[str, Future[OSError | None]] = {}
+        self._reading: dict[str, Future[Tensor | str | None]] = {}
         self._memory: OrderedDict[str, Tensor] = OrderedDict()
         self._warned: set[str] = set()
 
@@ -55,9 +60,18 @@ class ImageCache:
             if key in self._waiting:
                 self._written(key)
             if (read := self._read(key)) is not None:
-                found[key] = read.to(device)
+                found[key] = moved(read, device)
                 self._remember(key, found[key])
         return found
+
+    def read_ahead(self, keys: Sequence[str], readers: ThreadPoolExecutor) -> None:
+        """Let `readers` read the files of those `keys` that have one and are not in memory, for `get`."""
+        for key in keys:
+            known = key in self._memory or key in self._waiting or key in self._reading
+            if self.folder is not None and not known and len(self._reading) < MOST_READ:
+                path = self._file(self.folder, key)
+                if path.exists():
+                    self._reading[key] = readers.submit(_load, path, key)
 
     def put(self, key: str, features: Tensor) -> None:
         """Store `features` under `key`, in memory and in the folder."""
@@ -96,18 +110,10 @@ class ImageCache:
         if self.folder is None:
             return None
         path = self._file(self.folder, key)
-        try:
-            with safe_open(path, "pt") as file:
-                features: Tensor = file.get_tensor("features")
-                metadata = file.metadata()
-            if metadata["key"] == key and metadata["crc32"] == _checksum(features):
-                return features
-            problem = "its content is not what was written"
-        except FileNotFoundError:
-            return None
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
-            problem = str(error)
-        self._warn("damaged", f"the encoded image {path} is damaged ({problem}); it is deleted and encoded again.")
+        found = self._reading.pop(key).result() if key in self._reading else _load(path, key)
+        if not isinstance(found, str):
+            return found
+        self._warn("damaged", f"the encoded image {path} is damaged ({found}); it is deleted and encoded again.")
         with suppress(OSError):  # in a read-only folder the next run finds it again
             path.unlink(missing_ok=True)
         return None
@@ -137,6 +143,21 @@ class ImageCache:
         if what not in self._warned:
             self._warned.add(what)
             warnings.warn(message, LeverplusWarning, stacklevel=2)
+
+
+def _load(path: Path, key: str) -> Tensor | str | None:
+    """The features in a file; None where there is none, and what is wrong with a damaged one."""
+    try:
+        with safe_open(path, "pt") as file:
+            features: Tensor = file.get_tensor("features")
+            metadata = file.metadata()
+        if metadata["key"] == key and metadata["crc32"] == _checksum(features):
+            return features
+        return "its content is not what was written"
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        return str(error)
 
 
 def _write(path: Path, key: str, features: Tensor, copied: torch.cuda.Event | None) -> OSError | None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from leverplus_core import DataError, PictureError, PictureSettings
-from leverplus_models.engine.device import image_cache_bytes, out_of_memory, token_budget, too_large
+from leverplus_models.engine.device import image_cache_bytes, moved, out_of_memory, token_budget, too_large
 from leverplus_models.engine.image_cache import ImageCache
 from leverplus_models.engine.pixels import Patches
 from leverplus_models.engine.settings import EngineSettings
@@ -104,6 +104,8 @@ class ImageEncoder:
         if not self.settings.image_cache:
             return dict(self._encode(keys))
         wanted = list(dict.fromkeys(keys))
+        if self._readers > 1:
+            self.cache.read_ahead([*wanted, *upcoming], self._reader)
         found = self.cache.get(wanted, self.model.device)
         missing = [key for key in wanted if key not in found]
         expected = all(key in self._prefetched for key in missing)
@@ -186,16 +188,16 @@ class ImageEncoder:
                     grids, vision.spatial_merge_size, vision.window_size, vision.patch_size
                 )
                 layout = {
-                    "position_ids": get_vision_position_ids(grids, vision.spatial_merge_size).to(device),
-                    "cu_seqlens": get_vision_cu_seqlens(grids).to(device),
-                    "window_index": index.to(device),
-                    "cu_window_seqlens": windows.to(device),
+                    "position_ids": moved(get_vision_position_ids(grids, vision.spatial_merge_size), device),
+                    "cu_seqlens": moved(get_vision_cu_seqlens(grids), device),
+                    "window_index": moved(index, device),
+                    "cu_window_seqlens": moved(windows, device),
                 }
                 if device.type == "cuda":
                     layout["longest"] = grid[0] * grid[1]
             while len(self._layouts) >= MAX_LAYOUTS:
                 self._layouts.pop(next(iter(self._layouts)))
-            self._layouts[grid, count] = (grids if layout else grids.to(device)), layout
+            self._layouts[grid, count] = (grids if layout else moved(grids, device)), layout
         return self._layouts[grid, count][0], dict(self._layouts[grid, count][1])
 
     def _read(self, key: str) -> Tensor:

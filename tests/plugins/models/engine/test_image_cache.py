@@ -5,13 +5,16 @@ from __future__ import annotations
 import multiprocessing
 import subprocess
 import sys
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 from leverplus_core import LeverplusWarning
+from leverplus_models.engine import image_cache as module
 from leverplus_models.engine.image_cache import MOST_WAITING, ImageCache
 
 CPU = torch.device("cpu")
@@ -91,7 +94,8 @@ def test_a_thread_writes_what_is_read_again(tmp_path: Path) -> None:
     """More than may wait, and no memory: each is on disk when it is asked for, and all are in the end."""
     known = ImageCache(1, tmp_path, later=True)
     for n in range(2 * MOST_WAITING):
-        known.put(_key(n), _tokens(n))
+        with torch.inference_mode():  # as an encoder calls it
+            known.put(_key(n), _tokens(n))
         assert len(known._waiting) <= MOST_WAITING and known.has(_key(n))
         assert torch.equal(known.get([_key(n // 2)], CPU)[_key(n // 2)], _tokens(n // 2))
     known.settle()
@@ -121,6 +125,7 @@ def test_a_file_larger_than_a_process_may_write_leaves_memory(tmp_path: Path) ->
     code = f"""
 import resource, signal, warnings, torch
 from pathlib import Path
+from leverplus_models.engine import image_cache as module
 from leverplus_models.engine.image_cache import MOST_WAITING, ImageCache
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
@@ -137,6 +142,29 @@ for later in (False, True):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+
+
+def test_files_are_read_by_threads_before_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = ImageCache(1 << 20, tmp_path)
+    for n in range(4):
+        written.put(_key(n), _tokens(n))
+    next(tmp_path.rglob(f"{_key(2)}.safetensors")).write_bytes(b"damaged")
+    known, load, by = ImageCache(1 << 20, tmp_path), module._load, []
+
+    def noted(path: Path, key: str) -> torch.Tensor | str | None:
+        by.append(threading.current_thread() is threading.main_thread())
+        return load(path, key)
+
+    monkeypatch.setattr(module, "_load", noted)
+    with ThreadPoolExecutor(4) as readers:
+        known.read_ahead([_key(n) for n in range(3)], readers)
+        known.read_ahead([_key(n) for n in range(1, 6)], readers)  # some again, two without a file
+        with pytest.warns(LeverplusWarning, match="is damaged"):  # said where it is asked for
+            found = known.get([_key(n) for n in range(4)], CPU)
+    assert by == [False] * 4
+    assert sorted(found) == sorted(_key(n) for n in (0, 1, 3))
+    assert all(torch.equal(found[_key(n)], _tokens(n)) for n in (0, 1, 3))
+    assert not known.has(_key(2))
 
 
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:

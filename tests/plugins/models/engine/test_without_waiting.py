@@ -19,7 +19,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2VLImageProcessorPil
 
 from leverplus_models.engine import device as device_module
 from leverplus_models.engine import engine as engine_module
-from leverplus_models.engine import fused, gpu_layers, kernels, tree_attention
+from leverplus_models.engine import fused, gpu_layers, image_encoder, kernels, tree_attention
 from leverplus_models.engine.engine import Engine
 from leverplus_models.engine.image_encoder import ImageEncoder
 from leverplus_models.engine.kernels import Kernels
@@ -43,6 +43,18 @@ def forms(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, ...]]:
         monkeypatch.setattr(module, "supports_packed", lambda model: True)
     monkeypatch.setattr(kernels, "on_gpu", lambda model: True)
     monkeypatch.setattr(device_module, "free_memory", lambda device: 80 << 30)
+
+    moved = device_module.moved
+
+    def noted(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+        _Launches.moving = True
+        try:
+            return moved(tensor, device)
+        finally:
+            _Launches.moving = False
+
+    for module in (device_module, image_encoder):
+        monkeypatch.setattr(module, "moved", noted)
 
     def attention(query: torch.Tensor, *more: Any) -> torch.Tensor:
         return query.clone()
@@ -71,7 +83,12 @@ def forms(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, ...]]:
 
 
 class _Launches(TorchDispatchMode):
-    """Counts operators that are a kernel on a device: all but views and memory that is taken."""
+    """Counts operators that are a kernel on a device: all but views and memory that is taken.
+
+    A copy from the processor that does not go through `moved` waits for all that was started before it.
+    """
+
+    moving = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,6 +98,8 @@ class _Launches(TorchDispatchMode):
         found = func(*args, **(kwargs or {}))
         tensors = [t for t in torch.utils._pytree.tree_leaves((args, kwargs, found)) if isinstance(t, torch.Tensor)]
         on_device = any(tensor.is_meta for tensor in tensors)
+        if on_device and not _Launches.moving and any(tensor.is_cpu for tensor in tensors):
+            raise AssertionError(f"{func} waits for the device")
         if on_device and not func.is_view and "empty" not in func.name() and "detach" not in func.name():
             self.counts[func.overloadpacket.__name__] += 1
         return found
