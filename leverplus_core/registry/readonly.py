@@ -68,7 +68,7 @@ class _Clock:
 
 @contextmanager
 def _sqlite(engine: Engine) -> Iterator[sqlite3.Connection]:
-    """A connection that only reads: to the file anew; where there is none to open, the engine's own."""
+    """A connection that only reads: one of its own to the file; where there is no file, that of the engine."""
     file = sqlite_file(engine)
     if file is not None:
         uri = f"file:{quote(str(file.absolute()))}?mode=ro"
