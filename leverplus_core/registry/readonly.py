@@ -24,6 +24,8 @@ READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, 
 TABLES = f"Views: {', '.join(tables.VIEWS)}. Tables: {', '.join(tables.metadata.tables)}."
 STEPS = 10_000
 """Instructions of SQLite's machine between two looks at the clock: some tenths of a millisecond."""
+MOST_SECONDS = 1_000_000
+"""Eleven days, which PostgreSQL can count in milliseconds."""
 VALUE_BYTES, RESULT_BYTES = 2**24, 2**28
 """The most that one value, and all values of a result, may take."""
 
@@ -52,6 +54,10 @@ def query(engine: Engine, text: str, seconds: float | None = None, limit: int | 
 
 class _Clock:
     def __init__(self, seconds: float | None) -> None:
+        if seconds is not None and not 0 < seconds <= MOST_SECONDS:
+            raise RegistryError(
+                f"a query cannot be given {seconds:g} s.", f"Give it more than 0, up to {MOST_SECONDS:,}."
+            )
         self._seconds = seconds
         self._end = None if seconds is None else time.monotonic() + seconds
 
