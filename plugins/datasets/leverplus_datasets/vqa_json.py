@@ -6,12 +6,13 @@ Marino et al. 2019, "OK-VQA"; Goyal et al. 2017, "Making the V in VQA Matter". F
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from leverplus_core import DataError, Dataset, Image, Question, Seed, Settings, Size, Split, rng
 from leverplus_datasets.reading import (
