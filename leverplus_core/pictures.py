@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from PIL import Image as Pil
 from PIL import ImageColor, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from leverplus_core.bounds import Settings
 from leverplus_core.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
@@ -61,10 +62,8 @@ class PictureError(DataError):
         self.path, self.reason = path, reason
 
 
-class PictureSettings(BaseModel):
+class PictureSettings(Settings):
     """Settings of a part that reads image files. Only `background` changes what is read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     background: str = Field("white", description="color behind transparent pixels: a name, or '#rrggbb'")
     max_file_megapixels: float = Field(
