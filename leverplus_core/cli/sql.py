@@ -14,7 +14,7 @@ from leverplus_core.cli.options import DEFAULT_REGISTRY, JsonOpt, RegistryOpt, o
 def sql(
     query: Annotated[str, typer.Argument(help="A SELECT statement.")],
     registry: RegistryOpt = DEFAULT_REGISTRY,
-    seconds: Annotated[float, typer.Option(min=0.001, max=1e6, help="Stop a query that takes longer.")] = 30.0,
+    seconds: Annotated[float, typer.Option(help="Stop a query that takes longer.")] = 30.0,
     limit: Annotated[int, typer.Option(min=1, help="Print the first rows of a longer result, and say so.")] = 10_000,
     json: JsonOpt = False,
 ) -> None:

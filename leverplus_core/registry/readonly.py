@@ -24,6 +24,8 @@ READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, 
 TABLES = f"Views: {', '.join(tables.VIEWS)}. Tables: {', '.join(tables.metadata.tables)}."
 STEPS = 10_000
 """Instructions of SQLite's machine between two looks at the clock: some tenths of a millisecond."""
+MOST_SECONDS = 1_000_000
+"""Eleven days, which PostgreSQL can count in milliseconds."""
 VALUE_BYTES, RESULT_BYTES = 2**24, 2**28
 """The most that one value, and all values of a result, may take."""
 
@@ -52,6 +54,10 @@ def query(engine: Engine, text: str, seconds: float | None = None, limit: int | 
 
 class _Clock:
     def __init__(self, seconds: float | None) -> None:
+        if seconds is not None and not 0 < seconds <= MOST_SECONDS:
+            raise RegistryError(
+                f"a query cannot be given {seconds:g} s.", f"Give it more than 0, up to {MOST_SECONDS:,}."
+            )
         self._seconds = seconds
         self._end = None if seconds is None else time.monotonic() + seconds
 
@@ -68,7 +74,7 @@ class _Clock:
 
 @contextmanager
 def _sqlite(engine: Engine) -> Iterator[sqlite3.Connection]:
-    """A connection that only reads: to the file anew; where there is none to open, the engine's own."""
+    """A connection that only reads: one of its own to the file; where there is no file, that of the engine."""
     file = sqlite_file(engine)
     if file is not None:
         uri = f"file:{quote(str(file.absolute()))}?mode=ro"

@@ -18,7 +18,7 @@ from tools.soak.bank import measure
 from tools.soak.topic import Case, Outcome, Topic
 
 MEMORY_MB = 4096
-EXPONENT = 1.2
+EXPONENT = 1.3
 """The most by which a step may grow: its seconds as a power of the number of demonstrations."""
 SIZES = (12_500, 25_000, 50_000, 100_000)
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
