@@ -159,7 +159,7 @@ def _case(name: str, kind: str, number: int, of: int) -> Case:
         faults = [] if again.code == 0 else [f"the same command again ends with {again.code}: {again.stderr}"]
         if not faults:
             faults = list(differences(whole.ended, place))
-            if re.sub(r"\d+\.\d s", "", again.stdout) != re.sub(r"\d+\.\d s", "", whole.end.stdout):
+            if _printed(again) != _printed(whole.end):
                 faults.append("it prints something else")
             asked = len(responses(place / "work")) - len(stored)
             if (calls := _calls(again)) is not None and calls != asked:
@@ -169,6 +169,11 @@ def _case(name: str, kind: str, number: int, of: int) -> Case:
         return Outcome(faults, figures)
 
     return Case(f"{name}, {kind} {number + 1} of {of}", trial)
+
+
+def _printed(end: Ended) -> str:
+    """On standard output; what is finished may be reused, and then takes less time."""
+    return " ".join(re.sub(r"\d+\.\d s", "", end.stdout).replace("reused", "done").split())
 
 
 def _calls(end: Ended) -> int | None:
