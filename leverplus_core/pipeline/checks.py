@@ -18,7 +18,8 @@ def check(context: RunContext) -> list[str]:
     """Remarks that a reader of the result should know; nothing is loaded or written, the dataset's questions are read.
 
     Raises a LeverplusError for everything that a run would end with later: a device or a checkpoint that is not there,
-    an encoder that reads what the model lacks, pools larger than the demonstrations that may be shown.
+    an encoder that reads what the model lacks, pools larger than the demonstrations that may be shown, a primary
+    endpoint on more questions than there are.
     """
     if context.recipe.training.device == "cuda":
         require_device("cuda")
@@ -69,6 +70,13 @@ def _check_pools(context: RunContext) -> None:
 
 def _sizes(context: RunContext) -> list[str]:
     wanted, there = context.recipe.evaluation.sizes, len(context.question_sets.evaluated)
+    n = context.recipe.evaluation.primary.n
+    if n is not None and n > there:
+        raise DataError(
+            f"evaluation.primary.n{context.at('evaluation.primary.n')} is {n:,}, and there are {there:,} questions to "
+            "evaluate.",
+            "Name a smaller sample of evaluation.sizes, or null for the largest.",
+        )
     larger = [size for size in wanted if size > there]
     if not larger or not context.recipe.where("evaluation.sizes"):
         return []

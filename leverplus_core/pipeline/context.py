@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -103,7 +104,12 @@ class RunContext:
         return part
 
     def _fitting(self, kind: str, contract: type[Part]) -> list[str]:
-        return [name for name in self.catalog.names(kind) if issubclass(self.catalog.part_class(kind, name), contract)]
+        fitting = []
+        for name in self.catalog.names(kind):
+            with suppress(PluginError):  # one that cannot be imported is no choice
+                if issubclass(self.catalog.part_class(kind, name), contract):
+                    fitting.append(name)
+        return fitting
 
     def _part(self, key: str) -> Part:
         spec: PartSpec = getattr(self.recipe, key)

@@ -31,16 +31,18 @@ class Heartbeat:
 
     @contextmanager
     def during(self, keep: Callable[[], None]) -> Iterator[None]:
-        """Call `keep`, too, and once more when the block ends, however it does; never twice at once."""
+        """Call `keep`, too, and once more when the block fails; never twice at once."""
         with self._calling:
             self._called.insert(0, keep)
         try:
             yield
+        except BaseException:
+            with self._calling, suppress(LeverplusError):  # a full disk is told by what it stopped
+                keep()
+            raise
         finally:
             with self._calling:
                 self._called.remove(keep)
-                with suppress(LeverplusError):  # a full disk is told by what it stopped
-                    keep()
 
     def _run(self) -> None:
         while not self._ended.wait(self._period):

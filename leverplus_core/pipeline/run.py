@@ -190,6 +190,8 @@ class _Job:
         return folder.done and stage.suffices(self.context, folder.path)
 
     def _reuse(self, stage: Stage, folder: StageFolder) -> str:
+        with suppress(OSError):  # a workspace that is only read
+            (folder.path / COST).unlink(missing_ok=True)  # of a process that was killed as it finished the stage
         provenance = folder.provenance()
         if provenance.get("core_code") != core_code():
             self.context.progress.say(

@@ -62,6 +62,16 @@ def class_defect(kind: str, part: type[Part]) -> str:
     return ""
 
 
+def memory(part: Part) -> dict[Any, Any]:
+    """What is remembered of earlier calls of a part; a copy with other settings has nothing to remember."""
+    remembered: dict[Any, Any]
+    owner, remembered = vars(part).get("_memory", (0, {}))
+    if owner != id(part):
+        remembered = {}
+        vars(part)["_memory"] = id(part), remembered
+    return remembered
+
+
 # --- values -----------------------------------------------------------------------------------------------------------
 
 
@@ -117,6 +127,20 @@ def _instance(of: str) -> Check:
     def check(part: Part, given: Given, found: Any) -> Any:
         if not isinstance(found, getattr(importlib.import_module("leverplus_core"), of)):
             raise Breach(f"it is {_kind(found)}", f"a leverplus_core.{of}")
+        return found
+
+    return check
+
+
+def _cost(of: str) -> Check:
+    """A record of costs: counts, and counts by number of demonstrations."""
+
+    def check(part: Part, given: Given, found: Any) -> Any:
+        _instance(of)(part, given, found)
+        for name, value in vars(found).items():
+            counts = [*value, *value.values()] if isinstance(value, Mapping) else np.ravel(value).tolist()
+            if not all(isinstance(n, Real) and 0 <= float(n) < math.inf for n in counts):
+                raise Breach(f"its {name} is {value!r:.120}", f"a leverplus_core.{of} of counts that are not negative")
         return found
 
     return check
@@ -265,6 +289,8 @@ def _rows_of(name: str, unit: bool = True) -> Check:
             raise Breach(f"row {wrong[0]} has values that are not finite", must)
         if unit and (wrong := np.flatnonzero(np.abs(lengths - 1) > UNIT)).size:
             raise Breach(f"row {wrong[0]} is {lengths[wrong[0]]:.4g} long", must)
+        if count and (width := memory(part).setdefault(name, rows.shape[1])) != rows.shape[1]:
+            raise Breach(f"it has {rows.shape[1]} columns, and earlier rows have {width}", must)
         return rows
 
     return check
@@ -429,7 +455,7 @@ def _table(part: Part, given: Given, found: Any) -> Any:
     return found
 
 
-_PART: dict[str, Check] = {"identity": _named_values}
+_PART: dict[str, Check] = {"identity": _named_values, "check_machine": _anything}
 CHECKS: Mapping[str, Mapping[str, Check]] = {
     "dataset": {
         **_PART, "questions": _questions, "demonstrations": _demonstrations, "note": _line, "expected_size": _size,
@@ -440,18 +466,20 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         "image_tokens": _whole(or_none=True), "cached_image_bytes": _whole(), "use_cache_folder": _anything,
         "expect": _anything,
     },
-    "encoder": {**_PART, "images": _rows_of("images"), "texts": _rows_of("texts")},
+    "encoder": {
+        **_PART, "images": _rows_of("images"), "texts": _rows_of("texts"), "check_model": _anything,
+    },
     "sampler": {**_PART, "pool": _pool, "pools": _pools, "blocks": _blocks},
     "selector": {
         **_PART, "select": _choices, "blocks": _blocks, "shot_counts": _shot_counts,
-        "cost": _instance("SelectionCost"), "policy": _instance("Policy"),
+        "cost": _cost("SelectionCost"), "policy": _instance("Policy"),
     },
     "balancer": {**_PART, "select": _selected, "needs": _needs, "shortfall": _line},
     "reward": {**_PART, "compute": _rewards, "needs": _needs},
     "trainer": {**_PART, "fit": _fitted},
     "stage": {
         **_PART, "enabled": _flag, "reads": _contents, "depends": _jsonable, "run": _named_values,
-        "replay": _anything, "cost": _instance("StageCost"),
+        "suffices": _flag, "replay": _anything, "cost": _cost("StageCost"),
     },
     "importer": {**_PART, "recognizes": _flag, "read": _table},
     "exporter": {**_PART, "write": _anything},

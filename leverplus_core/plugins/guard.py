@@ -15,7 +15,7 @@ from typing import Any
 
 from leverplus_core.errors import PluginError
 from leverplus_core.plugins.calls import brief, third_party
-from leverplus_core.plugins.checks import CHECKS, Breach, Check, class_defect, curve_row, scores_defect
+from leverplus_core.plugins.checks import CHECKS, Breach, Check, class_defect, curve_row, memory, scores_defect
 from leverplus_core.plugins.contracts import Part
 from leverplus_core.records import EmbeddingData, QuestionData
 
@@ -59,7 +59,7 @@ def _method(part: type[Part], name: str, check: Check, title: str) -> Any:
         except TypeError:  # a call within the part, with arguments of its own
             return own(*args, **kwargs)
         given = bound.arguments
-        kept = _kept(self) if name in ROWS else {}
+        kept = memory(self) if name in ROWS else {}
         asked = given.get("split", "") if name in ROWS else ""
         if (name, asked) in kept:
             return kept[name, asked]
@@ -93,16 +93,6 @@ def _asking(given: Mapping[str, Any]) -> str:
     if given.get("group"):
         return f" of question {given['group'][0].question_id}"
     return ""
-
-
-def _kept(part: Part) -> dict[tuple[str, str], Any]:
-    """What a dataset has been asked; a copy with other settings, which has the same dictionary, is asked again."""
-    kept: dict[tuple[str, str], Any]
-    owner, kept = vars(part).get("_kept", (0, {}))
-    if owner != id(part):
-        kept = {}
-        vars(part)["_kept"] = id(part), kept
-    return kept
 
 
 def _items(found: Iterable[Any], call: str) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from leverplus_core.errors import RecipeError, did_you_mean
-from leverplus_core.parsing import LARGEST_YAML, Unreadable, parse_yaml
+from leverplus_core.parsing import DEPTH, LARGEST_YAML, Unreadable, parse_yaml
 from leverplus_core.recipes.settings import PARTS, parse_part, parse_scalar
 
 
@@ -98,6 +98,8 @@ def apply_override(values: dict[str, Any], lines: dict[str, str], text: str) -> 
     key = key.strip()
     if not equals or not key:
         raise RecipeError(f"--set '{text}' is not key=value.", "Write --set sampler.k=32.")
+    if key.count(".") > DEPTH:
+        raise RecipeError(f"--set '{key}' is nested more than {DEPTH} deep.", "Write --set sampler.k=32.")
     above: Any = parse_scalar(raw, f"--set {text}")
     for name in reversed(key.split(".")):
         above = {name: above}

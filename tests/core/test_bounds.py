@@ -104,6 +104,7 @@ def test_the_first_unfit_value_is_named_by_its_dotted_key() -> None:
         ("stages=[{name: [a]}]", "'stages.0.name' in --set stages: Input should be a valid string"),
         ("sampler=[random]", "'sampler' in --set sampler is not a part"),
         ("x.y=1", "unknown key 'x'"),
+        ("x" + ".x" * 100_000 + "=1", "is nested more than 64 deep"),
     ],
 )
 def test_a_setting_out_of_its_bounds_is_refused_when_the_recipe_is_read(override: str, says: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pil
 from PIL import ImageDraw
 
-from leverplus_core.pictures import LARGE, PictureError, PictureSettings, header_size
+from leverplus_core.pictures import LARGE, PictureError, PictureSettings, file_digest, header_size
 
 READER = PictureSettings()
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
@@ -220,9 +221,11 @@ def test_what_is_no_picture_is_one_line_with_its_path(data: bytes, reason: str) 
 
 
 def test_what_is_no_file_is_one_line_with_its_path(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "absent.png", Path("/dev/zero"), Path("a" * 5000)):
-        with pytest.raises(PictureError, match=r"^image '"):
-            READER.read_file(str(path))
+    os.mkfifo(tmp_path / "pipe.png")  # who opens it waits for ever
+    for path in (tmp_path, tmp_path / "absent.png", tmp_path / "pipe.png", Path("/dev/zero"), Path("a" * 5000)):
+        for read in (READER.read_file, file_digest):
+            with pytest.raises(PictureError, match=r"^image '"):
+                read(str(path))
         assert header_size(str(path)) is None
     (tmp_path / "vast.png").touch()
     with open(tmp_path / "vast.png", "r+b") as f:

@@ -22,7 +22,7 @@ from tools.soak.topic import Case, Outcome, Topic
 SECONDS = 5.0
 START = 60.0
 """Seconds that a process may take until it tries its first input."""
-BATCH, SHORT = 1000, 20
+BATCH, SHORT = 1000, 12
 SHARES: Mapping[str, int] = {
     "recipe": 24, "overrides": 12, "jsonl": 10, "vqa_json": 8, "candidates": 8, "rl_data": 8, "beams": 6, "table": 6,
     "embeddings": 4, "sql": 6, "metadata": 4, "state": 4,

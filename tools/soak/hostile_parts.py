@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -24,12 +24,15 @@ from leverplus_core import (
     Batch,
     Candidate,
     CandidateTrainer,
+    DataImporter,
     Dataset,
     Decoding,
     Demonstration,
+    EmbeddingData,
     Encoded,
     Encoder,
     EvalSet,
+    Exporter,
     Floats,
     Ids,
     Image,
@@ -38,9 +41,11 @@ from leverplus_core import (
     Policy,
     Prompt,
     Question,
+    QuestionData,
     Reward,
     RunInfo,
     Sampler,
+    ScoredSequence,
     Split,
     Stage,
     StageReport,
@@ -127,6 +132,15 @@ FITS: Mapping[str, Callable[[Any], Any]] = {
     "text in the curve": lambda found: replace(found, curve=["text"]),
     "an epoch of text": lambda found: replace(found, best_epoch="first"),
 }
+READS: Mapping[str, Callable[[Any], Any]] = {
+    "None inside": lambda found: [*found, None],
+    "text inside": lambda found: [*found, "text"],
+    "raises behind the first": lambda found: (
+        one if i == 0 else ANYTHING["raises"](one) for i, one in enumerate(found)
+    ),
+    "exits behind the first": lambda found: (one if i == 0 else sys.exit(0) for i, one in enumerate(found)),
+    "the same question twice": lambda found: [one for one in found for _ in range(2)],
+}
 IDENTITIES: Mapping[str, Callable[[Any], Any]] = {
     "NaN": lambda found: {"a": float("nan")},
     "what JSON cannot hold": lambda found: {"a": object()},
@@ -158,6 +172,8 @@ BAD: Mapping[tuple[str, str], Mapping[str, Callable[[Any], Any]]] = {
     ("network", "encode"): {how: ANYTHING[how] for how in ("None", "raises", "exits", "interrupts")},
     ("stage", "run"): {**ANYTHING, "what JSON cannot hold": IDENTITIES["what JSON cannot hold"]},
     ("stage", "depends"): {how: ANYTHING[how] for how in ANYTHING if how not in ("None", "text", "a number")},
+    ("importer", "read"): {**ANYTHING, **READS},
+    ("exporter", "write"): {how: ANYTHING[how] for how in ("raises", "exits", "interrupts", "recurses")},
     ("listener", "stage_end"): {
         how: ANYTHING[how] for how in ANYTHING if "ra" in how or how in ("exits", "interrupts")
     },
@@ -258,6 +274,28 @@ class WorldStage(Stage):
         return {"counted": 0}
 
 
+class WorldImporter(DataImporter):
+    """Two questions, whatever the file holds."""
+
+    def recognizes(self, source: Path) -> bool:
+        return False
+
+    def read(self, source: Path, report: Any, questions: Any, progress: Any) -> Iterator[QuestionData | EmbeddingData]:
+        for i in range(2):
+            found = ScoredSequence(f"{i}", ("8", "9"), 0.5)
+            yield QuestionData(f"{i}", "what?", ("7", "8", "9"), (), (found,))
+
+
+class WorldExporter(Exporter):
+    """A line for each question."""
+
+    content: ClassVar[Literal["candidates", "sequences", "embeddings"]] = "sequences"
+
+    def write(self, data: Iterable[QuestionData | EmbeddingData], out: BinaryIO, questions: Any) -> None:
+        for one in data:
+            out.write(f"{one!r}\n".encode())
+
+
 def _hostile(kind: str, base: type) -> type:
     """A subclass of a sound part whose methods are spoiled as its settings say."""
 
@@ -285,6 +323,8 @@ BASES: Mapping[str, type] = {
     "selector": WorldSelector,
     "trainer": WorldTrainer,
     "stage": WorldStage,
+    "importer": WorldImporter,
+    "exporter": WorldExporter,
 }
 CLASSES = {kind: _hostile(kind, base) for kind, base in BASES.items()}
 
@@ -382,6 +422,16 @@ def leverplus_trainers() -> dict[str, str]:
 @hookimpl
 def leverplus_stages() -> dict[str, str]:
     return _named("stage")
+
+
+@hookimpl
+def leverplus_importers() -> dict[str, str]:
+    return _named("importer")
+
+
+@hookimpl
+def leverplus_exporters() -> dict[str, str]:
+    return _named("exporter")
 
 
 @hookimpl

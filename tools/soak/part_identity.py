@@ -193,7 +193,7 @@ def _installed(way: Way, folder: Path) -> Outcome:
             file.write_text(file.read_text() + "# another edit\n")
             one.project(version)
             one.install()
-            changed(f"a wheel of version {version} was built anew", True)
+            changed(f"a wheel of version {version} was built again", True)
     return Outcome(faults, {"seconds": time.perf_counter() - began})
 
 

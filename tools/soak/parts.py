@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from leverplus_core import Catalog, LeverplusError, PluginError, Recipe, Registry, run
-from leverplus_core.errors import LeverplusWarning
+from leverplus_core.errors import DataError, LeverplusWarning
+from leverplus_core.pipeline.exporting import export_data
+from leverplus_core.pipeline.importing import import_data
 from tools.soak import part_identity
 from tools.soak.topic import Case, Outcome, Topic
 
@@ -47,7 +49,7 @@ warning, and its run goes on. The longest took {longest:.1f} s.
 Code in a part's identity: after an edit of a part, for {edited} kinds of parts, exactly the stages that it decides have
 other fingerprints. {ways} ways of having a part were tried with pip itself (a plugin file, a wheel, an editable
 project, one with its source in a folder): its module, a helper in its package, a helper beside it and a network that it
-only names were edited, the version was raised, a wheel was built anew; each changed the identity. A time stamp, a text
+only names were edited, the version was raised, a wheel was built again; each changed the identity. A time stamp, a text
 and a module that the part does not import did not."""
 SHORT = ("None", "NaN", "one short", "exits", "interrupts", "repeats")
 """The ways of the short form, for one method of each kind."""
@@ -98,7 +100,10 @@ def _run(kind: str, by: str, how: str, folder: Path) -> Outcome:
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            run(_recipe(kind, by, how), url, folder / "work", catalog=_catalog())
+            if kind in ("importer", "exporter"):
+                _convert(kind, by, how, folder)
+            else:
+                run(_recipe(kind, by, how), url, folder / "work", catalog=_catalog())
         line = next((str(w.message) for w in caught if issubclass(w.category, LeverplusWarning)), "")
         if kind != "listener":
             faults.append("the run ended well")
@@ -106,6 +111,8 @@ def _run(kind: str, by: str, how: str, folder: Path) -> Outcome:
         line = str(error)
     except LeverplusError as error:
         line = str(error)
+        if kind == "importer" and isinstance(error, DataError):  # it gives what files may hold, and the file is named
+            return Outcome(_left(url, folder, kind), {"seconds": time.perf_counter() - began})
         faults.append(f"it does not name the plugin: {line}")
     except BaseException as error:
         faults.append(f"a trace: {type(error).__name__}: {error!r:.300}")
@@ -123,8 +130,20 @@ def _run(kind: str, by: str, how: str, folder: Path) -> Outcome:
     return Outcome([*faults, *_left(url, folder, kind)], {"seconds": time.perf_counter() - began})
 
 
+def _convert(kind: str, by: str, how: str, folder: Path) -> None:
+    """Import a file, and export what was imported, with one of the two spoiled."""
+    parts = {of: _catalog().build(of, "world", {}) for of in ("importer", "exporter")}
+    parts[kind] = _catalog().build(kind, "hostile", {"by": by, "how": how})
+    (folder / "file").write_text("a file")
+    import_data(parts["importer"], "hostile", folder / "file", folder / "imported")
+    export_data(parts["exporter"], folder / "imported", folder / "exported")
+
+
 def _left(url: str, folder: Path, kind: str) -> list[str]:
     """What is wrong with what the run left behind."""
+    if kind in ("importer", "exporter"):
+        sound = {"file", "imported"} if kind == "exporter" else {"file"}
+        return [f"{p.name} is left" for p in folder.iterdir() if p.name not in sound]
     if not (folder / "r.db").exists():
         return [] if not (folder / "work").exists() else ["stages without a registry"]
     with Registry(url) as registry:

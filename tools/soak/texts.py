@@ -64,14 +64,14 @@ ALLOWED = {"\n", "\t"}
 def topic(short: bool) -> Topic:
     """Each text of TEXTS in all fields, then mixtures of their characters; the short form has one mixture."""
     if short:
-        return Topic("Texts", [_case("mixture 0", _mixture(0), ENCODINGS[1:2])], _summary)
-    cases = [_case(name, [text], ENCODINGS[i % 3 : i % 3 + 1]) for i, (name, text) in enumerate(TEXTS.items())]
-    cases += [_case(f"mixture {number}", _mixture(number)) for number in range(3)]
+        return Topic("Texts", [_case("mixture 0", 0, _mixture(0), ENCODINGS[1:2])], _summary)
+    cases = [_case(name, i, [text], ENCODINGS[i % 3 : i % 3 + 1]) for i, (name, text) in enumerate(TEXTS.items())]
+    cases += [_case(f"mixture {number}", number, _mixture(number)) for number in range(2)]
     return Topic("Texts", cases, _summary)
 
 
-def _case(name: str, texts: Sequence[str], encodings: Sequence[str] = ENCODINGS) -> Case:
-    return Case(name, lambda folder: _trial(folder, texts, encodings))
+def _case(name: str, number: int, texts: Sequence[str], encodings: Sequence[str] = ENCODINGS) -> Case:
+    return Case(name, lambda folder: _trial(folder, number, texts, encodings))
 
 
 def _mixture(number: int) -> list[str]:
@@ -81,7 +81,7 @@ def _mixture(number: int) -> list[str]:
     return [f"{a}{b}" for a, b in zip(chance.sample(texts, len(texts)), chance.sample(texts, len(texts)), strict=True)]
 
 
-def _trial(folder: Path, texts: Sequence[str], encodings: Sequence[str]) -> Outcome:
+def _trial(folder: Path, number: int, texts: Sequence[str], encodings: Sequence[str]) -> Outcome:
     faults: list[str] = []
     outlets = 0
     with contextlib.chdir(folder):
@@ -89,12 +89,14 @@ def _trial(folder: Path, texts: Sequence[str], encodings: Sequence[str]) -> Outc
         _write_registry(fields)
         (folder / "candidates.jsonl").write_text(_candidates(fields), encoding="utf-8", errors="surrogatepass")
         (folder / "recipe.yaml").write_text(_recipe(fields), encoding="utf-8", errors="surrogatepass")
-        for arguments, check, code in _outlets(fields):
+        for place, (arguments, check, code) in enumerate(_outlets(fields)):
+            if check in (_page, _pictures) and (number + place) % 2 and len(texts) == 1:
+                continue  # pictures take longer than all the rest
             for encoding in encodings if check not in (_page, _pictures) else encodings[:1]:
                 outlets += 1
                 found = _call(arguments, encoding)
                 where = f"{arguments[0]} {' '.join(a for a in arguments[1:] if a.startswith('-'))} ({encoding})"
-                faults += [f"{where}: {fault}" for fault in (*_common(*found, code), *check(found[1]))]
+                faults += [f"{where}: {fault}" for fault in (*_common(*found, code, encoding), *check(found[1]))]
     return Outcome(faults=[ascii(fault)[1:-1][:300] for fault in faults[:20]], figures={"outlets": outlets})
 
 
@@ -254,15 +256,15 @@ def _call(arguments: list[str], encoding: str) -> tuple[int, str, str]:
     return code, texts[0], texts[1]
 
 
-def _common(code: int, out: str, err: str, codes: Sequence[int]) -> list[str]:
+def _common(code: int, out: str, err: str, codes: Sequence[int], encoding: str) -> list[str]:
     """What holds for every outlet."""
     faults = [f"exit code {code}: {err.strip().splitlines()[-1:]}"] if code not in codes else []
     faults += [f"a trace: {err.strip().splitlines()[-1]}"] if "Traceback" in err else []
     if code == 2 and len(err.splitlines()) != 1:
         faults.append(f"{len(err.splitlines())} error lines")
-    faults += [
-        f"a line of {longest} characters" for longest in [max(map(len, err.splitlines()), default=0)] if longest > 2000
-    ]
+    # What ASCII lacks is up to ten characters there.
+    if (longest := max(map(len, err.splitlines()), default=0)) > (2000 if encoding == "utf-8" else 10_000):
+        faults.append(f"a line of {longest} characters")
     for name, text in (("standard output", out), ("standard error", err)):
         if raw := harmful(text):
             faults.append(f"{raw[0]!a} in {name}")

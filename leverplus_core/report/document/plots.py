@@ -9,10 +9,10 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import groupby
+from itertools import count, groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +35,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 DASHES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)))
 WIDTH = 4.8
 """Inches: at 96 per inch a little wider than a phone, so that text stays readable on one."""
+LABEL = 75
+"""Characters of a name; with longer ones there is no space left for what they name."""
 IN_A_PANEL = 4
 """Lines beside the baseline's; more are distributed over panels."""
 FONTS = "system-ui, 'Segoe UI', Roboto, 'Noto Sans', 'Noto Sans CJK SC', 'PingFang SC', 'Microsoft YaHei', sans-serif"
@@ -61,19 +63,34 @@ def draw(content: Content, say: Translator) -> list[Plot]:
         "grid.color": INK, "grid.alpha": 0.15, "axes.titlesize": 10, "legend.frameon": False, "legend.fontsize": 10,
         "lines.linewidth": 1.6, "lines.markersize": 6, "text.parse_math": False,
     }  # fmt: skip
-    content = Content(**shown_values(vars(content), _label))
+    content = Content(**shown_values(vars(content), _labels()))
     with rc_context(settings), warnings.catch_warnings():
         # The font that text is measured with may lack the glyphs; the reader's has them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        # Names that leave no space at all are in the tables as well.
+        warnings.filterwarnings("ignore", message="constrained_layout not applied")
         figures = (
             f for plot in (_spent, _accuracy, _differences, _headroom, _curves, _cost) for f in plot(content, say)
         )
         return [Plot(name, title, _svg(figure, name, title)) for name, title, figure in figures]
 
 
-def _label(text: str) -> str:
-    """matplotlib leaves labels that begin with `_` out of a legend; behind a hair space they are as others."""
-    return f"\u200a{shown(text)}" if text.startswith("_") else shown(text)
+def _labels() -> Callable[[str], str]:
+    """How a text is written into a picture: shown, on one line, its middle cut where it is long, and like no other.
+
+    matplotlib leaves labels that begin with `_` out of a legend; behind a hair space they are as others.
+    """
+    known: dict[str, str] = {}
+
+    def label(text: str) -> str:
+        if text not in known:
+            line, taken = shown(" ".join(text.split())), set(known.values())
+            line = line if len(line) <= LABEL else f"{line[: LABEL * 2 // 3]} ... {line[-LABEL // 3 :]}"
+            line = f"\u200a{line}" if line.startswith("_") else line
+            known[text] = next(one for i in count(1) if (one := line if i == 1 else f"{line} ({i})") not in taken)
+        return known[text]
+
+    return label
 
 
 Drawn = Iterator[tuple[str, str, "Figure"]]

@@ -6,12 +6,13 @@ Marino et al. 2019, "OK-VQA"; Goyal et al. 2017, "Making the V in VQA Matter". F
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from leverplus_core import DataError, Dataset, Image, Question, Seed, Settings, Size, Split, rng
 from leverplus_datasets.reading import (
@@ -83,6 +84,13 @@ class VqaJson(Dataset):
     validation_limit: int | None = Field(None, ge=1, description="number of validation questions, a seeded subset")
     seed: Seed = Field(0, description="of the subsets that the limits take")
     split_by_image: SplitByImage | None = Field(None, description="take both splits from the validation files")
+
+    @field_validator("image_name")
+    @classmethod
+    def _short(cls, value: str) -> str:
+        if re.search(r"\{[^}]*[0-9]{4}", value):
+            raise ValueError("a width of more than 999 characters")
+        return value
 
     def questions(self, split: Split) -> tuple[Question, ...]:
         """Questions of a split, sorted by question_id. Raises DataError with file and row of what cannot be used."""

@@ -55,6 +55,7 @@ def test_a_recipe_that_can_run_has_no_remarks(compose: Compose, tmp_path: Path) 
         ("model.device=cuda:97", "no device 'cuda:97' on this machine"),
         ("model.device=abacus", "no device 'abacus' on this machine"),
         ("model.name=caption_lm", "model CaptionLm has no image and text features of its own"),
+        ("evaluation={sizes: [4, 9], primary: {n: 9}}", "evaluation.primary.n in .* is 9, and there are 4 questions"),
         ("evaluation.shots=[5]", "5 shots cannot be filled from a pool of 4"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 import sys
 from collections.abc import Callable
@@ -11,8 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import leverplus_core
 from leverplus_core import Catalog, DataError, PluginError
+from leverplus_core.plugins import contracts
 from leverplus_core.plugins.calls import by_signal, third_party
+from leverplus_core.plugins.checks import CHECKS
+from leverplus_core.plugins.manager import KINDS
 from leverplus_core.testing import tiny_bank, tiny_groups
 
 Install = Callable[..., str]
@@ -185,6 +190,27 @@ def test_a_model_that_answers_less_than_it_is_asked_is_named(make: Make, body: s
         part.generate(prompts, None)
 
 
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("return np.ones((3, 4), np.float32)", "its shape is (3, 4) for 2 texts"),
+        ("return np.ones(4, np.float32)", "its shape is (4,) for 2 texts"),
+        ("return np.full((2, 4), np.nan)", "row 0 has values that are not finite"),
+        ("return np.ones((2, 4))", "row 0 is 2 long"),
+        ("return np.ones((2, 1), int)", "it is int64"),
+        ("return [[1.0], [1.0]]", "it is of type list"),
+        ("return np.eye(2, len(texts[0]) + 1)", "it has 4 columns, and earlier rows have 3"),
+    ],
+)
+def test_an_encoder_s_rows_are_finite_unit_rows_of_one_width(make: Make, body: str, says: str) -> None:
+    images = "images(self, images, model=None):\n            return None\n\n"
+    part = make("encoder", "Encoder", f"{images}        def texts(self, texts, model=None)", body)
+    with pytest.raises(PluginError) as error:
+        for texts in (["ab", "cd"], ["abc", "def"]):
+            part.texts(texts)
+    assert str(error.value).startswith("encoder 'bad' of acme-bad 1.0: texts() returned ") and says in str(error.value)
+
+
 def test_a_dataset_is_asked_once_and_its_rows_are_held_to_the_contract(make: Make) -> None:
     count = "self.__dict__['n'] = self.__dict__.get('n', 0) + 1"
     body = f"{count}; return [Question(split, 'what?', Image('i'), ('a',))]"
@@ -237,3 +263,22 @@ def test_a_file_of_parts_is_guarded_by_its_path(tmp_path: Path) -> None:
         Catalog.load([file], disabled="").build("reward", "bad", {}).compute(GROUP)
     assert str(error.value).startswith(f"reward 'bad' of {file}: compute() of question q0 returned None")
     del sys.modules[file.stem]
+
+
+def test_every_method_of_every_contract_is_guarded() -> None:
+    """A method that a contract gains must say what it returns."""
+    mixins: dict[str, list[type]] = {"model": [c for n, c in vars(contracts).items() if n.startswith("Supports")]}
+    helpers = {"reward": {"require"}}
+    below = {"selector": ("BaselineSelector", "TrainableSelector"), "importer": ("DataImporter", "ResultsImporter")}
+    for kind, public in KINDS.items():
+        found = [getattr(leverplus_core, public), *mixins.get(kind, [])]
+        found += [getattr(leverplus_core, name) for name in below.get(kind, ())]
+        methods = {
+            name
+            for of in found
+            for base in of.__mro__
+            if base.__module__.startswith("leverplus_core")
+            for name, value in vars(base).items()
+            if inspect.isfunction(value) and not name.startswith(("_", "model_"))
+        }
+        assert methods - helpers.get(kind, set()) == set(CHECKS[kind]), kind

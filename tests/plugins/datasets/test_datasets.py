@@ -320,6 +320,7 @@ def test_jsonl_null_is_as_absent_and_numbers_are_texts(write: Write) -> None:
         ({**ROW, "id": "2", "caption": 4}, "caption must be a text"),
         ({**ROW, "id": "2", "image": "no.png"}, r"train.jsonl:2 \(id 2\): there is no image file .*no.png"),
         ({**ROW, "id": "2", "split": "validation"}, "split is 'validation'. It must be train in this file"),
+        ({**ROW, "id": "2", "split": ["train"]}, r"split is '\['train'\]'. It must be train in this file"),
     ],
 )
 def test_jsonl_refuses_bad_rows(write: Write, row: object, message: str) -> None:
@@ -486,6 +487,11 @@ def test_padded_image_ids_are_the_numbers_that_they_write(vqa: Path, tmp_path: P
     ):
         first = VqaJson(folder=str(vqa), images=str(photos), image_name=pattern).questions("train")[0].image
         assert (first.id, Path(str(first.path)).name) == ("10", name)
+
+
+def test_a_pattern_of_names_cannot_ask_for_gigabytes() -> None:
+    with pytest.raises(ValueError, match="a width of more than 999"):
+        VqaJson(image_name="{image_id:09999999999d}.jpg")
 
 
 def test_texts_are_image_ids_as_in_textvqa(vqa: Path, tmp_path: Path) -> None:
