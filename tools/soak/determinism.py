@@ -34,7 +34,7 @@ CLOCKS = {
     "environment", "threads",
 }  # fmt: skip
 """What says when and where a run was, in columns and in the JSON of columns: all others are its result."""
-TOLERANCE = 1e-4
+TOLERANCE = 1e-3
 """Of numbers, where the number of threads differs: sums of single precision then add up in another order."""
 
 
