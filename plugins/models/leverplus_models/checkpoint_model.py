@@ -97,8 +97,7 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, SupportsLookahead, Model
         prompts, answers, end_mark = asked
         ends = (self._end_mark,) if end_mark else ()
         targets = [(*self._answer_ids(*pair), *ends) for pair in zip(prompts, answers, strict=True)]
-        rows = self._rows(prompts)
-        self._check_length(prompts, rows, [len(target) for target in targets])
+        rows = self._checked(prompts, [len(target) for target in targets])
         return self._engine.start(rows, targets)
 
     def _begin_expected(self) -> None:
@@ -112,22 +111,24 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, SupportsLookahead, Model
 
         Raises DataError for a prompt that the model cannot read.
         """
-        rows = self._rows(prompts)
-        self._check_length(prompts, rows, [decoding.max_new_tokens] * len(rows))
+        rows = self._checked(prompts, [decoding.max_new_tokens] * len(prompts))
         new = self._engine.generate(rows, decoding)
         self._settle()
         return [str(self.tokenizer.decode(ids, skip_special_tokens=True)) for ids in new]
 
     def last_hidden_state(self, prompts: Sequence[Prompt]) -> Floats:
         """(N, D) the input of the output layer after each prompt. Raises DataError as `generate` does."""
-        rows = self._rows(prompts)
-        self._check_length(prompts, rows, [1] * len(rows))
+        rows = self._checked(prompts, [1] * len(prompts))
         found = self._engine.last_hidden_state(rows)
         self._settle()
         return found
 
-    def _check_length(self, prompts: Sequence[Prompt], rows: Sequence[Row], answers: Sequence[int]) -> None:
-        """Raises PromptError for a prompt that is longer, with its answer, than what the model was made for."""
+    def _checked(self, prompts: Sequence[Prompt], answers: Sequence[int]) -> list[Row]:
+        """The rows of prompts, once the engine has been compared with the model; `answers` are lengths in tokens.
+
+        Raises PromptError for a prompt that is longer, with its answer, than what the model was made for.
+        """
+        rows = self._rows(prompts)
         for prompt, row, answer in zip(prompts, rows, answers, strict=True):
             if len(row.ids) + answer > self._context_length:
                 raise PromptError(
@@ -136,6 +137,8 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, SupportsLookahead, Model
                     f"which reads {self._context_length:,}.",
                     "Shorten the question, use fewer shots, or a model with a longer context.",
                 )
+        self._engine.verify(rows)
+        return rows
 
     @cached_property
     def _context_length(self) -> int:
