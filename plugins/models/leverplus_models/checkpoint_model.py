@@ -5,12 +5,14 @@ torch and transformers are imported when weights are loaded: settings, identity 
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from pydantic import Field, PrivateAttr
 
 from leverplus_core import (
@@ -20,6 +22,7 @@ from leverplus_core import (
     Decoding,
     Dtype,
     Floats,
+    LeverplusWarning,
     Model,
     Pretrained,
     Prompt,
@@ -32,6 +35,8 @@ from leverplus_models.engine.rows import Row
 from leverplus_models.engine.settings import EngineSettings
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from leverplus_models.engine.engine import Engine, Features, Scoring
 
 
@@ -137,8 +142,12 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, SupportsLookahead, Model
                     f"which reads {self._context_length:,}.",
                     "Shorten the question, use fewer shots, or a model with a longer context.",
                 )
-        self._engine.verify(rows)
+        self._verify(prompts, rows)
         return rows
+
+    def _verify(self, prompts: Sequence[Prompt], rows: Sequence[Row]) -> None:
+        """At the start, compare what the engine computes with the model itself."""
+        self._engine.verify(rows)
 
     @cached_property
     def _context_length(self) -> int:
@@ -160,11 +169,16 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, SupportsLookahead, Model
 
     @cached_property
     def _engine(self) -> Engine:
-        from leverplus_models.engine.engine import Engine, end_tokens
+        from leverplus_models.engine.engine import end_tokens
 
         eos = end_tokens(self._model, self.tokenizer)
         pad = self.tokenizer.pad_token_id
-        return Engine(self._model, eos, eos[0] if pad is None else pad, self.engine, self._features())
+        return self._make_engine(eos, eos[0] if pad is None else pad)
+
+    def _make_engine(self, eos: Sequence[int], pad: int) -> Engine:
+        from leverplus_models.engine.engine import Engine
+
+        return Engine(self._model, eos, pad, self.engine, self._features())
 
     def _features(self) -> Features | None:
         """Encodes the images of prompts, for a model that reads images."""
@@ -189,3 +203,18 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, SupportsLookahead, Model
         head, whole = self._tokenize(before), self._tokenize(before + spaces + answer)
         follows = whole[: len(head)] == head and len(whole) > len(head)
         return whole[len(head) :] if follows else self._tokenize(spaces + answer)
+
+
+def say(what: str) -> None:
+    """A LeverplusWarning, raised where the caller of the caller stands."""
+    warnings.warn(what, LeverplusWarning, stacklevel=3)
+
+
+def unit_rows(rows: Sequence[Tensor], model: Any) -> Floats:
+    """(N, D) vectors (D,), each divided by its length; (0, D) of the model's width where there are none."""
+    import torch
+    from torch.nn import functional as F
+
+    if not rows:
+        return np.zeros((0, model.config.get_text_config().hidden_size), dtype=np.float32)
+    return np.asarray(F.normalize(torch.stack(list(rows)), dim=-1).cpu().numpy(), dtype=np.float32)

@@ -120,7 +120,7 @@ class Engine:
         if not asked:
             self._verified = False
             return
-        allowed, expected = tolerance(self.model.dtype), [self._own_logits(row) for row in asked]
+        allowed, expected = tolerance(self.model.dtype), [self.own_logits(row) for row in asked]
         try:
             pairs = zip(expected, self._tree_logits(asked), strict=True)
             apart = max(difference(own, found) for own, found in pairs)
@@ -134,8 +134,9 @@ class Engine:
             self.window = 0
             self._say(f"{kind} takes the padded path: on two prompts the prefix tree does not agree with it: {what}.")
 
-    def _own_logits(self, row: Row) -> Tensor:
-        """(V,) logits after `row`, as the model computes them by itself."""
+    @torch.inference_mode()
+    def own_logits(self, row: Row) -> Tensor:
+        """(V,) logits after `row` on the padded path: the model's own forward."""
         found: list[Tensor] = []
 
         def run(batch: Sequence[int], inputs: dict[str, Any]) -> None:
@@ -157,7 +158,9 @@ class Engine:
         return [found[i] for i in range(len(rows))]
 
     def _say(self, what: str) -> None:
-        warnings.warn(f"{what} Results are right; no prefix is shared, which is slower.", LeverplusWarning, stacklevel=3)
+        warnings.warn(
+            f"{what} Results are right; no prefix is shared, which is slower.", LeverplusWarning, stacklevel=3
+        )
 
     def logprob(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> list[AnswerLogprob]:
         """Sum of the log-probabilities, in float32, of the tokens `answers[i]` after `rows[i]`."""

@@ -53,7 +53,9 @@ class Chat:
         if isinstance(self.template, dict):
             self.template = self.template.get("default")
         if not self.template:
-            raise CheckpointError(f"the processor of '{name}' has no chat template.", "Give an instruction-tuned model.")
+            raise CheckpointError(
+                f"the processor of '{name}' has no chat template.", "Give an instruction-tuned model."
+            )
         token = getattr(processor, "image_token", None) or getattr(self.tokenizer, "image_token", None)
         if not token:
             raise CheckpointError(f"the processor of '{name}' has no image token.", "hf_vlm needs one for each image.")
@@ -195,9 +197,7 @@ class Chat:
         before = ["", *(image.after for image in images)]
         after = [*(image.before for image in images), ""]
         last = len(between) - 1
-        return [
-            self._piece(before[n] + piece + after[n], n == 0, n == last) for n, piece in enumerate(between)
-        ]
+        return [self._piece(before[n] + piece + after[n], n == 0, n == last) for n, piece in enumerate(between)]
 
     def compared(self, layout: object) -> bool:
         """Whether prompts of this layout have been compared with the processor's own call; from now on they have."""
