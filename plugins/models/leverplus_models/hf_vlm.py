@@ -46,8 +46,8 @@ REFUSED = {
     "mllama": "reads images through cross-attention whose masks are made for whole prompts",
 }
 """Architectures that transformers loads and that cannot be asked, with the reason."""
-OPTIONAL = {"torchvision": "torchvision", "num2words": "num2words", "jinja2": "jinja2", "timm": "timm"}
-"""Packages that processors and templates want, by the name to import."""
+OPTIONAL = ("torchvision", "num2words", "jinja2", "timm")
+"""Packages that processors and templates want."""
 IMAGES_PER_BATCH = 256
 """Images whose features are in memory together while `embed_images` averages them."""
 
@@ -145,7 +145,7 @@ class HfVlm(PictureSettings, SupportsEmbeddings, SupportsCacheFolder, Checkpoint
                 processor.image_processor = self.pretrained(_PilImageProcessor(AutoImageProcessor))
             return processor
         except (LeverplusError, ImportError) as error:
-            absent = [name for name in OPTIONAL if name in _whole_message(error) and find_spec(name) is None]
+            absent = [name for name in OPTIONAL if name in _whole_message(error).lower() and find_spec(name) is None]
             if absent:
                 raise CheckpointError(
                     f"the processor of '{self.path}' needs {' and '.join(absent)}, which is not installed.",
@@ -181,7 +181,7 @@ class HfVlm(PictureSettings, SupportsEmbeddings, SupportsCacheFolder, Checkpoint
     def _shrunk(self, width: int, height: int) -> tuple[int, int]:
         assert self.max_pixels is not None
         scale = min(1.0, math.sqrt(self.max_pixels / (width * height)))
-        return max(1, math.floor(width * scale)), max(1, math.floor(height * scale))
+        return max(1, math.floor(width * scale + 1e-6)), max(1, math.floor(height * scale + 1e-6))
 
     def _make_engine(self, eos: Sequence[int], pad: int) -> Engine:
         from leverplus_models.engine.engine import Engine
@@ -228,11 +228,10 @@ class HfVlm(PictureSettings, SupportsEmbeddings, SupportsCacheFolder, Checkpoint
                 if self._chat.exact:
                     say(f"the processor of '{self.path}' is called for every prompt: its tokens depend on the whole.")
                 self._chat.exact = self._images.encoded = False
-                self._engine.window = 0
+                self._engine.share_nothing()
                 row = self._own_row(ids, [image.key for image in images])
-        if self._images.rope is None:
-            return row
-        return Row(row.ids, self._positions(row, images), row.images)
+        rope = self._images.rope
+        return row if rope is None else Row(row.ids, self._positions(rope, row, images), row.images)
 
     def _row_of_pieces(self, text: str, images: Sequence[Any]) -> Row:
         pieces = self._chat.ids(text, [image.tokens for image in images])
@@ -258,14 +257,14 @@ class HfVlm(PictureSettings, SupportsEmbeddings, SupportsCacheFolder, Checkpoint
             taken += end - first
         return Row(ids, np.arange(len(ids), dtype=np.int64)[None], tuple(spans))
 
-    def _positions(self, row: Row, images: Sequence[Any]) -> Ints:
+    def _positions(self, rope: Any, row: Row, images: Sequence[Any]) -> Ints:
         import torch
 
         types = torch.from_numpy((row.ids == self._chat.image_id).astype(np.int64))[None]
         layout = (
             {name: torch.cat([image.layout[name] for image in images]) for name in images[0].layout} if images else {}
         )
-        found, _ = self._images.rope(torch.from_numpy(row.ids)[None], mm_token_type_ids=types, **layout)
+        found, _ = rope(torch.from_numpy(row.ids)[None], mm_token_type_ids=types, **layout)
         return np.asarray(found[:, 0].cpu().numpy(), dtype=np.int64)
 
     def _images_of(self, row: Row) -> list[str]:
@@ -322,11 +321,11 @@ class HfVlm(PictureSettings, SupportsEmbeddings, SupportsCacheFolder, Checkpoint
             if self._images.encoded and not apart <= tolerance(self._model.dtype):
                 say(f"'{self.path}' reads the pixels of every prompt: with encoded images it computes something else.")
                 self._images.encoded = False
-                self._engine.window = 0
+                self._engine.share_nothing()
                 apart = self._apart(own, rows)
             if not apart <= tolerance(self._model.dtype):
                 raise CheckpointError(
-                    f"'{self.path}' gives other log-probabilities in a batch than by itself: they differ by {apart:.2g}.",
+                    f"'{self.path}' gives other log-probabilities than by itself: they differ by {apart:.2g}.",
                     "This architecture cannot be used.",
                 )
         super()._verify(prompts, rows)

@@ -25,7 +25,8 @@ ROLES = (
     "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
     "{% if m.role == 'user' %}USER: {% else %}ASSISTANT: {% endif %}{% for c in m.content %}"
     "{% if c.type == 'image' %}IMG\n{% else %}{{ c.text }}{% endif %}{% endfor %}"
-    "{% if m.role == 'assistant' %}</s>{% else %} {% endif %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+    "{% if m.role == 'assistant' %}</s>{% else %} {% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 # As Gemma 3: roles alternate, and texts are trimmed.
 GEMMA = (
@@ -136,7 +137,7 @@ def gemma3() -> tuple[Any, Any]:
         chat_template=GEMMA.replace("IMG", "<start_of_image>"),
     )  # fmt: skip
     text = tf.Gemma3TextConfig(
-        **_text(tokens, num_hidden_layers=4), head_dim=8, query_pre_attn_scalar=8, sliding_window=16,
+        **_text(tokens, num_hidden_layers=4), head_dim=8, query_pre_attn_scalar=8, sliding_window=64,
         layer_types=["sliding_attention", "full_attention"] * 2,
     )  # fmt: skip
     config = tf.Gemma3Config(
@@ -235,9 +236,11 @@ def aya_vision() -> tuple[Any, Any]:
         tf.GotOcr2ImageProcessorPil(**_square()), tokens, patch_size=14, img_size=28, downsample_factor=2,
         chat_template=CHATML.replace("IMG", "<image>"),
     )  # fmt: skip
+    layers = ["sliding_attention", "sliding_attention", "full_attention"]
+    text = tf.Cohere2Config(**_text(tokens), sliding_window=64, layer_types=layers)
     config = tf.AyaVisionConfig(
         vision_config=tf.SiglipVisionConfig(**VISION).to_dict(), downsample_factor=2,
-        text_config=tf.Cohere2Config(**_text(tokens), sliding_window=16, layer_types=["sliding_attention"] * 2 + ["full_attention"]).to_dict(),
+        text_config=text.to_dict(),
         image_token_id=processor.image_token_id, alignment_intermediate_size=32,
     )  # fmt: skip
     return tf.AyaVisionForConditionalGeneration(config), processor

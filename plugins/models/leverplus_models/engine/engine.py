@@ -105,7 +105,7 @@ class Engine:
     def verify(self, rows: Sequence[Row]) -> None:
         """Compare the tree with the model itself, once, on the two shortest of `rows`, with images if any has some.
 
-        Where they differ, or the architecture is not listed, prompts take the padded path; one LeverplusWarning says so.
+        Where they differ, or the architecture is not listed, prompts take the padded path; a LeverplusWarning says it.
         """
         if self._verified or not rows or not self._may_share:
             return
@@ -131,8 +131,12 @@ class Engine:
             said = (str(error) or type(error).__name__).splitlines()[0]
             apart, what = float("inf"), f"the tree failed ({said[:100]})"
         if apart > allowed:
-            self.window = 0
+            self.share_nothing()
             self._say(f"{kind} takes the padded path: on two prompts the prefix tree does not agree with it: {what}.")
+
+    def share_nothing(self) -> None:
+        """Take the padded path from now on."""
+        self.window, self._verified = 0, True
 
     @torch.inference_mode()
     def own_logits(self, row: Row) -> Tensor:
