@@ -30,6 +30,7 @@ from leverplus_core import (
     SupportsEmbeddings,
     find_checkpoint,
     load_pretrained,
+    read_json,
 )
 from leverplus_models.checkpoint_model import CheckpointModel, say, unit_rows
 from leverplus_models.engine.rows import Ints, Row, Span
@@ -57,7 +58,9 @@ class HfVlm(PictureSettings, SupportsEmbeddings, SupportsCacheFolder, Checkpoint
 
     architecture: ClassVar[str] = "AutoModelForImageTextToText"
 
-    path: str = Field(description="a local folder or a hub id of a model for AutoModelForImageTextToText")
+    path: str = Field(
+        "HuggingFaceTB/SmolVLM-Instruct", description="a local folder or a hub id, for AutoModelForImageTextToText"
+    )
     max_pixels: int | None = Field(
         None, gt=0, description="larger pictures are shrunk before the processor; null = the processor alone decides"
     )
@@ -67,7 +70,15 @@ class HfVlm(PictureSettings, SupportsEmbeddings, SupportsCacheFolder, Checkpoint
 
     _cache_folder: Path | None = PrivateAttr(None)
     _compared: bool = PrivateAttr(False)
-    _shown: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)
+
+    def check_machine(self) -> None:
+        """Raises CheckpointError for a device or a checkpoint that is not there, and for a model that cannot be asked,
+        as far as its config is on this machine."""
+        super().check_machine()
+        config = Path(find_checkpoint(self.path)) / "config.json"
+        kind = str(read_json(config).get("model_type")) if config.is_file() else ""
+        if kind in REFUSED:
+            raise _refusal(self.path, kind, REFUSED[kind])
 
     def identity(self) -> dict[str, object]:
         """The settings that decide a result, and the checkpoint's content, in which processor and template are."""
@@ -126,9 +137,7 @@ class HfVlm(PictureSettings, SupportsEmbeddings, SupportsCacheFolder, Checkpoint
         if reason is None and getattr(config, "is_encoder_decoder", False):
             reason = "has an encoder for text, so an answer does not continue its prompt"
         if reason is not None:
-            raise CheckpointError(
-                f"checkpoint '{self.path}' is a {kind}, which {reason}.", "docs/models.md names families that work."
-            )
+            raise _refusal(self.path, kind, reason)
         return find_checkpoint(self.path)
 
     @cached_property
@@ -190,7 +199,7 @@ class HfVlm(PictureSettings, SupportsEmbeddings, SupportsCacheFolder, Checkpoint
 
     def _features(self) -> Features:
         def features(keys: Sequence[str], upcoming: Sequence[str]) -> Mapping[str, Tensor]:
-            parts = {key: key.rsplit(":", 2) for key in keys}
+            parts = {key: key.split(":") for key in keys}
             images = self._images.visual_tokens(list(dict.fromkeys(image for image, _, _ in parts.values())))
             return {key: images[image][int(first) : int(end)] for key, (image, first, end) in parts.items()}
 
@@ -237,7 +246,6 @@ class HfVlm(PictureSettings, SupportsEmbeddings, SupportsCacheFolder, Checkpoint
         pieces = self._chat.ids(text, [image.tokens for image in images])
         parts, spans, at = [pieces[0]], [], len(pieces[0])
         for image, piece in zip(images, pieces[1:], strict=True):
-            self._shown[image.key] = (image.key,)
             taken = 0
             for first, end in _runs(image.tokens.visual):
                 spans.append(Span(at + first, at + end, f"{image.key}:{taken}:{taken + end - first}"))
@@ -249,11 +257,9 @@ class HfVlm(PictureSettings, SupportsEmbeddings, SupportsCacheFolder, Checkpoint
 
     def _own_row(self, ids: Ints, keys: Sequence[str]) -> Row:
         """The row of ids that the processor made of the whole; its images are known together only."""
-        together = "+".join(keys)
-        self._shown[together] = tuple(keys)
         spans, taken = [], 0
         for first, end in _runs(ids == self._chat.image_id):
-            spans.append(Span(first, end, f"{together}:{taken}:{taken + end - first}"))
+            spans.append(Span(first, end, f"{'+'.join(keys)}:{taken}:{taken + end - first}"))
             taken += end - first
         return Row(ids, np.arange(len(ids), dtype=np.int64)[None], tuple(spans))
 
@@ -269,8 +275,8 @@ class HfVlm(PictureSettings, SupportsEmbeddings, SupportsCacheFolder, Checkpoint
 
     def _images_of(self, row: Row) -> list[str]:
         """Keys of the images of a row, in order."""
-        parts = (span.key.rsplit(":", 2) for span in row.images)
-        return [key for image, first, _ in parts if first == "0" for key in self._shown[image]]
+        parts = (span.key.split(":") for span in row.images)
+        return [key for images, first, _ in parts if first == "0" for key in images.split("+")]
 
     def _inputs(self, rows: Sequence[Row]) -> dict[str, Any]:
         """What the model's own `forward` and `generate` take of `rows`, padded on the left."""
@@ -316,13 +322,13 @@ class HfVlm(PictureSettings, SupportsEmbeddings, SupportsCacheFolder, Checkpoint
             self._compared = True
             order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
             asked = list(dict.fromkeys((order[0], order[-1])))
-            own = {i: self._own_logits(prompts[i]) for i in asked}
-            apart = self._apart(own, rows)
+            own = self._own_logits([prompts[i] for i in asked])
+            apart = self._apart(own, [rows[i] for i in asked])
             if self._images.encoded and not apart <= tolerance(self._model.dtype):
                 say(f"'{self.path}' reads the pixels of every prompt: with encoded images it computes something else.")
                 self._images.encoded = False
                 self._engine.share_nothing()
-                apart = self._apart(own, rows)
+                apart = self._apart(own, [rows[i] for i in asked])
             if not apart <= tolerance(self._model.dtype):
                 raise CheckpointError(
                     f"'{self.path}' gives other log-probabilities than by itself: they differ by {apart:.2g}.",
@@ -330,25 +336,43 @@ class HfVlm(PictureSettings, SupportsEmbeddings, SupportsCacheFolder, Checkpoint
                 )
         super()._verify(prompts, rows)
 
-    def _own_logits(self, prompt: Prompt) -> Tensor:
-        """(V,) logits after the prompt, as transformers' documentation computes them."""
+    def _own_logits(self, prompts: Sequence[Prompt]) -> list[Tensor]:
+        """(V,) logits after each prompt, as transformers' documentation computes them.
+
+        Raises CheckpointError for a model that cannot be called so.
+        """
         import torch
 
-        parts = [part for turn in prompt.turns for part in turn.content if isinstance(part, Image)]
-        pictures = [self._images.picture(self._images.inspect(_path(part)).key) for part in parts]
-        inputs = self._images.on_device(self._chat.own_inputs(self._chat.render(prompt), pictures))
-        with torch.inference_mode():
-            found: Tensor = self._model(**inputs, logits_to_keep=1, use_cache=False).logits[0, -1]
+        from leverplus_models.engine.device import out_of_memory, too_large
+
+        found: list[Tensor] = []
+        for prompt in prompts:
+            parts = [part for turn in prompt.turns for part in turn.content if isinstance(part, Image)]
+            pictures = [self._images.picture(self._images.inspect(_path(part)).key) for part in parts]
+            text = self._chat.render(prompt)
+            try:
+                inputs = self._images.on_device(self._chat.own_inputs(text, pictures))
+                with torch.inference_mode():
+                    found.append(self._model(**inputs, logits_to_keep=1, use_cache=False).logits[0, -1])
+            except Exception as error:
+                if out_of_memory(error):
+                    raise too_large("a prompt", self._model.device, error) from error
+                said = (str(error) or type(error).__name__).splitlines()[0]
+                raise CheckpointError(
+                    f"'{self.path}', a {self._model.config.model_type}, does not take the prompt that its processor "
+                    f"makes: {said[:200]}",
+                    "docs/models.md names families that work.",
+                ) from error
         return found
 
-    def _apart(self, own: Mapping[int, Tensor], rows: Sequence[Row]) -> float:
+    def _apart(self, own: Sequence[Tensor], rows: Sequence[Row]) -> float:
         from leverplus_models.engine.self_check import difference
 
         try:
-            return max(difference(logits, self._engine.own_logits(rows[i])) for i, logits in own.items())
+            return max(difference(logits, self._engine.own_logits(row)) for logits, row in zip(own, rows, strict=True))
         except LeverplusError:
             raise
-        except Exception:  # a model that cannot be called so
+        except Exception:  # encoded images in a form that this model does not take
             if not self._images.encoded:
                 raise
             return math.inf
@@ -362,6 +386,12 @@ class _PilImageProcessor:
 
     def from_pretrained(self, *args: Any, **kwargs: Any) -> Any:
         return self.auto.from_pretrained(*args, backend="pil", **kwargs)
+
+
+def _refusal(path: str, kind: str, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"checkpoint '{path}' is a {kind}, which {reason}.", "docs/models.md names families that work."
+    )
 
 
 def _path(image: Image) -> str:

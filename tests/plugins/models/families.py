@@ -220,6 +220,37 @@ def internvl() -> tuple[Any, Any]:
     return tf.InternVLForConditionalGeneration(config), processor
 
 
+class RowsOfPatches(tf.ProcessorMixin):
+    """As PixtralProcessor, which cannot be imported without torchvision: a token after each row of an image."""
+
+    def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None) -> None:
+        self.image_token = "[IMG]"
+        self.image_token_id = tokenizer.convert_tokens_to_ids("[IMG]")
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)
+
+    def _process_images(self, images: Any, **kwargs: Any) -> Any:
+        return super()._process_images(images, **{**kwargs, "patch_size": 28})
+
+    def replace_image_token(self, image_inputs: Any, image_idx: int, **kwargs: Any) -> str:
+        height, width = image_inputs["image_sizes"][image_idx]
+        rows = ["[IMG]" * (int(width) // 28)] * (int(height) // 28)
+        return "[IMG_BREAK]".join(rows) + "[IMG_END]"
+
+
+def mistral3() -> tuple[Any, Any]:
+    """Pixtral, whose images keep their shape, and Mistral; roles alternate."""
+    tokens = tokenizer("</s>", "[IMG]", "[IMG_BREAK]", "[IMG_END]", "<start_of_turn>", "<end_of_turn>")
+    image = tf.PixtralImageProcessorPil(size={"longest_edge": 84}, patch_size={"height": 28, "width": 28})
+    processor = RowsOfPatches(image, tokens, chat_template=GEMMA.replace("IMG", "[IMG]"))
+    vision = {**VISION, "image_size": 84, "head_dim": 8}
+    config = tf.Mistral3Config(
+        vision_config=tf.PixtralVisionConfig(**vision).to_dict(), vision_feature_layer=-1, spatial_merge_size=2,
+        text_config=tf.MistralConfig(**_text(tokens), sliding_window=None).to_dict(),
+        image_token_id=processor.image_token_id,
+    )  # fmt: skip
+    return tf.Mistral3ForConditionalGeneration(config), processor
+
+
 def aya_vision() -> tuple[Any, Any]:
     """Words inside of an image's tokens, and Cohere 2 with its sliding layers."""
     controls = (
@@ -247,9 +278,10 @@ def aya_vision() -> tuple[Any, Any]:
 
 
 FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
-    made.__name__: made for made in (llava, llava_next, idefics3, gemma3, qwen2_vl, qwen3_vl, internvl, aya_vision)
+    made.__name__: made
+    for made in (llava, llava_next, idefics3, gemma3, qwen2_vl, qwen3_vl, internvl, mistral3, aya_vision)
 }
-COMPOSED = ("qwen2_vl", "qwen3_vl", "internvl")
+COMPOSED = ("qwen2_vl", "qwen3_vl", "internvl", "mistral3")
 """Families whose processors AutoProcessor cannot load without torchvision."""
 
 

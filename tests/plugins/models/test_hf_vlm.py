@@ -36,7 +36,7 @@ from leverplus_models.engine.settings import EngineSettings
 from leverplus_models.hf_vlm import HfVlm
 from tests.plugins.models.families import COMPOSED, FAMILIES, save
 
-TREE = ("llava", "llava_next", "idefics3", "qwen2_vl", "internvl")
+TREE = ("llava", "llava_next", "idefics3", "qwen2_vl", "internvl", "mistral3")
 GREEDY, BEAM = Decoding(max_new_tokens=4, num_beams=1), Decoding(max_new_tokens=4, num_beams=3)
 Made = Callable[..., HfVlm]
 
@@ -385,6 +385,9 @@ def test_a_model_that_cannot_be_asked_is_refused_with_the_reason(tmp_path: Path,
     config().save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match=says):
         _ = HfVlm(path=str(tmp_path)).checkpoint
+    if config is not tf.LlamaConfig:
+        with pytest.raises(CheckpointError, match=says):  # `leverplus validate` says so
+            HfVlm(path=str(tmp_path), device="cpu").check_machine()
 
 
 @pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is installed")

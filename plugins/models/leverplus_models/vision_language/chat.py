@@ -2,7 +2,7 @@
 
 The template renders a prompt once, with a placeholder for each image. The placeholder and what a processor puts in its
 place begin and end with added tokens, between which a tokenizer reads a text on its own: so the pieces of a prompt are
-tokenized one by one, each distinct one once, and an image's tokens are taken from the processor. `ids` compares this
+tokenized one by one, each distinct one once, and an image's tokens are taken from the processor. `HfVlm` compares this
 with the processor's own call for each layout of prompts, and where the two differ the processor is called for every
 prompt.
 """
@@ -32,12 +32,15 @@ Message = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class ImageTokens:
     """What stands for an image in a prompt: text that joins the text before it, tokens, and text that joins what
-    follows. `visual` (N,) says which tokens are visual, `types` are their token types by the name of the input."""
+    follows. `visual` (N,) says which tokens are visual, `types` are their token types by the name of the input. `first`
+    and `last` are the tokens at both ends."""
 
     before: str
     ids: Ints
     after: str
     visual: Any
+    first: str
+    last: str
     types: Mapping[str, int]
 
 
@@ -174,7 +177,8 @@ class Chat:
         }
         before, after = (self._decode(ids) for ids in (whole[:first], whole[end:]))
         tensors = {name: value for name, value in found.items() if name not in TEXT_INPUTS}
-        return ImageTokens(before, whole[first:end], after, visual, types), tensors
+        ends = (str(self.tokenizer.convert_ids_to_tokens(int(whole[at]))) for at in (first, end - 1))
+        return ImageTokens(before, whole[first:end], after, visual, *ends, types), tensors
 
     def own_inputs(self, text: str, pictures: Sequence[Any]) -> dict[str, Any]:
         """The processor's own inputs of one prompt, as transformers' documentation calls it."""
@@ -192,12 +196,14 @@ class Chat:
         return self.processor(text=texts, images=images, return_tensors="pt", **more, **self.options)
 
     def ids(self, text: str, images: Sequence[ImageTokens]) -> list[Ints]:
-        """The tokens of a rendered prompt: those of text and of `images` in turn, beginning and ending with text."""
-        between = text.split(self.image_token)
-        before = ["", *(image.after for image in images)]
-        after = [*(image.before for image in images), ""]
-        last = len(between) - 1
-        return [self._piece(before[n] + piece + after[n], n == 0, n == last) for n, piece in enumerate(between)]
+        """The tokens of a rendered prompt's texts, between which those of `images` stand."""
+        left: list[ImageTokens | None] = [None, *images]
+        right: list[ImageTokens | None] = [*images, None]
+        found = []
+        for a, piece, b in zip(left, text.split(self.image_token), right, strict=True):
+            whole = (a.after if a else "") + piece + (b.before if b else "")
+            found.append(self._piece(whole, a.last if a else "", b.first if b else ""))
+        return found
 
     def compared(self, layout: object) -> bool:
         """Whether prompts of this layout have been compared with the processor's own call; from now on they have."""
@@ -205,13 +211,12 @@ class Chat:
         self._compared.add(layout)
         return known
 
-    def _tokens_of_piece(self, text: str, first: bool, last: bool) -> Ints:
-        # Between placeholders, so that the tokenizer reads the text as it does inside of a prompt.
-        whole = ("" if first else self.image_token) + text + ("" if last else self.image_token)
-        ids = self.tokenizer(whole, add_special_tokens=False)["input_ids"]
-        ids = ids[0 if first else 1 : len(ids) if last else -1]
+    def _tokens_of_piece(self, text: str, left: str, right: str) -> Ints:
+        # Between the tokens that stand beside it, so that it is read as it is inside of a prompt.
+        ids = self.tokenizer(left + text + right, add_special_tokens=False)["input_ids"]
+        ids = ids[1 if left else 0 : -1 if right else len(ids)]
         bos = self.tokenizer.bos_token
-        starts = first and not (bos and text.startswith(bos))
+        starts = not left and not (bos and text.startswith(bos))
         return np.array([*self._start, *ids] if starts else ids, dtype=np.int64)
 
     @cached_property

@@ -67,6 +67,7 @@ class Images:
         self._identity = json.dumps(identity, sort_keys=True, default=str).encode()
         self._known: dict[tuple[str | int, ...], KnownImage] = {}
         self._by_key: dict[str, KnownImage] = {}
+        self._tokens: dict[tuple[str, bytes, str], ImageTokens] = {}
         self._paths: dict[str, str] = {}
         self._output: type[Any] | None = None
         self._per_tile: int | None = None
@@ -87,6 +88,8 @@ class Images:
             key = hashlib.sha256(data + b"\0" + self._identity).hexdigest()
             tokens, tensors = self._processed(data, path)
             self._paths[key] = path
+            # Images of one size have the same tokens, which are held once.
+            tokens = self._tokens.setdefault((tokens.before, tokens.ids.tobytes(), tokens.after), tokens)
             layout = {name: value for name, value in tensors.items() if name in self._rope_takes}
             self._known[stamp] = self._by_key[key] = KnownImage(key, tokens, layout)
             if self.encoded and (self._output is None or not self.cache.has(key)):
