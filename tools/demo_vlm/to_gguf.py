@@ -1,10 +1,10 @@
-"""The demo checkpoint as the two GGUF files that llama.cpp reads, so that a real server can be tried without a download.
+"""The demo checkpoint as the two GGUF files that llama.cpp reads, so that a real server can be tried.
 
     python -m tools.demo_vlm.to_gguf FOLDER
 
-writes FOLDER/demo.gguf (the language model) and FOLDER/mmproj.gguf (the image encoder), in float32. Tensors are renamed,
-and two are cut as llama.cpp wants them: queries, keys and values, and the two frames of a patch. The word-level
-tokenizer becomes llama.cpp's WordPiece with whole words only, which splits text in the same way.
+writes FOLDER/demo.gguf (the language model) and FOLDER/mmproj.gguf (the image encoder), in float32. Tensors are
+renamed, and two are cut as llama.cpp wants them: queries, keys and values, and the two frames of a patch. The
+word-level tokenizer becomes llama.cpp's WordPiece with whole words only, which splits text in the same way.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _describe_tokenizer(writer: gguf.GGUFWriter, tokenizer: dict[str, Any]) -> N
     control = {token["content"] for token in tokenizer["added_tokens"]}
     words = sorted(ids, key=lambda word: ids[word])
     writer.add_tokenizer_model("bert")
-    # The mark says that a word begins here; without tokens that lack it, a word that is not known as a whole is unknown.
+    # The mark says that a word begins here; since no token lacks it, a word that is not there as a whole is unknown.
     writer.add_token_list([word if word in control else f"\u2581{word}" for word in words])
     kinds = gguf.TokenType
     writer.add_token_types([kinds.CONTROL if word in control else kinds.NORMAL for word in words])

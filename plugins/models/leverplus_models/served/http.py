@@ -109,7 +109,7 @@ class Cluster:
             for url in urls
         ]
         self._state = threading.Condition()
-        self._asked = self._answered = 0
+        self._asked = self._answered = self._abandoned = 0
         self.description = self._start()
 
     def post(self, path: str, body: Body | dict[str, Any]) -> Any:
@@ -119,10 +119,10 @@ class Cluster:
         reached, a key is refused, or requests fail more often than they are repeated.
         """
         made: Body = body if callable(body) else lambda endpoint: body
-        failed = 0
+        failed, abandoned = 0, self._abandoned
         while True:
             answered = self._answered
-            with self._least_busy() as endpoint:
+            with self._least_busy(abandoned) as endpoint:
                 began = time.monotonic()
                 try:
                     if not endpoint.admitted:
@@ -132,7 +132,7 @@ class Cluster:
                     # While others are answered, a server that is overloaded is not down: wait for as long as it takes.
                     failed += not (failure.overloaded and self._answered > answered)
                     self._put_aside(endpoint, began, failure)
-                    if failed > self._retries * len(self.endpoints) or self._too_long(failure):
+                    if failed > self._retries * len(self.endpoints) or self._too_long(failure, abandoned):
                         raise ServerError(failure.why, failure.hint) from failure
                 else:
                     with self._state:
@@ -140,13 +140,19 @@ class Cluster:
                         endpoint.failures = 0
                     return found
 
+    def abandon(self) -> None:
+        """Repeat no request that is under way now; what is asked later is asked as ever."""
+        with self._state:
+            self._abandoned += 1
+            self._state.notify_all()
+
     def _start(self) -> Any:
         """What the servers run. Those that cannot be reached are put aside; at least one must be there."""
         found: list[Any] = []
         failures: list[_Failed] = []
         for endpoint in self.endpoints:
             try:
-                found.append(self._described(endpoint))
+                found.append(self._first_described(endpoint))
             except _Failed as failure:
                 failures.append(failure)
                 self._put_aside(endpoint, time.monotonic(), failure)
@@ -160,6 +166,17 @@ class Cluster:
     def _admit(self, endpoint: Endpoint) -> None:
         self._compare(endpoint, self.description, self._described(endpoint))
         endpoint.admitted = True
+
+    def _first_described(self, endpoint: Endpoint) -> Any:
+        """As `_described`, but one that still loads its model is waited for."""
+        for failures in range(self._retries + 1):
+            try:
+                return self._described(endpoint)
+            except _Failed as failure:
+                if not failure.overloaded or failures == self._retries or self._too_long(failure, self._abandoned):
+                    raise
+                time.sleep(failure.wait if failure.wait is not None else _pause(failures))
+        raise AssertionError
 
     def _described(self, endpoint: Endpoint) -> Any:
         def get(path: str) -> Any:
@@ -180,11 +197,13 @@ class Cluster:
             )
 
     @contextmanager
-    def _least_busy(self) -> Iterator[Endpoint]:
+    def _least_busy(self, abandoned: int) -> Iterator[Endpoint]:
         """The least busy server that is not put aside, the longest unused of equal ones; waits where all are aside."""
         with self._state:
             while True:
                 now = time.monotonic()
+                if abandoned != self._abandoned:
+                    raise ServerError("the request was given up, since another one failed.")
                 if awake := [e for e in self.endpoints if e.aside_until <= now]:
                     break
                 self._state.wait(min(e.aside_until for e in self.endpoints) - now)
@@ -201,16 +220,17 @@ class Cluster:
         with self._state:
             now = time.monotonic()
             if began >= endpoint.aside_until:  # requests that were under way together fail together: one pause
-                pause = min(FIRST_PAUSE * 2**endpoint.failures, LONGEST_PAUSE)
+                endpoint.aside_until = now + _pause(endpoint.failures)
                 endpoint.failures += 1
-                endpoint.aside_until = now + pause
             if failure.wait is not None:
                 endpoint.aside_until = max(endpoint.aside_until, now + failure.wait)
             if not failure.overloaded:  # it may have been started again, with nothing that it was sent
                 endpoint.admitted = False
                 endpoint.images.clear()
 
-    def _too_long(self, failure: _Failed) -> bool:
+    def _too_long(self, failure: _Failed, abandoned: int) -> bool:
+        if self._abandoned != abandoned:
+            return True
         return failure.wait is not None and failure.wait > max(self._timeout, LONGEST_PAUSE)
 
     def _request(self, endpoint: Endpoint, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -266,6 +286,11 @@ class Cluster:
         text = " ".join(text.split()).rstrip(".") or answer.reason_phrase
         text = text.replace(self._key, "***") if self._key else text
         return text if len(text) <= QUOTED else f"{text[:QUOTED]}..."
+
+
+def _pause(failures: int) -> float:
+    """Seconds for which a server is put aside after so many failures before this one."""
+    return min(FIRST_PAUSE * 2.0 ** min(failures, 16), LONGEST_PAUSE)
 
 
 def _is_loopback(url: str) -> bool:
