@@ -23,7 +23,8 @@ def check(context: RunContext) -> list[str]:
     """
     if context.recipe.training.device == "cuda":
         require_device("cuda")
-    for part in (context.selector, context.balancer, context.reward, *context.baselines.values()):
+    trained = (context.selector, context.balancer, context.reward, *context.trainers.values())
+    for part in (*trained, *context.baselines.values()):
         part.check_machine()
     if context.offline:
         return []
