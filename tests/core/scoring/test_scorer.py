@@ -201,7 +201,7 @@ def test_nothing_is_computed_twice_and_chunks_change_nothing(
     assert scorer.model.calls == len(rows) // 2
     again = scorer.logprobs(rows)
     assert again == first and scorer.model.calls == len(rows) // 2
-    monkeypatch.setattr("leverplus_core.scoring.cache.CHUNK", 5)
+    monkeypatch.setattr("leverplus_core.scoring.chunks.SMALLEST", 5)
     cached = CachedModel(lambda: model, model.identity, ResponseCache(tmp_path / "other.sqlite"))
     other = Scorer(cached, scorer.demonstrations, PROMPT, scorer.decoding).logprobs(rows)
     assert [o.sum for o in other] == pytest.approx([f.sum for f in first], abs=1e-4)
@@ -218,7 +218,7 @@ def test_prompts_with_a_common_prefix_are_in_one_chunk(
         return [AnswerLogprob(-1.0, 1)] * len(prompts)
 
     monkeypatch.setattr(type(model), "logprob", record)
-    monkeypatch.setattr("leverplus_core.scoring.cache.CHUNK", 6)
+    monkeypatch.setattr("leverplus_core.scoring.chunks.SMALLEST", 6)
     shown = world.demonstrations()[10:14]
     scorer.logprobs([(q, (d.id,)) for q in world.questions("validation")[:6] for d in shown])
     assert [len(set(chunk)) for chunk in chunks] == [1] * len({d.image.id for d in shown})
