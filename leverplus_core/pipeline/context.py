@@ -328,7 +328,7 @@ class RunContext:
         recipe, online = self.recipe, self.recipe.training.online
         imported = recipe.imported.folder is not None
         wanted: dict[str, Sequence[int]] = {"evaluation.shots": recipe.evaluation.shots}
-        if not imported:
+        if not imported and recipe.scoring.beam_search.num_beams:
             wanted["scoring.beam_search.shots"] = [recipe.scoring.beam_search.shots]
         if self.learns_from_candidates and not imported:
             wanted["scoring.candidates.shots"] = recipe.scoring.candidates.shots
@@ -347,7 +347,9 @@ class RunContext:
     @property
     def has_sequences(self) -> bool:
         """Whether sequences are searched or imported: imported candidates alone leave nothing for a search to do."""
-        return self.imported is None or self.imported.has("sequences") or not self.imported.has("candidates")
+        if self.imported is not None and (self.imported.has("sequences") or self.imported.has("candidates")):
+            return self.imported.has("sequences")
+        return self.recipe.scoring.beam_search.num_beams > 0
 
     @property
     def searches(self) -> bool:

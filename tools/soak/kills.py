@@ -211,8 +211,9 @@ def _summary(found: Mapping[str, Outcome]) -> str:
         "all that the command makes, or at a moment spread over its time. Then the same command ran again. Compared "
         "with an undisturbed one: the registry row by row, the files of all stages byte by byte (times aside), the "
         "answers of the model, the cost in prompts, and what was printed; no prompt that was answered before the kill "
-        "was asked again. Cached features of images may differ in their last bits, since a resumed batch holds other "
-        "images. A kill may leave a hidden scratch file beside a report or a cached feature; stages remove theirs.",
+        "was asked again. Features of images may differ in their last bits where their encoding was killed, since a "
+        "resumed batch of the model holds other images. A kill may leave a hidden scratch file beside a report or a "
+        "cached feature; stages remove theirs.",
         "",
         "| command | kills at operations | at moments | ended before its kill | longest resumption |",
         "|---|---|---|---|---|",
