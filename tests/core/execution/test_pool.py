@@ -1,4 +1,4 @@
-"""Chunks go to whoever is free, and come back from whoever is lost. The workers here are threads that a test directs."""
+"""Chunks go to whoever is free, and come back from whoever is lost. The workers are threads under a test's hand."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def test_a_killed_process_is_replaced_and_its_chunk_computed_again(pool: Pool) -
 
 
 def test_a_chunk_that_ends_every_process_is_one_line(pool: Pool) -> None:
-    with pytest.raises(ExecutionError, match="3 workers were lost over the same 1 prompts; .* exit code 3"):
+    with pytest.raises(ExecutionError, match=r"3 workers were lost over the same 1 prompts; .* exit code 3"):
         _answers(pool, [_says("exit")])
 
 
@@ -101,7 +101,7 @@ def test_another_checkpoint_or_version_there_is_one_line(tmp_path: Path, monkeyp
     monkeypatch.setenv("CHECKPOINT", "two")
     pool = Pool("local:1", [ProcessSeat(1, spec, None)], lambda message: None)
     try:
-        with pytest.raises(PluginError, match="another model 'tiny'.*content is 'two' here and 'one' there") as wrong:
+        with pytest.raises(PluginError, match=r"another model 'tiny'.*content is 'two' here and 'one' there") as wrong:
             _answers(pool, [_says("a")])
         assert "\n" not in str(wrong.value)
     finally:
