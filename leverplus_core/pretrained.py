@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from functools import cache, cached_property
 from importlib import metadata, util
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -161,6 +161,9 @@ class Pretrained(BaseModel):
 
     model_config = ConfigDict(ignored_types=(cached_property,))
 
+    packaged: ClassVar[str] = ""
+    """A `path` that is no checkpoint's name: the part itself finds it in a package."""
+
     path: str
     revision: str | None = Field(None, description="commit, tag or branch of a hub id; pin it")
     device: str = Field("auto", description="auto = the first GPU, or cpu")
@@ -177,9 +180,10 @@ class Pretrained(BaseModel):
 
     def check_machine(self) -> None:
         """Raises CheckpointError for a device that is not there, and for a checkpoint that is neither a folder nor
-        can be on a hub; nothing is loaded."""
+        on a hub that answers; nothing is loaded."""
         require_device(self.device)
-        find_checkpoint(self.path)
+        if self.path != self.packaged:
+            _source(self.path, self.revision)
 
     @property
     def device_name(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from leverplus_core.errors import DataError, RecipeError
+from leverplus_core.execution.choose import check_execution
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.plugins.contracts import Bank, SupportsHiddenStates
 from leverplus_core.pretrained import require_device
@@ -23,10 +24,12 @@ def check(context: RunContext) -> list[str]:
     """
     if context.recipe.training.device == "cuda":
         require_device("cuda")
-    for part in (context.selector, context.balancer, context.reward, *context.baselines.values()):
+    trained = (context.selector, context.balancer, context.reward, *context.trainers.values())
+    for part in (*trained, *context.baselines.values()):
         part.check_machine()
     if context.offline:
         return []
+    check_execution(context.recipe.execution)
     for part in (context.dataset, context.model, context.encoder, context.sampler):
         part.check_machine()
     _check_encoder(context)

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from leverplus_core.errors import LeverplusError, RecipeError
+from leverplus_core.execution.choose import Executors
+from leverplus_core.pipeline.checks import check
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.graph import Pipeline
 from leverplus_core.pipeline.recorder import Membership
@@ -135,16 +138,19 @@ def run_sweep(
 ) -> list[str]:
     """Run what is not finished yet, and return the runs' ids, in order. The same call goes on after a kill.
 
-    The parts of all combinations are built before any of them runs. One that fails ends the sweep; what ran before it
+    All combinations are built and checked before any of them runs. One that fails ends the sweep; what ran before it
     stays.
     """
     shown = progress or Silent()
     known = catalog or Catalog.load()
     built: dict[str, Part] = {}
     contexts = [RunContext(combination.recipe, known, work, built, shown) for combination in sweep.runs]
+    for combination, context in zip(sweep.runs, contexts, strict=True):
+        with _naming(combination):
+            check(context)
     done = {row["id"]: (row["sweep"], row["arm"]) for row in registry.runs() if row["status"] == "done"}
     ids = []
-    with shown.task(f"sweep {sweep.name}", len(sweep.runs)) as task:
+    with closing(Executors()) as executors, shown.task(f"sweep {sweep.name}", len(sweep.runs)) as task:
         for combination, context in zip(sweep.runs, contexts, strict=True):
             run_id = combination.recipe.fingerprint()[:12]
             membership = Membership(sweep.name, combination.arm)
@@ -152,13 +158,26 @@ def run_sweep(
                 context
             ).fingerprints.get("evaluate")
             if not stands:
-                try:
+                with _naming(combination):
                     run(
-                        combination.recipe, registry, work, catalog=known, progress=shown, sweep=membership, built=built
+                        combination.recipe,
+                        registry,
+                        work,
+                        catalog=known,
+                        progress=shown,
+                        sweep=membership,
+                        built=built,
+                        executors=executors,
                     )
-                except LeverplusError as e:
-                    e.add_note(f"in {combination.recipe.name}")
-                    raise
             ids.append(run_id)
             task.advance()
     return ids
+
+
+@contextmanager
+def _naming(combination: Combination) -> Iterator[None]:
+    try:
+        yield
+    except LeverplusError as e:
+        e.add_note(f"in {combination.recipe.name}")
+        raise

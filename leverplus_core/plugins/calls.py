@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
 from leverplus_core.errors import LeverplusError, PluginError
-from leverplus_core.text import one_line
+from leverplus_core.text import one_line, shown
 
 TRACE = "LEVERPLUS_TRACE"
 """Environment variable: when it is set, the trace of what a plugin raised is printed before its line."""
@@ -85,7 +85,7 @@ def brief(value: object) -> str:
 def show_trace(error: BaseException) -> None:
     """Print the trace of what a plugin raised, where the user asked for it."""
     if os.environ.get(TRACE) and error.__cause__ is not None:
-        traceback.print_exception(error.__cause__)
+        print(shown("".join(traceback.format_exception(error.__cause__))), end="", file=sys.stderr)
 
 
 def _place(error: BaseException) -> str:

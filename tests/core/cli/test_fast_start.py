@@ -23,7 +23,7 @@ except SystemExit as stopped:
     assert not stopped.code, stopped.code
 print("IMPORTED", *sorted(set(sys.modules)), file=sys.stderr)
 """
-SMALL = ("--set", "dataset.train=20", "--set", "dataset.validation=10")
+SMALL = ("--set", "dataset.train=20", "--set", "dataset.validation=10", "--set", "sampler.k=8")
 
 
 @pytest.fixture(scope="module")

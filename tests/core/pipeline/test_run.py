@@ -396,8 +396,9 @@ def test_shots_that_are_not_used_are_not_refused(tiny: Tiny, tiny_catalog: Catal
 
 
 def test_a_model_that_does_not_show_its_hidden_states_is_named(tiny: Tiny, world: Any) -> None:
-    with pytest.raises(PluginError, match="model TinyModel does not show its hidden state"):
+    with pytest.raises(RecipeError, match=r"encoder.hidden_states in .* is 1, and model 'tiny' shows no hidden states"):
         world.run(tiny("encoder.hidden_states=1"), until="encode")
+    assert not world.work.exists()
 
 
 # --- parts of third parties ---

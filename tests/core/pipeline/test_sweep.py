@@ -77,6 +77,7 @@ def test_mistakes_are_told_before_anything_runs() -> None:
         ("reward=separated,nosuch", "no reward named 'nosuch' in --reward"),
         ("training.rce.epochz=1,2", "epochz"),
         ("evaluation.shots=[1],[99]", "99 shots cannot be filled"),
+        ("model.device=cpu,cuda:97", "no device 'cuda:97' on this machine"),
     ],
 )
 def test_a_part_that_cannot_be_built_is_told_before_anything_runs(
