@@ -20,7 +20,7 @@ from pathlib import Path
 
 from leverplus_core.errors import DataError, PluginError, StorageError
 from leverplus_core.execution.contract import Chunk, Executor, GenerateChunk, InProcess, LogprobChunk, Results
-from leverplus_core.io import canonical_json, fingerprint, storage_errors
+from leverplus_core.io import canonical_json, fingerprint, network_file_system, storage_errors
 from leverplus_core.pictures import file_digest
 from leverplus_core.plugins.contracts import Floats, Model, SupportsHiddenStates
 from leverplus_core.processes import lock_holder
@@ -36,14 +36,21 @@ WAL_PAGES = 16_384
 
 
 class ResponseCache:
-    """Key -> JSON, in SQLite. Safe for several processes at once; one waits so many seconds for another."""
+    """Key -> JSON, in SQLite. Safe for several processes at once; one waits so many seconds for another.
 
-    def __init__(self, path: Path, patience: float = 60.0) -> None:
+    On a network file system one process at a time has it (`alone`): SQLite's processes share memory, which machines do
+    not, and a file that two of them write is damaged.
+    """
+
+    def __init__(self, path: Path, patience: float = 60.0, alone: bool | None = None) -> None:
         self.path = path
+        self._network = network_file_system(path)
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path, timeout=patience)
+            if self._network if alone is None else alone:
+                self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             # Pages are written back once for many chunks, not with each.
@@ -79,7 +86,10 @@ class ResponseCache:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte of SQLite's extended codes
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             what = f"the response cache {self.path} is locked by {lock_holder(self.path)}."
-            return StorageError(what, "Wait for it to finish, or end it, and run the same command.")
+            hint = "Wait for it to finish, or end it, and run the same command."
+            if self._network:
+                hint = f"On a network file system ({self._network}) one run at a time has it: give each its own --work."
+            return StorageError(what, hint)
         hint = "Move the file away and run again: what it holds is asked again."
         if code == sqlite3.SQLITE_FULL:
             hint = "Free some space and run the same command."

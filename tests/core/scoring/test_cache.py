@@ -60,6 +60,19 @@ def test_a_cache_that_is_damaged_or_full_says_what_to_do(tmp_path: Path) -> None
     full.close()
 
 
+def test_one_process_at_a_time_has_a_cache_on_a_network_file_system(tmp_path: Path) -> None:
+    file = tmp_path / "responses.sqlite"
+    first = ResponseCache(file, alone=True)
+    first.put([(b"a", "1")])
+    assert not file.with_name("responses.sqlite-shm").exists()  # the memory that machines do not share
+    with pytest.raises(StorageError, match=r"responses.sqlite is locked by "):
+        ResponseCache(file, patience=0.1, alone=True)
+    first.close()
+    second = ResponseCache(file, alone=True)
+    assert second.get([b"a"]) == {b"a": "1"}
+    second.close()
+
+
 class Sure(Model):
     def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str], end_mark: bool = False) -> list[AnswerLogprob]:
         return [AnswerLogprob(-0.5, 1) for _ in prompts]
