@@ -58,6 +58,10 @@ class CheckpointError(LeverplusError):
     """A checkpoint is absent, damaged or belongs to another architecture."""
 
 
+class ServerError(LeverplusError):
+    """A server that runs a model cannot be reached, refuses, or answers what cannot be used."""
+
+
 class RegistryError(LeverplusError):
     """The registry cannot be opened, is newer than this program, or has no such run."""
 

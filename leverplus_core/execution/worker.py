@@ -20,7 +20,7 @@ from typing import Any
 from leverplus_core.errors import LeverplusWarning, PluginError
 from leverplus_core.execution.contract import Chunk
 from leverplus_core.io import canonical_json
-from leverplus_core.plugins.contracts import Model, SupportsCacheFolder, SupportsLookahead
+from leverplus_core.plugins.contracts import Model, Part, SupportsCacheFolder, SupportsLookahead
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.processes import this_host
 
@@ -55,9 +55,9 @@ class ModelSpec:
         )  # fmt: skip
 
 
-def model_identity(catalog: Catalog, name: str, model: Model) -> list[object]:
-    """What must be equal for a model to give equal results: its class, settings, content and code."""
-    return [catalog.entry("model", name).target, model.identity(), catalog.identity("model", name)]
+def part_identity(catalog: Catalog, kind: str, name: str, part: Part) -> list[object]:
+    """What must be equal for a part to give equal results: its class, settings, content and code."""
+    return [catalog.entry(kind, name).target, part.identity(), catalog.identity(kind, name)]
 
 
 class _InWorker(Exception):
@@ -91,6 +91,10 @@ class Worker:
     def __init__(self) -> None:
         self._model: Model | None = None
 
+    def place(self) -> str:
+        """Where this is, in words."""
+        return f"process {os.getpid()} on {this_host()}"
+
     def start(self, spec: ModelSpec) -> Reply:
         """Build the model; the reply's value says whether it makes use of being told what comes next.
 
@@ -111,7 +115,7 @@ class Worker:
         torch.set_num_threads(spec.threads)
         catalog = Catalog.load([Path(file) for file in spec.plugins], disabled=spec.disabled)
         model: Model = catalog.build("model", spec.name, spec.settings)
-        _check_identity(spec, model_identity(catalog, spec.name, model))
+        _check_identity(spec, part_identity(catalog, "model", spec.name, model))
         if isinstance(model, SupportsCacheFolder) and os.path.isdir(os.path.dirname(spec.cache)):
             model.use_cache_folder(Path(spec.cache))
         self._model = model

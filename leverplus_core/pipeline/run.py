@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from leverplus_core.errors import LeverplusError, RecipeError
+from leverplus_core.execution.choose import Executors
 from leverplus_core.io import read_json, write_json
 from leverplus_core.pipeline.checks import check
 from leverplus_core.pipeline.context import RunContext
@@ -60,20 +61,21 @@ def run(
     progress: Progress | None = None,
     sweep: Membership | None = None,
     built: dict[str, Part] | None = None,
+    executors: Executors | None = None,
 ) -> RunResult:
     """Run `recipe` up to and with the stage `until` (None: to the end), or resume it where an earlier call stopped.
 
     The result is in the registry: `Registry(url).cells([result.run_id])`. The stages in `redo`, and all that read them,
     are computed again; an imported one is refused. `sweep` is the sweep that the run belongs to; `built` keeps parts,
-    weights and all, for other runs of this process. Raises a LeverplusError for anything that the user can fix;
-    whatever was finished before stays, and the same call resumes from there.
+    weights and all, and `executors` workers, for other runs of this process. Raises a LeverplusError for anything that
+    the user can fix; whatever was finished before stays, and the same call resumes from there.
     """
     if recipe.threads is not None:
         import torch
 
         torch.set_num_threads(recipe.threads)
     shown: Progress = progress or Silent()
-    context = RunContext(recipe, catalog or Catalog.load(), Path(work), built, shown)
+    context = RunContext(recipe, catalog or Catalog.load(), Path(work), built, shown, executors)
     pipeline = Pipeline(context)
     for name in (*redo, *([until] if until else [])):
         pipeline.stage(name)

@@ -13,6 +13,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cached_property
 from json.encoder import encode_basestring
@@ -24,7 +25,7 @@ from leverplus_core.io import canonical_json, fingerprint, network_file_system, 
 from leverplus_core.pictures import file_digest
 from leverplus_core.plugins.contracts import Floats, Model, SupportsHiddenStates
 from leverplus_core.processes import lock_holder
-from leverplus_core.progress import Progress, Silent
+from leverplus_core.progress import Bar, Progress, Silent
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
 from leverplus_core.scoring.chunks import cut
 from leverplus_core.scoring.meter import PromptMeter
@@ -33,6 +34,8 @@ START = 6
 """Bytes of a key that are of the prompt's first image."""
 WAL_PAGES = 16_384
 """Pages of 4 kB that SQLite collects beside the file before it writes them back: 64 MB."""
+WORKER_BARS = 16
+"""Workers that have a bar of their own."""
 
 
 class ResponseCache:
@@ -185,10 +188,13 @@ class CachedModel:
         self.meter.asked(keys)
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
         known = self._store.get(list(first))
-        rows = cut(prompts, [i for key, i in first.items() if key not in known], len(first))
+        missing = [i for key, i in first.items() if key not in known]
+        rows = cut(prompts, missing, len(first))
         if rows:
-            with self._progress.task(label, sum(map(len, rows))) as task:
-                chunks = [chunk(part) for part in rows]
+            chunks = [chunk(part) for part in rows]
+            with ExitStack() as bars:
+                task = bars.enter_context(self._progress.task(label, len(missing)))
+                own: dict[str, Bar] = {}  # of each worker, for its rate
                 for computed in self._executor.map(chunks):
                     part = rows[computed.index]
                     values = _as_json(chunks[computed.index], computed.results)
@@ -197,6 +203,10 @@ class CachedModel:
                     self._store.put(fresh)
                     known.update(fresh)
                     task.advance(len(part))
+                    if (worker := computed.worker) and worker not in own and len(own) < WORKER_BARS:
+                        own[worker] = bars.enter_context(self._progress.task(f"  {worker}", len(missing)))
+                    if worker in own:
+                        own[worker].advance(len(part))
         return [known[key] for key in keys]
 
     def _key(self, kind: str, prompt: Prompt, rest: object) -> bytes:
