@@ -39,6 +39,10 @@ class ClipEncoder(PictureSettings, Pretrained, Encoder):
             "dtype": self.dtype, "checkpoint": checkpoint, "image_processor": processor, "background": self.background,
         }  # fmt: skip
 
+    def check_image(self, image: Image) -> None:
+        """Raises DataError for an image without a file."""
+        _path(image)
+
     def images(self, images: Sequence[Image], model: Model | None = None) -> Floats:
         """(N, D) projected image features, normalized. Raises DataError for an image that cannot be read."""
         return self._batched(images, self._encode_images)
@@ -66,11 +70,8 @@ class ClipEncoder(PictureSettings, Pretrained, Encoder):
         return self._model.get_image_features(pixel_values=pixels.to(self._model.device, self._model.dtype))
 
     def _open(self, image: Image) -> Any:
-        if image.path is None:
-            raise DataError(
-                f"image '{image.id}' has no file.", "Encoder clip reads images: set the dataset's image folder."
-            )
-        return self.read_picture(self.read_file(image.path), image.path, self._resized)
+        path = _path(image)
+        return self.read_picture(self.read_file(path), path, self._resized)
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
         """The size at which the processor crops a picture."""
@@ -103,3 +104,11 @@ class ClipEncoder(PictureSettings, Pretrained, Encoder):
         from transformers import CLIPImageProcessorPil
 
         return self.pretrained(CLIPImageProcessorPil)
+
+
+def _path(image: Image) -> str:
+    if image.path is None:
+        raise DataError(
+            f"image '{image.id}' has no file.", "Encoder clip reads images: set the dataset's image folder."
+        )
+    return image.path

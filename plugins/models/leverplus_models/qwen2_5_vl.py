@@ -82,6 +82,10 @@ class Qwen25Vl(PictureSettings, SupportsEmbeddings, SupportsPlanning, SupportsCa
         """Keep encoded images below `folder`, unless `engine.image_cache_dir` names another place."""
         self._cache_folder = folder / "image-features"
 
+    def check_image(self, image: Image) -> None:
+        """Raises DataError for an image without a file."""
+        _path(image)
+
     def embed_images(self, images: Sequence[Image]) -> Floats:
         """(N, D) the mean visual token of each image, normalized. Raises DataError for one that cannot be read."""
         rows: list[Tensor] = []
