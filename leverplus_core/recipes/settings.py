@@ -77,6 +77,40 @@ class PartSpec(BaseModel):
         return dict(self.model_extra or {})
 
 
+def parse_executor(text: str) -> dict[str, Any]:
+    """`local:8` -> {executor: local, workers: 8}; without a number the workers are left out."""
+    name, colon, workers = text.partition(":")
+    return {"executor": name.strip(), **({"workers": parse_scalar(workers, text)} if colon else {})}
+
+
+class ExecutionSettings(Settings):
+    """Where prompts are computed. In a recipe or as `--executor`, `local:8` is {executor: local, workers: 8}.
+
+    Nothing here decides a result, and it stands outside every fingerprint: a run that was begun in one process goes on
+    on a cluster. Each worker has a model of its own, and as many threads as this process.
+    """
+
+    executor: Literal["local", "ray"] = Field("local", description="processes of this machine, or actors of Ray")
+    workers: int | None = Field(
+        None, ge=1, le=1024, description="null: this process; of ray as many as the cluster has room for at the start"
+    )
+    address: str | None = Field(
+        None, description="ray: the cluster's; null for RAY_ADDRESS, else one on this machine that ends with the run"
+    )
+    cpus: float = Field(1, ge=0, le=1024, description="ray: CPUs that a worker takes")
+    gpus: float = Field(0, ge=0, le=1024, description="ray: GPUs that a worker takes; a fraction shares one")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        return parse_executor(value) if isinstance(value, str) else value
+
+    @property
+    def name(self) -> str:
+        """As it is written: `local`, `local:8`, `ray`."""
+        return self.executor if self.workers is None else f"{self.executor}:{self.workers}"
+
+
 class PromptSettings(Settings):
     """How a prompt is laid out.
 
@@ -128,9 +162,11 @@ class BeamSettings(Settings):
     `expand_top_k` limits the extensions of a sequence to the demonstrations that were best alone (None: the whole
     pool); it trades thoroughness for `expand_top_k / k` of the prompts after the first shot. `screen` searches a part
     of the pool and leaves prompts for more questions; what learns from the search chooses from the whole pool.
+    `num_beams: 0` turns the search off, and with it what would learn from its sequences (SFT): candidates then come from
+    retrieval, chance and the policy as it stands, and a model that gives no log-probabilities will do.
     """
 
-    num_beams: Beams = 5
+    num_beams: int = Field(5, ge=0, le=256, description="sequences kept per question; 0 turns the search off")
     shots: int = Field(2, ge=1)
     expand_top_k: int | None = Field(None, ge=1, description="from the second shot on; null for the whole pool")
     screen: int | None = Field(
