@@ -12,7 +12,6 @@ from pydantic import Field
 
 from leverplus_core import (
     CheckpointError,
-    DataError,
     Encoder,
     Floats,
     Image,
@@ -38,10 +37,6 @@ class ClipEncoder(PictureSettings, Pretrained, Encoder):
         return {
             "dtype": self.dtype, "checkpoint": checkpoint, "image_processor": processor, "background": self.background,
         }  # fmt: skip
-
-    def check_image(self, image: Image) -> None:
-        """Raises DataError for an image without a file."""
-        _path(image)
 
     def images(self, images: Sequence[Image], model: Model | None = None) -> Floats:
         """(N, D) projected image features, normalized. Raises DataError for an image that cannot be read."""
@@ -70,7 +65,7 @@ class ClipEncoder(PictureSettings, Pretrained, Encoder):
         return self._model.get_image_features(pixel_values=pixels.to(self._model.device, self._model.dtype))
 
     def _open(self, image: Image) -> Any:
-        path = _path(image)
+        path = self.image_path(image)
         return self.read_picture(self.read_file(path), path, self._resized)
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
@@ -104,11 +99,3 @@ class ClipEncoder(PictureSettings, Pretrained, Encoder):
         from transformers import CLIPImageProcessorPil
 
         return self.pretrained(CLIPImageProcessorPil)
-
-
-def _path(image: Image) -> str:
-    if image.path is None:
-        raise DataError(
-            f"image '{image.id}' has no file.", "Encoder clip reads images: set the dataset's image folder."
-        )
-    return image.path

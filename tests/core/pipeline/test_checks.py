@@ -89,7 +89,9 @@ def test_images_without_what_the_parts_read_of_them_are_told_with_the_question(
     for row in rows:
         row["caption"] = row.pop("image")
     (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(DataError, match=r"question train0: image 'caption-\w+' has no file. This model reads images"):
+    with pytest.raises(
+        DataError, match=r"question train0: image 'caption-\w+' has no file. Set the dataset's image folder"
+    ):
         check(compose(f"dataset.path={tmp_path}/captions.jsonl"))
 
 
