@@ -287,6 +287,42 @@ def test_a_template_that_leaves_the_system_turn_out_gets_it_in_the_user_turn(mak
     assert "user\nBe brief.\n\n<image>What?" in chat.render(asked)
 
 
+def test_a_template_that_shows_all_images_first_is_a_warning(make: Made, images: list[Image]) -> None:
+    """As LLaVA's own do: with one image a turn the order is kept."""
+    part = make("idefics3")
+    content = "{% for c in m.content %}{% if c.type == 'image' %}<image>{% else %}{{ c.text }}{% endif %}{% endfor %}"
+    first = (
+        "{% for c in m.content if c.type == 'image' %}<image>{% endfor %}"
+        "{% for c in m.content if c.type == 'text' %}{{ c.text }}{% endfor %}"
+    )
+    chat = part._chat
+    assert content in chat.template
+    chat.template = chat.template.replace(content, first)
+    shown = [Demonstration("d", "Who?", images[0], "fox")]
+    prompts = {
+        template: build_prompt(shown, Question("q", "What?", images[1], ("fox",)), PromptSettings(template=template))
+        for template in ("single_turn", "multi_turn")
+    }
+    chat.render(prompts["multi_turn"])
+    with pytest.warns(LeverplusWarning, match="in their order; with prompt.template: multi_turn"):
+        chat.render(prompts["single_turn"])
+    chat.render(prompts["single_turn"])  # said once
+
+
+def test_a_template_that_wants_strings_gets_them(make: Made, images: list[Image]) -> None:
+    """Of turns without images: some templates join their content to other strings, some print what it is."""
+    asked = Prompt(
+        (Turn("user", (images[0], "Who?")), Turn("assistant", ("A fox.",)), Turn("user", (images[1], "What?")))
+    )
+    for content in ("{{ m.content }}", "{{ '' + m.content }}"):
+        part = make("idefics3")
+        part._chat.template = (
+            "{% for m in messages %}{% if m.role == 'assistant' %}" + content + "{% else %}{% for c in m.content %}"
+            "{% if c.type == 'image' %}<image>{% else %}{{ c.text }}{% endif %}{% endfor %}{% endif %}|{% endfor %}"
+        )
+        assert part._chat.render(asked) == "<image>Who?|A fox.|<image>What?|"
+
+
 def test_the_answer_is_scored_as_the_template_writes_it(make: Made) -> None:
     assert make("llava")._chat.answer_frame == (" ", "</s>")
     part = make("qwen2_vl")
