@@ -431,6 +431,25 @@ def test_an_unreadable_image_is_named(make: Made, tmp_path: Path) -> None:
             make("llava").generate([Prompt((Turn("user", (image, "What?")),))], GREEDY)
 
 
+def test_a_picture_that_the_processor_refuses_is_named(make: Made, tmp_path: Path) -> None:
+    Pil.new("RGB", (900, 2)).save(tmp_path / "line.png")
+    asked = [Prompt((Turn("user", (Image("line", str(tmp_path / "line.png")), "What?")),))]
+    with pytest.raises(DataError, match=r"line\.png' is refused by the processor: absolute aspect ratio"):
+        make("qwen2_vl").generate(asked, GREEDY)
+
+
+def test_an_image_that_does_not_fit_in_memory_is_named(
+    make: Made, images: list[Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poor(**given: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    part = make("llava")
+    monkeypatch.setattr(part._images, "_encoder", poor)
+    with pytest.raises(DataError, match=r"0\.png' does not fit in the memory of cpu: CUDA out of memory"):
+        part.embed_images(images[:1])
+
+
 # --- checkpoints ------------------------------------------------------------------------------------------------------
 
 
