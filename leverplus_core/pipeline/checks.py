@@ -19,8 +19,8 @@ def check(context: RunContext) -> list[str]:
     """Remarks that a reader of the result should know; nothing is loaded or written, the dataset's questions are read.
 
     Raises a LeverplusError for everything that a run would end with later: a device or a checkpoint that is not there,
-    an encoder that reads what the model lacks, stages that ask the model what it cannot say, pools larger than the demonstrations that may be shown, a primary
-    endpoint on more questions than there are.
+    an encoder that reads what the model lacks, stages that ask the model what it cannot say, pools larger than the
+    demonstrations that may be shown, a primary endpoint on more questions than there are.
     """
     if context.recipe.training.device == "cuda":
         require_device("cuda")
@@ -59,12 +59,12 @@ def _check_model(context: RunContext) -> None:
             f"takes at most {most}.",
             f"Set decoding.num_beams={most}.",
         )
-    askers = _ask_for_probabilities(context)
-    if askers and not model.supports_logprob():
+    asking = _ask_for_probabilities(context)
+    if asking and not model.supports_logprob():
         raise RecipeError(
             f"model '{name}'{context.at('model')} gives no log-probability of an answer, which is asked for by "
-            f"{', '.join(askers)}.",
-            f"{'; '.join(askers.values())}. All else needs answers alone.",
+            f"{', '.join(asking)}.",
+            f"{'; '.join(asking.values())}. All else needs answers alone.",
         )
 
 
