@@ -25,7 +25,7 @@ from leverplus_core.pipeline.recorder import Membership
 from leverplus_core.pipeline.run import run
 from leverplus_core.plugins.contracts import Part
 from leverplus_core.plugins.manager import Catalog
-from leverplus_core.progress import Progress, Silent
+from leverplus_core.progress import Named, Progress, Silent
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.recipes.settings import PARTS
 from leverplus_core.registry.registry import Registry
@@ -88,16 +88,20 @@ class Sweep:
         seeds: int,
         overrides: Sequence[str] = (),
         name: str | None = None,
+        parts: Mapping[str, str] | None = None,
     ) -> Sweep:
         """Validate every combination before any of them runs; those that do not say what they evaluate evaluate
-        held-out train questions. Raises RecipeError as `Recipe.load`, for an axis given twice, and where two
+        held-out train questions. `parts` stand in every combination, as in `Recipe.load`, but for those swept over.
+        Raises RecipeError as `Recipe.load`, for an axis given twice or a part both fixed and swept over, and where two
         combinations are the same experiment."""
         keys = [axis.key for axis in axes]
         if len(set(keys)) < len(keys):
             raise RecipeError(f"--over names {next(k for k in keys if keys.count(k) > 1)} twice.", "Give it once.")
         if "seed" in keys:
             raise RecipeError("--over seed: seeds repeat an arm, they are none.", "Use --seeds N.")
-        base = Recipe.load(source, overrides)
+        if both := set(keys) & set(parts or {}):
+            raise RecipeError(f"--over {min(both)} and --{min(both)} exclude each other.", "Leave one out.")
+        base = Recipe.load(source, overrides, parts)
         title, first = name or f"{base.name}-sweep", base.seed
         runs: list[Combination] = []
         held_out = False
@@ -105,7 +109,7 @@ class Sweep:
         for seed in range(first, first + seeds):
             for values in itertools.product(*(axis.values for axis in axes)):
                 arm = dict(zip(keys, values, strict=True))
-                replaced = {key: value for key, value in arm.items() if key in PARTS}
+                replaced = {**(parts or {}), **{key: value for key, value in arm.items() if key in PARTS}}
                 settings = [f"{key}={value}" for key, value in arm.items() if key not in (RECIPE, *replaced)]
                 given, wanted = arm.get(RECIPE, source), [*overrides, *settings, f"seed={seed}"]
                 recipe = Recipe.load(given, wanted, replaced)
@@ -143,7 +147,9 @@ def run_sweep(
     shown = progress or Silent()
     known = catalog or Catalog.load()
     built: dict[str, Part] = {}
-    contexts = [RunContext(combination.recipe, known, work, built, shown) for combination in sweep.runs]
+    contexts = [
+        RunContext(combination.recipe, known, work, built, _named(shown, combination)) for combination in sweep.runs
+    ]
     for combination, context in zip(sweep.runs, contexts, strict=True):
         with _naming(combination):
             check(context)
@@ -159,11 +165,17 @@ def run_sweep(
             if not stands:
                 with _naming(combination):
                     run(
-                        combination.recipe, registry, work, catalog=known, progress=shown, sweep=membership, built=built
-                    )
+                        combination.recipe, registry, work, catalog=known, progress=_named(shown, combination),
+                        sweep=membership, built=built,
+                    )  # fmt: skip
             ids.append(run_id)
             task.advance()
     return ids
+
+
+def _named(progress: Progress, combination: Combination) -> Progress:
+    """What a run of a sweep tells, with its arm and its seed before it."""
+    return Named(progress, ", ".join([*combination.arm.values(), f"seed {combination.recipe.seed}"]))
 
 
 @contextmanager
