@@ -204,7 +204,7 @@ app = typer.Typer(
     name="leverplus",
     cls=Commands,
     help="Choose the demonstrations to show a vision-language model, learn the choice, and say whether it helped.",
-    **SETTINGS,
+    **{**SETTINGS, "add_completion": True},
 )
 
 

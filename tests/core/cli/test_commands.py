@@ -156,6 +156,15 @@ def test_what_takes_a_recipe_takes_its_parts_and_imported_data(cli: Cli, command
     )
 
 
+def test_the_shell_completes_commands(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "complete -o default -F _leverplus_completion leverplus" in cli("--show-completion", "bash")[1]
+    monkeypatch.setenv("_LEVERPLUS_COMPLETE", "complete_bash")
+    for line, found in (("leverplus lea", ["leaderboard"]), ("leverplus runs re", ["rename"])):
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
+        assert cli()[1].split() == found
+
+
 def test_the_demo_ends_with_what_to_do_next() -> None:
     makefile = Path(__file__).parents[3] / "Makefile"
     done = subprocess.run(["make", "-n", "-f", makefile, "demo"], capture_output=True, text=True, check=True)
