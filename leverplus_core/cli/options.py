@@ -55,6 +55,14 @@ ImportedOpt = Annotated[
 ]
 RunArg = Annotated[str, typer.Argument(metavar="RUN", help="Id, prefix, name or 'latest'.")]
 YesOpt = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+ExecutorOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--executor",
+        metavar="NAME[:WORKERS]",
+        help="Where prompts are computed: local (this process), local:8 (processes, a GPU each), ray, ray:8.",
+    ),
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RowsOpt = Annotated[
     str | None,
@@ -86,11 +94,12 @@ def load_recipe(
     parts: dict[str, str | None] | None = None,
     name: str | None = None,
     imported: Path | None = None,
+    executor: str | None = None,
 ) -> Recipe:
     """The recipe with what the options override. Raises RecipeError as `Recipe.load` does."""
     from leverplus_core.recipes.recipe import Recipe
 
-    return Recipe.load(recipe, settings_of(overrides, name, imported), given(parts or {}))
+    return Recipe.load(recipe, settings_of(overrides, name, imported, executor), given(parts or {}))
 
 
 def given(parts: Mapping[str, str | None]) -> dict[str, str]:
@@ -98,11 +107,21 @@ def given(parts: Mapping[str, str | None]) -> dict[str, str]:
     return {kind: text for kind, text in parts.items() if text}
 
 
-def settings_of(overrides: list[str] | None, name: str | None = None, imported: Path | None = None) -> list[str]:
-    """What --set, --name and --imported say, as overrides."""
+def settings_of(
+    overrides: list[str] | None, name: str | None = None, imported: Path | None = None, executor: str | None = None
+) -> list[str]:
+    """What --set, --name, --imported and --executor say, as overrides."""
     options = {"name": name, "imported.folder": imported}
     extra = [f"{key}={json.dumps(str(value))}" for key, value in options.items() if value is not None]
-    return [*(overrides or []), *extra]
+    return [*(overrides or []), *executing(executor), *extra]
+
+
+def executing(executor: str | None) -> list[str]:
+    """`--executor` as overrides; the recipe's other settings of the execution stay."""
+    from leverplus_core.recipes.settings import parse_executor
+
+    given = {"workers": None, **parse_executor(executor)} if executor is not None else {}
+    return [f"execution.{key}={json.dumps(value)}" for key, value in given.items()]
 
 
 def load_catalog(files: list[Path] | None) -> Catalog:

@@ -27,6 +27,7 @@ def plan(
     reward: options.RewardOpt = None,
     imported: options.ImportedOpt = None,
     name: options.NameOpt = None,
+    executor: options.ExecutorOpt = None,
     prompts_per_s: Annotated[
         float | None, typer.Option("--prompts-per-s", min=0.001, help="Prompts of two demonstrations per second.")
     ] = None,
@@ -53,7 +54,7 @@ def plan(
         "dataset": dataset, "model": model, "encoder": encoder, "sampler": sampler, "selector": selector,
         "balancer": balancer, "reward": reward,
     }  # fmt: skip
-    chosen = options.load_recipe(recipe, overrides, parts, name, imported)
+    chosen = options.load_recipe(recipe, overrides, parts, name, imported, executor)
     with options.composed(chosen, plugin, work) as pipeline:
         found = plan_of(pipeline.context)
         timed = _timed(pipeline.context) if probe else None

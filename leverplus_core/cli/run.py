@@ -38,6 +38,7 @@ def run(
     seeds: Annotated[
         int, typer.Option("--seeds", min=1, help="Run it with so many seeds, as one arm, sharing equal stages.")
     ] = 1,
+    executor: options.ExecutorOpt = None,
     plugin: options.PluginOpt = None,
     registry: options.RegistryOpt = options.DEFAULT_REGISTRY,
     work: options.WorkOpt = options.DEFAULT_WORK,
@@ -55,7 +56,7 @@ def run(
         "dataset": dataset, "model": model, "encoder": encoder, "sampler": sampler, "selector": selector,
         "balancer": balancer, "reward": reward,
     }  # fmt: skip
-    chosen = options.load_recipe(recipe, overrides, parts, name, imported)
+    chosen = options.load_recipe(recipe, overrides, parts, name, imported, executor)
     from leverplus_core.pipeline.run import run as run_recipe
     from leverplus_core.registry.registry import Registry
 

@@ -26,6 +26,7 @@ def sweep(
     reward: options.RewardOpt = None,
     imported: options.ImportedOpt = None,
     name: Annotated[str | None, typer.Option("--name", help="Name the sweep.")] = None,
+    executor: options.ExecutorOpt = None,
     plugin: options.PluginOpt = None,
     registry: options.RegistryOpt = options.DEFAULT_REGISTRY,
     work: options.WorkOpt = options.DEFAULT_WORK,
@@ -45,7 +46,8 @@ def sweep(
         "dataset": dataset, "model": model, "encoder": encoder, "sampler": sampler, "selector": selector,
         "balancer": balancer, "reward": reward,
     }  # fmt: skip
-    axes, settings = [Axis.parse(text) for text in over or []], options.settings_of(overrides, imported=imported)
+    axes = [Axis.parse(text) for text in over or []]
+    settings = options.settings_of(overrides, imported=imported, executor=executor)
     planned = Sweep.of(recipe, axes, seeds, settings, name, options.given(parts))
     store = Registry(registry)
     output.say(f"sweep {planned.name}: {len(planned.runs)} runs")

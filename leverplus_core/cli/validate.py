@@ -25,6 +25,7 @@ def validate(
     reward: options.RewardOpt = None,
     imported: options.ImportedOpt = None,
     name: options.NameOpt = None,
+    executor: options.ExecutorOpt = None,
     plugin: options.PluginOpt = None,
     work: options.WorkOpt = options.DEFAULT_WORK,
     data: Annotated[
@@ -40,7 +41,7 @@ def validate(
         "dataset": dataset, "model": model, "encoder": encoder, "sampler": sampler, "selector": selector,
         "balancer": balancer, "reward": reward,
     }  # fmt: skip
-    chosen = options.load_recipe(recipe, overrides, parts, name, imported)
+    chosen = options.load_recipe(recipe, overrides, parts, name, imported, executor)
     with options.composed(chosen, plugin, work) as pipeline:
         described = _described(pipeline)
         if data and not pipeline.context.offline:

@@ -11,13 +11,15 @@ A sweep is for choosing, so it evaluates held-out train questions, unless its re
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from leverplus_core.errors import LeverplusError, RecipeError
+from leverplus_core.execution.choose import Executors
 from leverplus_core.pipeline.checks import check
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.graph import Pipeline
@@ -32,6 +34,8 @@ from leverplus_core.registry.registry import Registry
 
 RECIPE = "recipe"
 HELD_OUT = "evaluation.split=held_out"
+MOST = 1000
+"""Runs of a sweep: each is composed and checked before the first begins."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,8 @@ class Sweep:
     ) -> Sweep:
         """Validate every combination before any of them runs; those that do not say what they evaluate evaluate
         held-out train questions. `parts` stand in every combination, as in `Recipe.load`, but for those swept over.
-        Raises RecipeError as `Recipe.load`, for an axis given twice or a part both fixed and swept over, and where two
-        combinations are the same experiment."""
+        Raises RecipeError as `Recipe.load`, for an axis given twice or a part both fixed and swept over, more than
+        `MOST` runs, and where two combinations are the same experiment."""
         keys = [axis.key for axis in axes]
         if len(set(keys)) < len(keys):
             raise RecipeError(f"--over names {next(k for k in keys if keys.count(k) > 1)} twice.", "Give it once.")
@@ -101,6 +105,7 @@ class Sweep:
             raise RecipeError("--over seed: seeds repeat an arm, they are none.", "Use --seeds N.")
         if both := set(keys) & set(parts or {}):
             raise RecipeError(f"--over {min(both)} and --{min(both)} exclude each other.", "Leave one out.")
+        _refuse_more(seeds * math.prod(len(axis.values) for axis in axes))
         base = Recipe.load(source, overrides, parts)
         title, first = name or f"{base.name}-sweep", base.seed
         runs: list[Combination] = []
@@ -124,12 +129,23 @@ class Sweep:
 
     @classmethod
     def repeated(cls, recipe: Recipe, seeds: int) -> Sweep:
-        """One arm: the recipe with `seeds` seeds from its own on, under its name. Nothing else of it is changed."""
+        """One arm: the recipe with `seeds` seeds from its own on, under its name. Nothing else of it is changed.
+
+        Raises RecipeError as `of`.
+        """
+        _refuse_more(seeds)
         runs = [
             Combination(Recipe.of({**recipe.values(), "seed": seed, "name": f"{recipe.name} (seed={seed})"}), {})
             for seed in range(recipe.seed, recipe.seed + seeds)
         ]
         return cls(recipe.name, tuple(runs))
+
+
+def _refuse_more(runs: int) -> None:
+    if runs > MOST:
+        raise RecipeError(
+            f"these are {runs:,} runs, and one command makes at most {MOST:,}.", "Give it a part of them."
+        )
 
 
 def run_sweep(
@@ -155,7 +171,7 @@ def run_sweep(
             check(context)
     done = {row["id"]: (row["sweep"], row["arm"]) for row in registry.runs() if row["status"] == "done"}
     ids = []
-    with shown.task(f"sweep {sweep.name}", len(sweep.runs)) as task:
+    with closing(Executors()) as executors, shown.task(f"sweep {sweep.name}", len(sweep.runs)) as task:
         for combination, context in zip(sweep.runs, contexts, strict=True):
             run_id = combination.recipe.fingerprint()[:12]
             membership = Membership(sweep.name, combination.arm)
@@ -165,9 +181,15 @@ def run_sweep(
             if not stands:
                 with _naming(combination):
                     run(
-                        combination.recipe, registry, work, catalog=known, progress=_named(shown, combination),
-                        sweep=membership, built=built,
-                    )  # fmt: skip
+                        combination.recipe,
+                        registry,
+                        work,
+                        catalog=known,
+                        progress=_named(shown, combination),
+                        sweep=membership,
+                        built=built,
+                        executors=executors,
+                    )
             ids.append(run_id)
             task.advance()
     return ids

@@ -110,6 +110,10 @@ class Model(Part):
     what was asked before; one result per prompt, in order. An image that cannot be read raises DataError with its path.
     """
 
+    def check_image(self, image: Image) -> None:
+        """Raises DataError for an image that lacks what is read of it: a file, or a caption. No file is opened."""
+        return
+
     @abstractmethod
     def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str], end_mark: bool = False) -> list[AnswerLogprob]:
         """Log-probability of `answers[i]` as the continuation of `prompts[i]`.
@@ -122,6 +126,17 @@ class Model(Part):
     @abstractmethod
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
         """The raw text that follows each prompt, special tokens removed."""
+
+    def supports_logprob(self) -> bool:
+        """Whether `logprob` can be asked. Without it a run searches nothing and measures candidates by their answers.
+
+        Asked before the first prompt; a server may be asked, but no weights are loaded.
+        """
+        return True
+
+    def most_beams(self) -> int | None:
+        """The largest `num_beams` that `generate` takes; None where it takes any. Asked before the first prompt."""
+        return None
 
 
 class SupportsHiddenStates(ABC):
@@ -205,6 +220,10 @@ class Encoder(Part):
 
     def check_model(self, model: Model) -> None:
         """Raises PluginError for a model that lacks what this encoder reads of it. Nothing is loaded."""
+        return
+
+    def check_image(self, image: Image) -> None:
+        """Raises DataError for an image that lacks what is read of it: a file, or a caption. No file is opened."""
         return
 
     @abstractmethod

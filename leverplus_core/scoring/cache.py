@@ -13,38 +13,52 @@ import json
 import math
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cached_property
+from json.encoder import encode_basestring
 from pathlib import Path
 
 from leverplus_core.errors import DataError, PluginError, StorageError
-from leverplus_core.execution.in_process import Executor, InProcess
-from leverplus_core.io import canonical_json, fingerprint, storage_errors
+from leverplus_core.execution.contract import Chunk, Executor, GenerateChunk, InProcess, LogprobChunk, Results
+from leverplus_core.io import canonical_json, fingerprint, network_file_system, storage_errors
 from leverplus_core.pictures import file_digest
-from leverplus_core.plugins.contracts import Floats, Model, SupportsHiddenStates, SupportsLookahead
+from leverplus_core.plugins.contracts import Floats, Model, SupportsHiddenStates
 from leverplus_core.processes import lock_holder
-from leverplus_core.progress import Progress, Silent
+from leverplus_core.progress import Bar, Progress, Silent
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
+from leverplus_core.scoring.chunks import cut
 from leverplus_core.scoring.meter import PromptMeter
 
-CHUNK = 1024
-"""Prompts per chunk: enough for full batches, few enough to lose when a run is killed.
-
-A fixed number: batches affect the last bits of a result, and the speed of the machine must not.
-"""
+START = 6
+"""Bytes of a key that are of the prompt's first image."""
+WAL_PAGES = 16_384
+"""Pages of 4 kB that SQLite collects beside the file before it writes them back: 64 MB."""
+WORKER_BARS = 16
+"""Workers that have a bar of their own."""
 
 
 class ResponseCache:
-    """Key -> JSON, in SQLite. Safe for several processes at once; one waits so many seconds for another."""
+    """Key -> JSON, in SQLite. Safe for several processes at once; one waits so many seconds for another.
 
-    def __init__(self, path: Path, patience: float = 60.0) -> None:
+    On a network file system one process at a time has it (`alone`): SQLite's processes share memory, which machines do
+    not, and a file that two of them write is damaged.
+    """
+
+    def __init__(self, path: Path, patience: float = 60.0, alone: bool | None = None) -> None:
         self.path = path
+        self._network = network_file_system(path)
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path, timeout=patience)
+            if self._network if alone is None else alone:
+                self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
+            # Pages are written back once for many chunks, not with each.
+            self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
+            self._db.execute("PRAGMA cache_size=-65536")
             self._db.execute("CREATE TABLE IF NOT EXISTS responses (key BLOB PRIMARY KEY, value TEXT) WITHOUT ROWID")
         except sqlite3.Error as e:
             if hasattr(self, "_db"):
@@ -75,7 +89,10 @@ class ResponseCache:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte of SQLite's extended codes
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             what = f"the response cache {self.path} is locked by {lock_holder(self.path)}."
-            return StorageError(what, "Wait for it to finish, or end it, and run the same command.")
+            hint = "Wait for it to finish, or end it, and run the same command."
+            if self._network:
+                hint = f"On a network file system ({self._network}) one run at a time has it: give each its own --work."
+            return StorageError(what, hint)
         hint = "Move the file away and run again: what it holds is asked again."
         if code == sqlite3.SQLITE_FULL:
             hint = "Free some space and run the same command."
@@ -104,7 +121,7 @@ class CachedModel:
         self._identity = identity
         self._store = store
         self._progress = progress or Silent()
-        self._executor = executor or InProcess()
+        self._executor = executor or InProcess(model)
         self._images: dict[Image, str] = {}
         self.meter = meter or PromptMeter()
 
@@ -130,35 +147,22 @@ class CachedModel:
     ) -> list[AnswerLogprob]:
         """`Model.logprob` through the cache. Raises DataError for a log-probability that is not finite."""
 
-        def arguments(rows: Sequence[int]) -> tuple[list[Prompt], list[str], bool]:
-            return [prompts[i] for i in rows], [answers[i] for i in rows], end_mark
-
-        def compute(rows: Sequence[int], following: Sequence[int]) -> list[str]:
-            model = self._load_model()
-            if following and isinstance(model, SupportsLookahead):
-                model.expect(*arguments(following))
-            results = model.logprob(*arguments(rows))
-            for i, result in zip(rows, results, strict=True):
-                if not math.isfinite(result.sum) or result.tokens < 1:
-                    raise DataError(
-                        f"the model gave the log-probability {result.sum} for the answer {answers[i]!r}.",
-                        "Check its dtype: float16 overflows on some models, bfloat16 does not.",
-                    )
-            return [json.dumps([r.sum, r.tokens]) for r in results]
+        def chunk(rows: Sequence[int]) -> Chunk:
+            return LogprobChunk([prompts[i] for i in rows], [answers[i] for i in rows], end_mark)
 
         kind = "logprob with end mark" if end_mark else "logprob"
         keys = [self._key(kind, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        return [AnswerLogprob(*json.loads(value)) for value in self._cached(prompts, keys, compute, label)]
+        return [AnswerLogprob(*json.loads(value)) for value in self._cached(prompts, keys, chunk, label)]
 
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding, label: str = "answers") -> list[str]:
         """`Model.generate` through the cache."""
         settings = asdict(decoding)
 
-        def compute(rows: Sequence[int], following: Sequence[int]) -> list[str]:
-            return [json.dumps(text) for text in self._load_model().generate([prompts[i] for i in rows], decoding)]
+        def chunk(rows: Sequence[int]) -> Chunk:
+            return GenerateChunk([prompts[i] for i in rows], decoding)
 
         keys = [self._key("generate", prompt, settings) for prompt in prompts]
-        return [str(json.loads(value)) for value in self._cached(prompts, keys, compute, label)]
+        return [str(json.loads(value)) for value in self._cached(prompts, keys, chunk, label)]
 
     def last_hidden_state(self, prompts: Sequence[Prompt]) -> Floats:
         """`SupportsHiddenStates.last_hidden_state`: counted, but not kept. Raises PluginError for another model."""
@@ -177,33 +181,58 @@ class CachedModel:
         self,
         prompts: Sequence[Prompt],
         keys: Sequence[bytes],
-        compute: Callable[[Sequence[int], Sequence[int]], list[str]],
+        chunk: Callable[[Sequence[int]], Chunk],
         label: str,
     ) -> list[str]:
-        """`compute` gets the rows of a chunk, and those of the chunk after it."""
+        """The responses to all prompts, as JSON; `chunk` makes the call that computes some rows."""
         self.meter.asked(keys)
-        known = self._store.get(list(dict.fromkeys(keys)))
-        first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in known}
-        # Prompts with a common prefix side by side: a model that computes a prefix once finds it in one chunk.
-        missing = sorted(first.values(), key=lambda i: _reading_order(prompts[i]))
-        if missing:
-            chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
-            following = {chunk[0]: after for chunk, after in zip(chunks, [*chunks[1:], []], strict=True)}
-            with self._progress.task(label, len(missing)) as task:
-                for rows, values in self._executor.map(lambda rows: compute(rows, following[rows[0]]), chunks):
-                    fresh = [(keys[i], value) for i, value in zip(rows, values, strict=True)]
+        first = {key: i for i, key in reversed(list(enumerate(keys)))}
+        known = self._store.get(list(first))
+        missing = [i for key, i in first.items() if key not in known]
+        rows = cut(prompts, missing, len(first))
+        if rows:
+            chunks = [chunk(part) for part in rows]
+            with ExitStack() as bars:
+                task = bars.enter_context(self._progress.task(label, len(missing)))
+                own: dict[str, Bar] = {}  # of each worker, for its rate
+                for computed in self._executor.map(chunks):
+                    part = rows[computed.index]
+                    values = _as_json(chunks[computed.index], computed.results)
+                    fresh = [(keys[i], value) for i, value in zip(part, values, strict=True)]
                     self.meter.computed([key for key, _ in fresh])
                     self._store.put(fresh)
                     known.update(fresh)
-                    task.advance(len(rows))
+                    task.advance(len(part))
+                    if (worker := computed.worker) and worker not in own and len(own) < WORKER_BARS:
+                        own[worker] = bars.enter_context(self._progress.task(f"  {worker}", len(missing)))
+                    if worker in own:
+                        own[worker].advance(len(part))
         return [known[key] for key in keys]
 
     def _key(self, kind: str, prompt: Prompt, rest: object) -> bytes:
+        """`START` bytes of the content of the first image, then of sha256 over the canonical JSON of [kind, model,
+        turns, rest], which is put together from parts in half the time.
+
+        A chunk holds prompts that begin with the same images, so that its rows stand side by side in the file.
+        """
+        quoted, images = encode_basestring, self._images
         turns = [
-            (turn.role, [part if isinstance(part, str) else [self._image(part)] for part in turn.content])
+            f'["{turn.role}",[%s]]'
+            % ",".join(
+                [
+                    quoted(part) if isinstance(part, str) else f'["{images.get(part) or self._image(part)}"]'
+                    for part in turn.content
+                ]
+            )
             for turn in prompt.turns
         ]
-        return hashlib.sha256(canonical_json([kind, self._model, turns, rest]).encode()).digest()
+        end = quoted(rest) if isinstance(rest, str) else canonical_json(rest)
+        whole = hashlib.sha256(f'["{kind}","{self._model}",[{",".join(turns)}],{end}]'.encode()).digest()
+        for turn in prompt.turns:
+            for part in turn.content:
+                if isinstance(part, Image):
+                    return bytes.fromhex(images[part][: 2 * START]) + whole[START:]
+        return whole
 
     def _image(self, image: Image) -> str:
         """The content of an image: its bytes and its caption, wherever the file lies."""
@@ -214,6 +243,17 @@ class CachedModel:
         return self._images[image]
 
 
-def _reading_order(prompt: Prompt) -> tuple[str, ...]:
-    """What the prompt shows, in reading order."""
-    return tuple(part if isinstance(part, str) else part.id for turn in prompt.turns for part in turn.content)
+def _as_json(chunk: Chunk, results: Results) -> list[str]:
+    """Raises DataError for a log-probability that is not finite."""
+    if isinstance(chunk, GenerateChunk):
+        return [json.dumps(text) for text in results]
+    values = []
+    for answer, found in zip(chunk.answers, results, strict=True):
+        assert isinstance(found, AnswerLogprob)
+        if not math.isfinite(found.sum) or found.tokens < 1:
+            raise DataError(
+                f"the model gave the log-probability {found.sum} for the answer {answer!r}.",
+                "Check its dtype: float16 overflows on some models, bfloat16 does not.",
+            )
+        values.append(json.dumps([found.sum, found.tokens]))
+    return values
