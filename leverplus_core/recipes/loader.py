@@ -51,7 +51,9 @@ def as_yaml(values: Mapping[str, Any]) -> str:
     from ruamel.yaml import YAML
 
     yaml, out = YAML(typ="safe", pure=True), io.StringIO()
-    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output, yaml.width = False, False, 120
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 120
     yaml.dump(dict(values), out)
     return out.getvalue()
 
