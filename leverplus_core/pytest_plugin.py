@@ -62,11 +62,13 @@ def leverplus_part(request: pytest.FixtureRequest, leverplus_settings: Mapping[s
     from leverplus_core.plugins.manager import Catalog
 
     entry = request.param
-    if entry.status != "ok":
-        pytest.fail(f"{entry.kind or 'plugin'} '{entry.name}' is {entry.status}", pytrace=False)
-    try:
-        # The class itself, not a guarded one: a check says more than the guard's line.
-        part = Catalog.load(disabled="").part_class(entry.kind, entry.name)
-    except LeverplusError as error:
-        pytest.fail(str(error), pytrace=False)
-    return part.model_validate(dict(leverplus_settings.get(entry.name, {})))
+    wrong = f"{entry.kind or 'plugin'} '{entry.name}' is {entry.status}"
+    if entry.status == "ok":
+        try:
+            # The class itself, not a guarded one: a check says more than the guard's line.
+            part = Catalog.load(disabled="").part_class(entry.kind, entry.name)
+        except LeverplusError as error:
+            wrong = str(error)
+        else:
+            return part.model_validate(dict(leverplus_settings.get(entry.name, {})))
+    pytest.fail(wrong, pytrace=False)

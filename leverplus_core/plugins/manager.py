@@ -26,6 +26,7 @@ import pluggy
 from leverplus_core.errors import LeverplusError, PluginError, RecipeError, did_you_mean
 from leverplus_core.plugins.calls import by_signal, describe, third_party
 from leverplus_core.plugins.events import Listeners, new_manager, register
+from leverplus_core.plugins.hookspecs import API
 from leverplus_core.plugins.installed import Point, canonical, disabled_distributions, installed
 from leverplus_core.plugins.source import code_hash, definition
 
@@ -83,7 +84,7 @@ class Catalog:
         self._guards: dict[Entry, type[Part]] = {}
         self._unread = [entry for entry in entries if not entry.kind]
         for entry in self._unread:
-            if entry.status.startswith("broken"):
+            if entry.status.startswith(("broken", "incompatible")):
                 self.warnings.append(f"plugin '{entry.name}' of {_label(entry)} is {entry.status}")
         self._parts, clashes = by_name(entries, tuple(KINDS))
         self.warnings += clashes
@@ -107,6 +108,9 @@ class Catalog:
             try:
                 if not importlib.metadata.EntryPoint.pattern.fullmatch(point.value):
                     raise PluginError(f"'{point.value}' does not name a module")
+                if other := _other_api(point.value):
+                    entries.append(_unread(point, other))
+                    continue
                 with redirect_stdout(sys.stderr):  # a plugin that prints must not damage what `--json` prints
                     plugin = importlib.metadata.EntryPoint(point.name, point.value, GROUP).load()
                     found = _parts_of(manager, plugin, point)
@@ -117,6 +121,8 @@ class Catalog:
                 entries.append(_unread(point, f"broken: {describe(error)}"))
         for path in extra_files:
             module = _import_file(path)
+            if other := _other_api(path.stem):
+                raise PluginError(f"--plugin {path} is {other}.")
             try:
                 with redirect_stdout(sys.stderr):
                     entries += _parts_of(manager, module, Point(path.stem, str(path), str(path), ""))
@@ -273,6 +279,21 @@ def _code(entry: Entry) -> str:
 def title(entry: Entry) -> str:
     """How messages name what an entry registers."""
     return f"{entry.kind} '{entry.name}' of {_label(entry)}"
+
+
+def _other_api(module: str) -> str:
+    """The status of a plugin whose module states another version than ours; '' where it states none, or ours.
+
+    It is read from the source: a module that is written for another version need not be importable.
+    """
+    try:
+        found = definition(f"{module}:leverplus_api")
+    except Exception:  # it states none, or cannot be read: importing it tells
+        return ""
+    if not isinstance(found, ast.Assign | ast.AnnAssign) or not isinstance(found.value, ast.Constant):
+        return ""
+    stated = str(found.value.value)
+    return "" if stated == API else f"incompatible: it is written for plugin API {stated}, and this leverplus has {API}"
 
 
 def _parts_of(manager: pluggy.PluginManager, plugin: object, point: Point) -> list[Entry]:

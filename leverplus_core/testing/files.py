@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from io import BytesIO
-from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -46,7 +45,7 @@ def check_importer(part: Importer, source: Path, questions: Sequence[Question] |
     twice = [name for name, count in Counter(row.question_id for row in data).items() if count > 1]
     assert not twice, f"each question comes once: {twice[:3]}"
     for row in data:
-        shown = [one.demonstrations for one in chain(row.candidates, row.sequences)]
+        shown = [c.demonstrations for c in row.candidates] + [s.demonstrations for s in row.sequences]
         assert all(row.question_id not in ids for ids in shown), f"{row.question_id} is shown with itself"
 
 
