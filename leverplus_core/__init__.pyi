@@ -21,6 +21,7 @@ from leverplus_core.errors import PluginError as PluginError
 from leverplus_core.errors import PromptError as PromptError
 from leverplus_core.errors import RecipeError as RecipeError
 from leverplus_core.errors import RegistryError as RegistryError
+from leverplus_core.errors import ServerError as ServerError
 from leverplus_core.errors import StorageError as StorageError
 from leverplus_core.errors import did_you_mean as did_you_mean
 from leverplus_core.io import atomic_write as atomic_write

@@ -8,10 +8,10 @@ belongs, half of a surrogate pair, the character of code 0, nesting without end.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from leverplus_core.parsing import DEPTH
 
@@ -28,6 +28,16 @@ Beams = Annotated[int, Field(ge=1, le=256)]
 """Of a search in a pool. Each costs prompts for every extension."""
 Weight = Annotated[float, Field(ge=0, le=1e6)]
 """Of a term in a sum that is computed in single precision."""
+
+
+def _each_once(value: Sequence[Any] | None) -> Sequence[Any] | None:
+    if value and (twice := next((one for one in value if value.count(one) > 1), None)) is not None:
+        raise ValueError(f"names {twice!r} twice")
+    return value
+
+
+EachOnce = AfterValidator(_each_once)
+"""Of a list of which each member is one thing to do: what stands twice would be done or counted twice."""
 
 
 class Settings(BaseModel):

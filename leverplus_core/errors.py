@@ -22,6 +22,17 @@ class LeverplusError(Exception):
         self.hint = one_line(hint, HINT)
         super().__init__(f"{self.what} {self.hint}".strip())
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """As it is, whatever a subclass takes: errors come back from other processes."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[LeverplusError], args: tuple[object, ...], state: dict[str, object]) -> LeverplusError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
 
 class RecipeError(LeverplusError):
     """A recipe, an override or a part's settings cannot be read."""
@@ -47,8 +58,16 @@ class CheckpointError(LeverplusError):
     """A checkpoint is absent, damaged or belongs to another architecture."""
 
 
+class ServerError(LeverplusError):
+    """A server that runs a model cannot be reached, refuses, or answers what cannot be used."""
+
+
 class RegistryError(LeverplusError):
     """The registry cannot be opened, is newer than this program, or has no such run."""
+
+
+class ExecutionError(LeverplusError):
+    """Nothing computes prompts any more: workers cannot be started, or have ended."""
 
 
 class StorageError(LeverplusError):

@@ -22,9 +22,13 @@ SCRATCH = ".*.[0-9]*"
 """The files that `atomic_write` writes before they take their names: the name between a dot and a process id."""
 
 
+# json.dumps would make an encoder for each call.
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def canonical_json(value: object) -> str:
     """JSON with sorted keys and no spaces: equal values, equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def fingerprint(value: object) -> str:

@@ -2,13 +2,15 @@
 
 What comes out is plain (mappings with text keys, lists, text, numbers, true, false, null), is nested at most `DEPTH`
 deep, holds no NaN from JSON, no integer of more than `DIGITS` digits and no half of a surrogate pair, so that it can be
-walked, compared, written and fingerprinted without further care. Callers say where it stood.
+walked, compared, written and fingerprinted without further care. A key that stands twice is refused: which of its
+values is meant cannot be known. Callers say where it stood.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -129,8 +131,15 @@ def _at(text: str, position: int, message: str) -> str:
     return f"{message} at {line}column {position - text.rfind(chr(10), 0, position)}"
 
 
-_FAST = json.JSONDecoder(parse_constant=_refuse)
-_EXACT = json.JSONDecoder(parse_constant=_refuse, parse_int=_integer, parse_float=_number)
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise Unreadable(f"the key '{Counter(key for key, _ in pairs).most_common(1)[0][0][:DIGITS]}' stands twice")
+    return value
+
+
+_FAST = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=_mapping)
+_EXACT = json.JSONDecoder(parse_constant=_refuse, parse_int=_integer, parse_float=_number, object_pairs_hook=_mapping)
 
 
 # --- YAML ---

@@ -227,7 +227,5 @@ def _view(findings: Sequence[dict[str, Any]]) -> RenderableType:
             text.append(f"\nTROUBLE: {row['trouble']}" + (f"\n{row['mend']}" if row["mend"] else ""), style="bold")
         drawn.add_row(Text(row["check"]), text)
     wrong = sum(bool(row["trouble"]) for row in findings)
-    drawn.add_row(
-        Text(""), Text(f"{wrong} {'thing is' if wrong == 1 else 'things are'} wrong." if wrong else "All well.")
-    )
+    drawn.add_row(Text(""), Text(f"Troubles: {wrong}." if wrong else "All well."))
     return drawn

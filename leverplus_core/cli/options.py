@@ -52,6 +52,14 @@ ImportedOpt = Annotated[
         help="Data measured elsewhere: a folder of `leverplus import`, an rl-data file, or candidates (.jsonl).",
     ),
 ]
+ExecutorOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--executor",
+        metavar="NAME[:WORKERS]",
+        help="Where prompts are computed: local (this process), local:8 (processes, a GPU each), ray, ray:8.",
+    ),
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RowsOpt = Annotated[
     str | None,
@@ -81,6 +89,7 @@ def load_recipe(
     parts: dict[str, str | None] | None = None,
     name: str | None = None,
     imported: Path | None = None,
+    executor: str | None = None,
 ) -> Recipe:
     """The recipe with what the options override. Raises RecipeError as `Recipe.load` does."""
     from leverplus_core.recipes.recipe import Recipe
@@ -88,7 +97,15 @@ def load_recipe(
     chosen = {kind: text for kind, text in (parts or {}).items() if text}
     options = {"name": name, "imported.folder": imported}
     extra = [f"{key}={json.dumps(str(value))}" for key, value in options.items() if value is not None]
-    return Recipe.load(recipe, [*(overrides or []), *extra], chosen)
+    return Recipe.load(recipe, [*(overrides or []), *executing(executor), *extra], chosen)
+
+
+def executing(executor: str | None) -> list[str]:
+    """`--executor` as overrides; the recipe's other settings of the execution stay."""
+    from leverplus_core.recipes.settings import parse_executor
+
+    given = {"workers": None, **parse_executor(executor)} if executor is not None else {}
+    return [f"execution.{key}={json.dumps(value)}" for key, value in given.items()]
 
 
 def load_catalog(files: list[Path] | None) -> Catalog:

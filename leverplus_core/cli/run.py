@@ -38,6 +38,7 @@ def run(
     seeds: Annotated[
         int, typer.Option("--seeds", min=1, help="Run it with so many seeds, as one arm, sharing equal stages.")
     ] = 1,
+    executor: options.ExecutorOpt = None,
     plugin: options.PluginOpt = None,
     registry: options.RegistryOpt = options.DEFAULT_REGISTRY,
     work: options.WorkOpt = options.DEFAULT_WORK,
@@ -60,7 +61,7 @@ def run(
         "balancer": balancer,
         "reward": reward,
     }
-    chosen = options.load_recipe(recipe, overrides, parts, name, imported)
+    chosen = options.load_recipe(recipe, overrides, parts, name, imported, executor)
     from leverplus_core.pipeline.run import run as run_recipe
     from leverplus_core.registry.registry import Registry
 

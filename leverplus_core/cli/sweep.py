@@ -18,6 +18,7 @@ def sweep(
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds per combination.")] = 1,
     overrides: options.SetOpt = None,
     name: Annotated[str | None, typer.Option("--name", help="Name the sweep.")] = None,
+    executor: options.ExecutorOpt = None,
     plugin: options.PluginOpt = None,
     registry: options.RegistryOpt = options.DEFAULT_REGISTRY,
     work: options.WorkOpt = options.DEFAULT_WORK,
@@ -33,7 +34,8 @@ def sweep(
     from leverplus_core.report.sweep import sweep_rows, sweep_table
 
     catalog = options.load_catalog(plugin)
-    planned = Sweep.of(recipe, [Axis.parse(text) for text in over or []], seeds, overrides or [], name)
+    overrides = [*(overrides or []), *options.executing(executor)]
+    planned = Sweep.of(recipe, [Axis.parse(text) for text in over or []], seeds, overrides, name)
     store = Registry(registry)
     output.say(f"sweep {planned.name}: {len(planned.runs)} runs")
     if planned.held_out:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from leverplus_core.errors import DataError, RecipeError
+from leverplus_core.execution.choose import check_execution
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.plugins.contracts import Bank, SupportsHiddenStates
 from leverplus_core.pretrained import require_device
@@ -18,7 +19,7 @@ def check(context: RunContext) -> list[str]:
     """Remarks that a reader of the result should know; nothing is loaded or written, the dataset's questions are read.
 
     Raises a LeverplusError for everything that a run would end with later: a device or a checkpoint that is not there,
-    an encoder that reads what the model lacks, pools larger than the demonstrations that may be shown, a primary
+    an encoder that reads what the model lacks, stages that ask the model what it cannot say, pools larger than the demonstrations that may be shown, a primary
     endpoint on more questions than there are.
     """
     if context.recipe.training.device == "cuda":
@@ -28,9 +29,11 @@ def check(context: RunContext) -> list[str]:
         part.check_machine()
     if context.offline:
         return []
+    check_execution(context.recipe.execution)
     for part in (context.dataset, context.model, context.encoder, context.sampler):
         part.check_machine()
     _check_encoder(context)
+    _check_model(context)
     _check_pools(context)
     return _sizes(context)
 
@@ -45,6 +48,48 @@ def _check_encoder(context: RunContext) -> None:
             "hidden states.",
             "Set it to null, or name a model that has them.",
         )
+
+
+def _check_model(context: RunContext) -> None:
+    recipe, model = context.recipe, context.model
+    name, most = recipe.model.name, model.most_beams()
+    if most is not None and recipe.decoding.num_beams > most:
+        raise RecipeError(
+            f"decoding.num_beams{context.at('decoding.num_beams')} is {recipe.decoding.num_beams}, and model '{name}' "
+            f"takes at most {most}.",
+            f"Set decoding.num_beams={most}.",
+        )
+    askers = _ask_for_probabilities(context)
+    if askers and not model.supports_logprob():
+        raise RecipeError(
+            f"model '{name}'{context.at('model')} gives no log-probability of an answer, which is asked for by "
+            f"{', '.join(askers)}.",
+            f"{'; '.join(askers.values())}. All else needs answers alone.",
+        )
+
+
+def _ask_for_probabilities(context: RunContext) -> dict[str, str]:
+    """What of the recipe asks for log-probabilities of answers, and how to do without."""
+    recipe, found = context.recipe, dict[str, str]()
+    if context.searches:
+        found["stage beam_search"] = "Set scoring.beam_search.num_beams=0"
+    mining = recipe.scoring.mining
+    measured = recipe.training.online.rounds or mining.min_positives or not context.is_imported("candidates")
+    if context.learns_from_candidates and measured and context.measures_probabilities:
+        for key, part in (("reward", context.reward), ("balancer", context.balancer)):
+            if not part.needs().isdisjoint({"logprob", "info_score"}):
+                other = {"reward": "separated", "balancer": "keep_all"}[key]
+                found[f"{key} {getattr(recipe, key).name}"] = f"name a {key} of the accuracy alone, such as {other}"
+        if mining.min_positives and mining.swap:
+            found["stage mine"] = "set scoring.mining.swap=0"
+        if recipe.stages:
+            found[f"stage {recipe.stages[0].name}"] = "leave it out"
+    k = context.sampler.k
+    for baseline, rule in context.baselines.items():
+        cost = rule.cost(recipe.evaluation.shots, k)
+        if cost.logprobs or cost.once_logprobs:
+            found[f"baseline {baseline}"] = "leave it out of evaluation.baselines"
+    return found
 
 
 def _check_pools(context: RunContext) -> None:

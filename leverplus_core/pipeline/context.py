@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from leverplus_core.errors import PluginError, RecipeError, did_you_mean
+from leverplus_core.execution.choose import Executors
+from leverplus_core.execution.contract import Executor
+from leverplus_core.execution.worker import ModelSpec, part_identity
 from leverplus_core.io import canonical_json, fingerprint
 from leverplus_core.metrics import TASKS
 from leverplus_core.pictures import PictureSettings
@@ -42,7 +45,8 @@ if TYPE_CHECKING:
 
 
 class RunContext:
-    """The parts of a recipe and what stages share; `built` keeps parts for other recipes of this process.
+    """The parts of a recipe and what stages share; `built` keeps parts, and `executors` workers, for other recipes of
+    this process.
 
     Raises RecipeError or PluginError for a part, a trainer, a baseline or a stage that cannot be built, with its line.
     """
@@ -54,10 +58,13 @@ class RunContext:
         work: Path = Path(".leverplus"),
         built: dict[str, Part] | None = None,
         progress: Progress | None = None,
+        executors: Executors | None = None,
     ) -> None:
         self.recipe, self.catalog, self.workspace = recipe, catalog, Workspace(Path(os.path.expanduser(work)))
         self.progress: Progress = progress or Silent()
         self.meter = PromptMeter()
+        self._own_executors = Executors()
+        self._executors = executors or self._own_executors
         self._shared = {} if built is None else built
         self._used: dict[tuple[str, str], Part] = {}
         self._features: dict[Path, FeatureSet] = {}
@@ -200,7 +207,7 @@ class RunContext:
 
     def identity_of(self, kind: str, name: str, part: Part) -> object:
         """As `identity`, of any part: a baseline, a trainer. Names of one class share results."""
-        return [self.catalog.entry(kind, name).target, part.identity(), self.catalog.identity(kind, name)]
+        return part_identity(self.catalog, kind, name, part)
 
     def provenance(self) -> list[dict[str, str]]:
         """Kind, name, distribution, version and code of each part in use, for the registry."""
@@ -321,7 +328,7 @@ class RunContext:
         recipe, online = self.recipe, self.recipe.training.online
         imported = recipe.imported.folder is not None
         wanted: dict[str, Sequence[int]] = {"evaluation.shots": recipe.evaluation.shots}
-        if not imported:
+        if not imported and recipe.scoring.beam_search.num_beams:
             wanted["scoring.beam_search.shots"] = [recipe.scoring.beam_search.shots]
         if self.learns_from_candidates and not imported:
             wanted["scoring.candidates.shots"] = recipe.scoring.candidates.shots
@@ -340,7 +347,9 @@ class RunContext:
     @property
     def has_sequences(self) -> bool:
         """Whether sequences are searched or imported: imported candidates alone leave nothing for a search to do."""
-        return self.imported is None or self.imported.has("sequences") or not self.imported.has("candidates")
+        if self.imported is not None and (self.imported.has("sequences") or self.imported.has("candidates")):
+            return self.imported.has("sequences")
+        return self.recipe.scoring.beam_search.num_beams > 0
 
     @property
     def searches(self) -> bool:
@@ -388,7 +397,22 @@ class RunContext:
     def cached_model(self) -> CachedModel:
         """The model behind the response cache of the workspace."""
         cache = ResponseCache(self.workspace.root / "responses.sqlite")
-        return CachedModel(lambda: self.model, lambda: self.identity("model"), cache, self.progress, meter=self.meter)
+        return CachedModel(
+            lambda: self.model, lambda: self.identity("model"), cache, self.progress, self._executor, self.meter
+        )
+
+    @property
+    def _executor(self) -> Executor:
+        return self._executors.get(
+            self.recipe.execution, lambda: self.model, self._model_spec, lambda message: self.progress.say(message)
+        )
+
+    def _model_spec(self) -> ModelSpec:
+        import torch
+
+        spec, threads = self.recipe.model, self.recipe.threads or torch.get_num_threads()
+        cache = self.workspace.root / "cache"
+        return ModelSpec.of(spec.name, spec.settings, self.identity("model"), threads, self.catalog, cache)
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -481,6 +505,7 @@ class RunContext:
         return [self.identity("model"), *counted, recipe.prompt.model_dump(mode="json")]
 
     def close(self) -> None:
-        """Close the response cache, if it was opened."""
+        """End the workers that no other recipe keeps, and close the response cache, if it was opened."""
+        self._own_executors.close()
         if "cached_model" in self.__dict__:
             self.cached_model.close()

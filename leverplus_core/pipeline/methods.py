@@ -21,7 +21,7 @@ from leverplus_core.pipeline.pools import all_pools
 from leverplus_core.plugins.contracts import Bank
 from leverplus_core.recipes.settings import ABLATED, ADAPTIVE, Ablation
 from leverplus_core.records import Ids, Prediction, Question
-from leverplus_core.scoring.meter import ASKED, read_keys
+from leverplus_core.scoring.meter import ASKED, count_keys
 from leverplus_core.scoring.scorer import Scorer
 from leverplus_core.selector.base import BaselineSelector, EvalSet
 
@@ -176,8 +176,7 @@ def read_predictions(folder: Path, method: str, shots: int) -> Predictions | Non
 
 def asked_to_select(folder: Path, method: str) -> int | None:
     """The distinct prompts that a method asked in order to choose; None where none of its answers are in `folder`."""
-    asked = read_keys(_asked(folder, method))
-    return None if asked is None else len(asked)
+    return count_keys([_asked(folder, method)])
 
 
 def _asked(folder: Path, method: str) -> Path:

@@ -75,14 +75,17 @@ def probe(context: RunContext) -> Probe:
     half = max(FIRST + 1, len(drawn) // 2)
     answer = most_frequent(question.answers)
 
+    decoding = recipe.decoding.decoding()
+
     def prompts_of(shown: Sequence[Demonstration]) -> list[Any]:
         pairs = [(a, b) for a in shown[:FIRST] for b in shown[FIRST:]]
         return [build_prompt(pair, question, recipe.prompt) for pair in pairs]
 
     def logprobs(prompts: list[Any]) -> object:
+        if not model.supports_logprob():  # nothing that a plan counts asks for them
+            return model.generate(prompts, decoding)
         return model.logprob(prompts, [answer] * len(prompts), recipe.scoring.end_mark)
 
-    decoding = recipe.decoding.decoding()
     before, prompts = prompts_of(drawn[:half]), prompts_of(drawn[-half:])
     untimed = _seconds(lambda: (logprobs(before), model.generate(before[:UNTIMED_ANSWERS], decoding)))
     unseen = _seconds(lambda: logprobs(prompts))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from leverplus_core.errors import LeverplusError, RecipeError
+from leverplus_core.execution.choose import Executors
 from leverplus_core.io import read_json, write_json
 from leverplus_core.pipeline.checks import check
 from leverplus_core.pipeline.context import RunContext
@@ -32,7 +33,7 @@ from leverplus_core.provenance import core_code, describe_environment, describe_
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.records import Demonstration, Prediction, Question, RunInfo
 from leverplus_core.registry.registry import Registry
-from leverplus_core.scoring.meter import ASKED, COMPUTED, read_keys
+from leverplus_core.scoring.meter import ASKED, COMPUTED, count_keys
 from leverplus_core.statistics import accuracy_interval
 
 COST = "cost.json"
@@ -60,20 +61,21 @@ def run(
     progress: Progress | None = None,
     sweep: Membership | None = None,
     built: dict[str, Part] | None = None,
+    executors: Executors | None = None,
 ) -> RunResult:
     """Run `recipe` up to and with the stage `until` (None: to the end), or resume it where an earlier call stopped.
 
     The result is in the registry: `Registry(url).cells([result.run_id])`. The stages in `redo`, and all that read them,
     are computed again; an imported one is refused. `sweep` is the sweep that the run belongs to; `built` keeps parts,
-    weights and all, for other runs of this process. Raises a LeverplusError for anything that the user can fix;
-    whatever was finished before stays, and the same call resumes from there.
+    weights and all, and `executors` workers, for other runs of this process. Raises a LeverplusError for anything that
+    the user can fix; whatever was finished before stays, and the same call resumes from there.
     """
     if recipe.threads is not None:
         import torch
 
         torch.set_num_threads(recipe.threads)
     shown: Progress = progress or Silent()
-    context = RunContext(recipe, catalog or Catalog.load(), Path(work), built, shown)
+    context = RunContext(recipe, catalog or Catalog.load(), Path(work), built, shown, executors)
     pipeline = Pipeline(context)
     for name in (*redo, *([until] if until else [])):
         pipeline.stage(name)
@@ -233,7 +235,7 @@ class _Job:
         ):
             metadata = stage.run(context, self.pipeline.inputs(stage), path, _Report(self, stage, reused=False))
         seconds = time.perf_counter() - began
-        asked, computed = (len(read_keys(path / file) or ()) for file in (ASKED, COMPUTED))
+        asked, computed = (count_keys([path / file]) or 0 for file in (ASKED, COMPUTED))
         cost = {"seconds": earlier + seconds, "prompts": computed, "asked": asked}
         metadata |= {"cost": {**cost, "asked_in_all": self._asked_in_all(stage)}}
         inputs = self.pipeline.providers(stage)
@@ -259,18 +261,17 @@ class _Job:
 
     def _asked_in_all(self, stage: Stage) -> int | None:
         """The distinct prompts of the stage and all that it was made from; None where that is not known."""
-        asked, left, seen = set[bytes](), [stage], set[str]()
+        files, left, seen = list[Path](), [stage], set[str]()
         while left:
             stage = left.pop()
             if stage.name in seen:
                 continue
             seen.add(stage.name)
-            own = None if self.pipeline.takes_over(stage) else read_keys(self.pipeline.folder(stage).path / ASKED)
-            if own is None:
+            if self.pipeline.takes_over(stage):
                 return None
-            asked |= own
+            files.append(self.pipeline.folder(stage).path / ASKED)
             left += self.pipeline.providers(stage).values()
-        return len(asked)
+        return count_keys(files)
 
     def _begin(self, stage: Stage, folder: StageFolder) -> None:
         fingerprint = self.pipeline.fingerprints[stage.name]

@@ -13,11 +13,12 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from leverplus_core.errors import LeverplusError, RecipeError
+from leverplus_core.execution.choose import Executors
 from leverplus_core.pipeline.checks import check
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.graph import Pipeline
@@ -149,7 +150,7 @@ def run_sweep(
             check(context)
     done = {row["id"]: (row["sweep"], row["arm"]) for row in registry.runs() if row["status"] == "done"}
     ids = []
-    with shown.task(f"sweep {sweep.name}", len(sweep.runs)) as task:
+    with closing(Executors()) as executors, shown.task(f"sweep {sweep.name}", len(sweep.runs)) as task:
         for combination, context in zip(sweep.runs, contexts, strict=True):
             run_id = combination.recipe.fingerprint()[:12]
             membership = Membership(sweep.name, combination.arm)
@@ -159,7 +160,14 @@ def run_sweep(
             if not stands:
                 with _naming(combination):
                     run(
-                        combination.recipe, registry, work, catalog=known, progress=shown, sweep=membership, built=built
+                        combination.recipe,
+                        registry,
+                        work,
+                        catalog=known,
+                        progress=shown,
+                        sweep=membership,
+                        built=built,
+                        executors=executors,
                     )
             ids.append(run_id)
             task.advance()

@@ -461,7 +461,8 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         **_PART, "questions": _questions, "demonstrations": _demonstrations, "note": _line, "expected_size": _size,
     },
     "model": {
-        **_PART, "logprob": _logprobs, "generate": _texts, "last_hidden_state": _rows_of("prompts", unit=False),
+        **_PART, "logprob": _logprobs, "generate": _texts, "supports_logprob": _flag,
+        "most_beams": _whole(or_none=True), "last_hidden_state": _rows_of("prompts", unit=False),
         "embed_images": _rows_of("images"), "embed_texts": _rows_of("texts"),
         "image_tokens": _whole(or_none=True), "cached_image_bytes": _whole(), "use_cache_folder": _anything,
         "expect": _anything,

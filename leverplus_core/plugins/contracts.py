@@ -123,6 +123,17 @@ class Model(Part):
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
         """The raw text that follows each prompt, special tokens removed."""
 
+    def supports_logprob(self) -> bool:
+        """Whether `logprob` can be asked. Without it a run searches nothing and measures candidates by their answers.
+
+        Asked before the first prompt; a server may be asked, but no weights are loaded.
+        """
+        return True
+
+    def most_beams(self) -> int | None:
+        """The largest `num_beams` that `generate` takes; None where it takes any. Asked before the first prompt."""
+        return None
+
 
 class SupportsHiddenStates(ABC):
     """Mixin of a `Model` that shows its hidden state, for `encoder.hidden_states`."""

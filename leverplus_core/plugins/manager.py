@@ -80,6 +80,10 @@ class Catalog:
         self, entries: Sequence[Entry], warnings: Sequence[str] = (), manager: pluggy.PluginManager | None = None
     ) -> None:
         self.listeners = Listeners(manager)
+        self.files: tuple[Path, ...] = ()
+        """The files that were read beside what is installed, and"""
+        self.disabled = ""
+        """the distributions that were left out: what another process needs to load the same catalog."""
         self.warnings = list(warnings)
         self._guards: dict[Entry, type[Part]] = {}
         self._unread = [entry for entry in entries if not entry.kind]
@@ -130,7 +134,9 @@ class Catalog:
                 if by_signal(error):
                     raise
                 raise PluginError(f"--plugin {path} cannot be read: {describe(error)}.") from error
-        return cls(entries, damaged, manager)
+        catalog = cls(entries, damaged, manager)
+        catalog.files, catalog.disabled = tuple(extra_files), ",".join(sorted(off))
+        return catalog
 
     def entries(self) -> list[Entry]:
         """Every part by kind and name, then the plugins that were not read."""

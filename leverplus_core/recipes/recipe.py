@@ -24,6 +24,7 @@ from leverplus_core.recipes.settings import (
     TRAINERS,
     DecodingSettings,
     EvaluationSettings,
+    ExecutionSettings,
     ImportedSettings,
     PartSpec,
     PromptSettings,
@@ -42,6 +43,9 @@ class Recipe(Settings):
     data_seed: Seed = Field(0, description="of the data: pools, questions that are scored, evaluation order")
     threads: int | None = Field(
         None, ge=1, le=4096, description="CPU threads; null leaves torch's choice; not fingerprinted"
+    )
+    execution: ExecutionSettings = Field(
+        ExecutionSettings(), description="where prompts are computed; not fingerprinted"
     )
     task: TaskName = Field("vqa", description="the metric, the answer that counts and the prompt's defaults")
     dataset: PartSpec = PartSpec(name="demo_world")
@@ -127,9 +131,9 @@ class Recipe(Settings):
         return self.model_dump(mode="json")
 
     def fingerprint(self) -> str:
-        """16 hex digits over everything that decides a result: not the name, the note, the threads or the device of
-        training."""
-        values = {k: v for k, v in self.values().items() if k not in ("name", "note", "threads")}
+        """16 hex digits over everything that decides a result: not the name, the note, the threads, the execution
+        or the device of training."""
+        values = {k: v for k, v in self.values().items() if k not in ("name", "note", "threads", "execution")}
         values["training"] = {k: v for k, v in values["training"].items() if k != "device"}
         return fingerprint(values)
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from leverplus_core.bounds import Beams, Count, Positive, Settings, Temperature
+from leverplus_core.bounds import Beams, Count, EachOnce, Positive, Settings, Temperature
 from leverplus_core.errors import RecipeError
 from leverplus_core.metrics import Reference
 from leverplus_core.parsing import Unreadable, parse_yaml
@@ -26,6 +26,8 @@ ORACLE = "oracle"
 """The baseline that knows the true answers; last in every table."""
 Proposals = Annotated[int, Field(ge=0, le=1000)]
 """Sequences of one source for one question and number of shots, each of which is measured."""
+Numbers = Annotated[tuple[Positive, ...], EachOnce]
+"""Of shots, or of questions in a sample."""
 Form = Literal["probability", "log"]
 TrainingDevice = Literal["auto", "cpu", "cuda"]
 StopText = Annotated[str, Field(min_length=1)]
@@ -73,6 +75,40 @@ class PartSpec(BaseModel):
     def settings(self) -> dict[str, Any]:
         """The settings beside the name, as written."""
         return dict(self.model_extra or {})
+
+
+def parse_executor(text: str) -> dict[str, Any]:
+    """`local:8` -> {executor: local, workers: 8}; without a number the workers are left out."""
+    name, colon, workers = text.partition(":")
+    return {"executor": name.strip(), **({"workers": parse_scalar(workers, text)} if colon else {})}
+
+
+class ExecutionSettings(Settings):
+    """Where prompts are computed. In a recipe or as `--executor`, `local:8` is {executor: local, workers: 8}.
+
+    Nothing here decides a result, and it stands outside every fingerprint: a run that was begun in one process goes on
+    on a cluster. Each worker has a model of its own, and as many threads as this process.
+    """
+
+    executor: Literal["local", "ray"] = Field("local", description="processes of this machine, or actors of Ray")
+    workers: int | None = Field(
+        None, ge=1, le=1024, description="null: this process; of ray as many as the cluster has room for at the start"
+    )
+    address: str | None = Field(
+        None, description="ray: the cluster's; null for RAY_ADDRESS, else one on this machine that ends with the run"
+    )
+    cpus: float = Field(1, ge=0, le=1024, description="ray: CPUs that a worker takes")
+    gpus: float = Field(0, ge=0, le=1024, description="ray: GPUs that a worker takes; a fraction shares one")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        return parse_executor(value) if isinstance(value, str) else value
+
+    @property
+    def name(self) -> str:
+        """As it is written: `local`, `local:8`, `ray`."""
+        return self.executor if self.workers is None else f"{self.executor}:{self.workers}"
 
 
 class PromptSettings(Settings):
@@ -126,9 +162,11 @@ class BeamSettings(Settings):
     `expand_top_k` limits the extensions of a sequence to the demonstrations that were best alone (None: the whole
     pool); it trades thoroughness for `expand_top_k / k` of the prompts after the first shot. `screen` searches a part
     of the pool and leaves prompts for more questions; what learns from the search chooses from the whole pool.
+    `num_beams: 0` turns the search off, and with it what would learn from its sequences (SFT): candidates then come from
+    retrieval, chance and the policy as it stands, and a model that gives no log-probabilities will do.
     """
 
-    num_beams: Beams = 5
+    num_beams: int = Field(5, ge=0, le=256, description="sequences kept per question; 0 turns the search off")
     shots: int = Field(2, ge=1)
     expand_top_k: int | None = Field(None, ge=1, description="from the second shot on; null for the whole pool")
     screen: int | None = Field(
@@ -146,7 +184,9 @@ class BeamSettings(Settings):
 class CandidateSettings(Settings):
     """How many sequences each source proposes, for each of `shots`."""
 
-    shots: tuple[Count, ...] = Field((2,), min_length=1, description="0 measures the question as it is")
+    shots: Annotated[tuple[Count, ...], EachOnce] = Field(
+        (2,), min_length=1, description="0 measures the question as it is"
+    )
     num_beams: int = Field(5, ge=0, le=256)
     samples: Mapping[Temperature, Proposals] = Field({1.0: 1, 1.3: 1}, description="temperature -> how many")
     retrieval: Proposals = Field(5, description="runs of the most similar, from the nearest on")
@@ -179,7 +219,7 @@ class MiningSettings(Settings):
     min_positives: int = Field(0, ge=0, description="positives at which a question has enough; 0 turns mining off")
     rounds: int = Field(3, ge=1)
     candidates_per_round: int = Field(4, ge=1, description="sequences per question and round")
-    shots: tuple[Positive, ...] | None = Field(
+    shots: Numbers | None = Field(
         None, min_length=1, description="lengths of the sequences; null for those that the question's group has"
     )
     budget: int | None = Field(
@@ -255,7 +295,7 @@ class JudgeSettings(Settings):
     """
 
     by: Literal["answers", "candidates"] = "answers"
-    shots: tuple[Positive, ...] | None = Field(
+    shots: Numbers | None = Field(
         None, min_length=1, description="numbers of demonstrations, averaged; null for those of the evaluation"
     )
 
@@ -308,22 +348,26 @@ class PrimarySettings(Settings):
     question, of `method` less the best baseline, and less each of `against`. Its marks are corrected for these alone;
     every other comparison is exploratory."""
 
-    shots: tuple[Positive, ...] | None = Field(None, description="numbers of shots of the mean; null for all evaluated")
+    shots: Numbers | None = Field(None, description="numbers of shots of the mean; null for all evaluated")
     n: Positive | None = Field(None, description="sample size; null for the largest")
     method: str | None = Field(None, description="null for the policy trained last")
-    against: tuple[str, ...] = Field((), description="methods to compare with, besides the best baseline")
+    against: Annotated[tuple[str, ...], EachOnce] = Field(
+        (), description="methods to compare with, besides the best baseline"
+    )
 
 
 class EvaluationSettings(Settings):
     """The grid. `order: first` takes the questions as they stand, for parity with published first-N tables."""
 
-    shots: tuple[Positive, ...] = Field((1, 2, 3, 4), min_length=1)
-    sizes: tuple[Positive, ...] = Field((100, 200, 400, 800), min_length=1)
+    shots: Numbers = Field((1, 2, 3, 4), min_length=1)
+    sizes: Numbers = Field((100, 200, 400, 800), min_length=1)
     baselines: tuple[PartSpec, ...] = Field(
         tuple(PartSpec(name=name) for name in BASELINES),
         description="selectors that need none of the trainings, evaluated on the same questions",
     )
-    policies: tuple[str, ...] | None = Field(None, description="trained policies to evaluate; null for all")
+    policies: Annotated[tuple[str, ...], EachOnce] | None = Field(
+        None, description="trained policies to evaluate; null for all"
+    )
     split: Literal["validation", "held_out", "cross_fit"] = Field(
         "validation",
         description="questions that are evaluated; held_out: train questions that nothing learns from; cross_fit: "
@@ -335,18 +379,11 @@ class EvaluationSettings(Settings):
     )
     order: Literal["seeded", "first"] = "seeded"
     num_beams: Beams = Field(5, description="beams of the trained selectors")
-    ablations: tuple[Ablation, ...] = Field(
+    ablations: Annotated[tuple[Ablation, ...], EachOnce] = Field(
         (), description="the policy trained last again, with this removed from what it shows: POLICY+ABLATION"
     )
 
     primary: PrimarySettings = Field(PrimarySettings(), description="the comparison that counts")
-
-    @field_validator("ablations")
-    @classmethod
-    def _each_ablation_once(cls, value: tuple[Ablation, ...]) -> tuple[Ablation, ...]:
-        if len(set(value)) < len(value):
-            raise ValueError("names one twice")
-        return value
 
     @field_validator("baselines")
     @classmethod

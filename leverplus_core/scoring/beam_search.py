@@ -9,12 +9,25 @@ the model sees full batches.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from leverplus_core.errors import DataError
 from leverplus_core.plugins.contracts import Measure
 from leverplus_core.recipes.settings import BeamSettings, Form
 from leverplus_core.records import Question, ScoredSequence
+
+BLOCK = 1 << 20
+"""Prompts that a level of a block asks at most: what a driver holds in memory (some 0.7 GB), and with 64 GPUs still
+sixteen chunks of the largest size for each before all wait for the last."""
+
+
+def in_blocks(questions: Sequence[Question], pool: int, settings: BeamSettings) -> Iterator[Sequence[Question]]:
+    """The questions in blocks that are searched one after the other, so that memory does not grow with their number.
+
+    A fixed size: blocks decide which prompts share a batch, and with it the last bits of a result.
+    """
+    size = max(BLOCK // max(beam_search_cost(pool, settings).values()), 1)
+    return (questions[start : start + size] for start in range(0, len(questions), size))
 
 
 def beam_search(

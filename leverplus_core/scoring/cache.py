@@ -13,25 +13,25 @@ import json
 import math
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cached_property
+from json.encoder import encode_basestring
 from pathlib import Path
 
 from leverplus_core.errors import DataError, PluginError, StorageError
-from leverplus_core.execution.in_process import Executor, InProcess
+from leverplus_core.execution.contract import Chunk, Executor, GenerateChunk, InProcess, LogprobChunk, Results
 from leverplus_core.io import canonical_json, fingerprint, storage_errors
 from leverplus_core.pictures import file_digest
-from leverplus_core.plugins.contracts import Floats, Model, SupportsHiddenStates, SupportsLookahead
+from leverplus_core.plugins.contracts import Floats, Model, SupportsHiddenStates
 from leverplus_core.processes import lock_holder
-from leverplus_core.progress import Progress, Silent
+from leverplus_core.progress import Bar, Progress, Silent
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
+from leverplus_core.scoring.chunks import cut
 from leverplus_core.scoring.meter import PromptMeter
 
-CHUNK = 1024
-"""Prompts per chunk: enough for full batches, few enough to lose when a run is killed.
-
-A fixed number: batches affect the last bits of a result, and the speed of the machine must not.
-"""
+WORKER_BARS = 16
+"""Workers that have a bar of their own."""
 
 
 class ResponseCache:
@@ -104,7 +104,7 @@ class CachedModel:
         self._identity = identity
         self._store = store
         self._progress = progress or Silent()
-        self._executor = executor or InProcess()
+        self._executor = executor or InProcess(model)
         self._images: dict[Image, str] = {}
         self.meter = meter or PromptMeter()
 
@@ -130,35 +130,22 @@ class CachedModel:
     ) -> list[AnswerLogprob]:
         """`Model.logprob` through the cache. Raises DataError for a log-probability that is not finite."""
 
-        def arguments(rows: Sequence[int]) -> tuple[list[Prompt], list[str], bool]:
-            return [prompts[i] for i in rows], [answers[i] for i in rows], end_mark
-
-        def compute(rows: Sequence[int], following: Sequence[int]) -> list[str]:
-            model = self._load_model()
-            if following and isinstance(model, SupportsLookahead):
-                model.expect(*arguments(following))
-            results = model.logprob(*arguments(rows))
-            for i, result in zip(rows, results, strict=True):
-                if not math.isfinite(result.sum) or result.tokens < 1:
-                    raise DataError(
-                        f"the model gave the log-probability {result.sum} for the answer {answers[i]!r}.",
-                        "Check its dtype: float16 overflows on some models, bfloat16 does not.",
-                    )
-            return [json.dumps([r.sum, r.tokens]) for r in results]
+        def chunk(rows: Sequence[int]) -> Chunk:
+            return LogprobChunk([prompts[i] for i in rows], [answers[i] for i in rows], end_mark)
 
         kind = "logprob with end mark" if end_mark else "logprob"
         keys = [self._key(kind, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        return [AnswerLogprob(*json.loads(value)) for value in self._cached(prompts, keys, compute, label)]
+        return [AnswerLogprob(*json.loads(value)) for value in self._cached(prompts, keys, chunk, label)]
 
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding, label: str = "answers") -> list[str]:
         """`Model.generate` through the cache."""
         settings = asdict(decoding)
 
-        def compute(rows: Sequence[int], following: Sequence[int]) -> list[str]:
-            return [json.dumps(text) for text in self._load_model().generate([prompts[i] for i in rows], decoding)]
+        def chunk(rows: Sequence[int]) -> Chunk:
+            return GenerateChunk([prompts[i] for i in rows], decoding)
 
         keys = [self._key("generate", prompt, settings) for prompt in prompts]
-        return [str(json.loads(value)) for value in self._cached(prompts, keys, compute, label)]
+        return [str(json.loads(value)) for value in self._cached(prompts, keys, chunk, label)]
 
     def last_hidden_state(self, prompts: Sequence[Prompt]) -> Floats:
         """`SupportsHiddenStates.last_hidden_state`: counted, but not kept. Raises PluginError for another model."""
@@ -177,33 +164,49 @@ class CachedModel:
         self,
         prompts: Sequence[Prompt],
         keys: Sequence[bytes],
-        compute: Callable[[Sequence[int], Sequence[int]], list[str]],
+        chunk: Callable[[Sequence[int]], Chunk],
         label: str,
     ) -> list[str]:
-        """`compute` gets the rows of a chunk, and those of the chunk after it."""
+        """The responses to all prompts, as JSON; `chunk` makes the call that computes some rows."""
         self.meter.asked(keys)
-        known = self._store.get(list(dict.fromkeys(keys)))
-        first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in known}
-        # Prompts with a common prefix side by side: a model that computes a prefix once finds it in one chunk.
-        missing = sorted(first.values(), key=lambda i: _reading_order(prompts[i]))
-        if missing:
-            chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
-            following = {chunk[0]: after for chunk, after in zip(chunks, [*chunks[1:], []], strict=True)}
-            with self._progress.task(label, len(missing)) as task:
-                for rows, values in self._executor.map(lambda rows: compute(rows, following[rows[0]]), chunks):
-                    fresh = [(keys[i], value) for i, value in zip(rows, values, strict=True)]
+        first = {key: i for i, key in reversed(list(enumerate(keys)))}
+        known = self._store.get(list(first))
+        missing = [i for key, i in first.items() if key not in known]
+        rows = cut(prompts, missing, len(first))
+        if rows:
+            chunks = [chunk(part) for part in rows]
+            with ExitStack() as bars:
+                task = bars.enter_context(self._progress.task(label, len(missing)))
+                own: dict[str, Bar] = {}  # of each worker, for its rate
+                for computed in self._executor.map(chunks):
+                    part = rows[computed.index]
+                    values = _as_json(chunks[computed.index], computed.results)
+                    fresh = [(keys[i], value) for i, value in zip(part, values, strict=True)]
                     self.meter.computed([key for key, _ in fresh])
                     self._store.put(fresh)
                     known.update(fresh)
-                    task.advance(len(rows))
+                    task.advance(len(part))
+                    if (worker := computed.worker) and worker not in own and len(own) < WORKER_BARS:
+                        own[worker] = bars.enter_context(self._progress.task(f"  {worker}", len(missing)))
+                    if worker in own:
+                        own[worker].advance(len(part))
         return [known[key] for key in keys]
 
     def _key(self, kind: str, prompt: Prompt, rest: object) -> bytes:
+        """sha256 of the canonical JSON of [kind, model, turns, rest], put together from parts: half the time."""
+        quoted, images = encode_basestring, self._images
         turns = [
-            (turn.role, [part if isinstance(part, str) else [self._image(part)] for part in turn.content])
+            f'["{turn.role}",[%s]]'
+            % ",".join(
+                [
+                    quoted(part) if isinstance(part, str) else f'["{images.get(part) or self._image(part)}"]'
+                    for part in turn.content
+                ]
+            )
             for turn in prompt.turns
         ]
-        return hashlib.sha256(canonical_json([kind, self._model, turns, rest]).encode()).digest()
+        end = quoted(rest) if isinstance(rest, str) else canonical_json(rest)
+        return hashlib.sha256(f'["{kind}","{self._model}",[{",".join(turns)}],{end}]'.encode()).digest()
 
     def _image(self, image: Image) -> str:
         """The content of an image: its bytes and its caption, wherever the file lies."""
@@ -214,6 +217,17 @@ class CachedModel:
         return self._images[image]
 
 
-def _reading_order(prompt: Prompt) -> tuple[str, ...]:
-    """What the prompt shows, in reading order."""
-    return tuple(part if isinstance(part, str) else part.id for turn in prompt.turns for part in turn.content)
+def _as_json(chunk: Chunk, results: Results) -> list[str]:
+    """Raises DataError for a log-probability that is not finite."""
+    if isinstance(chunk, GenerateChunk):
+        return [json.dumps(text) for text in results]
+    values = []
+    for answer, found in zip(chunk.answers, results, strict=True):
+        assert isinstance(found, AnswerLogprob)
+        if not math.isfinite(found.sum) or found.tokens < 1:
+            raise DataError(
+                f"the model gave the log-probability {found.sum} for the answer {answer!r}.",
+                "Check its dtype: float16 overflows on some models, bfloat16 does not.",
+            )
+        values.append(json.dumps([found.sum, found.tokens]))
+    return values

@@ -13,6 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from leverplus_core.io import storage_errors
 
 ASKED = "asked.bin"
@@ -21,6 +24,8 @@ COMPUTED = "computed.bin"
 """Those of them that the model itself computed, in the same folder."""
 KEY_BYTES = 8
 """Kept of each prompt's key: among ten million prompts, two are taken for one with probability 3e-6."""
+KEY = np.dtype("<u8")
+Keys = NDArray[np.uint64]
 
 
 class PromptMeter:
@@ -46,41 +51,63 @@ class PromptMeter:
             for files, keys in open_files:
                 files.remove(keys)
 
-    def asked(self, keys: Iterable[bytes]) -> None:
+    def asked(self, keys: Sequence[bytes]) -> None:
         """Prompts are asked, whether or not they are in the cache."""
-        short = {key[:KEY_BYTES] for key in keys}
-        for prompts in self._asked:
-            prompts.add(short)
+        self._add(self._asked, keys)
 
     def computed(self, keys: Sequence[bytes]) -> None:
         """The model has computed these prompts, which are about to be stored."""
-        short = {key[:KEY_BYTES] for key in keys}
-        for prompts in self._computed:
-            prompts.add(short)
+        self._add(self._computed, keys)
         self.calls += len(keys)
+
+    def _add(self, files: Sequence[_Keys], keys: Sequence[bytes]) -> None:
+        if files and keys:
+            short = np.unique(np.frombuffer(b"".join([key[:KEY_BYTES] for key in keys]), KEY))
+            for prompts in files:
+                prompts.add(short)
 
 
 class _Keys:
-    """A set of keys, of which each new one is appended to a file."""
+    """A set of keys, of which each new one is appended to a file; in memory a key takes its eight bytes.
+
+    The set is a list of sorted arrays, each of more than twice the keys of the next, so that a key is moved as often as
+    its number can be halved (a log-structured merge).
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._known = read_keys(file) or set()
+        there = read_keys(file)
+        self._sorted = [] if there is None or not len(there) else [there]
         with storage_errors(file):
             with file.open("ab"):
                 pass
-            os.truncate(file, len(self._known) * KEY_BYTES)  # a kill may have left part of a key
+            os.truncate(file, sum(map(len, self._sorted)) * KEY_BYTES)  # a kill may have left part of a key
 
-    def add(self, keys: set[bytes]) -> None:
-        if new := keys - self._known:
-            self._known |= new
-            with storage_errors(self._file), self._file.open("ab") as f:
-                f.write(b"".join(sorted(new)))
+    def add(self, keys: Keys) -> None:
+        """Add sorted keys, each once."""
+        for known in self._sorted:
+            at = np.searchsorted(known, keys)
+            keys = keys[known[np.minimum(at, len(known) - 1)] != keys]
+        if not len(keys):
+            return
+        with storage_errors(self._file), self._file.open("ab") as f:
+            f.write(keys.tobytes())
+        self._sorted.append(keys)
+        while len(self._sorted) > 1 and len(self._sorted[-2]) <= 2 * len(self._sorted[-1]):
+            self._sorted[-2:] = [np.sort(np.concatenate(self._sorted[-2:]), kind="stable")]
 
 
-def read_keys(file: Path) -> set[bytes] | None:
-    """The distinct prompts of a file of `PromptMeter.record`; None where there is no such file."""
+def read_keys(file: Path) -> Keys | None:
+    """The distinct prompts of a file of `PromptMeter.record`, sorted; None where there is no such file."""
     if not file.exists():
         return None
-    data = file.read_bytes()
-    return {data[i : i + KEY_BYTES] for i in range(0, len(data) - KEY_BYTES + 1, KEY_BYTES)}
+    return np.unique(np.fromfile(file, KEY, count=file.stat().st_size // KEY_BYTES))
+
+
+def count_keys(files: Iterable[Path]) -> int | None:
+    """The distinct prompts of all these files together; None where one of them is absent."""
+    found = [read_keys(file) for file in files]
+    there = [keys for keys in found if keys is not None]
+    if len(there) < len(found):
+        return None
+    return len(there[0]) if len(there) == 1 else len(np.unique(np.concatenate([*there, np.empty(0, KEY)])))

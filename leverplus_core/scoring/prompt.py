@@ -15,22 +15,47 @@ from leverplus_core.records import Demonstration, Image, Prompt, Question, Turn
 
 def build_prompt(demonstrations: Sequence[Demonstration], question: Question, settings: PromptSettings) -> Prompt:
     """The prompt of `question` after `demonstrations`, given in the order in which they were chosen."""
-    shown = list(demonstrations) if settings.order == "append" else list(demonstrations)[::-1]
-    turns: list[Turn] = [Turn("system", (settings.system,))] if settings.system else []
+    return PromptBuilder(settings).build(demonstrations, question)
 
-    def ask(text: str) -> str:
-        return settings.question.replace("{question}", text)
 
-    if settings.template == "multi_turn":
-        for d in shown:
-            turns += [Turn("user", (d.image, ask(d.text))), Turn("assistant", (d.answer,))]
-        turns.append(Turn("user", (question.image, ask(question.text))))
-    else:
-        content: list[str | Image] = []
-        for d in shown:
-            content += [d.image, ask(d.text) + d.answer + settings.separator]
-        turns.append(Turn("user", (*content, question.image, ask(question.text))))
-    return Prompt(tuple(turns))
+class PromptBuilder:
+    """Builds prompts under one setting, from demonstrations whose ids are unique.
+
+    What a demonstration and a question show is made once and shared by all prompts that show it: a search holds a
+    million prompts at a time, and they are sent to other processes.
+    """
+
+    def __init__(self, settings: PromptSettings) -> None:
+        self._settings = settings
+        self._system = (Turn("system", (settings.system,)),) if settings.system else ()
+        self._turns: dict[str, tuple[Turn, Turn]] = {}
+        self._contents: dict[str, tuple[Image, str]] = {}
+        self._last: tuple[Question, tuple[Image, str]] | None = None
+
+    def build(self, demonstrations: Sequence[Demonstration], question: Question) -> Prompt:
+        """The prompt of `question` after `demonstrations`, given in the order in which they were chosen."""
+        shown = demonstrations if self._settings.order == "append" else demonstrations[::-1]
+        if self._last is None or self._last[0] is not question:
+            self._last = question, (question.image, self._ask(question.text))
+        asked = self._last[1]
+        if self._settings.template == "multi_turn":
+            turns = [turn for d in shown for turn in self._turns.get(d.id) or self._turns_of(d)]
+            return Prompt((*self._system, *turns, Turn("user", asked)))
+        content = [part for d in shown for part in self._contents.get(d.id) or self._content_of(d)]
+        return Prompt((*self._system, Turn("user", (*content, *asked))))
+
+    def _turns_of(self, d: Demonstration) -> tuple[Turn, Turn]:
+        made = Turn("user", (d.image, self._ask(d.text))), Turn("assistant", (d.answer,))
+        self._turns[d.id] = made
+        return made
+
+    def _content_of(self, d: Demonstration) -> tuple[Image, str]:
+        made = d.image, self._ask(d.text) + d.answer + self._settings.separator
+        self._contents[d.id] = made
+        return made
+
+    def _ask(self, text: str) -> str:
+        return self._settings.question.replace("{question}", text)
 
 
 def post_process(raw_text: str, settings: PromptSettings) -> str:

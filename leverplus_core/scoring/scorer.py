@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 
 from leverplus_core.errors import DataError, PromptError
 from leverplus_core.metrics import TASKS, Reference, Task
 from leverplus_core.recipes.settings import PromptSettings
 from leverplus_core.records import AnswerLogprob, Candidate, Decoding, Demonstration, Ids, Prompt, Question
 from leverplus_core.scoring.cache import CachedModel
-from leverplus_core.scoring.prompt import build_prompt, post_process
+from leverplus_core.scoring.prompt import PromptBuilder, post_process
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,14 @@ class Scorer:
         probabilities of a's tokens. Each answer is one prompt to the model.
         """
         prompts = [self._prompt(question, ids) for question, ids in rows]
-        weights = [self._references(question) for question, _ in rows]
+        of_question = {id(question): question for question, _ in rows}  # a search asks each some hundred times
+        references = {key: self._references(question) for key, question in of_question.items()}
+        weights = [references[id(question)] for question, _ in rows]
         asked = [(i, answer) for i, of in enumerate(weights) for answer in of]
         with _naming(rows, prompts):
             found = self.model.logprob([prompts[i] for i, _ in asked], [a for _, a in asked], label, self.end_mark)
-        by_row: dict[int, list[AnswerLogprob]] = defaultdict(list)
-        for (i, _), logprob in zip(asked, found, strict=True):
-            by_row[i].append(logprob)
-        return [_weighted(by_row[i], list(of.values())) for i, of in enumerate(weights)]
+        of_row = iter(found)
+        return [_weighted(list(islice(of_row, len(of))), list(of.values())) for of in weights]
 
     def prompts(self, question: Question) -> int:
         """Prompts to the model that a candidate of `question` costs: its answer, and its true answers' probability."""
@@ -109,13 +110,18 @@ class Scorer:
 
     def _prompt(self, question: Question, ids: Ids) -> Prompt:
         shown = [self.demonstrations[i] for i in ids]
-        if leak := next((d for d in shown if d.id == question.id or d.image.id == question.image.id), None):
-            raise DataError(
-                f"leak: question {question.id} would be shown demonstration {leak.id}, which has its image "
-                f"{question.image.id}.",
-                "Draw pools without the question and its image.",
-            )
-        return build_prompt(shown, question, self.prompt)
+        for d in shown:
+            if d.id == question.id or d.image.id == question.image.id:
+                raise DataError(
+                    f"leak: question {question.id} would be shown demonstration {d.id}, which has its image "
+                    f"{question.image.id}.",
+                    "Draw pools without the question and its image.",
+                )
+        return self._builder.build(shown, question)
+
+    @cached_property
+    def _builder(self) -> PromptBuilder:
+        return PromptBuilder(self.prompt)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from leverplus_core.errors import DataError
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 def check_model(part: Model, images: Sequence[Image]) -> None:
     """Results do not depend on the batch, the order or the past; an unreadable image raises DataError.
 
-    `images` need a path and a caption, at least three. Prompts of zero, one and two demonstrations are mixed.
+    `images` need a path and a caption, at least three. Prompts of zero, one and two demonstrations are mixed. A model
+    that supports no log-probabilities is held to its answers, one that takes fewer beams is asked with one.
     """
     check_part(part)
     questions = tiny_questions(images[:3])
@@ -39,6 +41,28 @@ def check_model(part: Model, images: Sequence[Image]) -> None:
     shown = [[], demonstrations[1:2], demonstrations[:2]]
     prompts = [build_prompt(d, q, settings) for d, q in zip(shown, questions, strict=True)]
     answers = ["red", "green", "red"]
+    scores, most, greedy = part.supports_logprob(), part.most_beams(), Decoding(max_new_tokens=3, num_beams=1)
+    returns("model", part, "supports_logprob", scores)
+    returns("model", part, "most_beams", most)
+    if scores:
+        _check_logprob(part, prompts, answers)
+    for decoding in (Decoding(max_new_tokens=3), greedy):
+        if most is not None and decoding.num_beams > most:
+            continue
+        texts = part.generate(prompts, decoding)
+        returns("model", part, "generate", texts, prompts=prompts)
+        assert texts == [part.generate([p], decoding)[0] for p in prompts], "generate depends on the batch"
+        assert texts == part.generate(prompts[::-1], decoding)[::-1], "generate depends on the order of prompts"
+    assert part.generate([], greedy) == [], "no prompts, no results"
+    if isinstance(part, SupportsHiddenStates):
+        check_rows("states", lambda rows: part.last_hidden_state([prompts[i] for i in rows]), len(prompts), unit=False)
+    lost = Image("lost", path="no/such/picture.png")
+    unreadable: list[Prompt] = [build_prompt([], replace(questions[0], image=lost), settings)]
+    asked = partial(part.logprob, unreadable, ["red"]) if scores else partial(part.generate, unreadable, greedy)
+    assert raises(DataError, asked), "an unreadable image must raise DataError"
+
+
+def _check_logprob(part: Model, prompts: Sequence[Prompt], answers: Sequence[str]) -> None:
     batch = part.logprob(prompts, answers)
     assert len(batch) == len(prompts), "one result per prompt"
     assert all(r.tokens >= 1 and r.sum <= 0 and math.isfinite(r.sum) for r in batch), f"not log-probabilities: {batch}"
@@ -52,22 +76,12 @@ def check_model(part: Model, images: Sequence[Image]) -> None:
     for what, other in (("the batch", single), ("the order of prompts", turned)):
         worst = max(abs(a.sum - b.sum) for a, b in zip(batch, other, strict=True))
         assert worst <= TOLERANCE, f"logprob depends on {what}, by {worst:.2e}"
-    for decoding in (Decoding(max_new_tokens=3), Decoding(max_new_tokens=3, num_beams=1)):
-        texts = part.generate(prompts, decoding)
-        returns("model", part, "generate", texts, prompts=prompts)
-        assert texts == [part.generate([p], decoding)[0] for p in prompts], "generate depends on the batch"
-        assert texts == part.generate(prompts[::-1], decoding)[::-1], "generate depends on the order of prompts"
-    assert part.logprob([], []) == [] and part.generate([], Decoding()) == [], "no prompts, no results"
+    assert part.logprob([], []) == [], "no prompts, no results"
     if isinstance(part, SupportsLookahead):
         part.expect(prompts, answers)
         ahead = [part.logprob(prompts[:1], answers[:1]), part.logprob(prompts, answers), part.logprob(prompts, answers)]
         worst = max(abs(a.sum - b.sum) for found in ahead for a, b in zip(found, batch, strict=False))
         assert worst <= TOLERANCE, f"logprob depends on what was expected, by {worst:.2e}"
-    if isinstance(part, SupportsHiddenStates):
-        check_rows("states", lambda rows: part.last_hidden_state([prompts[i] for i in rows]), len(prompts), unit=False)
-    lost = Image("lost", path="no/such/picture.png")
-    unreadable: list[Prompt] = [build_prompt([], replace(questions[0], image=lost), settings)]
-    assert raises(DataError, lambda: part.logprob(unreadable, ["red"])), "an unreadable image must raise DataError"
 
 
 def check_encoder(part: Encoder, images: Sequence[Image], model: Model | None = None) -> None:

@@ -47,6 +47,7 @@ def test_json_is_read_as_it_stands(text: str | bytes, value: object) -> None:
         ("1" * (DIGITS + 1), "an integer has 41 digits"),
         ("9" * 5000, "an integer has more than 40 digits"),
         ('{"a\\udfff": 1}', r"half of a surrogate pair \(\\udfff\)"),
+        ('[{"a": 1, "b": 2, "a": 1}]', "the key 'a' stands twice"),
         (f"[{DEEP}]", "it is nested more than 64 deep"),
         ("[" * 100_000, "it is nested too deeply"),
     ],

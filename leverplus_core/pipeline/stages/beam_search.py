@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,7 +14,7 @@ from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.pools import read_pools
 from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
 from leverplus_core.records import ScoredSequence
-from leverplus_core.scoring.beam_search import beam_search, beam_search_cost
+from leverplus_core.scoring.beam_search import beam_search, beam_search_cost, in_blocks
 from leverplus_core.selector.ranking import nearest, summed
 
 if TYPE_CHECKING:
@@ -46,13 +46,17 @@ class BeamSearch(Stage):
         questions, pools = context.question_sets.searched, read_pools(inputs["pools"])["train"]
         if scoring.beam_search.screen is not None:
             pools = screened(context.selector_features(inputs), [q.id for q in questions], scoring.beam_search.screen)
-        found = beam_search(context.scorer, questions, pools, scoring.beam_search)
-        write_jsonl(out / SEQUENCES, (asdict(kept) for levels in found.values() for kept in levels[-1]))
-        return {
-            "questions": len(found),
-            "sequences": sum(len(levels[-1]) for levels in found.values()),
-            "mean_best_score": float(np.mean([levels[-1][0].score for levels in found.values()])),
-        }
+        counts, best = [], []
+
+        def searched() -> Iterator[dict[str, Any]]:
+            for block in in_blocks(questions, max(len(pools[q.id]) for q in questions), scoring.beam_search):
+                for levels in beam_search(context.scorer, block, pools, scoring.beam_search).values():
+                    counts.append(len(levels[-1]))
+                    best.append(levels[-1][0].score)
+                    yield from map(asdict, levels[-1])
+
+        write_jsonl(out / SEQUENCES, searched())
+        return {"questions": len(counts), "sequences": sum(counts), "mean_best_score": float(np.mean(best))}
 
     def cost(self, planning: Planning) -> StageCost:
         scored = planning.sets.searched

@@ -25,7 +25,7 @@ from leverplus_core.pipeline.methods import (
 from leverplus_core.pipeline.stage import METHOD_PROMPTS, Planning, Stage, StageCost, StageReport
 from leverplus_core.pipeline.workspace import StageFolder
 from leverplus_core.recipes.settings import ABLATED, ADAPTIVE, Ablation
-from leverplus_core.scoring.meter import ASKED, read_keys
+from leverplus_core.scoring.meter import ASKED, count_keys
 from leverplus_core.selector.base import SelectionCost
 
 
@@ -140,7 +140,7 @@ class Evaluate(Stage):
         the hidden states of all questions where it reads them."""
         if (baseline := context.baselines.get(method)) is not None:
             asked = asked_to_select(out, method)
-            states = len(read_keys(inputs["features"] / ASKED) or ()) if "state" in baseline.blocks() else 0
+            states = (count_keys([inputs["features"] / ASKED]) or 0) if "state" in baseline.blocks() else 0
             return None if asked is None else asked + states
         policy = context.policies[-1] if method == ADAPTIVE else method.partition(ABLATED)[0]
         found: int | None = StageFolder(inputs[f"@{policy}"]).provenance()["metadata"]["cost"]["asked_in_all"]

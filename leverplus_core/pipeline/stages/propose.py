@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
-from leverplus_core.candidates.stats import summary
-from leverplus_core.candidates.store import CANDIDATES, by_question, write_groups
+from leverplus_core.candidates.stats import Tally
+from leverplus_core.candidates.store import CANDIDATES, by_question
+from leverplus_core.io import write_jsonl
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.folds import WHOLE
 from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
 from leverplus_core.records import Ids
 
 BATCH = 256
+BLOCK = 1 << 15
+"""Questions whose candidates are measured together: so many that workers seldom wait for each other, and no more, so
+that memory does not grow with their number."""
 
 
 class Propose(Stage):
@@ -55,10 +60,18 @@ class Propose(Stage):
                         pool = features.pool_ids[q]
                         proposed[q] = [(tuple(pool[p] for p in at), source) for at, source in sequences]
                     task.advance(len(part))
-        rows = [(questions[q], sequence, source) for q in asked for sequence, source in proposed[q]]
-        groups = by_question(context.scorer.candidates(rows))
-        write_groups(out / CANDIDATES, groups)
-        return summary(groups)
+        tally = Tally()
+
+        def measured() -> Iterator[dict[str, Any]]:
+            for start in range(0, len(asked), BLOCK):
+                block = asked[start : start + BLOCK]
+                rows = [(questions[q], sequence, source) for q in block for sequence, source in proposed[q]]
+                for group in by_question(context.scorer.candidates(rows)).values():
+                    tally.add(group)
+                    yield from map(asdict, group)
+
+        write_jsonl(out / CANDIDATES, measured())
+        return tally.summary()
 
     def cost(self, planning: Planning) -> StageCost:
         return planning.measured(planning.recipe.scoring.candidates.counts(planning.pool))

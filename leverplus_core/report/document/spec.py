@@ -16,7 +16,7 @@ from leverplus_core.report.pairing import members, split_name
 from leverplus_core.report.primary import Endpoint, best_baseline
 
 PARTS = ("dataset", "model", "encoder", "sampler", "selector", "balancer", "reward")
-NOT_SETTINGS = ("name", "note", "seed", "threads")
+NOT_SETTINGS = ("name", "note", "seed", "threads", "execution")
 """Keys of a recipe that do not make another configuration."""
 NAMED_BY = 3
 """Settings that may name a configuration; with more of them its run's id does."""

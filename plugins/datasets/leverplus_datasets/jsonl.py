@@ -120,7 +120,9 @@ class Jsonl(Dataset):
         """The question of a row, and whether its answers had to be repeated."""
         key, text = id_text(row.get("id")), row.get("question")
         if key is None:
-            raise DataError(f"{where}: no id.", 'A row needs "id", a text or a whole number.')
+            raise DataError(
+                f"{where}: no id.", f'A row needs "id": a whole number or a text of at most {LONGEST_ID} characters.'
+            )
         where = f"{where} (id {key})"
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{where}: no question.", 'A row needs "question".')
@@ -141,7 +143,10 @@ class Jsonl(Dataset):
         image_id = id_text(row.get("image_id"))
         if image_id is None:
             if row.get("image_id") is not None:
-                raise DataError(f"{where}: image_id is no id.", "Give a text or a whole number, or leave it out.")
+                raise DataError(
+                    f"{where}: image_id is no id.",
+                    f"Give a whole number or a text of at most {LONGEST_ID} characters, or leave it out.",
+                )
             image_id = self._place(path) if path else f"caption-{fingerprint(caption)}"
         return Question(key, text, image(image_id, path, caption, where), tuple(answers)), few
 

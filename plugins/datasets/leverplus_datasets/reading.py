@@ -142,13 +142,6 @@ def image_file(folder: Path, names: Sequence[str], where: str, anywhere: bool = 
     raise DataError(f"{where}: there is no image file {folder / names[0]}.", "Check the image folder and file names.")
 
 
-def _is_file(path: Path, where: str) -> bool:
-    try:
-        return path.is_file()
-    except OSError as e:
-        raise DataError(f"{where}: image {path} cannot be read: {e.strerror}.", "Check the image folder.") from e
-
-
 def _no_file_name(name: str) -> str:
     """Why an image cannot be the name of a file; '' where it can."""
     if name.startswith("data:"):

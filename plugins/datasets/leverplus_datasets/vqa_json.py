@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from string import Formatter
 
 from pydantic import Field, field_validator
 
@@ -90,6 +91,8 @@ class VqaJson(Dataset):
     def _short(cls, value: str) -> str:
         if re.search(r"\{[^}]*[0-9]{4}", value):
             raise ValueError("a width of more than 999 characters")
+        if not {name for _, name, _, _ in Formatter().parse(value)} <= {None, "subtype", "image_id"}:
+            raise ValueError("may hold {subtype} and {image_id}, such as {image_id:012d} for numbers, in braces")
         return value
 
     def questions(self, split: Split) -> tuple[Question, ...]:
@@ -173,7 +176,11 @@ class VqaJson(Dataset):
         captions = parse(read_text(self._captions_file), str(self._captions_file))
         if not isinstance(captions, dict) or not all(isinstance(text, str) for text in captions.values()):
             raise DataError(f"{self._captions_file} must be one JSON object {{image id: caption}}.")
-        return {image_number(image_id): text for image_id, text in captions.items()}
+        by_image: dict[str, str] = {}
+        for image_id, text in captions.items():
+            if by_image.setdefault(number := image_number(image_id), text) != text:
+                raise DataError(f"{self._captions_file} has two captions of image {number}.", "Keep one.")
+        return by_image
 
     @cached_property
     def _parts(self) -> dict[Split, _Part]:

@@ -5,12 +5,14 @@ torch and transformers are imported when weights are loaded: settings, identity 
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from pydantic import Field, PrivateAttr
 
 from leverplus_core import (
@@ -20,6 +22,7 @@ from leverplus_core import (
     Decoding,
     Dtype,
     Floats,
+    LeverplusWarning,
     Model,
     Pretrained,
     Prompt,
@@ -32,6 +35,8 @@ from leverplus_models.engine.rows import Row
 from leverplus_models.engine.settings import EngineSettings
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from leverplus_models.engine.engine import Engine, Features, Scoring
 
 
@@ -97,8 +102,7 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, SupportsLookahead, Model
         prompts, answers, end_mark = asked
         ends = (self._end_mark,) if end_mark else ()
         targets = [(*self._answer_ids(*pair), *ends) for pair in zip(prompts, answers, strict=True)]
-        rows = self._rows(prompts)
-        self._check_length(prompts, rows, [len(target) for target in targets])
+        rows = self._checked(prompts, [len(target) for target in targets])
         return self._engine.start(rows, targets)
 
     def _begin_expected(self) -> None:
@@ -112,22 +116,24 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, SupportsLookahead, Model
 
         Raises DataError for a prompt that the model cannot read.
         """
-        rows = self._rows(prompts)
-        self._check_length(prompts, rows, [decoding.max_new_tokens] * len(rows))
+        rows = self._checked(prompts, [decoding.max_new_tokens] * len(prompts))
         new = self._engine.generate(rows, decoding)
         self._settle()
         return [str(self.tokenizer.decode(ids, skip_special_tokens=True)) for ids in new]
 
     def last_hidden_state(self, prompts: Sequence[Prompt]) -> Floats:
         """(N, D) the input of the output layer after each prompt. Raises DataError as `generate` does."""
-        rows = self._rows(prompts)
-        self._check_length(prompts, rows, [1] * len(rows))
+        rows = self._checked(prompts, [1] * len(prompts))
         found = self._engine.last_hidden_state(rows)
         self._settle()
         return found
 
-    def _check_length(self, prompts: Sequence[Prompt], rows: Sequence[Row], answers: Sequence[int]) -> None:
-        """Raises PromptError for a prompt that is longer, with its answer, than what the model was made for."""
+    def _checked(self, prompts: Sequence[Prompt], answers: Sequence[int]) -> list[Row]:
+        """The rows of prompts, once the engine has been compared with the model; `answers` are lengths in tokens.
+
+        Raises PromptError for a prompt that is longer, with its answer, than what the model was made for.
+        """
+        rows = self._rows(prompts)
         for prompt, row, answer in zip(prompts, rows, answers, strict=True):
             if len(row.ids) + answer > self._context_length:
                 raise PromptError(
@@ -136,6 +142,12 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, SupportsLookahead, Model
                     f"which reads {self._context_length:,}.",
                     "Shorten the question, use fewer shots, or a model with a longer context.",
                 )
+        self._verify(prompts, rows)
+        return rows
+
+    def _verify(self, prompts: Sequence[Prompt], rows: Sequence[Row]) -> None:
+        """At the start, compare what the engine computes with the model itself."""
+        self._engine.verify(rows)
 
     @cached_property
     def _context_length(self) -> int:
@@ -157,11 +169,16 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, SupportsLookahead, Model
 
     @cached_property
     def _engine(self) -> Engine:
-        from leverplus_models.engine.engine import Engine, end_tokens
+        from leverplus_models.engine.engine import end_tokens
 
         eos = end_tokens(self._model, self.tokenizer)
         pad = self.tokenizer.pad_token_id
-        return Engine(self._model, eos, eos[0] if pad is None else pad, self.engine, self._features())
+        return self._make_engine(eos, eos[0] if pad is None else pad)
+
+    def _make_engine(self, eos: Sequence[int], pad: int) -> Engine:
+        from leverplus_models.engine.engine import Engine
+
+        return Engine(self._model, eos, pad, self.engine, self._features())
 
     def _features(self) -> Features | None:
         """Encodes the images of prompts, for a model that reads images."""
@@ -186,3 +203,18 @@ class CheckpointModel(Pretrained, SupportsHiddenStates, SupportsLookahead, Model
         head, whole = self._tokenize(before), self._tokenize(before + spaces + answer)
         follows = whole[: len(head)] == head and len(whole) > len(head)
         return whole[len(head) :] if follows else self._tokenize(spaces + answer)
+
+
+def say(what: str) -> None:
+    """A LeverplusWarning, raised where the caller of the caller stands."""
+    warnings.warn(what, LeverplusWarning, stacklevel=3)
+
+
+def unit_rows(rows: Sequence[Tensor], model: Any) -> Floats:
+    """(N, D) vectors (D,), each divided by its length; (0, D) of the model's width where there are none."""
+    import torch
+    from torch.nn import functional as F
+
+    if not rows:
+        return np.zeros((0, model.config.get_text_config().hidden_size), dtype=np.float32)
+    return np.asarray(F.normalize(torch.stack(list(rows)), dim=-1).cpu().numpy(), dtype=np.float32)

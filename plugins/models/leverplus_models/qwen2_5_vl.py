@@ -32,7 +32,7 @@ from leverplus_core import (
     header_size,
     load_pretrained,
 )
-from leverplus_models.checkpoint_model import CheckpointModel
+from leverplus_models.checkpoint_model import CheckpointModel, unit_rows
 from leverplus_models.engine.rows import Ints, Row, Span
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Qwen25Vl(PictureSettings, SupportsEmbeddings, SupportsPlanning, SupportsCa
                 features = self._image_encoder.encode(batch, upcoming)
             rows += [features[key].float().mean(0) for key in batch]
         self._settle()
-        return _unit_rows(rows, self._model)
+        return unit_rows(rows, self._model)
 
     def embed_texts(self, texts: Sequence[str]) -> Floats:
         """(N, D) the mean input embedding of each text's tokens, normalized: a bag of words, blind to order."""
@@ -102,7 +102,7 @@ class Qwen25Vl(PictureSettings, SupportsEmbeddings, SupportsPlanning, SupportsCa
         embedding = self._model.get_input_embeddings()
         ids = [self._tokenize(text) or self._tokenize(" ") or (self._control["<|im_end|>"],) for text in texts]
         with torch.inference_mode():
-            return _unit_rows(
+            return unit_rows(
                 [embedding(torch.tensor(row, device=self._model.device)).float().mean(0) for row in ids], self._model
             )
 
@@ -302,12 +302,3 @@ def visual_tokens(width: int, height: int, min_pixels: int, max_pixels: int) -> 
         grow = math.sqrt(min_pixels / (height * width))
         h, w = (math.ceil(length * grow / side) for length in (height, width))
     return h * w
-
-
-def _unit_rows(rows: Sequence[Tensor], model: Any) -> Floats:
-    import torch
-    from torch.nn import functional as F
-
-    if not rows:
-        return np.zeros((0, model.config.text_config.hidden_size), dtype=np.float32)
-    return np.asarray(F.normalize(torch.stack(list(rows)), dim=-1).cpu().numpy(), dtype=np.float32)

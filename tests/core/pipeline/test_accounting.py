@@ -83,7 +83,7 @@ def test_what_the_judge_of_epochs_asks_is_a_cost_of_the_training(tiny: Tiny, fin
     cost, asked = costs(world), {}
     for stage in ("beam_search", "sft", "propose", "rce", "grpo"):
         [folder] = world.work.glob(f"stages/{stage}-*")
-        asked[stage] = read_keys(folder / ASKED) or set()
+        asked[stage] = set() if (keys := read_keys(folder / ASKED)) is None else set(keys.tolist())
         assert cost[stage]["asked"] == len(asked[stage]) > 0
     assert cost["sft"]["asked_in_all"] == len(asked["beam_search"] | asked["sft"])
     # Answers that several stages need are counted once.

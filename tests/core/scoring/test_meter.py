@@ -10,7 +10,7 @@ from leverplus_core.errors import PluginError
 from leverplus_core.plugins.contracts import Floats, Model, SupportsHiddenStates
 from leverplus_core.records import AnswerLogprob, Decoding, Prompt, Turn
 from leverplus_core.scoring.cache import CachedModel, ResponseCache
-from leverplus_core.scoring.meter import KEY_BYTES, PromptMeter, read_keys
+from leverplus_core.scoring.meter import KEY_BYTES, PromptMeter, count_keys
 
 
 class Plain(Model):
@@ -36,7 +36,7 @@ def cached(cache: Path, model: Model | None = None) -> CachedModel:
 
 
 def asked(file: Path) -> int:
-    return len(read_keys(file) or ())
+    return count_keys([file]) or 0
 
 
 def ask(model: CachedModel, file: Path) -> tuple[int, int]:
@@ -64,7 +64,7 @@ def test_blocks_may_be_nested_and_what_is_asked_outside_is_not_counted(tmp_path:
             model.generate(prompts("b", "c"), Decoding())
         model.generate(prompts("c", "d"), Decoding())
     assert (asked(outer), asked(inner), model.calls) == (4, 2, 5)
-    assert asked(tmp_path / "never") == 0 and read_keys(tmp_path / "never") is None
+    assert asked(tmp_path / "never") == 0 and count_keys([tmp_path / "never"]) is None
 
 
 def test_a_later_attempt_adds_to_the_file_even_where_a_kill_cut_the_last_key(tmp_path: Path) -> None:
@@ -75,6 +75,19 @@ def test_a_later_attempt_adds_to_the_file_even_where_a_kill_cut_the_last_key(tmp
     with model.meter.record(file):
         model.generate(prompts("b", "c"), Decoding())
     assert asked(file) == 3 and file.stat().st_size == 3 * KEY_BYTES
+
+
+def test_many_keys_in_any_order_are_counted_once_each_alone_and_together(tmp_path: Path) -> None:
+    drawn = np.random.default_rng(0).integers(0, 300, 4000)
+    first, second = tmp_path / "first", tmp_path / "second"
+    meter = PromptMeter()
+    for file, rows in ((first, drawn), (second, drawn + 200)):
+        with meter.record(file):
+            for start in range(0, len(rows), 37):
+                meter.asked([int(row).to_bytes(8, "big") + b"rest" for row in rows[start : start + 37]])
+        assert count_keys([file]) == 300 and file.stat().st_size == 300 * KEY_BYTES
+    assert count_keys([first, second]) == 500
+    assert count_keys([first, tmp_path / "never"]) is None and count_keys([]) == 0
 
 
 def test_what_the_model_computes_is_noted_before_it_is_stored_so_that_a_kill_between_counts_it_once(

@@ -18,7 +18,7 @@ from leverplus_core.plugins.contracts import Dataset, Model
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.settings import BeamSettings, PromptSettings
 from leverplus_core.records import AnswerLogprob, Decoding, Ids, Image, Prompt, Question
-from leverplus_core.scoring.beam_search import beam_search, beam_search_cost
+from leverplus_core.scoring.beam_search import beam_search, beam_search_cost, in_blocks
 from leverplus_core.scoring.cache import CachedModel, ResponseCache
 from leverplus_core.scoring.prompt import build_prompt
 from leverplus_core.scoring.scorer import Scorer
@@ -201,7 +201,7 @@ def test_nothing_is_computed_twice_and_chunks_change_nothing(
     assert scorer.model.calls == len(rows) // 2
     again = scorer.logprobs(rows)
     assert again == first and scorer.model.calls == len(rows) // 2
-    monkeypatch.setattr("leverplus_core.scoring.cache.CHUNK", 5)
+    monkeypatch.setattr("leverplus_core.scoring.chunks.SMALLEST", 5)
     cached = CachedModel(lambda: model, model.identity, ResponseCache(tmp_path / "other.sqlite"))
     other = Scorer(cached, scorer.demonstrations, PROMPT, scorer.decoding).logprobs(rows)
     assert [o.sum for o in other] == pytest.approx([f.sum for f in first], abs=1e-4)
@@ -218,7 +218,7 @@ def test_prompts_with_a_common_prefix_are_in_one_chunk(
         return [AnswerLogprob(-1.0, 1)] * len(prompts)
 
     monkeypatch.setattr(type(model), "logprob", record)
-    monkeypatch.setattr("leverplus_core.scoring.cache.CHUNK", 6)
+    monkeypatch.setattr("leverplus_core.scoring.chunks.SMALLEST", 6)
     shown = world.demonstrations()[10:14]
     scorer.logprobs([(q, (d.id,)) for q in world.questions("validation")[:6] for d in shown])
     assert [len(set(chunk)) for chunk in chunks] == [1] * len({d.image.id for d in shown})
@@ -319,3 +319,13 @@ def test_a_model_whose_logits_are_no_numbers_is_refused(world: Dataset, catalog:
             scorer = Scorer(cached, {}, PROMPT, Decoding(2, beams, 0.0))
             with pytest.raises(DataError, match=r"logits are not numbers. Check its dtype: float16"):
                 scorer.answers([(world.questions("validation")[0], ())])
+
+
+def test_questions_are_searched_in_blocks_whose_largest_level_has_at_most_a_million_prompts() -> None:
+    questions = [Question(str(i), "what?", Image(str(i)), ("a",)) for i in range(8000)]
+    # The second level asks 5 x 63 prompts a question, and 3,328 x 315 = 1,048,320 <= 2^20 = 1,048,576.
+    blocks = list(in_blocks(questions, 64, BeamSettings(num_beams=5, shots=2)))
+    assert [len(block) for block in blocks] == [3328, 3328, 1344]
+    assert [q for block in blocks for q in block] == questions
+    [alone] = in_blocks(questions[:1], 10**6, BeamSettings(num_beams=5, shots=2))  # never none
+    assert list(alone) == questions[:1]

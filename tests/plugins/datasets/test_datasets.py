@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from leverplus_core.errors import DataError
 from leverplus_core.metrics import accuracy
@@ -182,6 +183,20 @@ def test_vqa_json_says_where_the_json_breaks(vqa: Path) -> None:
     (vqa / "captions.json").write_text('{"10": "a thing",\n "21" "no colon"}')
     with pytest.raises(DataError, match=r"captions.json is not JSON: .* at line 2, column 7"):
         VqaJson(folder=str(vqa)).questions("train")
+
+
+def test_vqa_json_refuses_two_captions_of_one_image(vqa: Path) -> None:
+    captions = json.loads((vqa / "captions.json").read_text())
+    (vqa / "captions.json").write_text(json.dumps({**captions, "0010": "another thing"}))
+    with pytest.raises(DataError, match=r"captions.json has two captions of image 10") as e:
+        VqaJson(folder=str(vqa)).questions("train")
+    one_line(e)
+
+
+@pytest.mark.parametrize("name", ["{image_id.__class__}", "{image_id[0]}", "{number}", "{}", "{image_id", "{0}"])
+def test_image_name_holds_the_id_and_nothing_of_the_program(name: str) -> None:
+    with pytest.raises(ValidationError):
+        VqaJson(image_name=name)
 
 
 def test_vqa_json_refuses_bad_files(vqa: Path) -> None:

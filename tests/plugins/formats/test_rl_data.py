@@ -200,7 +200,7 @@ BAD_VALUES = {
     "infinite": (_set(f"{FIRST}.vqa_gt_prob", math.inf), "Infinity is not JSON"),
     "too large": (_set(f"{FIRST}.info_score", 10**400), "an integer has 401 digits"),
     "row too large": (_set(f"{FIRST}.pointer_global", [10**30, 0]), "is not a list of row numbers"),
-    "nested": (_set(f"{FIRST}.pointer", json.loads("[" * 60 + "]" * 60)), "is nested more than 64 deep"),
+    "nested": (_set(f"{FIRST}.pointer", json.loads("[" * 70 + "]" * 70)), "is nested more than 64 deep"),
     "conflict": (_set("7.pointer_candidates.1.pointer", [2, 0]), r"\[5, 0\] comes twice, with accuracy 0.6 and 0.3"),
     "key": (_set("dev", {"pointer_candidates": []}), "entry 'dev' is not a row number"),
     "twice": (_set("07", {"pointer_candidates": []}), "question 7 comes twice"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from leverplus_core import AnswerLogprob, DataError, Image, Prompt, Turn
-from leverplus_core.scoring import cache
+from leverplus_core.scoring import chunks
 from leverplus_core.scoring.cache import CachedModel, ResponseCache
 from leverplus_core.testing import tiny_pictures
 from leverplus_models.engine import engine as module
@@ -29,7 +29,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture
 def prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Prompt]:
     """Eight prompts, asked in chunks of three."""
-    monkeypatch.setattr(cache, "CHUNK", 3)
+    monkeypatch.setattr(chunks, "SMALLEST", 3)
     shown = tiny_pictures(tmp_path / "pictures", 8)
     return [Prompt((Turn("user", (image, " ".join(["What is it?"] * (n + 1)))),)) for n, image in enumerate(shown)]
 

@@ -213,6 +213,7 @@ def test_the_answers_of_the_demo_model_share_their_prompts(images: list[Image], 
     texts = ("What shape is it?", "Which guild makes it?", "What colour is it?", "It is guarded by which animal?")
     asked = [Question(text, text, images[2], ("fox",)) for text in texts]
     prompts = [build_prompt(shown, question, PromptSettings()) for question in asked]
+    demo.generate(prompts[:1], Decoding(max_new_tokens=1))  # the tree is compared with the model at the start
     passed: list[int] = []
     layer = demo._model.get_decoder().layers[0]
     layer.register_forward_pre_hook(lambda _, args: passed.append(args[0].shape[:-1].numel()))

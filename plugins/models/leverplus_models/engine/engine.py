@@ -8,6 +8,7 @@ answer token is predicted. A chunk that does not fit in memory is halved. The de
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,13 +19,22 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from leverplus_core import AnswerLogprob, CheckpointError, DataError, Decoding, Floats
+from leverplus_core import (
+    AnswerLogprob,
+    CheckpointError,
+    DataError,
+    Decoding,
+    Floats,
+    LeverplusError,
+    LeverplusWarning,
+)
 from leverplus_models.engine.beams import Beams, Greedy
 from leverplus_models.engine.device import out_of_memory, to_device, token_budget, too_large
 from leverplus_models.engine.kernels import Kernels
 from leverplus_models.engine.packed_attention import supports_packed
 from leverplus_models.engine.padding import pad
 from leverplus_models.engine.rows import Ints, Row, length_batches, sequence_keys
+from leverplus_models.engine.self_check import difference, listed, tolerance
 from leverplus_models.engine.settings import EngineSettings
 from leverplus_models.engine.tree_attention import tree_window
 from leverplus_models.engine.tree_walk import (
@@ -39,6 +49,8 @@ from leverplus_models.engine.tree_walk import (
 
 Features = Callable[[Sequence[str], Sequence[str]], Mapping[str, Tensor]]
 """(keys, upcoming) -> features of the images `keys`, each encoded as often as it occurs; `upcoming` are needed next."""
+Inputs = Callable[[Sequence[Row]], dict[str, Any]]
+"""Keyword arguments of the model's own `forward` and `generate` for a batch of rows, padded on the left."""
 
 Ended = tuple[list[tuple[int, Ints]], tuple[Tensor, Tensor]]
 """Rows that end in a chunk with the slots of their paths; log-probabilities and ids of their likeliest next tokens."""
@@ -57,17 +69,28 @@ class Engine:
     """Scores and generates; `features` returns the encoded images of the rows that are run next.
 
     `eos` are the token ids that end a generated answer. A generation config of the checkpoint (repetition penalty,
-    sampling) is replaced: the decoding of the recipe alone decides.
+    sampling) is replaced: the decoding of the recipe alone decides. `inputs` are those of the padded path; by default
+    the embeddings of tokens and images.
     """
 
     def __init__(
-        self, model: Any, eos: Sequence[int], pad_id: int, settings: EngineSettings, features: Features | None = None
+        self,
+        model: Any,
+        eos: Sequence[int],
+        pad_id: int,
+        settings: EngineSettings,
+        features: Features | None = None,
+        inputs: Inputs | None = None,
     ) -> None:
         self.model, self.eos, self.pad_id, self.settings = model, list(eos), pad_id, settings
         self.features: Features = features or (lambda keys, upcoming: {})
+        self.inputs = inputs or self._embedded
         model.generation_config = GenerationConfig(eos_token_id=self.eos, pad_token_id=pad_id)
         # The tree has its own attention: any other than sdpa is run as transformers runs it.
-        self.window = tree_window(model) if model.config._attn_implementation == "sdpa" else 0
+        self._may_share = settings.tree != "off" and model.config._attn_implementation == "sdpa"
+        known = settings.tree == "force" or listed(model)
+        self.window = tree_window(model) if self._may_share and known else 0
+        self._verified = False
         self.kernels = Kernels(model, settings.kernels)
         self._mode: LogitsMode = "last layer" if self.kernels.last_layer_selects else "needed"
         if not settings.answer_logits:
@@ -77,6 +100,71 @@ class Engine:
         self.budget = token_budget(model, settings)
         self._max_node = MAX_PACKED_NODE if supports_packed(model) else MAX_NODE
         self._logit_budget = max(1, MAX_LOGITS // model.config.get_text_config().vocab_size)
+
+    @torch.inference_mode()
+    def verify(self, rows: Sequence[Row]) -> None:
+        """Compare the tree with the model itself, once, on the two shortest of `rows`, with images if any has some.
+
+        Where they differ, or the architecture is not listed, prompts take the padded path; a LeverplusWarning says it.
+        """
+        if self._verified or not rows or not self._may_share:
+            return
+        self._verified = True
+        kind = self.model.config.model_type
+        if not self.window:
+            self._say(f"{kind} takes the padded path: it is not an architecture that the prefix tree runs.")
+            return
+        order = sorted(rows, key=lambda row: (not row.images, len(row.ids)))
+        distinct = {key.tobytes(): row for row, key in zip(order, sequence_keys(order), strict=True)}
+        asked = [row for row in distinct.values() if len(row.ids) <= self.window][:2]
+        if not asked:
+            self._verified = False
+            return
+        allowed, expected = tolerance(self.model.dtype), [self.own_logits(row) for row in asked]
+        try:
+            pairs = zip(expected, self._tree_logits(asked), strict=True)
+            apart = max(difference(own, found) for own, found in pairs)
+            what = f"log-probabilities differ by {apart:.2g}, where {allowed:g} is allowed"
+        except LeverplusError:
+            raise
+        except Exception as error:  # a model whose layers cannot be called so
+            said = (str(error) or type(error).__name__).splitlines()[0]
+            apart, what = float("inf"), f"the tree failed ({said[:100]})"
+        if apart > allowed:
+            self.share_nothing()
+            self._say(f"{kind} takes the padded path: on two prompts the prefix tree does not agree with it: {what}.")
+
+    def share_nothing(self) -> None:
+        """Take the padded path from now on."""
+        self.window, self._verified = 0, True
+
+    @torch.inference_mode()
+    def own_logits(self, row: Row) -> Tensor:
+        """(V,) logits after `row` on the padded path: the model's own forward."""
+        found: list[Tensor] = []
+
+        def run(batch: Sequence[int], inputs: dict[str, Any]) -> None:
+            found.append(self.model(**inputs, logits_to_keep=1, use_cache=False).logits[0, -1])
+
+        self._batches([row], [len(row.ids)], run)
+        return found[-1]
+
+    def _tree_logits(self, rows: Sequence[Row]) -> list[Tensor]:
+        found: dict[int, Tensor] = {}
+
+        def run(walk: TreeWalk, chunk: Chunk) -> KVCache:
+            logits, cache, _ = walk.run(self.model, chunk, self._features(walk, chunk), self._mode)
+            found.update({row: value for (row, _), value in zip(walk.logit_positions(chunk), logits, strict=True)})
+            return cache
+
+        with self.kernels.patched():
+            self._walk(rows, [1] * len(rows), run)
+        return [found[i] for i in range(len(rows))]
+
+    def _say(self, what: str) -> None:
+        warnings.warn(
+            f"{what} Results are right; no prefix is shared, which is slower.", LeverplusWarning, stacklevel=3
+        )
 
     def logprob(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> list[AnswerLogprob]:
         """Sum of the log-probabilities, in float32, of the tokens `answers[i]` after `rows[i]`."""
@@ -136,7 +224,7 @@ class Engine:
             pending.append((walk.logit_positions(chunk), states))
             return cache
 
-        def run_padded(batch: Sequence[int], inputs: dict[str, Tensor]) -> None:
+        def run_padded(batch: Sequence[int], inputs: dict[str, Any]) -> None:
             states = self.model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1].float().cpu().numpy()
             for i, state in zip(batch, states, strict=True):
                 found[i] = state
@@ -270,7 +358,7 @@ class Engine:
     def _padded_logprob(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> list[list[float]]:
         found: list[list[float]] = [[] for _ in rows]
 
-        def run(batch: Sequence[int], inputs: dict[str, Tensor]) -> None:
+        def run(batch: Sequence[int], inputs: dict[str, Any]) -> None:
             width = max(len(answers[i]) for i in batch)
             kept = width if self.settings.answer_logits else 0
             logits = self.model(**inputs, logits_to_keep=kept, use_cache=False).logits[:, -width:].float()
@@ -295,16 +383,17 @@ class Engine:
         )
         texts: list[list[int]] = [[] for _ in rows]
 
-        def run(batch: Sequence[int], inputs: dict[str, Tensor]) -> None:
-            new = self.model.generate(**inputs, generation_config=config, logits_processor=[_refuse_nan]).tolist()
-            for i, text in zip(batch, new, strict=True):
+        def run(batch: Sequence[int], inputs: dict[str, Any]) -> None:
+            new = self.model.generate(**inputs, generation_config=config, logits_processor=[_refuse_nan])
+            shown = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0  # of embeddings only new ids come back
+            for i, text in zip(batch, new[:, shown:].tolist(), strict=True):
                 texts[i] = text
 
         self._batches(rows, [(len(row.ids) + decoding.max_new_tokens) * decoding.num_beams for row in rows], run)
         return texts
 
     def _batches(
-        self, rows: Sequence[Row], lengths: Sequence[int], run: Callable[[Sequence[int], dict[str, Tensor]], None]
+        self, rows: Sequence[Row], lengths: Sequence[int], run: Callable[[Sequence[int], dict[str, Any]], None]
     ) -> None:
         """Call `run` on padded batch after batch."""
         pending = list(range(len(rows)))
@@ -314,12 +403,15 @@ class Engine:
             done: set[int] = set()
             for batch in ([pending[n] for n in numbers] for numbers in planned):
                 with self._halving(len(batch) > 1):
-                    features = self.features([s.key for i in batch for s in rows[i].images], ())
-                    run(batch, pad([rows[i] for i in batch], self.pad_id, self.model, features))
+                    run(batch, self.inputs([rows[i] for i in batch]))
                     done.update(batch)
                 if self.budget != budget:
                     break
             pending = [i for i in pending if i not in done]
+
+    def _embedded(self, rows: Sequence[Row]) -> dict[str, Any]:
+        features = self.features([span.key for row in rows for span in row.images], ())
+        return pad(rows, self.pad_id, self.model, features)
 
     @contextmanager
     def _halving(self, divisible: bool) -> Iterator[None]:

@@ -32,6 +32,11 @@ class EngineSettings(Settings):
     image_cache_dir: Path | None = Field(None, description="folder for encoded images; null = the run's own")
     image_cache: bool = Field(True, description="encode each image once")
     image_batches: bool = Field(True, description="encode images of one size as one batch")
+    tree: Literal["auto", "off", "force"] = Field(
+        "auto",
+        description="run prompts as a tree of prefixes: auto = architectures on the list; force = any; both only if "
+        "two prompts agree with the model itself at the start; off = padded batches",
+    )
     prefix_sharing: bool = Field(True, description="compute keys and values of a shared prefix once")
     length_buckets: bool = Field(True, description="batch prompts of similar length")
     answer_logits: bool = Field(True, description="compute logits, and the last layer, for answer tokens only")

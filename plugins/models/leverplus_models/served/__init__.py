@@ -1,0 +1,1 @@
+"""A model behind one or several servers: the part, its requests, its pictures, and what each kind of server can do."""

@@ -1,0 +1,1 @@
+"""What `hf_vlm` consists of: the checkpoint's own processor, and its images, encoded once."""
