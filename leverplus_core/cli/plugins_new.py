@@ -20,7 +20,7 @@ def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the part: lower-case words, such as top_two.")],
     into: Annotated[Path, typer.Option(help="The folder in which the project's folder is made.")] = Path("."),
 ) -> None:
-    """Write a small project with a part of your own: the part, its contract tests, a README, a CI file."""
+    """Write a small project with a part of your own, ready to install: the part, its tests, a README, a CI file."""
     from leverplus_core.plugins.scaffold import write_project
 
     folder = write_project(kind, name, into)
