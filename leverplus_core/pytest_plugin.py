@@ -8,7 +8,7 @@
         check(leverplus_part)
 
 The test runs once for each part that the distribution registers. Settings that a part cannot be built without are the
-fixture `leverplus_settings`, which a project may define anew. Nothing of leverplus is imported for tests that use none
+fixture `leverplus_settings`, which a project may override. Nothing of leverplus is imported for tests that use none
 of this.
 """
 
