@@ -72,6 +72,25 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             scratch.unlink(missing_ok=True)
 
 
+_NETWORK = {
+    "9p", "afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.sshfs", "glusterfs", "gpfs", "lustre",
+    "ncpfs", "nfs", "nfs4", "orangefs", "panfs", "smb3", "smbfs", "wekafs",
+}  # fmt: skip
+
+
+def network_file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
+    """The kind of network file system that `path` lies on, such as nfs4; '' where it lies on none, or the system does
+    not list its mounts."""
+    try:
+        rows = [line.split() for line in mounts.read_text().splitlines()]
+    except (OSError, UnicodeDecodeError):
+        return ""
+    # A space in a name is written as \040; of two mounts at one place the later is seen.
+    places = {Path(row[1].replace("\\040", " ")): row[2] for row in rows if len(row) > 2}
+    kind = next((places[folder] for folder in (path.resolve(), *path.resolve().parents) if folder in places), "")
+    return kind if kind in _NETWORK else ""
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically. Raises StorageError where it cannot be written."""
     with atomic_write(path) as f:

@@ -24,6 +24,7 @@ from pydantic import Field, field_validator
 
 from leverplus_core.bounds import Settings
 from leverplus_core.errors import DataError
+from leverplus_core.records import Image
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
 """Formats that are read. Pillow knows others, some of which it gives to programs (EPS to Ghostscript)."""
@@ -116,6 +117,17 @@ class PictureSettings(Settings):
                 if orientation in _UPRIGHT:
                     picture = picture.transpose(_UPRIGHT[orientation])
                 return picture if resample is None else picture.resize(size, resample)
+
+    def check_image(self, image: Image) -> None:
+        """Raises DataError for an image without a file. The file is not opened."""
+        self.image_path(image)
+
+    def image_path(self, image: Image) -> str:
+        """Where the file of an image is. Raises DataError for an image without one."""
+        if image.path is None:
+            hint = "Set the dataset's image folder, or take a model and an encoder that read captions."
+            raise DataError(f"image '{image.id}' has no file.", hint)
+        return image.path
 
     def read_file(self, path: str) -> bytes:
         """The bytes of an image file. Raises PictureError for one that cannot be read, or is too large to be one."""

@@ -6,11 +6,14 @@ its defaults; one that cannot be built either way fails.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,15 +81,23 @@ def catalog() -> Catalog:
 
 
 @pytest.fixture(scope="session")
-def build_part(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Part]:
-    """A part of the catalog, small enough for a test."""
+def part_settings(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], dict[str, Any]]:
+    """Settings that make a part small enough for a test; what they point to is made once."""
 
-    def build(kind: str, name: str) -> Part:
+    @cache
+    def settings(kind: str, name: str) -> dict[str, Any]:
         make = TEST_SETTINGS.get((kind, name))
-        settings = make(tmp_path_factory.mktemp(f"{kind}-{name}")) if make else {}
-        return catalog.build(kind, name, settings, where="TEST_SETTINGS in tests/conftest.py")
+        return make(tmp_path_factory.mktemp(f"{kind}-{name}")) if make else {}
 
-    return build
+    return settings
+
+
+@pytest.fixture(scope="session")
+def build_part(catalog: Catalog, part_settings: Callable[[str, str], dict[str, Any]]) -> Callable[[str, str], Part]:
+    """A part of the catalog, small enough for a test."""
+    return lambda kind, name: catalog.build(
+        kind, name, part_settings(kind, name), where="TEST_SETTINGS in tests/conftest.py"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -216,6 +227,23 @@ def _jsonl(folder: Path) -> dict[str, Any]:
     return files
 
 
+def _served(folder: Path) -> dict[str, Any]:
+    """A real llama.cpp server of the demo checkpoint, which ends with the tests."""
+    log = (folder / "log").open("w")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tools.demo_vlm.serve", str(folder)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    assert server.stdin is not None and server.stdout is not None
+    atexit.register(server.wait)
+    atexit.register(server.stdin.close)  # called first
+    address = server.stdout.readline().strip()
+    assert address.startswith("http"), (folder / "log").read_text()
+    server.stdout.close()
+    log.close()
+    return {"url": address}
+
+
 TEST_SETTINGS: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("dataset", "demo_world"): _demo_world,
     ("dataset", "jsonl"): _jsonl,
@@ -223,5 +251,6 @@ TEST_SETTINGS: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("encoder", "clip"): _clip,
     ("encoder", "sentence"): _sentence,
     ("model", "caption_lm"): _caption_lm,
+    ("model", "served"): _served,
     ("model", "qwen2_5_vl"): lambda folder: {"path": "demo", "device": "cpu"},
 }

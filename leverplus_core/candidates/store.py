@@ -69,7 +69,7 @@ def _candidate(row: Mapping[str, Any], where: str) -> Candidate:
 
 
 def _is_number(value: Any, low: float, high: float) -> bool:
-    return not isinstance(value, bool) and low <= value <= high
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 def read_groups(path: Path) -> dict[str, list[Candidate]]:

@@ -22,7 +22,7 @@ ATTEMPTS = 3
 SHOWN = 8
 """Workers that are shown one by one."""
 CLOSING_S = 10.0
-"""Seconds that a worker's thread may take to end."""
+"""Seconds that the workers' threads may take to end."""
 
 
 class Lost(Exception):
@@ -79,6 +79,7 @@ class Pool:
         self._changed = threading.Condition()
         self._job: _Job | None = None
         self._closed = False
+        self._aborted: BaseException | None = None
         self._given_up: set[int] = set()
         self._spent: dict[str, tuple[int, float]] = {}
         self._threads: list[threading.Thread] = []
@@ -90,7 +91,9 @@ class Pool:
         with self._changed:
             self._job = job
             self._changed.notify_all()
-            if len(self._given_up) == len(self._seats):
+            if self._aborted is not None:
+                job.fail(-1, self._aborted)
+            elif len(self._given_up) == len(self._seats):
                 self._none_left(job)
         self._begin()
         try:
@@ -109,6 +112,15 @@ class Pool:
                 job.todo.clear()
                 self._job = None
 
+    def abort(self, error: BaseException) -> None:
+        """Wait for nothing any more: `map` raises `error`. From any thread."""
+        with self._changed:
+            self._aborted = error
+            if self._job is not None:
+                self._job.fail(-1, error)
+                self._job.under_way.clear()
+            self._changed.notify_all()
+
     def close(self) -> None:
         """End all workers, and say what each of them did."""
         with self._changed:
@@ -117,8 +129,9 @@ class Pool:
         for seat in self._seats:
             with suppress(Exception):  # whatever keeps one from ending must not keep the others
                 seat.kill()
+        until = time.monotonic() + CLOSING_S
         for thread in self._threads:
-            thread.join(CLOSING_S)
+            thread.join(max(until - time.monotonic(), 0))
         for seat, thread in zip(self._seats, self._threads, strict=False):
             if not thread.is_alive():
                 with suppress(Exception):

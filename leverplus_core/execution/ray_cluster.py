@@ -7,6 +7,8 @@ Ray places where there is room. Autoscaling is Ray's. What computes is `Worker`,
 from __future__ import annotations
 
 import os
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 NOTICE_S, PATIENCE_S = 30.0, 600.0
 """Seconds after which a person is told that the cluster has no room, and after which it is no longer waited for: a
 machine that autoscaling starts takes minutes."""
+WATCH_S, GONE_S = 5.0, 20.0
+"""Seconds between two looks whether the cluster's head answers, and after which it is taken to be gone."""
 
 
 class RayPool:
@@ -33,7 +37,8 @@ class RayPool:
     def __init__(self, settings: ExecutionSettings, spec: ModelSpec, say: Callable[[str], None]) -> None:
         self._settings, self._spec, self._say = settings, spec, say
         self._pool: Pool | None = None
-        self._connected = False
+        self._joined = False
+        self._left = threading.Event()
 
     def map(self, chunks: Sequence[Chunk]) -> Iterator[Computed]:
         """As `Pool.map`. Raises ExecutionError for a cluster that cannot be reached or has no room."""
@@ -43,28 +48,46 @@ class RayPool:
 
     def close(self) -> None:
         """End the actors, and leave the cluster if this executor joined it."""
+        self._left.set()
         if self._pool is not None:
             self._pool.close()
-        if self._connected:
+        if self._joined:
             import ray
 
             ray.shutdown()
-            self._connected = False
+            self._joined = False
 
     def _connect(self) -> Pool:
         with needs_extra("ray"):
             import ray
         settings = self._settings
-        where = settings.address or os.environ.get("RAY_ADDRESS") or ""
+        where = settings.address or os.environ.get("RAY_ADDRESS") or "of this machine"
         if not ray.is_initialized():
             try:
                 ray.init(settings.address, log_to_driver=False, configure_logging=False, include_dashboard=False)
             except Exception as error:  # connecting raises what its many layers raise
-                raise _gone(where, error) from error
-            self._connected = True
+                raise _gone(f"{where} cannot be reached", error) from error
+            self._joined = True
         workers = settings.workers or _room(ray, settings)
-        name = f"ray:{workers}"
-        return Pool(name, [RaySeat(i + 1, settings, self._spec, self._say) for i in range(workers)], self._say)
+        seats = [RaySeat(i + 1, settings, self._spec, self._say) for i in range(workers)]
+        pool = Pool(f"ray:{workers}", seats, self._say)
+        address = ray.get_runtime_context().gcs_address
+        threading.Thread(target=self._watch, args=(pool, address), name="leverplus-ray", daemon=True).start()
+        return pool
+
+    def _watch(self, pool: Pool, address: str) -> None:
+        """End the work in one line when the cluster is gone: after a minute without it Ray ends this process."""
+        host, _, port = address.rpartition(":")
+        failed = 0
+        while not self._left.wait(WATCH_S):
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), WATCH_S).close()
+                failed = 0
+            except OSError as error:
+                failed += 1
+                if failed * WATCH_S >= GONE_S:
+                    pool.abort(_gone(f"at {address} is gone", error))
+                    return
 
 
 def _room(ray: Any, settings: ExecutionSettings) -> int:
@@ -74,11 +97,10 @@ def _room(ray: Any, settings: ExecutionSettings) -> int:
     return max(1, min((int(there.get(what, 0) // much) for what, much in wanted.items() if much), default=1))
 
 
-def _gone(where: str, error: BaseException) -> ExecutionError:
-    place = f"the Ray cluster at {where}" if where else "Ray on this machine"
+def _gone(what: str, error: BaseException) -> ExecutionError:
     return ExecutionError(
-        f"{place} cannot be reached: {type(error).__name__}: {one_line(error, 200)}",
-        "Start it (`ray start --head`), or set execution.address.",
+        f"the Ray cluster {what}: {type(error).__name__}: {one_line(error, 200)}.",
+        "What was measured is kept: the same command goes on from it, on this or another executor.",
     )
 
 

@@ -11,16 +11,18 @@ from collections import Counter
 from leverplus_core.errors import DataError, RecipeError
 from leverplus_core.execution.choose import check_execution
 from leverplus_core.pipeline.context import RunContext
-from leverplus_core.plugins.contracts import Bank, SupportsHiddenStates
+from leverplus_core.plugins.contracts import Bank, Encoder, Model, SupportsHiddenStates
 from leverplus_core.pretrained import require_device
+from leverplus_core.records import Demonstration, Image, Question
 
 
 def check(context: RunContext) -> list[str]:
     """Remarks that a reader of the result should know; nothing is loaded or written, the dataset's questions are read.
 
     Raises a LeverplusError for everything that a run would end with later: a device or a checkpoint that is not there,
-    an encoder that reads what the model lacks, stages that ask the model what it cannot say, pools larger than the demonstrations that may be shown, a primary
-    endpoint on more questions than there are.
+    an encoder that reads what the model lacks, images without what is read of them, stages that ask the model what it
+    cannot say, pools larger than the demonstrations that may be shown, a primary endpoint on more questions than there
+    are.
     """
     if context.recipe.training.device == "cuda":
         require_device("cuda")
@@ -33,6 +35,7 @@ def check(context: RunContext) -> list[str]:
     for part in (context.dataset, context.model, context.encoder, context.sampler):
         part.check_machine()
     _check_encoder(context)
+    _check_images(context)
     _check_model(context)
     _check_pools(context)
     return _sizes(context)
@@ -48,6 +51,26 @@ def _check_encoder(context: RunContext) -> None:
             "hidden states.",
             "Set it to null, or name a model that has them.",
         )
+
+
+def _check_images(context: RunContext) -> None:
+    """Raises DataError, with the question, for an image without the file or the caption that a part reads of it."""
+    questions, asked = list(context.every_question()), context.question_sets.asked
+    encoded: list[Question | Demonstration] = [*context.dataset.demonstrations(), *questions]
+    prompted = [row for row in encoded if not asked or isinstance(row, Demonstration) or row.id in asked]
+    readers: tuple[tuple[Encoder | Model, list[Question | Demonstration]], ...] = (
+        (context.encoder, encoded),
+        (context.model, prompted),
+    )
+    for part, rows in readers:
+        first: dict[Image, Question | Demonstration] = {}
+        for row in rows:
+            first.setdefault(row.image, row)
+        for image, row in first.items():
+            try:
+                part.check_image(image)
+            except DataError as e:
+                raise DataError(f"question {row.id}: {e.what}", e.hint) from e
 
 
 def _check_model(context: RunContext) -> None:

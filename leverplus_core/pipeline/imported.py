@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from leverplus_core.candidates.merge import merge
 from leverplus_core.candidates.store import CANDIDATES, iter_groups
 from leverplus_core.errors import DataError
 from leverplus_core.io import fingerprint, iter_jsonl
@@ -121,4 +122,11 @@ class _CandidatesImporter(DataImporter):
         self, source: Path, report: ImportReport, questions: Sequence[Question] | None, progress: Progress
     ) -> Iterator[QuestionData]:
         for question_id, (group,) in iter_groups([source]):
-            yield QuestionData(question_id, candidates=tuple(group))
+            for shown in (candidate.demonstrations for candidate in group):
+                if question_id in shown or len(set(shown)) < len(shown):
+                    what = "the question itself" if question_id in shown else "a demonstration twice"
+                    raise DataError(
+                        f"{source}: question {question_id}: {', '.join(shown)} shows {what}.",
+                        f"Leave it out; `leverplus candidates inspect {source}` counts such sequences.",
+                    )
+            yield QuestionData(question_id, candidates=tuple(merge([(str(source), group)])))

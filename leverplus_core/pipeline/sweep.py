@@ -11,6 +11,7 @@ A sweep is for choosing, so it evaluates held-out train questions, unless its re
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -33,6 +34,8 @@ from leverplus_core.registry.registry import Registry
 
 RECIPE = "recipe"
 HELD_OUT = "evaluation.split=held_out"
+MOST = 1000
+"""Runs of a sweep: each is composed and checked before the first begins."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +94,14 @@ class Sweep:
         name: str | None = None,
     ) -> Sweep:
         """Validate every combination before any of them runs; those that do not say what they evaluate evaluate
-        held-out train questions. Raises RecipeError as `Recipe.load`, for an axis given twice, and where two
-        combinations are the same experiment."""
+        held-out train questions. Raises RecipeError as `Recipe.load`, for an axis given twice, more than `MOST` runs,
+        and where two combinations are the same experiment."""
         keys = [axis.key for axis in axes]
         if len(set(keys)) < len(keys):
             raise RecipeError(f"--over names {next(k for k in keys if keys.count(k) > 1)} twice.", "Give it once.")
         if "seed" in keys:
             raise RecipeError("--over seed: seeds repeat an arm, they are none.", "Use --seeds N.")
+        _refuse_more(seeds * math.prod(len(axis.values) for axis in axes))
         base = Recipe.load(source, overrides)
         title, first = name or f"{base.name}-sweep", base.seed
         runs: list[Combination] = []
@@ -121,12 +125,23 @@ class Sweep:
 
     @classmethod
     def repeated(cls, recipe: Recipe, seeds: int) -> Sweep:
-        """One arm: the recipe with `seeds` seeds from its own on, under its name. Nothing else of it is changed."""
+        """One arm: the recipe with `seeds` seeds from its own on, under its name. Nothing else of it is changed.
+
+        Raises RecipeError as `of`.
+        """
+        _refuse_more(seeds)
         runs = [
             Combination(Recipe.of({**recipe.values(), "seed": seed, "name": f"{recipe.name} (seed={seed})"}), {})
             for seed in range(recipe.seed, recipe.seed + seeds)
         ]
         return cls(recipe.name, tuple(runs))
+
+
+def _refuse_more(runs: int) -> None:
+    if runs > MOST:
+        raise RecipeError(
+            f"these are {runs:,} runs, and one command makes at most {MOST:,}.", "Give it a part of them."
+        )
 
 
 def run_sweep(

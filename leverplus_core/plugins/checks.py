@@ -465,10 +465,11 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         "most_beams": _whole(or_none=True), "last_hidden_state": _rows_of("prompts", unit=False),
         "embed_images": _rows_of("images"), "embed_texts": _rows_of("texts"),
         "image_tokens": _whole(or_none=True), "cached_image_bytes": _whole(), "use_cache_folder": _anything,
-        "expect": _anything,
+        "expect": _anything, "check_image": _anything,
     },
     "encoder": {
         **_PART, "images": _rows_of("images"), "texts": _rows_of("texts"), "check_model": _anything,
+        "check_image": _anything,
     },
     "sampler": {**_PART, "pool": _pool, "pools": _pools, "blocks": _blocks},
     "selector": {

@@ -110,6 +110,10 @@ class Model(Part):
     what was asked before; one result per prompt, in order. An image that cannot be read raises DataError with its path.
     """
 
+    def check_image(self, image: Image) -> None:
+        """Raises DataError for an image that lacks what is read of it: a file, or a caption. No file is opened."""
+        return
+
     @abstractmethod
     def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str], end_mark: bool = False) -> list[AnswerLogprob]:
         """Log-probability of `answers[i]` as the continuation of `prompts[i]`.
@@ -216,6 +220,10 @@ class Encoder(Part):
 
     def check_model(self, model: Model) -> None:
         """Raises PluginError for a model that lacks what this encoder reads of it. Nothing is loaded."""
+        return
+
+    def check_image(self, image: Image) -> None:
+        """Raises DataError for an image that lacks what is read of it: a file, or a caption. No file is opened."""
         return
 
     @abstractmethod

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from leverplus_core.errors import DataError, PluginError, StorageError
 from leverplus_core.execution.contract import Chunk, Executor, GenerateChunk, InProcess, LogprobChunk, Results
-from leverplus_core.io import canonical_json, fingerprint, storage_errors
+from leverplus_core.io import canonical_json, fingerprint, network_file_system, storage_errors
 from leverplus_core.pictures import file_digest
 from leverplus_core.plugins.contracts import Floats, Model, SupportsHiddenStates
 from leverplus_core.processes import lock_holder
@@ -30,21 +30,35 @@ from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
 from leverplus_core.scoring.chunks import cut
 from leverplus_core.scoring.meter import PromptMeter
 
+START = 6
+"""Bytes of a key that are of the prompt's first image."""
+WAL_PAGES = 16_384
+"""Pages of 4 kB that SQLite collects beside the file before it writes them back: 64 MB."""
 WORKER_BARS = 16
 """Workers that have a bar of their own."""
 
 
 class ResponseCache:
-    """Key -> JSON, in SQLite. Safe for several processes at once; one waits so many seconds for another."""
+    """Key -> JSON, in SQLite. Safe for several processes at once; one waits so many seconds for another.
 
-    def __init__(self, path: Path, patience: float = 60.0) -> None:
+    On a network file system one process at a time has it (`alone`): SQLite's processes share memory, which machines do
+    not, and a file that two of them write is damaged.
+    """
+
+    def __init__(self, path: Path, patience: float = 60.0, alone: bool | None = None) -> None:
         self.path = path
+        self._network = network_file_system(path)
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path, timeout=patience)
+            if self._network if alone is None else alone:
+                self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
+            # Pages are written back once for many chunks, not with each.
+            self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
+            self._db.execute("PRAGMA cache_size=-65536")
             self._db.execute("CREATE TABLE IF NOT EXISTS responses (key BLOB PRIMARY KEY, value TEXT) WITHOUT ROWID")
         except sqlite3.Error as e:
             if hasattr(self, "_db"):
@@ -75,7 +89,10 @@ class ResponseCache:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte of SQLite's extended codes
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             what = f"the response cache {self.path} is locked by {lock_holder(self.path)}."
-            return StorageError(what, "Wait for it to finish, or end it, and run the same command.")
+            hint = "Wait for it to finish, or end it, and run the same command."
+            if self._network:
+                hint = f"On a network file system ({self._network}) one run at a time has it: give each its own --work."
+            return StorageError(what, hint)
         hint = "Move the file away and run again: what it holds is asked again."
         if code == sqlite3.SQLITE_FULL:
             hint = "Free some space and run the same command."
@@ -193,7 +210,11 @@ class CachedModel:
         return [known[key] for key in keys]
 
     def _key(self, kind: str, prompt: Prompt, rest: object) -> bytes:
-        """sha256 of the canonical JSON of [kind, model, turns, rest], put together from parts: half the time."""
+        """`START` bytes of the content of the first image, then of sha256 over the canonical JSON of [kind, model,
+        turns, rest], which is put together from parts in half the time.
+
+        A chunk holds prompts that begin with the same images, so that its rows stand side by side in the file.
+        """
         quoted, images = encode_basestring, self._images
         turns = [
             f'["{turn.role}",[%s]]'
@@ -206,7 +227,12 @@ class CachedModel:
             for turn in prompt.turns
         ]
         end = quoted(rest) if isinstance(rest, str) else canonical_json(rest)
-        return hashlib.sha256(f'["{kind}","{self._model}",[{",".join(turns)}],{end}]'.encode()).digest()
+        whole = hashlib.sha256(f'["{kind}","{self._model}",[{",".join(turns)}],{end}]'.encode()).digest()
+        for turn in prompt.turns:
+            for part in turn.content:
+                if isinstance(part, Image):
+                    return bytes.fromhex(images[part][: 2 * START]) + whole[START:]
+        return whole
 
     def _image(self, image: Image) -> str:
         """The content of an image: its bytes and its caption, wherever the file lies."""

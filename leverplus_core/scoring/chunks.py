@@ -28,12 +28,10 @@ def cut(prompts: Sequence[Prompt], missing: Sequence[int], asked: int) -> list[l
     size = min(max(asked // SHARES, SMALLEST), LARGEST)
     order = sorted((_reading_order(prompts[i]), i) for i in missing)
     chunks: list[list[int]] = [[]]
-    before: tuple[str, ...] | None = None
-    for shown, i in order:
-        full = len(chunks[-1]) >= size
-        if full and (len(chunks[-1]) >= size + size // 4 or before != _start(prompts[i], shown)):
+    for _, i in order:
+        there = len(chunks[-1])
+        if there >= size and (there >= size + size // 4 or _start(prompts[chunks[-1][-1]]) != _start(prompts[i])):
             chunks.append([])
-        before = _start(prompts[i], shown)
         chunks[-1].append(i)
     return chunks
 
@@ -43,7 +41,7 @@ def _reading_order(prompt: Prompt) -> tuple[str, ...]:
     return tuple(part if isinstance(part, str) else part.id for turn in prompt.turns for part in turn.content)
 
 
-def _start(prompt: Prompt, shown: tuple[str, ...]) -> tuple[str, ...]:
+def _start(prompt: Prompt) -> tuple[str, ...]:
     """What is shown up to and with the first image; all of a prompt without one."""
-    parts = (part for turn in prompt.turns for part in turn.content)
-    return shown[: next((n for n, part in enumerate(parts, 1) if isinstance(part, Image)), len(shown))]
+    parts = [part for turn in prompt.turns for part in turn.content]
+    return _reading_order(prompt)[: next((n for n, part in enumerate(parts, 1) if isinstance(part, Image)), len(parts))]

@@ -23,7 +23,7 @@ ASKED = "asked.bin"
 COMPUTED = "computed.bin"
 """Those of them that the model itself computed, in the same folder."""
 KEY_BYTES = 8
-"""Kept of each prompt's key: among ten million prompts, two are taken for one with probability 3e-6."""
+"""Kept of each prompt's key, its last ones: among ten million prompts, two are taken for one with probability 3e-6."""
 KEY = np.dtype("<u8")
 Keys = NDArray[np.uint64]
 
@@ -62,7 +62,7 @@ class PromptMeter:
 
     def _add(self, files: Sequence[_Keys], keys: Sequence[bytes]) -> None:
         if files and keys:
-            short = np.unique(np.frombuffer(b"".join([key[:KEY_BYTES] for key in keys]), KEY))
+            short = np.unique(np.frombuffer(b"".join([key[-KEY_BYTES:] for key in keys]), KEY))
             for prompts in files:
                 prompts.add(short)
 

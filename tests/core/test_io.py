@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from leverplus_core.errors import DataError, StorageError
-from leverplus_core.io import fingerprint, read_jsonl, write_bytes, write_json, write_jsonl
+from leverplus_core.io import fingerprint, network_file_system, read_jsonl, write_bytes, write_json, write_jsonl
 from leverplus_core.pipeline.workspace import Workspace
 from leverplus_core.scoring.cache import ResponseCache
 
@@ -58,3 +58,15 @@ def test_two_stores_share_one_file(tmp_path: Path) -> None:
     one.put([(b"k", "1")])
     two.put([(b"k", "2"), (b"j", "3")])
     assert one.get([b"k", b"j", b"absent"]) == {b"k": "1", b"j": "3"}
+
+
+def test_the_kind_of_a_network_file_system_is_that_of_the_nearest_mount(tmp_path: Path) -> None:
+    home, scratch = tmp_path / "our home", tmp_path / "our home" / "scratch"
+    scratch.mkdir(parents=True)
+    mounts = tmp_path / "mounts"
+    shown = str(home.resolve()).replace(" ", "\\040")
+    rows = ("overlay / overlay", f"server:/home {shown} nfs4", f"/dev/sda {shown}/scratch ext4")
+    mounts.write_text("".join(f"{row} rw 0 0\n" for row in rows))
+    assert network_file_system(home / "work" / "responses.sqlite", mounts) == "nfs4"
+    assert network_file_system(scratch / "responses.sqlite", mounts) == ""
+    assert network_file_system(tmp_path, mounts) == network_file_system(home, tmp_path / "absent") == ""

@@ -12,7 +12,6 @@ from pydantic import Field
 
 from leverplus_core import (
     CheckpointError,
-    DataError,
     Encoder,
     Floats,
     Image,
@@ -66,11 +65,8 @@ class ClipEncoder(PictureSettings, Pretrained, Encoder):
         return self._model.get_image_features(pixel_values=pixels.to(self._model.device, self._model.dtype))
 
     def _open(self, image: Image) -> Any:
-        if image.path is None:
-            raise DataError(
-                f"image '{image.id}' has no file.", "Encoder clip reads images: set the dataset's image folder."
-            )
-        return self.read_picture(self.read_file(image.path), image.path, self._resized)
+        path = self.image_path(image)
+        return self.read_picture(self.read_file(path), path, self._resized)
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
         """The size at which the processor crops a picture."""

@@ -42,14 +42,13 @@ class SentenceEncoder(Pretrained, Encoder):
         """The truncation length and the checkpoint's content hash."""
         return {"max_tokens": self.max_tokens, "checkpoint": self.checkpoint_content}
 
+    def check_image(self, image: Image) -> None:
+        """Raises DataError for an image without a caption."""
+        _caption(image)
+
     def images(self, images: Sequence[Image], model: Model | None = None) -> Floats:
         """(N, D) vectors of the images' captions. Raises DataError for an image without one."""
-        captions = []
-        for image in images:
-            if not (image.caption and image.caption.strip()):
-                raise DataError(f"image '{image.id}' has no caption.", "Encoder sentence reads captions: give some.")
-            captions.append(image.caption)
-        return self.texts(captions)
+        return self.texts([_caption(image) for image in images])
 
     def texts(self, texts: Sequence[str], model: Model | None = None) -> Floats:
         """(N, D) mean of each text's token states, normalized."""
@@ -89,6 +88,12 @@ class SentenceEncoder(Pretrained, Encoder):
         from transformers import AutoModel
 
         return load_model(AutoModel, self.checkpoint, revision=self.revision, device=self.device, allow_unused=True)
+
+
+def _caption(image: Image) -> str:
+    if not (image.caption and image.caption.strip()):
+        raise DataError(f"image '{image.id}' has no caption.", "Encoder sentence reads captions: give some.")
+    return image.caption
 
 
 def _packaged() -> Path:

@@ -57,6 +57,10 @@ class CaptionLm(CheckpointModel):
         bare = text.rstrip(" ")
         return bare, text[len(bare) :]
 
+    def check_image(self, image: Image) -> None:
+        """Raises DataError for an image without a caption."""
+        self._caption(image)
+
     def _caption(self, image: Image) -> str:
         if not (image.caption and image.caption.strip()):
             raise DataError(f"image '{image.id}' has no caption.", "caption_lm reads captions: give the dataset some.")

@@ -20,7 +20,6 @@ from pydantic import Field, PrivateAttr
 
 from leverplus_core import (
     CheckpointError,
-    DataError,
     Floats,
     Image,
     LeverplusError,
@@ -99,7 +98,7 @@ class HfVlm(PictureSettings, SupportsEmbeddings, SupportsCacheFolder, Checkpoint
             raise CheckpointError(
                 f"'{self.path}' shows no features of an image.", "Take another encoder, such as clip or sentence."
             )
-        keys = [self._images.inspect(_path(image)).key for image in images]
+        keys = [self._images.inspect(self.image_path(image)).key for image in images]
         rows: list[Tensor] = []
         for start in range(0, len(keys), IMAGES_PER_BATCH):
             batch = keys[start : start + IMAGES_PER_BATCH]
@@ -223,7 +222,7 @@ class HfVlm(PictureSettings, SupportsEmbeddings, SupportsCacheFolder, Checkpoint
     def _row(self, prompt: Prompt) -> Row:
         text = self._chat.render(prompt)
         images = [
-            self._images.inspect(_path(part))
+            self._images.inspect(self.image_path(part))
             for turn in prompt.turns
             for part in turn.content
             if isinstance(part, Image)
@@ -348,7 +347,7 @@ class HfVlm(PictureSettings, SupportsEmbeddings, SupportsCacheFolder, Checkpoint
         found: list[Tensor] = []
         for prompt in prompts:
             parts = [part for turn in prompt.turns for part in turn.content if isinstance(part, Image)]
-            pictures = [self._images.picture(self._images.inspect(_path(part)).key) for part in parts]
+            pictures = [self._images.picture(self._images.inspect(self.image_path(part)).key) for part in parts]
             text = self._chat.render(prompt)
             try:
                 inputs = self._images.on_device(self._chat.own_inputs(text, pictures))
@@ -392,12 +391,6 @@ def _refusal(path: str, kind: str, reason: str) -> CheckpointError:
     return CheckpointError(
         f"checkpoint '{path}' is a {kind}, which {reason}.", "docs/models.md names families that work."
     )
-
-
-def _path(image: Image) -> str:
-    if image.path is None:
-        raise DataError(f"image '{image.id}' has no file.", "This model reads images: set the dataset's image folder.")
-    return image.path
 
 
 def _runs(marked: Any) -> list[tuple[int, int]]:

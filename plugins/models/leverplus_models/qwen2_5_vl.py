@@ -85,7 +85,7 @@ class Qwen25Vl(PictureSettings, SupportsEmbeddings, SupportsPlanning, SupportsCa
     def embed_images(self, images: Sequence[Image]) -> Floats:
         """(N, D) the mean visual token of each image, normalized. Raises DataError for one that cannot be read."""
         rows: list[Tensor] = []
-        keys = [self._image_encoder.inspect(_path(image)).key for image in images]
+        keys = [self._image_encoder.inspect(self.image_path(image)).key for image in images]
         for start in range(0, len(keys), IMAGES_PER_BATCH):
             batch = keys[start : start + IMAGES_PER_BATCH]
             with self._engine.kernels.patched():
@@ -219,7 +219,7 @@ class Qwen25Vl(PictureSettings, SupportsEmbeddings, SupportsPlanning, SupportsCa
             elif isinstance(piece, str):
                 ids += self._tokenize(piece)
             else:
-                info = self._image_encoder.inspect(_path(piece))
+                info = self._image_encoder.inspect(self.image_path(piece))
                 h, w = info.grid
                 layout += [len(ids) - counted, (h, w)]
                 images.append(Span(len(ids), len(ids) + h * w, info.key))
@@ -283,12 +283,6 @@ def rope_positions(layout: tuple[int | tuple[int, int], ...]) -> Ints:
     positions = np.concatenate(parts, axis=1, dtype=np.int64)
     positions.flags.writeable = False  # shared by all prompts of this layout
     return positions
-
-
-def _path(image: Image) -> str:
-    if image.path is None:
-        raise DataError(f"image '{image.id}' has no file.", "This model reads images: set the dataset's image folder.")
-    return image.path
 
 
 def visual_tokens(width: int, height: int, min_pixels: int, max_pixels: int) -> int:

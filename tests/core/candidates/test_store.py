@@ -60,7 +60,8 @@ def _plain(c: Candidate) -> dict[str, Any]:
     ("change", "says"),
     [
         ({"accuracy": 1.2}, "accuracy is not in"),
-        ({"accuracy": "1"}, "not supported"),
+        ({"accuracy": "1"}, "accuracy is not in"),
+        ({"accuracy": None}, "accuracy is not in"),
         ({"correct": 1}, "correct is not true or false"),
         ({"demonstrations": "ab"}, "demonstrations is not a list of ids"),
         ({"demonstrations": [1, 2]}, "demonstrations is not a list of ids"),

@@ -113,6 +113,16 @@ def test_mine_prints_what_it_brought_inspect_finds_the_run_and_its_file_can_be_t
     assert code == 2 and out == "" and "Pools and candidates are from different runs" in err
     code, out, err = cli("run", "--until", "online", *settings[:-2], *brief, "--imported", "cut.jsonl")
     assert code == 2 and out == "" and "cut.jsonl:2 is not JSON" in err
+    whole = Path("all.jsonl").read_text()
+    row = json.loads(whole.splitlines()[0])
+    for change, says in (
+        ({"accuracy": 1 - row["accuracy"]}, f"accuracy is {row['accuracy']} in odd.jsonl and {1 - row['accuracy']} in"),
+        ({"demonstrations": row["demonstrations"] * 2}, "shows a demonstration twice"),
+        ({"demonstrations": [row["question_id"]]}, "shows the question itself"),
+    ):
+        Path("odd.jsonl").write_text(whole + json.dumps({**row, **change}))
+        code, out, err = cli("run", "--until", "online", *settings[:-2], *brief, "--imported", "odd.jsonl")
+        assert code == 2 and out == "" and f"question {row['question_id']}" in err and says in err
     assert len(list(Path(".leverplus/imported").iterdir())) == 1
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from leverplus_core import Catalog, LeverplusError, Recipe, Registry, RunContext, run
+from leverplus_core import Catalog, DataError, LeverplusError, Recipe, Registry, RunContext, run
 from leverplus_core.pipeline.checks import check
 
 Compose = Callable[..., RunContext]
@@ -19,10 +19,12 @@ TRAIN = 12
 def recipe(tmp_path: Path) -> Callable[..., Recipe]:
     """Twelve train questions, of which q0 and q1 are about one picture, and four to evaluate."""
     rows = [
-        {"id": f"{split}{i}", "question": "What is it?", "caption": f"a {split} thing {max(i, 1)}", "answer": "red",
-         "image_id": f"{split}{max(i, 1)}", "split": split}
+        {"id": f"{split}{i}", "question": "What is it?", "image": f"{split}{max(i, 1)}.png", "answer": "red",
+         "split": split}
         for split, count in (("train", TRAIN), ("validation", 4)) for i in range(count)
     ]  # fmt: skip
+    for row in rows:
+        (tmp_path / row["image"]).write_bytes(row["image"].encode())
     (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
     def of(*overrides: str) -> Recipe:
@@ -78,15 +80,33 @@ def test_sample_sizes_beyond_the_questions_are_told(compose: Compose) -> None:
     )
 
 
-def test_checking_a_recipe_loads_no_torch() -> None:
+def test_images_without_what_the_parts_read_of_them_are_told_with_the_question(
+    compose: Compose, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"question train0: image 'train1.png' has no caption. Encoder sentence reads"):
+        check(compose("encoder={name: sentence, path: demo}"))
+    rows = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["caption"] = row.pop("image")
+    (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(
+        DataError, match=r"question train0: image 'caption-\w+' has no file. Set the dataset's image folder"
+    ):
+        check(compose(f"dataset.path={tmp_path}/captions.jsonl"))
+
+
+def test_checking_a_recipe_loads_no_torch(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    recipe()  # writes its questions
     program = """
 import sys
 from leverplus_core import Catalog, Recipe, RunContext
 from leverplus_core.pipeline.checks import check
-check(RunContext(Recipe.load("demo", ["dataset={name: vqa_json, folder: okvqa-slice}"]), Catalog.load()))
+settings = ["dataset={name: jsonl, path: " + sys.argv[1] + "}", "sampler.k=4"]
+check(RunContext(Recipe.load("demo", settings), Catalog.load()))
 sys.exit("torch" in sys.modules)
 """
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "all.jsonl")], check=False)
+    assert done.returncode == 0
 
 
 def test_a_home_folder_in_urls_and_folders_is_the_home_folder(

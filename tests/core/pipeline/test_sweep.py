@@ -48,6 +48,14 @@ def test_a_sweep_is_the_cross_product_with_seeds_outermost() -> None:
     assert len({r.recipe.fingerprint() for r in sweep.runs}) == len({r.recipe.name for r in sweep.runs}) == 8
 
 
+def test_more_runs_than_one_command_makes_are_refused_before_any_is_composed() -> None:
+    tens = [Axis(f"x{i}", tuple("0123456789")) for i in range(9)]
+    with pytest.raises(RecipeError, match=r"these are 1,000,000,000 runs, and one command makes at most 1,000"):
+        Sweep.of("demo", tens, 1)
+    with pytest.raises(RecipeError, match=r"these are 9,999,999,999 runs"):
+        Sweep.repeated(Recipe.load("demo"), 9_999_999_999)
+
+
 def test_a_sweep_evaluates_held_out_questions_unless_it_is_told_which() -> None:
     rewards = [Axis.parse("reward=separated,mixed")]
     sweep = Sweep.of("demo", rewards, 1)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from leverplus_core.errors import StorageError
-from leverplus_core.scoring.cache import ResponseCache
+from leverplus_core.io import canonical_json, fingerprint
+from leverplus_core.plugins.contracts import Model
+from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt, Turn
+from leverplus_core.scoring.cache import CachedModel, ResponseCache
 
 HOLD = """
 import sqlite3, sys
@@ -53,3 +58,45 @@ def test_a_cache_that_is_damaged_or_full_says_what_to_do(tmp_path: Path) -> None
     with pytest.raises(StorageError, match=r"full cannot be written: .* Free some space"):
         full.put([(bytes([i]), "x" * 4000) for i in range(200)])
     full.close()
+
+
+def test_one_process_at_a_time_has_a_cache_on_a_network_file_system(tmp_path: Path) -> None:
+    file = tmp_path / "responses.sqlite"
+    first = ResponseCache(file, alone=True)
+    first.put([(b"a", "1")])
+    assert not file.with_name("responses.sqlite-shm").exists()  # the memory that machines do not share
+    with pytest.raises(StorageError, match=r"responses.sqlite is locked by "):
+        ResponseCache(file, patience=0.1, alone=True)
+    first.close()
+    second = ResponseCache(file, alone=True)
+    assert second.get([b"a"]) == {b"a": "1"}
+    second.close()
+
+
+class Sure(Model):
+    def logprob(self, prompts: Sequence[Prompt], answers: Sequence[str], end_mark: bool = False) -> list[AnswerLogprob]:
+        return [AnswerLogprob(-0.5, 1) for _ in prompts]
+
+    def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
+        raise AssertionError
+
+
+def test_a_key_is_six_bytes_of_the_first_image_and_a_hash_of_all_that_decides_the_response(tmp_path: Path) -> None:
+    (tmp_path / "photo").write_bytes(b"pixels")
+    photo, text = Image("1", str(tmp_path / "photo"), "a caption"), 'Quoted "words"\n\u4e3a\x7f \\ and \x01'
+    cache, model = ResponseCache(tmp_path / "r.sqlite"), Sure()
+    asked = CachedModel(lambda: model, lambda: ["model", 1], cache)
+    shown = Prompt((Turn("system", ("Be brief.",)), Turn("user", (text, photo, text))))
+    bare = Prompt((Turn("user", (text,)),))
+    asked.logprob([shown, bare], ["red", 'r"d'])
+    image = hashlib.sha256(b"pixels\0a caption").hexdigest()
+    of_shown, of_bare = (
+        hashlib.sha256(canonical_json(["logprob", fingerprint(["model", 1]), *rest]).encode()).digest()
+        for rest in (
+            ([["system", ["Be brief."]], ["user", [text, [image], text]]], "red"),
+            ([["user", [text]]], 'r"d'),
+        )
+    )
+    keys = [bytes.fromhex(image[:12]) + of_shown[6:], of_bare]
+    assert cache.get(keys) == dict.fromkeys(keys, "[-0.5, 1]")
+    asked.close()

@@ -84,7 +84,7 @@ def test_many_keys_in_any_order_are_counted_once_each_alone_and_together(tmp_pat
     for file, rows in ((first, drawn), (second, drawn + 200)):
         with meter.record(file):
             for start in range(0, len(rows), 37):
-                meter.asked([int(row).to_bytes(8, "big") + b"rest" for row in rows[start : start + 37]])
+                meter.asked([b"start" + int(row).to_bytes(8, "big") for row in rows[start : start + 37]])
         assert count_keys([file]) == 300 and file.stat().st_size == 300 * KEY_BYTES
     assert count_keys([first, second]) == 500
     assert count_keys([first, tmp_path / "never"]) is None and count_keys([]) == 0
@@ -112,9 +112,9 @@ def test_what_the_model_computes_is_noted_before_it_is_stored_so_that_a_kill_bet
 def test_a_block_that_fails_counts_what_was_asked_and_no_more(tmp_path: Path) -> None:
     meter = PromptMeter()
     with pytest.raises(ZeroDivisionError), meter.record(tmp_path / "asked"):
-        meter.asked([b"12345678-first"])
+        meter.asked([b"start-12345678"])
         raise ZeroDivisionError
-    meter.asked([b"87654321-second"])
+    meter.asked([b"start-87654321"])
     assert asked(tmp_path / "asked") == 1
 
 

@@ -147,7 +147,7 @@ def gemma3() -> tuple[Any, Any]:
     return tf.Gemma3ForConditionalGeneration(config), processor
 
 
-def _without_video(cls: Any, image: Any, tokens: Any, **more: Any) -> Any:
+def without_video(cls: Any, image: Any, tokens: Any, **more: Any) -> Any:
     """A processor of `cls` for images and text, whose video processor is None."""
 
     class ImagesOnly(cls):  # type: ignore[misc]
@@ -167,7 +167,7 @@ def _qwen(cls: Any, config: Any, vision: Mapping[str, Any], side: int, text: Map
     size = {"shortest_edge": 4 * side * side, "longest_edge": 16 * side * side}
     image = tf.Qwen2VLImageProcessorPil(size=size, patch_size=side // 2, merge_size=2)
     template = CHATML.replace("IMG", "<|vision_start|><|image_pad|><|vision_end|>")
-    processor = _without_video(cls, image, tokens, chat_template=template)
+    processor = without_video(cls, image, tokens, chat_template=template)
     found = {
         name: tokens.convert_tokens_to_ids(token)
         for name, token in {
@@ -208,7 +208,7 @@ def internvl() -> tuple[Any, Any]:
         "video_token": "<video>",
     }  # fmt: skip
     tokens = tokenizer("<|im_end|>", "<|im_start|>", *named.values(), **named)
-    processor = _without_video(
+    processor = without_video(
         tf.InternVLProcessor, tf.GotOcr2ImageProcessorPil(**_square()), tokens, image_seq_length=1,
         chat_template=CHATML.replace("IMG", "<IMG_CONTEXT>\n"),
     )  # fmt: skip

@@ -34,7 +34,8 @@ from leverplus_models.engine.padding import pad
 from leverplus_models.engine.rows import Row
 from leverplus_models.engine.settings import EngineSettings
 from leverplus_models.hf_vlm import HfVlm
-from tests.plugins.models.families import COMPOSED, FAMILIES, save
+from leverplus_models.qwen2_5_vl import Qwen25Vl
+from tests.plugins.models.families import CHATML, COMPOSED, FAMILIES, save, without_video
 
 TREE = ("llava", "llava_next", "idefics3", "qwen2_vl", "internvl", "mistral3")
 GREEDY, BEAM = Decoding(max_new_tokens=4, num_beams=1), Decoding(max_new_tokens=4, num_beams=3)
@@ -120,7 +121,11 @@ class Own:
             messages.append({"role": turn.role, "content": content})
         text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + answer
         special = {"add_special_tokens": False} if text.startswith(self.tokenizer.bos_token) else {}
-        return dict(self.processor(text=[text], images=[pictures], return_tensors="pt", **special, **self.options))
+        return dict(
+            self.processor(
+                text=[text], images=[pictures] if pictures else None, return_tensors="pt", **special, **self.options
+            )
+        )
 
     def logprob(self, prompt: Prompt, answer: str) -> tuple[float, int]:
         start, whole = self.inputs(prompt)["input_ids"].shape[1], self.inputs(prompt, answer)
@@ -161,20 +166,40 @@ def test_log_probabilities_and_answers_are_transformers_own(make: Made, images: 
         assert part.generate(prompts, decoding) == [own.generate(prompt, decoding) for prompt in prompts]
 
 
-@pytest.mark.parametrize("name", ["llava", "qwen3_vl"])
-@pytest.mark.parametrize("how", [{"tree": "off"}, {"image_cache": False}, {"tree": "off", "image_cache": False}])
-def test_paths_change_no_result(make: Made, images: list[Image], name: str, how: dict[str, Any]) -> None:
-    """Padded with encoded images, and with the pixels of each batch."""
+@pytest.mark.parametrize("name", ["llava", "idefics3", "gemma3", "qwen2_vl", "qwen3_vl"])
+def test_pixels_of_each_batch_give_the_same_as_encoded_images(make: Made, images: list[Image], name: str) -> None:
+    """Padded batches of prompts with different numbers of images, some of several shapes."""
     prompts, answers = _prompts(images), ["fox"] * 8
-    with _said(name):
-        expected, other = make(name).logprob(prompts, answers), make(name, engine=EngineSettings(**how))
-    if "tree" in how:
-        got = other.logprob(prompts, answers)
-    else:
-        with _said(name):
-            got = other.logprob(prompts, answers)
+    part, pixels = (make(name, engine=EngineSettings(tree="off", image_cache=cache)) for cache in (True, False))
+    expected, got = part.logprob(prompts, answers), pixels.logprob(prompts, answers)
+    assert (part._images.encoded, pixels._images.encoded) == (True, False)
     assert [g.sum for g in got] == pytest.approx([e.sum for e in expected], abs=1e-4)
-    assert other._images.encoded == ("image_cache" not in how)
+    assert pixels.generate(prompts, BEAM) == part.generate(prompts, BEAM)
+
+
+@pytest.mark.parametrize("name", ["llava", "gemma3", "qwen2_vl"])
+def test_a_prompt_without_an_image_is_read_as_well(make: Made, images: list[Image], name: str) -> None:
+    mixed = [Prompt((Turn("user", ("What is it?",)),)), *_prompts(images)[:2]]
+    part = make(name, engine=EngineSettings(tree="off"))
+    own, spaces = Own(part), part._chat.answer_frame[0]
+    got = part.logprob(mixed, ["fox"] * 3)
+    assert [g.sum for g in got] == pytest.approx([own.logprob(p, spaces + "fox")[0] for p in mixed], abs=1e-4)
+
+
+def test_the_tuned_class_of_qwen2_5_vl_gives_the_same(images: list[Image]) -> None:
+    tuned, general = Qwen25Vl(path="demo", device="cpu"), HfVlm(path="demo", device="cpu")
+    size = {"shortest_edge": 56 * 56, "longest_edge": 640 * 480}
+    vars(general)["processor"] = without_video(
+        tf.Qwen2_5_VLProcessor,
+        tf.Qwen2VLImageProcessorPil(size=size),
+        tuned.tokenizer,
+        chat_template=CHATML.replace("IMG", "<|vision_start|><|image_pad|><|vision_end|>"),
+    )
+    prompts, answers = _prompts(images), ["fox"] * 8
+    expected = tuned.logprob(prompts, answers, end_mark=True)
+    got = general.logprob(prompts, answers, end_mark=True)
+    assert [g.sum for g in got] == pytest.approx([e.sum for e in expected], abs=1e-4)
+    assert general.generate(prompts, BEAM) == tuned.generate(prompts, BEAM)
 
 
 # --- what must not run on the tree ------------------------------------------------------------------------------------

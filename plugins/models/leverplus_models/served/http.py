@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -108,6 +109,7 @@ class Cluster:
             )
             for url in urls
         ]
+        weakref.finalize(self, _close, [endpoint.client for endpoint in self.endpoints])
         self._state = threading.Condition()
         self._asked = self._answered = self._abandoned = 0
         self.description = self._start()
@@ -286,6 +288,11 @@ class Cluster:
         text = " ".join(text.split()).rstrip(".") or answer.reason_phrase
         text = text.replace(self._key, "***") if self._key else text
         return text if len(text) <= QUOTED else f"{text[:QUOTED]}..."
+
+
+def _close(clients: Sequence[httpx2.Client]) -> None:
+    for client in clients:
+        client.close()
 
 
 def _pause(failures: int) -> float:

@@ -159,13 +159,17 @@ class Served(PictureSettings, Model):
 
     @property
     def _urls(self) -> tuple[str, ...]:
-        if self.url:
-            return self.url
         found = os.environ.get(ADDRESS, "").replace(",", " ").split()
         try:
-            return tuple(_address(url) for url in found) or (HERE,)
+            urls = self.url or tuple(_address(url) for url in found) or (HERE,)
         except ValueError as error:
             raise PluginError(f"the environment variable {ADDRESS}: {error}.") from error
+        # Here, where nothing quotes it: a run would store it.
+        if any(parts.username or parts.password or parts.query for parts in map(urlsplit, urls)):
+            raise PluginError(
+                "a server's address holds a name, a password or a query.", "Name the key in model.api_key_env instead."
+            )
+        return urls
 
     @cached_property
     def _connected(self) -> Server:
@@ -188,10 +192,8 @@ class Served(PictureSettings, Model):
 
 
 def _address(url: str) -> str:
-    """The URL of a server without what clients add. Raises ValueError, which does not quote what may be a password."""
+    """The URL of a server without what clients add. Raises ValueError for what is none."""
     parts = urlsplit(url)
-    if parts.username or parts.password or parts.query:
-        raise ValueError("an address must not hold a name, a password or a query: name the key in api_key_env")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is no address such as {HERE}")
     return url.rstrip("/").removesuffix("/v1").rstrip("/")

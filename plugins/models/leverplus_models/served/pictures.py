@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
-from leverplus_core import DataError, Image, PictureSettings, Prompt, Turn
+from leverplus_core import Image, PictureSettings, Prompt, Turn
 
 CACHED_BYTES = 1 << 29
 """Data URLs that are kept: a demonstration is shown in many prompts."""
@@ -37,16 +37,15 @@ class Pictures:
 
     def of(self, image: Image) -> Picture:
         """The picture of an image. Raises PictureError, with its path, for one that cannot be read."""
-        if image.path is None:
-            raise DataError(f"image '{image.id}' has no file.", "A server reads images: set the dataset's folder.")
+        path = self._reader.image_path(image)
         with self._lock:
-            if found := self._kept.get(image.path):
-                self._kept.move_to_end(image.path)
+            if found := self._kept.get(path):
+                self._kept.move_to_end(path)
                 return found
-        found = self._read(image.path)
+        found = self._read(path)
         with self._lock:
-            if image.path not in self._kept:
-                self._kept[image.path] = found
+            if path not in self._kept:
+                self._kept[path] = found
                 self._bytes += len(found.url)
             while self._bytes > CACHED_BYTES and len(self._kept) > 1:
                 self._bytes -= len(self._kept.popitem(last=False)[1].url)

@@ -6,13 +6,21 @@ at all. It is always the model's own, before masks and temperatures.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Literal, get_args
 
-from leverplus_core import AnswerLogprob, Decoding, Prompt, ServerError, did_you_mean, fingerprint, load_pretrained
+from leverplus_core import (
+    AnswerLogprob,
+    CheckpointError,
+    Decoding,
+    Prompt,
+    ServerError,
+    did_you_mean,
+    fingerprint,
+    load_pretrained,
+)
 from leverplus_models.served.http import Cluster, Endpoint, Get, Refused
 from leverplus_models.served.pictures import Picture, Pictures, images_of
 
@@ -199,8 +207,8 @@ class Vllm(Server):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._raw: bool | None = None
-        """Whether log-probabilities of generated tokens are those before masks: a server may be started otherwise."""
-        self._raw_lock = threading.Lock()
+        """Whether log-probabilities of generated tokens are those before masks: a server may be started otherwise.
+        Both ways are compared at first."""
 
     @cached_property
     def template_hash(self) -> str:
@@ -210,9 +218,15 @@ class Vllm(Server):
     def logprob(self, prompt: Prompt, answer: str, end_mark: bool) -> AnswerLogprob:
         """See the class."""
         tokens, behind = self._count(answer)
-        if tokens and len(tokens) == 1 and not end_mark and self._gives_raw(prompt, answer, tokens[0]):
+        if len(tokens) != 1 or end_mark:
+            return self._of_prompt(prompt, answer, len(tokens), behind if end_mark else None)
+        if self._raw:
             return AnswerLogprob(self._of_token(prompt, tokens[0]), 1)
-        return self._of_prompt(prompt, answer, len(tokens), behind if end_mark else None)
+        whole = self._of_prompt(prompt, answer, 1, None)
+        if self._raw is None and whole.sum < -SAME:  # a token behind masks has 0, which an answer may have, too
+            found = self._of_token(prompt, tokens[0])
+            self._raw = abs(found - whole.sum) <= SAME * max(1.0, abs(whole.sum))
+        return whole
 
     def _of_prompt(self, prompt: Prompt, answer: str, count: int, behind: int | None) -> AnswerLogprob:
         """By the log-probabilities of the prompt and the answer; with `behind`, the number of tokens behind it in an
@@ -238,16 +252,6 @@ class Vllm(Server):
         if len(found) != 1 or found[0].get("token") != f"token_id:{token}":
             raise self._unfit(f"not the token {token} that is allowed", self._first(reply))
         return float(found[0]["logprob"])
-
-    def _gives_raw(self, prompt: Prompt, answer: str, token: int) -> bool:
-        """Asked both ways the first time: a server may be started to give log-probabilities after masks."""
-        with self._raw_lock:
-            if self._raw is None:
-                whole = self._of_prompt(prompt, answer, 1, None).sum
-                if whole > -SAME:  # a masked token has 0: too near to tell
-                    return False
-                self._raw = abs(self._of_token(prompt, token) - whole) <= SAME * max(1.0, abs(whole))
-            return self._raw
 
     @cached_property
     def _count(self) -> Callable[[str], tuple[tuple[int, ...], int]]:
@@ -305,8 +309,11 @@ class Sglang(Server):
 
     @cached_property
     def template_hash(self) -> str:
-        """Of the tokenizer's chat template."""
-        return fingerprint(self._tokenizer.chat_template)
+        """Of the tokenizer's chat template; '' where the tokenizer is not here, nor any log-probability to be had."""
+        try:
+            return fingerprint(self._tokenizer.chat_template)
+        except CheckpointError:
+            return ""
 
     def logprob(self, prompt: Prompt, answer: str, end_mark: bool) -> AnswerLogprob:
         """See the class."""
@@ -352,9 +359,18 @@ class Sglang(Server):
     def _tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 
-        tokenizer = load_pretrained(AutoTokenizer, self._tokenizer_path or self.running.tokenizer)
+        path = self._tokenizer_path or self.running.tokenizer
+        try:
+            tokenizer = load_pretrained(AutoTokenizer, path)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"SGLang takes prompts as text for log-probabilities, and its tokenizer is not here: {error.what}",
+                "Name its folder or hub id in model.tokenizer.",
+            ) from error
         if not tokenizer.chat_template:
-            raise ServerError("the tokenizer has no chat template.", "Name one that has in model.tokenizer.")
+            raise CheckpointError(
+                f"the tokenizer of '{path}' has no chat template.", "Name another in model.tokenizer."
+            )
         return tokenizer
 
     def _render(self, messages: list[dict[str, Any]], ended: bool = False) -> str:
