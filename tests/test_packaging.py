@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 PART_FILES = (
     "leverplus_core/recipes/demo.yaml",
     "leverplus_core/py.typed",
+    "leverplus_core/plugins/templates/reward.py.in",
     "leverplus_samplers/mixed.py",
     "leverplus_demo/checkpoint/config.json",
     "leverplus_demo/checkpoint/model.safetensors",
