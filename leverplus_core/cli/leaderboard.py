@@ -31,7 +31,7 @@ def leaderboard(
     ] = None,
     sort: Annotated[
         list[str] | None,
-        typer.Option(help="One list, sorted by accuracy, delta, name or a filter's column; -COLUMN for descending."),
+        typer.Option(help="One list, sorted by accuracy, delta, name or a filter's column; -accuracy: best first."),
     ] = None,
     group: Annotated[list[str] | None, typer.Option(help="One list per value of this column.")] = None,
     registry: RegistryOpt = DEFAULT_REGISTRY,
@@ -40,7 +40,12 @@ def leaderboard(
     md: Annotated[bool, typer.Option("--md", help="Print Markdown.")] = False,
 ) -> None:
     """Show the accuracy of every method, by shots and sample size, with 95% intervals."""
-    from leverplus_core.report.leaderboard import leaderboard_csv, leaderboard_rows, leaderboard_table
+    from leverplus_core.report.leaderboard import (
+        leaderboard_csv,
+        leaderboard_rows,
+        leaderboard_table,
+        shown_rows,
+    )
 
     if json + csv + md > 1:
         raise RegistryError("--json, --csv and --md exclude each other.", "Choose one.")
@@ -50,7 +55,7 @@ def leaderboard(
         "source": source,
     }  # fmt: skip
     with open_registry(registry) as store:
-        rows = leaderboard_rows(store, run, baseline, keys, groups, **filters)
+        rows = shown_rows(leaderboard_rows(store, run, baseline, keys, groups, **filters), bool(n), groups, keys)
     view = leaderboard_table(rows, bool(n), groups, keys)
     if csv:
         print(leaderboard_csv(rows), end="")

@@ -70,8 +70,9 @@ def table(data: T, render: Callable[[T], RenderableType], json: bool) -> None:
         _print(render(data))
 
 
-def rows(rows_: Sequence[Mapping[str, Any]], json: bool) -> None:
-    """Print `rows_`, which have the same keys, as JSON, or as a plain table."""
+def rows(rows_: Sequence[Mapping[str, Any]], json: bool, records: bool = False) -> None:
+    """Print `rows_`, which have the same keys, as JSON, or as a plain table; with `records` one wider than the terminal
+    is a block for each row."""
     if json:
         _json(rows_)
         return
@@ -87,7 +88,30 @@ def rows(rows_: Sequence[Mapping[str, Any]], json: bool) -> None:
         drawn.add_column(Text(shown(column)), justify="right" if numbers else "left", overflow="fold")
     for row in rows_:
         drawn.add_row(*(Text(_cell(value)) for value in row.values()))
-    _print(drawn)
+    from rich.console import Console
+
+    console = Console()
+    if records and console.measure(drawn, options=console.options.update(max_width=10**6)).maximum > console.width:
+        _records(rows_)
+    else:
+        _print(drawn)
+
+
+def _records(rows_: Sequence[Mapping[str, Any]]) -> None:
+    """A block per row, a line per column: what is wider than the terminal stays readable."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    blocks: list[RenderableType] = []
+    for number, row in enumerate(rows_, 1):
+        block = Table(box=None, pad_edge=False, show_header=False)
+        block.add_column(no_wrap=True, style="dim")
+        block.add_column(overflow="fold")
+        for column, value in row.items():
+            block.add_row(Text(shown(column)), Text(_cell(value)))
+        blocks += [Text(f"-- row {number}", style="bold"), block]
+    _print(Group(*blocks))
 
 
 def metadata(values: Mapping[str, Any], json: bool) -> None:

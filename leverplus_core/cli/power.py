@@ -12,7 +12,9 @@ from leverplus_core.cli.options import DEFAULT_REGISTRY, JsonOpt, RegistryOpt, o
 
 def power(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id, prefix, name or 'latest'.")],
-    effect: Annotated[float, typer.Option(help="The difference to detect; 0.01 is one point.")],
+    effect: Annotated[
+        float, typer.Option(min=-100, max=100, help="The difference to detect, in points: 1 is from 50% to 51%.")
+    ],
     method: Annotated[str | None, typer.Option(help="The method; by default the policy trained last.")] = None,
     baseline: Annotated[
         str | None, typer.Option(help="The method to compare with; by default the run's best baseline.")
@@ -27,5 +29,5 @@ def power(
     """Estimate how many questions it takes to detect a difference, from the variance of a run's answers."""
     from leverplus_core.report.power import power_rows, power_table
 
-    rows = power_rows(open_registry(registry), run, effect, method, baseline, power, comparisons)
+    rows = power_rows(open_registry(registry), run, effect / 100, method, baseline, power, comparisons)
     output.table(rows, power_table, json)

@@ -9,6 +9,7 @@ import typer
 
 from leverplus_core.cli import output
 from leverplus_core.cli.options import DEFAULT_REGISTRY, JsonOpt, RegistryOpt, open_registry
+from leverplus_core.errors import RegistryError
 
 
 def sql(
@@ -17,8 +18,11 @@ def sql(
     seconds: Annotated[float, typer.Option(help="Stop a query that takes longer.")] = 30.0,
     limit: Annotated[int, typer.Option(min=1, help="Print the first rows of a longer result, and say so.")] = 10_000,
     json: JsonOpt = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
     """Query the registry, read-only.
+
+    A result wider than the terminal is printed as a block for each row.
 
     The views `leaderboard` (a row per cell: run, name, dataset, model, method, shots, n, accuracy, ci_low, ci_high,
     status, note, seed, sweep, arm, source, accuracy_text, sample, copied, prompts), `predictions_with_questions` (a row
@@ -28,12 +32,20 @@ def sql(
     questions. Under them are the tables runs, stages, curves, validation_questions, cells, predictions, methods,
     evaluations, questions and demonstrations. docs/registry.md explains each column.
     """
+    if json and csv:
+        raise RegistryError("--json and --csv exclude each other.", "Choose one.")
     columns, found = open_registry(registry).sql(query, seconds, limit + 1)
     if len(found) > limit:
         found = found[:limit]
         output.warn(f"the result is longer than {limit:,} rows and was cut there: --limit takes more.")
     names = _distinct(columns)
-    output.rows([dict(zip(names, row, strict=True)) for row in found], json)
+    rows = [dict(zip(names, row, strict=True)) for row in found]
+    if csv:
+        from leverplus_core.report.tables import csv_text
+
+        print(csv_text(rows, names), end="")
+    else:
+        output.rows(rows, json, records=True)
 
 
 def _distinct(columns: list[str]) -> list[str]:

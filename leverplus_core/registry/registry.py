@@ -7,6 +7,7 @@ what was finished. Every failure of the database is a RegistryError of one line;
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -16,7 +17,7 @@ from typing import Any, Self
 
 from sqlalchemy import Connection, Table, case, delete, insert, select
 
-from leverplus_core.errors import DataError, RegistryError, did_you_mean
+from leverplus_core.errors import DataError, LeverplusWarning, RegistryError, did_you_mean
 from leverplus_core.records import Demonstration, Prediction, PublishedTable, Question
 from leverplus_core.registry import runs, tables
 from leverplus_core.registry.database import MAKE_ONE, connect, failures, shown, sqlite_file
@@ -419,7 +420,7 @@ class Registry:
         """The run that `text` names: `latest`, an id, a name (the last started of that name), or the start of an id.
 
         In that order, so that a name is never mistaken for the start of an id; `latest` is never a published table.
-        Raises RegistryError, naming what exists.
+        Warns, naming both, where a name has several runs. Raises RegistryError, naming what exists.
         """
         runs = self.runs()
         if not runs:
@@ -431,6 +432,15 @@ class Registry:
             return ours[0]
         for key in ("id", "name"):
             if exact := [r for r in runs if r[key] == text]:
+                if len(exact) > 1:
+                    others = ", ".join(f"{r['id']} of {r['started_at'][:16]}" for r in exact[1:4])
+                    more = f" and {len(exact) - 4} more" if len(exact) > 4 else ""
+                    warnings.warn(
+                        f"{len(exact)} runs are named '{text}': this is about {exact[0]['id']}, started last (others: "
+                        f"{others}{more}). Name a run by its id, or give it a name with `leverplus runs rename`.",
+                        LeverplusWarning,
+                        stacklevel=1,  # one place, so that Python shows it once however often a command asks
+                    )
                 return exact[0]
         near = [r for r in runs if text and r["id"].startswith(text)]
         if len(near) == 1:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 
-from leverplus_core.errors import RegistryError
+from leverplus_core.errors import RegistryError, did_you_mean
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.methods import Row, merged_order, ordered_methods
 from leverplus_core.report.pairing import (
@@ -28,8 +29,18 @@ VERDICTS: dict[Mark, str] = {
 }  # fmt: skip
 
 
-def compare_rows(registry: Registry, a: str, b: str) -> list[Row]:
-    """a - b for each number of shots and each nested sample size, over the questions that both answered.
+def compare_rows(
+    registry: Registry,
+    a: str,
+    b: str,
+    method: Sequence[str] = (),
+    shots: Sequence[int] = (),
+    n: Sequence[int] = (),
+) -> list[Row]:
+    """a - b for each number of shots, over the questions that both answered, at the largest sample or those of `n`.
+
+    `method` (where a run stands for its methods) and `shots` leave others out. What is left out is not part of the
+    family that is corrected for: smaller samples are nested in the largest, and say the same with less.
 
     `a` and `b` are `run` or `run:method`, the run by id, start of an id, name or `latest`.
     - `run:method` and `run:method`: those two; the rows' `a_name` and `b_name` are such labels.
@@ -42,19 +53,24 @@ def compare_rows(registry: Registry, a: str, b: str) -> list[Row]:
     Keys: shots, n (questions compared), left_out (questions of the sample that only one of them answered), a, b
     (accuracies in [0, 1]), a_name, b_name, delta, ci_low, ci_high, p_value, corrected_low, corrected_high, p_holm,
     comparisons (rows of the family), detectable (the smallest true difference that would be seen 8 times in 10) and
-    verdict. Raises RegistryError for an unknown run or method, different datasets, metrics or splits, or no question
-    in common.
+    verdict. Raises RegistryError for an unknown run, method, number of shots or size, different datasets, metrics or
+    splits, or no question in common.
     """
-    pairs, label_a, label_b = _pairs(registry, a, b)
+    pairs, label_a, label_b = _pairs(registry, a, b, method)
+    pairs = _narrowed(pairs, shots, n)
     if any(one.run["source"] == "published" for one in pairs[0] if pairs):
         return unpaired_rows(registry, pairs, label_a, label_b)
     pairing = Pairing(registry)
     found: list[tuple[Row, PairedDifference]] = []
     for one, other in pairs:
         names = _names(a, b, (label_a, label_b), (one, other))
-        for shots, size, sample, d in differences(pairing, [one], [other]):
+        every = {(at, size): (sample, d) for at, size, sample, d in differences(pairing, [one], [other])}
+        largest = {at: size for at, size in every}  # sizes of one number of shots ascend
+        for (at, size), (sample, d) in every.items():
+            if not n and size < largest[at]:
+                continue
             row = {
-                "shots": shots, "n": sample.n, "left_out": size - sample.n,
+                "shots": at, "n": sample.n, "left_out": size - sample.n,
                 "a": float(sample.a.mean()), "b": float(sample.b.mean()),
                 "delta": d.delta, "ci_low": d.low, "ci_high": d.high, "p_value": d.p_value,
             }  # fmt: skip
@@ -64,7 +80,7 @@ def compare_rows(registry: Registry, a: str, b: str) -> list[Row]:
     return [row | {"verdict": VERDICTS[row.pop("mark")]} for row in with_corrections(found)]
 
 
-def primary_rows(registry: Registry, a: str, b: str) -> list[Row]:
+def primary_rows(registry: Registry, a: str, b: str, method: Sequence[str] = ()) -> list[Row]:
     """a - b on the primary endpoint, a row for each pair of methods that `compare_rows` compares: the mean over the
     numbers of shots at the largest sample, or over what `evaluation.primary` of the first run says.
 
@@ -72,7 +88,7 @@ def primary_rows(registry: Registry, a: str, b: str) -> list[Row]:
     of the mean. Empty for published tables, and for methods that share no number of shots. Raises RegistryError as
     `compare_rows`.
     """
-    pairs, *labels = _pairs(registry, a, b)
+    pairs, *labels = _pairs(registry, a, b, method)
     if any("published" in (one.run["source"], other.run["source"]) for one, other in pairs):
         return []
     pairing = Pairing(registry)
@@ -96,8 +112,11 @@ def _names(a: str, b: str, labels: tuple[str, str], pair: tuple[Member, Member])
     return {"a_name": f"{labels[0]}:{pair[0].method}", "b_name": f"{labels[1]}:{pair[1].method}"}
 
 
-def _pairs(registry: Registry, a: str, b: str) -> tuple[list[tuple[Member, Member]], str, str]:
-    """The pairs of methods, and the two runs' labels: their names, or ids where both have the same name."""
+def _pairs(
+    registry: Registry, a: str, b: str, method: Sequence[str] = ()
+) -> tuple[list[tuple[Member, Member]], str, str]:
+    """The pairs of methods (those of which a side that names none has one of `method`), and the two runs' labels: their
+    names, or ids where both have the same name."""
     (run_a, method_a), (run_b, method_b) = split_name(a), split_name(b)
     left = members(registry, run_a) if method_a is None else {method_a: member(registry, a)}
     right = members(registry, run_b) if method_b is None else {method_b: member(registry, b)}
@@ -110,9 +129,42 @@ def _pairs(registry: Registry, a: str, b: str) -> tuple[list[tuple[Member, Membe
         chosen = [(m, k) for m, k in chosen if m == k]
     elif one["id"] == other["id"] and (method_a is None or method_b is None):
         chosen = [(m, k) for m, k in chosen if m != k]
+    if method:
+        free = {m for named, there in ((method_a, left), (method_b, right)) if named is None for m in there}
+        if unknown := [m for m in method if m not in free]:
+            hint = did_you_mean(unknown[0], free) if free else "--method chooses among the methods of a RUN."
+            raise RegistryError(f"no method '{unknown[0]}' to compare in {a} and {b}.", hint)
+        chosen = [
+            (m, k) for m, k in chosen if (method_a is not None or m in method) and (method_b is not None or k in method)
+        ]
     place = merged_order([ordered_methods(one, left), ordered_methods(other, right)]).index
     chosen.sort(key=lambda pair: (place(pair[0]), place(pair[1])))
     return [(left[m], right[k]) for m, k in chosen], str(one[key]), str(other[key])
+
+
+def _narrowed(
+    pairs: Sequence[tuple[Member, Member]], shots: Sequence[int], n: Sequence[int]
+) -> list[tuple[Member, Member]]:
+    """The pairs with no other cells than these; a method at 0 shots only keeps them, as it is compared with all.
+
+    Raises RegistryError for a number of shots or a size that no pair has."""
+    cells = [member.cells for pair in pairs for member in pair]
+    for what, wanted, known in (
+        ("number of shots", shots, {at for there in cells for at in there}),
+        ("sample of size", n, {size for there in cells for sizes in there.values() for size in sizes}),
+    ):
+        if unknown := [value for value in wanted if value not in known]:
+            raise RegistryError(
+                f"no {what} {unknown[0]} was evaluated.", f"Known: {', '.join(map(str, sorted(known)))}."
+            )
+
+    def narrowed(member: Member) -> Member:
+        kept = {
+            at: sizes for at, sizes in member.cells.items() if not shots or at in shots or member.cells.keys() == {0}
+        }
+        return replace(member, cells={at: some for at, sizes in kept.items() if (some := sizes & set(n or sizes))})
+
+    return [(narrowed(one), narrowed(other)) for one, other in pairs]
 
 
 def compare_table(rows: Sequence[Row]) -> View:

@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 from leverplus_core.errors import RegistryError, did_you_mean
-from leverplus_core.registry.registry import Registry
+from leverplus_core.registry.registry import Registry, Scores
 from leverplus_core.report.methods import Row, merged_order, ordered_methods
 from leverplus_core.report.tables import (
     Block,
@@ -23,6 +23,7 @@ from leverplus_core.report.tables import (
     View,
     bracket,
     csv_text,
+    interval,
     percent,
     points,
     shots_text,
@@ -32,7 +33,7 @@ from leverplus_core.report.tables import (
 FILTERS = ("dataset", "model", "method", "shots", "n", "seed", "sweep", "source")
 GROUPS = ("name", *FILTERS)
 SORTS = ("accuracy", "delta", *GROUPS)
-"""Best first for accuracy and delta, ascending for the others; a leading `-` reverses it."""
+"""Ascending; a leading `-` is descending: `-accuracy` is best first."""
 
 
 def leaderboard_rows(
@@ -49,8 +50,9 @@ def leaderboard_rows(
     several. By default the run started last comes first, then by method, shots and n; with `group` (of GROUPS) rows
     that agree in these are together, and best first within, unless `sort` (of SORTS) says otherwise.
     `baseline` is `RUN:METHOD`, or a METHOD within each run: `delta` is the difference to its cell of the same shots
-    and n (one at 0 shots only is compared with all), None where there is none on the same questions. It is a plain
-    difference: whether it is distinguishable from zero is for a paired comparison to say.
+    and n (one at 0 shots only is compared with all), None where there is none on the same questions. `delta_low` and
+    `delta_high` are its paired 95% interval, which is not corrected for the number of rows (`compare` is); None in the
+    baseline's own cells, and where a side is a published table, which has no predictions to pair.
 
     Raises RegistryError for an unknown run, method or baseline, for an unknown filter or key, and for a value that was
     never evaluated.
@@ -68,7 +70,7 @@ def leaderboard_rows(
     place = {run_id: i for i, run_id in enumerate(orders)}
     rows.sort(key=lambda r: (place[r["run"]], orders[r["run"]].index(r["method"]), r["shots"], r["n"]))
     methods = merged_order(orders.values())
-    for key in reversed(list(sort) or (["accuracy"] if group else [])):
+    for key in reversed(list(sort) or (["-accuracy"] if group else [])):
         rows = _sorted(rows, key, methods, baseline is not None)
     for key in reversed(group):
         if key not in GROUPS:
@@ -108,7 +110,7 @@ def _sorted(rows: list[Row], key: str, methods: Sequence[str], has_delta: bool) 
     some = [row for row in rows if row[column] is not None]
     some.sort(
         key=lambda row: methods.index(row["method"]) if column == "method" else row[column],
-        reverse=(column in ("accuracy", "delta")) != reverse,
+        reverse=reverse,
     )
     return some + [row for row in rows if row[column] is None]
 
@@ -126,9 +128,12 @@ def _add_deltas(registry: Registry, rows: Sequence[Row], baseline: str) -> None:
     base = [row for row in there if row["method"] == method]
     with_shots = {row["run"] for row in base if row["shots"]}
     at = {(row["run"], row["shots"] if row["run"] in with_shots else None, row["n"]): row for row in base}
+    intervals = _Intervals(registry)
     for row in rows:
         of = run["id"] if run else row["run"]
-        row["delta"] = _difference(row, at.get((of, row["shots"], row["n"]), at.get((of, None, row["n"]))))
+        against = at.get((of, row["shots"], row["n"]), at.get((of, None, row["n"])))
+        row["delta"] = _difference(row, against)
+        row["delta_low"], row["delta_high"] = intervals.of(row, against)
     if all(row["delta"] is None for row in rows):
         raise RegistryError(
             f"no cell has the questions, shots and n of a cell of {baseline}.", "Choose another baseline."
@@ -144,24 +149,66 @@ def _difference(row: Row, base: Mapping[str, Any] | None) -> float | None:
     return float(row["accuracy"] - base["accuracy"])
 
 
+class _Intervals:
+    """Paired 95% intervals of differences of cells; the scores of a cell are read once."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._read: dict[tuple[str, str, int], Scores] = {}
+
+    def of(self, row: Row, base: Row | None) -> tuple[float | None, float | None]:
+        """(None, None) for a cell and itself, and where the same questions cannot be paired."""
+        from leverplus_core.statistics import paired_difference
+
+        if base is None or base is row or row["delta"] is None or not row["sample"] or row["sample"] != base["sample"]:
+            return None, None
+        key, other = ((str(cell["run"]), str(cell["method"]), int(cell["shots"])) for cell in (row, base))
+        if key == other:
+            return None, None
+        ours, theirs = self._scores(key), self._scores(other)
+        n = row["n"]
+        if min(len(ours.accuracy), len(theirs.accuracy)) < n:
+            return None, None
+        found = paired_difference(ours.accuracy[:n], theirs.accuracy[:n], ours.image_id[:n])
+        return found.low, found.high
+
+    def _scores(self, key: tuple[str, str, int]) -> Scores:
+        if key not in self._read:
+            self._read[key] = self._registry.scores(*key)
+        return self._read[key]
+
+
 # Views.
 
-COLUMNS_AT_80 = 5
-UNTESTED = "differences in points are plain, not tested: see `leverplus compare`"
+DROPPED = ("model", "sweep", "interval of delta", "95% interval", "dataset", "seed", "run", "arm", "name")
+"""Columns of a list that a narrow terminal leaves out, the first of these first."""
+UNCORRECTED = (
+    "differences in points with paired 95% intervals, not corrected for their number: `leverplus compare` does"
+)
 OF_RUN = ("dataset", "model", "sweep", "arm", "seed")
 OF_CELL = ("method", "shots", "n")
 WORDS = ("name", "dataset", "model", "method", "sweep", "arm", "source")
 FIELDS = (
     "run", "name", "source", "dataset", "model", "sweep", "arm", "seed", "method", "shots", "n",
-    "accuracy", "ci_low", "ci_high", "accuracy_text", "delta", "status", "note", "sample",
+    "accuracy", "ci_low", "ci_high", "accuracy_text", "delta", "delta_low", "delta_high", "status", "note", "sample",
 )  # fmt: skip
 
 
 def leaderboard_csv(rows: Sequence[Row]) -> str:
     """The rows as CSV, accuracies in [0, 1]; the settings of an arm are JSON."""
-    fields = [f for f in FIELDS if f != "delta" or any("delta" in row for row in rows)]
+    fields = [f for f in FIELDS if not f.startswith("delta") or any("delta" in row for row in rows)]
     arms = (json.dumps(row["arm"], ensure_ascii=False) if row["arm"] else None for row in rows)
     return csv_text(({**row, "arm": arm} for row, arm in zip(rows, arms, strict=True)), fields)
+
+
+def shown_rows(
+    rows: Sequence[Row], every_size: bool = False, group: Sequence[str] = (), sort: Sequence[str] = ()
+) -> list[Row]:
+    """The rows of each run's largest sample; all with `every_size`, or where n is grouped or sorted by."""
+    if every_size or "n" in {key.removeprefix("-") for key in (*group, *sort)}:
+        return list(rows)
+    largest = {row["run"]: row["n"] for row in sorted(rows, key=itemgetter("n"))}
+    return [row for row in rows if row["n"] == largest[row["run"]]]
 
 
 def leaderboard_table(
@@ -169,15 +216,12 @@ def leaderboard_table(
 ) -> View:
     """A grid per run, methods as rows and shots as columns; with `group` or `sort` a list, a row per cell.
 
-    Either shows each run's largest sample, or with `every_size` (or where n is grouped or sorted by) every one.
+    Either shows what `shown_rows` keeps.
     """
     if not rows:
         return View(["nothing evaluated yet"])
-    keys = {key.removeprefix("-") for key in (*group, *sort)}
-    if not every_size and "n" not in keys:
-        largest = {row["run"]: row["n"] for row in sorted(rows, key=itemgetter("n"))}
-        rows = [row for row in rows if row["n"] == largest[row["run"]]]
-    if keys:
+    rows = shown_rows(rows, every_size, group, sort)
+    if group or sort:
         return _list(rows, group, sort)
     place = {run: i for i, run in enumerate(dict.fromkeys(row["run"] for row in rows))}
     grids = groupby(sorted(rows, key=lambda row: (place[row["run"]], row["n"])), key=itemgetter("run", "n"))
@@ -191,35 +235,39 @@ def _grid(cells: Sequence[Row]) -> list[Block]:
     about = ", ".join(filter(None, (first["dataset"], first["model"])))
     published = "published, " if first["source"] == "published" else ""
     blocks: list[Block] = [Title(f"{first['name']} ({published}{first['run']}){': ' if about else ''}{about}")]
-    every = sorted({row["shots"] for row in cells})
-    for start in range(0, len(every), COLUMNS_AT_80):
-        shots = every[start : start + COLUMNS_AT_80]
-        lines = [
-            [two_lines(method), *(texts.get((method, s), "-") for s in shots)]
-            for method in methods
-            if any((method, s) in texts for s in shots)
-        ]
-        blocks.append(Grid(["method", *map(shots_text, shots)], lines))
-    blocks.append(Remark(f"accuracy in %, 95% interval in brackets; n = {first['n']}"))
-    return [*blocks, *([Remark(UNTESTED)] if "delta" in first else []), *_remarks(cells)]
+    shots = sorted({row["shots"] for row in cells})
+    lines = [[two_lines(method), *(texts.get((method, s), "-") for s in shots)] for method in methods]
+    blocks.append(Grid(["method", *map(shots_text, shots)], lines))
+    about = UNCORRECTED if "delta" in first else "95% interval in brackets"
+    blocks.append(Remark(f"accuracy in %, {about}; n = {first['n']}"))
+    return [*blocks, *_remarks(cells)]
 
 
 def _cell(row: Row) -> str:
-    """Accuracy above interval: side by side they would not fit five times in 80 columns."""
-    delta = f" {_delta(row)}" if row.get("delta") is not None else ""
-    return f"{_accuracy(row)}{delta}\n{bracket(row['ci_low'], row['ci_high'])}"
+    """Accuracy above its interval, or beside the difference above that of the difference: five fit into 80 columns."""
+    if row.get("delta") is None:
+        return f"{_accuracy(row)}\n{bracket(row['ci_low'], row['ci_high'])}"
+    ends = "" if row["delta_low"] is None else interval(row["delta_low"], row["delta_high"])
+    return f"{_accuracy(row)} {_delta(row)}\n{ends}"
 
 
 def _list(rows: Sequence[Row], group: Sequence[str], sort: Sequence[str]) -> View:
     """A table for each value of `group`, with the columns that distinguish cells and those that they are sorted by."""
     columns = _columns(rows, group, sort)
     align = "".join("w" if column in WORDS else "n" for column in columns)
+    drop = [column for column in DROPPED if column not in {key.removeprefix("-") for key in sort}]
     blocks: list[Block] = []
     for title, of_group in groupby(rows, key=lambda row: ", ".join(f"{k} {_field(row, k) or '-'}" for k in group)):
         blocks += [Title(title)] if title else []
-        blocks += [Grid(columns, [[_field(row, column) for column in columns] for row in of_group], align), ""]
+        blocks += [
+            Grid(columns, [[_field(row, column) for column in columns] for row in of_group], align, drop=drop),
+            "",
+        ]
     same = [f"{f} {rows[0][f]}" for f in OF_CELL if f not in group and f not in columns]
-    remarks = ["; ".join(filter(None, ("accuracy in %", ", ".join(same)))), *([UNTESTED] if "delta" in columns else [])]
+    remarks = [
+        "; ".join(filter(None, ("accuracy in %", ", ".join(same)))),
+        *([UNCORRECTED] if "delta" in columns else []),
+    ]
     return View([*blocks, *map(Remark, remarks), *_about(rows, columns), *_remarks(rows)])
 
 
@@ -234,7 +282,7 @@ def _columns(rows: Sequence[Row], group: Sequence[str], sort: Sequence[str]) -> 
         if field in wanted or len(coarse) < len(finer):
             shown.append(field)
     shown += [f for f in OF_CELL if f in wanted or len({_field(row, f) for row in rows}) > 1]
-    delta = ["delta"] if "delta" in rows[0] else []
+    delta = ["delta", "interval of delta"] if "delta" in rows[0] else []
     return [*(f for f in shown if f not in group), "accuracy", "95% interval", *delta]
 
 
@@ -267,6 +315,8 @@ def _field(row: Row, column: str) -> str:
             return bracket(row["ci_low"], row["ci_high"])
         case "delta":
             return "-" if row["delta"] is None else _delta(row)
+        case "interval of delta":
+            return "-" if row["delta_low"] is None else interval(row["delta_low"], row["delta_high"])
         case "name":
             return _name(row)
         case "arm":

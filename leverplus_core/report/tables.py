@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from leverplus_core.text import csv_cell, shown
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 
 class Title(str):
@@ -27,12 +27,16 @@ class Remark(str):
 @dataclass(frozen=True)
 class Grid:
     """A table of texts. `align` has a letter per column: `w` words (left, may wrap), `n` numbers (right, never cut),
-    `m` marks (left, never cut); columns beyond it are `n`. Without `heads` it is a list of names and values."""
+    `m` marks (left, never cut); columns beyond it are `n`. Without `heads` it is a list of names and values.
+
+    On a terminal too narrow for its longest words, columns of `drop` are left out, the first of these first, and said;
+    what is wider still is split into several tables that repeat the first column."""
 
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
     align: str = "w"
     gap: int = 0
+    drop: Sequence[str] = ()
 
 
 Block = Title | Remark | Grid | str
@@ -44,10 +48,10 @@ class View:
 
     blocks: Sequence[Block]
 
-    def __rich__(self) -> RenderableType:
-        from rich.console import Group
-
-        return Group(*map(_drawn, self.blocks))
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for block in self.blocks:
+            fitted = _fitted(block, options.max_width) if isinstance(block, Grid) and block.heads else [block]
+            yield from (_drawn(part, options.max_width) for part in fitted)
 
     def markdown(self) -> str:
         """The same as Markdown, with titles as headings and remarks in italics."""
@@ -59,7 +63,65 @@ def stacked(*blocks: Block) -> View:
     return View([part for block in blocks for part in (block, "")][:-1])
 
 
-def _drawn(block: Block) -> RenderableType:
+def _kinds(grid: Grid) -> str:
+    return grid.align.ljust(len(grid.heads), "n")
+
+
+def _columns(grid: Grid) -> list[tuple[int, int]]:
+    """(the fewest cells, the cells without wrapping) of each column: words may wrap between words."""
+    from rich.cells import cell_len
+
+    found = []
+    for i, (head, kind) in enumerate(zip(grid.heads, _kinds(grid), strict=True)):
+        lines = [line for text in (head, *(row[i] for row in grid.rows)) for line in shown(text).splitlines()]
+        words = [word for line in lines for word in line.split()] if kind == "w" else lines
+        found.append(tuple(max(map(cell_len, texts), default=0) for texts in (words, lines)))
+    return [(low, high) for low, high in found]
+
+
+def _total(widths: Sequence[int], gap: int) -> int:
+    return sum(widths) + (len(widths) - 1) * (1 + gap)
+
+
+def _fitted(grid: Grid, width: int) -> list[Block]:
+    """The grid in so many cells: without columns that it may drop, then in several tables."""
+    fewest = dict(enumerate(low for low, _ in _columns(grid)))
+    dropped: list[str] = []
+    for head in grid.drop:
+        if _total(list(fewest.values()), grid.gap) <= width:
+            break
+        if head in grid.heads:
+            del fewest[list(grid.heads).index(head)]
+            dropped.append(head)
+    told = [Remark(f"not shown for want of width: {', '.join(dropped)}")] if dropped else []
+    tables: list[list[int]] = []
+    first, *others = fewest
+    for column in others:
+        if not tables or _total([fewest[i] for i in (*tables[-1], column)], grid.gap) > width:
+            tables.append([first])
+        tables[-1].append(column)
+    return [*(_only(grid, columns, split=len(tables) > 1) for columns in tables or [[first]]), *told]
+
+
+def _only(grid: Grid, columns: Sequence[int], split: bool) -> Grid:
+    rows = [[row[i] for i in columns] for row in grid.rows]
+    kept = [row for row in rows if not split or any(cell != "-" for cell in row[1:])]
+    kinds = _kinds(grid)
+    return Grid([grid.heads[i] for i in columns], kept, "".join(kinds[i] for i in columns), grid.gap)
+
+
+def _wrapped(grid: Grid, width: int) -> list[int]:
+    """The widths of the columns, where the widest columns of words give way first, and none breaks a word."""
+    fewest, widths = (list(ends) for ends in zip(*_columns(grid), strict=True))
+    while _total(widths, grid.gap) > width:
+        give = [i for i in range(len(widths)) if widths[i] > fewest[i]]
+        if not give:
+            break
+        widths[max(give, key=widths.__getitem__)] -= 1
+    return widths
+
+
+def _drawn(block: Block, width: int) -> RenderableType:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -72,11 +134,15 @@ def _drawn(block: Block) -> RenderableType:
         box=box.SIMPLE_HEAD if block.heads else None, padding=(0, block.gap, 0, 0), show_edge=False, pad_edge=False,
         show_header=bool(block.heads),
     )  # fmt: skip
-    for head, kind in zip(block.heads or block.align, block.align.ljust(len(block.heads), "n"), strict=True):
+    widths: Sequence[int | None] = _wrapped(block, width) if block.heads else [None] * len(block.align)
+    if block.heads and _total([w or 0 for w in widths], block.gap) > width:
+        widths = [None] * len(widths)  # rich breaks words, rather than leave columns out
+    for head, kind, wide in zip(block.heads or block.align, _kinds(block), widths, strict=True):
         words, justify = kind == "w", "right" if kind == "n" else "left"
         style = "dim" if not block.heads and not table.columns else None
         table.add_column(
-            Text(shown(head)), justify=justify, no_wrap=not words, overflow="fold" if words else None, style=style  # type: ignore[arg-type]
+            Text(shown(head)), justify=justify, no_wrap=not words, overflow="fold" if words else None,  # type: ignore[arg-type]
+            style=style, width=wide,
         )  # fmt: skip
     for row in block.rows:
         table.add_row(*(Text(shown(cell)) for cell in row))
@@ -85,7 +151,7 @@ def _drawn(block: Block) -> RenderableType:
 
 def _markdown(block: Block) -> str:
     if isinstance(block, Grid):
-        align = block.align.ljust(len(block.heads), "n")
+        align = _kinds(block)
         lines = [block.heads or [""] * len(align), ["---:" if kind == "n" else "---" for kind in align], *block.rows]
         escaped = [[escape_markdown(cell) if i != 1 else cell for cell in row] for i, row in enumerate(lines)]
         return "\n".join(f"| {' | '.join(row)} |" for row in escaped)

@@ -181,7 +181,7 @@ def _outlets(text: _Fields) -> list[tuple[list[str], Check, Sequence[int]]]:
         (["compare", f"a:{method}", "b:random", *store], _plain, good),
         (["compare", "a", "b", "--json", *store], _json, good),
         (["headroom", f"a:{method}", *store], _plain, good),
-        (["power", "a", "--effect", "0.01", "--method", method, "--baseline", "random", *store], _plain, good),
+        (["power", "a", "--effect", "1", "--method", method, "--baseline", "random", *store], _plain, good),
         (["show", "a", "--question", question, *store], _plain, good),
         (["show", "a", "--question", question, "--json", *store], _json, good),
         (["report", "a", "b", "--method", method, "--baseline", "a:random", *store], _markdown, good),

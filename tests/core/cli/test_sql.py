@@ -41,3 +41,21 @@ def test_a_time_that_is_none_is_refused(cli: Cli, store: list[str], seconds: str
     code, out, err = cli("sql", "SELECT 1", "--seconds", seconds, *store)
     assert (code, out) == (2, "") and len(err.splitlines()) == 1
     assert err.startswith("leverplus: a query cannot be given ")
+
+
+def test_a_result_wider_than_the_terminal_is_a_block_for_each_row(cli: Cli, store: list[str]) -> None:
+    wide = ", ".join(f"'{letter * 30}' AS column_{letter}" for letter in "abc")
+    code, out, _ = cli("sql", f"SELECT {wide} UNION ALL SELECT 1, 2.5, NULL", *store)
+    assert code == 0 and [line.rstrip() for line in out.splitlines()] == [
+        "-- row 1",
+        *(f"column_{letter}  {letter * 30}" for letter in "abc"),
+        "-- row 2",
+        *("column_a  1", "column_b  2.5", "column_c"),
+    ]
+    assert cli("sql", "SELECT 1 AS a, 2 AS b", *store)[1].split() == ["a", "b", "1", "2"]
+
+
+def test_csv(cli: Cli, store: list[str]) -> None:
+    query = "SELECT 'x, y' AS a, 1 AS b, NULL AS a UNION ALL SELECT '=1+1', 0.25, 'z'"
+    assert cli("sql", query, "--csv", *store)[1] == 'a,b,a:2\n"x, y",1,\n\'=1+1,0.25,z\n'
+    assert "exclude each other" in cli("sql", query, "--csv", "--json", *store)[2]

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from sqlalchemy import JSON, inspect
 
-from leverplus_core.errors import DataError, RegistryError, StorageError
+from leverplus_core.errors import DataError, LeverplusWarning, RegistryError, StorageError
 from leverplus_core.records import Demonstration, Image, Prediction, Question
 from leverplus_core.registry import database, migrations, readonly, tables
 from leverplus_core.registry import registry as registry_module
@@ -396,12 +396,14 @@ def test_resolve(registry: Registry) -> None:
         registry.begin_run(replace(RUN, id=run_id, name=name))
     assert registry.resolve("abc123")["id"] == "abc123"
     assert registry.resolve("abc")["id"] == "abc123"
-    assert registry.resolve("demo")["id"] == "ffe789"
+    with pytest.warns(LeverplusWarning, match=r"2 runs are named 'demo': this is about ffe789, .*\(others: abc123 of"):
+        assert registry.resolve("demo")["id"] == "ffe789"
     assert registry.resolve("latest")["id"] == "99"
     assert registry.resolve("abd")["id"] == "99"  # its name; the other is reached by more of its id
     assert registry.resolve("abd4")["id"] == "abd456"
     registry.begin_run(RUN)
-    assert registry.resolve("latest")["id"] == registry.resolve("demo")["id"] == "abc123"
+    with pytest.warns(LeverplusWarning, match="this is about abc123"):
+        assert registry.resolve("latest")["id"] == registry.resolve("demo")["id"] == "abc123"
     with pytest.raises(RegistryError, match=r"'ab' is the start of 2 runs: .*abc123 \(demo\).*abd456|abd456.*abc123"):
         registry.resolve("ab")
     with pytest.raises(RegistryError, match=r"no run 'laptpo'.*Did you mean 'laptop'\?.*Known: abd, demo, laptop"):

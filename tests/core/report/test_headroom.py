@@ -106,7 +106,8 @@ def test_what_cannot_be_asked_is_one_line(registry: Registry) -> None:
 
 def test_the_verbs_print_json(registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = ["--registry", f"sqlite:///{tmp_path / 'r.db'}", "--json"]
-    for arguments in (["headroom", "one:rce"], ["power", "one", "--effect", "0.05"]):
+    for arguments in (["headroom", "one:rce"], ["power", "one", "--effect", "5"]):
         app([*arguments, *url], standalone_mode=False)
         rows = json.loads(capsys.readouterr().out)
         assert [row["shots"] for row in rows] == [1, 2]
+    assert [row["effect"] for row in rows] == [0.05, 0.05], "points on the command line"

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from leverplus_core.errors import RegistryError
 from leverplus_core.records import Prediction
 from leverplus_core.registry.registry import Registry, RunRecord
 from leverplus_core.report.leaderboard import leaderboard_csv, leaderboard_rows, leaderboard_table
+from leverplus_core.report.tables import interval
+from leverplus_core.statistics import paired_difference
 from leverplus_formats.table import TableImporter
 
+Cli = Callable[..., tuple[int, str, str]]
 RUN = RunRecord("aaa111", "demo", "f", "demo_world", "qwen", 0, dataset_fingerprint="world")
 TABLE = "| n | shot | Baseline | Ours |\n|---|---|---|---|\n| 10 | 1 | 50.15 | 50.40 |\n| 20 | 1 | 49.99 | 49.99 |\n"
 
@@ -47,9 +51,9 @@ def registry(tmp_path: Path) -> Registry:
     return registry
 
 
-def printed(renderable: RenderableType) -> str:
+def printed(renderable: RenderableType, width: int = 80) -> str:
     out = io.StringIO()
-    Console(file=out, width=80, color_system=None).print(renderable)
+    Console(file=out, width=width, color_system=None).print(renderable)
     return out.getvalue()
 
 
@@ -76,11 +80,11 @@ def test_filters_take_one_value_or_several(registry: Registry) -> None:
 
 
 def test_sorting(registry: Registry) -> None:
-    best = leaderboard_rows(registry, sort=["accuracy"], n=20)
+    best = leaderboard_rows(registry, sort=["-accuracy"], n=20)
     assert [r["accuracy"] for r in best] == sorted((r["accuracy"] for r in best), reverse=True)
-    worst = leaderboard_rows(registry, sort=["-accuracy"], n=20)
+    worst = leaderboard_rows(registry, sort=["accuracy"], n=20)
     assert [r["accuracy"] for r in worst] == sorted(r["accuracy"] for r in worst)
-    rows = leaderboard_rows(registry, sort=["-seed", "shots", "-accuracy"], n=20, method=["rce", "zero_shot"])
+    rows = leaderboard_rows(registry, sort=["-seed", "shots", "accuracy"], n=20, method=["rce", "zero_shot"])
     assert told(rows, "seed", "shots", "accuracy") == [
         (1, 0, 0.4), (1, 0, 0.4), (1, 1, 0.7), (1, 1, 0.75), (0, 0, 0.4), (0, 0, 0.4), (0, 1, 0.6), (0, 1, 0.65),
     ]  # fmt: skip
@@ -135,21 +139,75 @@ def test_the_delta_of_printed_decimals_is_exact(registry: Registry) -> None:
     assert "50.40 +0.25" in text and "49.99 0.00" in text and "paper (published, " in text and "no predictions" in text
 
 
+def test_the_interval_below_a_difference_is_that_of_the_difference(registry: Registry) -> None:
+    rows = {row["method"]: row for row in leaderboard_rows(registry, "hard0", "random", n=20)}
+    row = rows["rce"]
+    right = [[float(i < correct) for i in range(20)] for correct in (12, 10)]
+    expected = paired_difference(*right)
+    assert (row["delta_low"], row["delta_high"]) == pytest.approx((expected.low, expected.high))
+    assert (rows["random"]["delta_low"], rows["random"]["delta"]) == (None, 0), "nothing to pair with itself"
+    lines = printed(leaderboard_table(list(rows.values()))).splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("rce"))
+    assert lines[at].split() == ["rce", "-", "60.0", "+10.0"]
+    assert lines[at + 1].split() == interval(expected.low, expected.high).split()
+    assert "not corrected" in " ".join(" ".join(lines).split())
+    (paper,) = leaderboard_rows(registry, "paper", "Baseline", method="Ours", n=10)
+    assert (paper["delta_low"], paper["delta_high"]) == (None, None), "a published table has no predictions to pair"
+
+
+def test_csv_and_json_hold_the_rows_of_the_table(registry: Registry, cli: Cli) -> None:
+    url = registry.url
+    shown = cli("leaderboard", "--registry", url, "--sort", "-accuracy")[1]
+    read = list(csv.DictReader(io.StringIO(cli("leaderboard", "--registry", url, "--sort", "-accuracy", "--csv")[1])))
+    rows = json.loads(cli("leaderboard", "--registry", url, "--sort", "-accuracy", "--json")[1])
+    assert len(read) == len(rows) == 14 and {row["n"] for row in read} == {"20"}
+    column = [line.split() for line in shown.splitlines() if "[" in line]
+    assert len(column) == 14 and [row["method"] for row in read] == [row["method"] for row in rows]
+    assert all(row["method"] in words for row, words in zip(read, column, strict=True))
+    sizes = cli("leaderboard", "--registry", url, "--n", "10", "--n", "20", "--csv")[1]
+    assert len(sizes.splitlines()) == 1 + 28
+
+
+@pytest.mark.parametrize("width", [75, 60, 45])
+def test_a_narrow_terminal_breaks_no_name_and_keeps_the_method(registry: Registry, width: int) -> None:
+    for shots in (2, 3, 4, 8):
+        record(registry, "hard0", "text_then_image_knn", shots, 5)
+    grid = printed(leaderboard_table(leaderboard_rows(registry, "hard0")), width)
+    tables = [line for line in grid.splitlines() if line.startswith("method")]
+    assert len(tables) > 1 and grid.count("text_then_image_knn") == len(tables) - ("2 shots" not in tables[0])
+    assert " ".join(tables).count("shot") == 6, "every number of shots once"
+    rows = leaderboard_rows(registry, sort=["-accuracy"], n=20, baseline="random")
+    listed = printed(leaderboard_table(rows, sort=["-accuracy"]), width)
+    assert max(map(len, (*grid.splitlines(), *listed.splitlines()))) <= width
+    assert listed.count("zero_shot") == 4 and listed.count("text_then_image_knn") == 4
+    assert "reward=mixed" in listed or "arm" in listed.partition("not shown for want of width: ")[2]
+
+
 def test_lists_say_what_tells_cells_apart(registry: Registry) -> None:
     rows = leaderboard_rows(registry, group=["method"], n=20, baseline="random", source="run")
     lines = printed(leaderboard_table(rows, group=["method"])).splitlines()
     assert all(len(line) <= 80 for line in lines)
     assert [line for line in lines if line.startswith("method ")] == ["method zero_shot", "method random", "method rce"]
     start = lines.index("method rce")
-    assert lines[start + 1].split() == ["arm", "shots", "accuracy", "95%", "interval", "delta"]
+    assert lines[start + 1].split() == [
+        "arm",
+        "shots",
+        "accuracy",
+        "95%",
+        "interval",
+        "delta",
+        "interval",
+        "of",
+        "delta",
+    ]
     first = lines[start + 3].split()
-    assert (first[:2], first[-1]) == (["reward=mixed", "seed=1"], "+25.0") and "75.0" in first
+    assert first[:2] == ["reward=mixed", "seed=1"] and "75.0" in first and "+25.0" in first
     assert "accuracy in %; n 20" in lines
     assert "demo: dataset demo_world, model qwen, sweep rewards" in lines
     markdown = leaderboard_table(rows, group=["method"]).markdown()
     assert (
-        "### method rce\n\n| arm | shots | accuracy | 95% interval | delta |\n| --- | ---: | ---: | ---: | ---: |\n"
-        in markdown
+        "### method rce\n\n| arm | shots | accuracy | 95% interval | delta | interval of delta |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: |\n" in markdown
     )
     assert "\n| reward=mixed seed=1 | 1 | 75.0 | [" in markdown
 

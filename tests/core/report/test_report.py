@@ -4,6 +4,7 @@ import io
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,7 +150,7 @@ def test_compare_two_methods_by_hand(registry: Registry) -> None:
     registry.begin_run(RUN)
     record(registry, RUN, "rce", 1, scores(1.0, 0.6, 1.0, 0.6, 0.0), [2, 5])
     record(registry, RUN, "random", 1, scores(0.0, 0.6, 0.6, 0.0, 0.5), [2, 5])
-    small, large = compare_rows(registry, "latest:rce", "aaa:random")
+    small, large = compare_rows(registry, "latest:rce", "aaa:random", n=[2, 5])
     assert (small["shots"], small["n"], large["n"]) == (1, 2, 5)
     assert (large["a_name"], large["b_name"]) == ("demo:rce", "demo:random")
     assert (large["a"], large["b"]) == (pytest.approx(0.64), pytest.approx(0.34))
@@ -160,7 +161,7 @@ def test_compare_two_methods_by_hand(registry: Registry) -> None:
     assert (large["ci_low"], large["ci_high"]) == (pytest.approx(center - half), pytest.approx(min(1, center + half)))
     assert large["verdict"] == "no difference seen"
     assert small["delta"] == pytest.approx(0.5)
-    back = compare_rows(registry, "demo:random", "demo:rce")[1]
+    back = compare_rows(registry, "demo:random", "demo:rce")[0]
     assert back["delta"] == pytest.approx(-0.3) and back["p_value"] == pytest.approx(large["p_value"])
 
 
@@ -174,7 +175,7 @@ def test_the_primary_endpoint_is_the_mean_over_shots_above_the_cells(registry: R
     assert (row["shots"], row["over"], row["n"], row["primary"]) == (None, [1, 2], 4, True)
     assert (row["a"], row["b"], row["delta"]) == pytest.approx((0.7, 0.4, 0.3))
     cells = compare_rows(registry, "demo:rce", "demo:random")
-    assert row["comparisons"] == 1 and {cell["comparisons"] for cell in cells} == {4}
+    assert row["comparisons"] == 1 and {cell["comparisons"] for cell in cells} == {2}
     text = printed(compare_table([row, *cells]))
     assert text.index("primary endpoint: mean over 1, 2 shots") < text.index("by number of shots and sample")
     assert "its interval is not corrected" in " ".join(text.split())
@@ -183,6 +184,31 @@ def test_the_primary_endpoint_is_the_mean_over_shots_above_the_cells(registry: R
     record(registry, RUN, "sft", 3, scores(1, 0), [2])
     assert primary_rows(registry, "demo:rce", "demo:sft") == []
     assert [r["method"] for r in primary_rows(registry, "demo", "demo")] == ["random", "sft", "rce"]
+
+
+def test_what_is_left_out_is_not_corrected_for(registry: Registry) -> None:
+    registry.begin_run(RUN)
+    for method, right in (("random", 1), ("sft", 2), ("rce", 3)):
+        for shots in (1, 2):
+            record(registry, RUN, method, shots, scores(*[1.0] * right, *[0.0] * (4 - right)), [2, 4])
+
+    def told(*names: str, **chosen: list[Any]) -> list[tuple[Any, ...]]:
+        rows = compare_rows(registry, *names, **chosen)
+        assert {row["comparisons"] for row in rows} == {len(rows)}
+        return [(row["a_name"].partition(":")[2], row["shots"], row["n"]) for row in rows]
+
+    assert told("demo", "demo:random") == [("sft", 1, 4), ("sft", 2, 4), ("rce", 1, 4), ("rce", 2, 4)]
+    assert told("demo", "demo:random", method=["rce"], shots=[2]) == [("rce", 2, 4)]
+    assert told("demo:rce", "demo:sft", n=[2]) == [("rce", 1, 2), ("rce", 2, 2)]
+    assert [row["method"] for row in primary_rows(registry, "demo", "demo", ["sft"])] == ["sft"]
+    for chosen, message in (
+        ({"method": ["rcee"]}, "no method 'rcee' to compare in demo and demo:random. Did you mean 'rce'"),
+        ({"shots": [3]}, "no number of shots 3 was evaluated. Known: 1, 2."),
+        ({"n": [5]}, "no sample of size 5 was evaluated. Known: 2, 4."),
+    ):
+        with pytest.raises(RegistryError) as e:
+            compare_rows(registry, "demo", "demo:random", **chosen)
+        assert message in str(e.value)
 
 
 def test_verdicts(registry: Registry) -> None:
@@ -241,7 +267,7 @@ def test_only_common_questions_are_compared(registry: Registry) -> None:
     registry.begin_run(other)
     record(registry, RUN, "rce", 1, {"q0": 1, "q1": 1, "q2": 0, "q3": 0}, [2, 4])
     record(registry, other, "rce", 1, {"q1": 0, "q2": 0, "q0": 0, "q9": 1}, [2, 4])
-    two, four = compare_rows(registry, "demo:rce", "other:rce")
+    two, four = compare_rows(registry, "demo:rce", "other:rce", n=[2, 4])
     assert (two["n"], two["delta"]) == (1, 1.0)  # q1 alone is among the first two of both
     assert (four["n"], four["delta"]) == (3, pytest.approx(2 / 3))  # q0 q1 q2
     assert two["verdict"] == "no difference seen"  # one question shows nothing
