@@ -26,7 +26,7 @@ def plugins(
     ] = False,
     json: JsonOpt = False,
 ) -> None:
-    """List every part and command: name, kind, distribution, version, status.
+    """List every part, listener and command: name, kind, distribution, version, status.
 
     The status is found without importing parts: `ok` says that the source is there and defines the class. Only --check
     imports each part and holds it to its contract.
@@ -39,7 +39,7 @@ def plugins(
     for warning in warnings:
         if warning not in catalog.warnings:  # a damaged distribution is found twice
             output.warn(warning)
-    entries = [*catalog.checked_entries(by_import=check), *commands]
+    entries = [*catalog.checked_entries(by_import=check), *catalog.hearing, *commands]
     output.rows([{field: getattr(entry, field) for field in FIELDS} for entry in entries], json)
     if check and any(entry.status.startswith("broken") for entry in entries):
         raise typer.Exit(1)

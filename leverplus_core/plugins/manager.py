@@ -54,6 +54,9 @@ KINDS = {
 }
 """Kind of part -> the public name of its contract. The hook of a kind is `leverplus_KINDs`."""
 
+PART_HOOKS = {f"leverplus_{kind}s": kind for kind in KINDS}
+"""The hook of each kind of part; the others are events."""
+
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # no ':', '=' or ',': the CLI's `mixed:k=32,...` must stay readable
 
 
@@ -84,6 +87,8 @@ class Catalog:
         """The files that were read beside what is installed, and"""
         self.disabled = ""
         """the distributions that were left out: what another process needs to load the same catalog."""
+        self.hearing: tuple[Entry, ...] = ()
+        """The plugins that listen to events, of the kind `listener`: they have no part that could be built."""
         self.warnings = list(warnings)
         self._guards: dict[Entry, type[Part]] = {}
         self._unread = [entry for entry in entries if not entry.kind]
@@ -104,6 +109,7 @@ class Catalog:
         manager = new_manager()
         off = disabled_distributions(disabled)
         entries: list[Entry] = []
+        hearing: list[Entry] = []
         points, damaged = installed(GROUP)
         for point in points:
             if canonical(point.distribution) in off:
@@ -117,8 +123,9 @@ class Catalog:
                     continue
                 with redirect_stdout(sys.stderr):  # a plugin that prints must not damage what `--json` prints
                     plugin = importlib.metadata.EntryPoint(point.name, point.value, GROUP).load()
-                    found = _parts_of(manager, plugin, point)
+                    found, hears = _parts_of(manager, plugin, point)
                 entries += found
+                hearing += [_listener(point)] * hears
             except BaseException as error:  # whatever a third party raises must not end the program
                 if by_signal(error):
                     raise
@@ -129,13 +136,16 @@ class Catalog:
                 raise PluginError(f"--plugin {path} is {other}.")
             try:
                 with redirect_stdout(sys.stderr):
-                    entries += _parts_of(manager, module, Point(path.stem, str(path), str(path), ""))
+                    found, hears = _parts_of(manager, module, point := Point(path.stem, str(path), str(path), ""))
+                entries += found
+                hearing += [_listener(point)] * hears
             except BaseException as error:
                 if by_signal(error):
                     raise
                 raise PluginError(f"--plugin {path} cannot be read: {describe(error)}.") from error
         catalog = cls(entries, damaged, manager)
         catalog.files, catalog.disabled = tuple(extra_files), ",".join(sorted(off))
+        catalog.hearing = tuple(hearing)
         return catalog
 
     def entries(self) -> list[Entry]:
@@ -302,8 +312,8 @@ def _other_api(module: str) -> str:
     return "" if stated == API else f"incompatible: it is written for plugin API {stated}, and this leverplus has {API}"
 
 
-def _parts_of(manager: pluggy.PluginManager, plugin: object, point: Point) -> list[Entry]:
-    """Register one plugin and collect its parts; what a plugin registers is all used or not at all."""
+def _parts_of(manager: pluggy.PluginManager, plugin: object, point: Point) -> tuple[list[Entry], bool]:
+    """Register one plugin: its parts, and whether it listens to events; all of it is used or nothing."""
     name = f"'{point.name}' of {point.label}"
     functions = register(manager, plugin, name)
     try:
@@ -311,16 +321,15 @@ def _parts_of(manager: pluggy.PluginManager, plugin: object, point: Point) -> li
         for entry in entries:
             if canonical(point.distribution) != OURS:
                 _code(entry)  # now, so that `identity` names the code that is imported here
-        return entries
+        return entries, any(hook not in PART_HOOKS for hook, _ in functions)
     except BaseException:
         manager.unregister(name=name)
         raise
 
 
 def _collect(functions: Sequence[tuple[str, pluggy.HookImpl]], point: Point) -> Iterator[Entry]:
-    kind_of = {f"leverplus_{kind}s": kind for kind in KINDS}
     for hook, function in functions:
-        if hook not in kind_of:
+        if hook not in PART_HOOKS:
             continue  # an event
         parts = function.function()
         if not isinstance(parts, Mapping):
@@ -330,7 +339,7 @@ def _collect(functions: Sequence[tuple[str, pluggy.HookImpl]], point: Point) -> 
                 raise PluginError(f"{hook}: {name!r} is not a name (letters, digits, '_', '-' and '.').")
             if not (isinstance(target, str) and all(target.partition(":"))):
                 raise PluginError(f"{hook}: '{name}' must point to 'module:Class', not {target!r}.")
-            yield Entry(kind_of[hook], name, target, point.distribution, point.version)
+            yield Entry(PART_HOOKS[hook], name, target, point.distribution, point.version)
 
 
 def by_name(entries: Sequence[Entry], kinds: Sequence[str]) -> tuple[dict[tuple[str, str], list[Entry]], list[str]]:
@@ -375,6 +384,10 @@ def _import_file(path: Path) -> ModuleType:
             raise
         raise PluginError(f"--plugin {path} cannot be read: {describe(error)}.") from error
     return module
+
+
+def _listener(point: Point) -> Entry:
+    return Entry("listener", point.name, point.value, point.distribution, point.version)
 
 
 def _unread(point: Point, status: str) -> Entry:

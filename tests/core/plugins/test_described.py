@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -94,6 +95,15 @@ def test_show_prints_all_parts_of_a_name_and_says_which_exist(cli: Cli) -> None:
     assert code == 0 and "sampler 'mixed' of leverplus" in out and "reward 'mixed' of leverplus" in out
     assert "k           whole number  64       at least 1" in out
     assert "Use it:  sampler: {name: mixed, k: 64, text: 0.25}" in out
+    (found,) = json.loads(cli("plugins", "show", "mixed", "--kind", "reward", "--json")[1])
+    assert found["schema"]["properties"]["many"] == {
+        "default": 3,
+        "description": "smallest number of correct candidates that counts as many",
+        "minimum": 1,
+        "title": "Many",
+        "type": "integer",
+    }
+    assert found["class"] == "leverplus_rewards.mixed:MixedReward" and found["file"].endswith("mixed.py")
     code, out, _ = cli("plugins", "show", "mixed", "--kind", "reward")
     assert code == 0 and "sampler" not in out
     code, _, err = cli("plugins", "show", "mixd")
