@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +25,9 @@ from leverplus_models.engine.settings import EngineSettings
 
 PATCHES_PER_BATCH = 4096
 """Patches per pass of the vision tower on a CPU: 256 demo pictures or two photos of 640 x 480. More are no faster."""
+FEWEST_PATCHES = 64
+"""Patches per pass on a CPU, where smaller matrices are multiplied in another order: an image's last bits must not
+depend on which others were encoded before it, here or by another process. Fewer are filled up by repetition."""
 PATCHES_PER_TOKEN = 2
 """On a GPU, patches per pass for each token of a pass of the language model: a patch takes less memory."""
 MAX_READERS = 16
@@ -149,8 +153,13 @@ class ImageEncoder:
 
     def _encode_batch(self, batch: Sequence[tuple[str, Tensor]], grid: tuple[int, int]) -> Iterator[tuple[str, Tensor]]:
         try:
-            grids, layout = self._layout(grid, len(batch))
-            pixels = self._pixels.of([picture for _, picture in batch])
+            pictures = [picture for _, picture in batch]
+            if self._readers == 1 and self.settings.image_batches:
+                each = grid[0] * grid[1]
+                fewest = min(math.ceil(FEWEST_PATCHES / each), self.patches // each)
+                pictures += pictures[-1:] * (fewest - len(batch))
+            grids, layout = self._layout(grid, len(pictures))
+            pixels = self._pixels.of(pictures)
             encoded = self.model.get_image_features(pixels, grids, **layout).pooler_output
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
@@ -165,7 +174,7 @@ class ImageEncoder:
             yield from self._encode_batch(batch[:half], grid)
             yield from self._encode_batch(batch[half:], grid)
             return
-        for (key, _), tokens in zip(batch, encoded, strict=True):
+        for (key, _), tokens in zip(batch, encoded, strict=False):  # of those that fill the pass none
             yield key, tokens.clone()
 
     def _layout(self, grid: tuple[int, int], count: int) -> tuple[Tensor, dict[str, Any]]:

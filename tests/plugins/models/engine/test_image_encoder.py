@@ -13,8 +13,10 @@ from PIL import Image as Pil
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from leverplus_core import DataError
+from leverplus_core.testing import tiny_pictures
 from leverplus_models.engine.image_encoder import ImageEncoder
 from leverplus_models.engine.settings import EngineSettings
+from leverplus_models.qwen2_5_vl import Qwen25Vl
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +80,8 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(
     encoder, found = _encoded(model, files)
     for tokens, known in zip(found, expected, strict=True):
         torch.testing.assert_close(tokens, known, atol=1e-5, rtol=1e-5)
-    # Five of 16 patches: three and two, three again two and one; two of 24: one by one.
-    assert asked == [80, 48, 32, 16, 32, 48, 24, 24]
+    # Five of 16 patches: three and two, three again two and one, which is filled up to two; two of 24: one by one.
+    assert asked == [80, 48, 32, 32, 32, 48, 24, 24]
     assert encoder.patches == 24
     asked.clear()
     encoder.cache = _encoder(model).cache
@@ -99,7 +101,7 @@ def test_another_failure_of_the_tower_is_not_tried_again(
     asked = _limit(model, monkeypatch, 8, "an illegal instruction")
     with pytest.raises(RuntimeError, match="illegal instruction"):
         _encoded(model, files[:2])
-    assert asked == [32]
+    assert asked == [64]  # two of 16 patches, filled up
 
 
 def test_many_files_are_inspected_at_once_for_a_gpu_and_a_bad_one_is_named_when_it_is_asked_for(
@@ -176,3 +178,14 @@ def test_what_a_reading_thread_meets_is_one_line(
         encoder.encode(keys[:1], keys[1:])
     with pytest.raises(DataError, match=r"changed\.png' changed during the run"):
         encoder.encode(keys[1:], ())
+
+
+def test_the_features_of_an_image_are_the_same_bits_whatever_is_encoded_with_it(tmp_path: Path) -> None:
+    """Of several processes that share a folder of features, whoever is first encodes an image."""
+    encoder = Qwen25Vl()._image_encoder
+    keys = [encoder.inspect(str(image.path)).key for image in tiny_pictures(tmp_path, 9)]
+    whole = dict(encoder._encode(keys))
+    for size in (1, 2, 3):
+        for start in range(0, 9, size):
+            for key, tokens in encoder._encode(keys[start : start + size]):
+                assert torch.equal(tokens, whole[key])
