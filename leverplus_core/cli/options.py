@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from leverplus_core.records import Question
     from leverplus_core.registry.registry import Registry
 
-SQLITE = "sqlite:///"
-
 
 def _folder(path: Path) -> Path:
     """`~` is the home folder. Raises RecipeError for a name that is no text: tables and provenance name the folder."""
