@@ -1,8 +1,8 @@
 """Write the generated pages of the docs, or with --check say which are out of date.
 
 docs/cli.md: the help of every command. docs/recipes.md: every setting of a recipe, and the bundled recipes.
-docs/plugins.md: the tables of hooks, events and built-in parts, between two marks, and the examples, each below a
-comment that names a file and a class or function in it.
+docs/plugins.md: the tables of hooks, events, built-in parts and their settings, between two marks, and the examples,
+each below a comment that names a file, or a file and a class or function in it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typer.core import TyperGroup
 
 from leverplus_core.cli.app import app
 from leverplus_core.plugins import hookspecs
+from leverplus_core.plugins.described import settings as part_settings
 from leverplus_core.plugins.events import EVENTS
 from leverplus_core.plugins.manager import KINDS, Catalog
 from leverplus_core.recipes.loader import bundled
@@ -33,6 +34,7 @@ from leverplus_core.recipes.settings import TRAINERS, PartSpec, TrainingSettings
 from leverplus_core.selector.base import BaselineSelector
 
 ROOT = Path(__file__).resolve().parent.parent
+WHOLE = re.compile(r"^(<!-- file: (\S+) -->\n```python\n).*?^```$", re.MULTILINE | re.DOTALL)
 EXAMPLE = re.compile(r"^(<!-- code: (\S+) (\w+) -->\n```python\n).*?^```$", re.MULTILINE | re.DOTALL)
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
 
@@ -153,15 +155,17 @@ def plugins_page(text: str) -> str:
         arguments = ", ".join(f"`{name}`" for name in inspect.signature(getattr(hookspecs, hook)).parameters)
         lines.append(f"| `{hook}` | {arguments} | {_doc(hook)} |")
     catalog = Catalog.load(disabled="")
-    lines += ["", "| kind | name | what it does | settings |", "|---|---|---|---|"]
+    lines += ["", "| kind | name | what it does |", "|---|---|---|"]
+    rows = ["| part | setting | type | default | bounds | meaning |", "|---|---|---|---|---|---|"]
     for entry in catalog.entries():
         if entry.distribution != "leverplus":
             continue
-        fields = catalog.part_class(entry.kind, entry.name).model_fields
-        settings = ", ".join(f"`{name}`" for name in fields)
-        lines.append(
-            f"| {entry.kind} | `{entry.name}` | {_cell(catalog.first_line(entry.kind, entry.name))} | {settings} |"
-        )
+        lines.append(f"| {entry.kind} | `{entry.name}` | {_cell(catalog.first_line(entry.kind, entry.name))} |")
+        for setting in part_settings(catalog.part_class(entry.kind, entry.name)):
+            cells = [f"`{setting.name}`", setting.type, setting.default and f"`{setting.default}`", setting.bounds]
+            rows.append(" | ".join([f"| {entry.kind} `{entry.name}`", *map(_cell, [*cells, setting.meaning]), "|"]))
+    lines += ["", *rows]
+    text = WHOLE.sub(lambda match: match[1] + (ROOT / match[2]).read_text(encoding="utf-8") + "```", text)
     before, _, rest = EXAMPLE.sub(_example, text).partition(BEGIN)
     after = rest.partition(END)[2]
     return before + "\n".join([*lines, "", END]) + after

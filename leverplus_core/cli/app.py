@@ -52,6 +52,9 @@ COMMANDS: Mapping[str, Target] = {
     "recipes": "leverplus_core.cli.recipes:recipes",
     "recipes show": "leverplus_core.cli.recipes:show",
     "plugins": "leverplus_core.cli.plugins:plugins",
+    "plugins show": "leverplus_core.cli.plugins:show",
+    "plugins new": "leverplus_core.cli.plugins_new:new",
+    "doctor": "leverplus_core.cli.doctor:doctor",
     "import": "leverplus_core.cli.imports:Importers",
     "export": "leverplus_core.cli.exports:Exporters",
 }

@@ -7,6 +7,7 @@ Ray places where there is room. Autoscaling is Ray's. What computes is `Worker`,
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 NOTICE_S, PATIENCE_S = 30.0, 600.0
 """Seconds after which a person is told that the cluster has no room, and after which it is no longer waited for: a
 machine that autoscaling starts takes minutes."""
+REACH_S = 10.0
+"""Seconds in which the head must take a connection."""
 WATCH_S, GONE_S = 5.0, 20.0
 """Seconds between two looks whether the cluster's head answers, and after which it is taken to be gone."""
 
@@ -64,6 +67,7 @@ class RayPool:
         where = settings.address or os.environ.get("RAY_ADDRESS") or "of this machine"
         if not ray.is_initialized():
             try:
+                _reach(settings.address or os.environ.get("RAY_ADDRESS") or "")
                 ray.init(settings.address, log_to_driver=False, configure_logging=False, include_dashboard=False)
             except Exception as error:  # connecting raises what its many layers raise
                 raise _gone(f"{where} cannot be reached", error) from error
@@ -97,9 +101,15 @@ def _room(ray: Any, settings: ExecutionSettings) -> int:
     return max(1, min((int(there.get(what, 0) // much) for what, much in wanted.items() if much), default=1))
 
 
+def _reach(address: str) -> None:
+    """Raises OSError where nothing listens at HOST:PORT, for which Ray takes minutes."""
+    if found := re.fullmatch(r"(?:ray://)?\[?([^\[\]/]+)\]?:(\d+)", address):
+        socket.create_connection((found[1], int(found[2])), REACH_S).close()
+
+
 def _gone(what: str, error: BaseException) -> ExecutionError:
     return ExecutionError(
-        f"the Ray cluster {what}: {type(error).__name__}: {one_line(error, 200)}.",
+        f"the Ray cluster {what}: {type(error).__name__}: {one_line(error, 200).rstrip('.')}.",
         "What was measured is kept: the same command goes on from it, on this or another executor.",
     )
 

@@ -82,12 +82,12 @@ def _check_model(context: RunContext) -> None:
             f"takes at most {most}.",
             f"Set decoding.num_beams={most}.",
         )
-    askers = _ask_for_probabilities(context)
-    if askers and not model.supports_logprob():
+    asking = _ask_for_probabilities(context)
+    if asking and not model.supports_logprob():
         raise RecipeError(
             f"model '{name}'{context.at('model')} gives no log-probability of an answer, which is asked for by "
-            f"{', '.join(askers)}.",
-            f"{'; '.join(askers.values())}. All else needs answers alone.",
+            f"{', '.join(asking)}.",
+            f"{'; '.join(asking.values())}. All else needs answers alone.",
         )
 
 

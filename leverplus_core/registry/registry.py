@@ -18,6 +18,7 @@ from typing import Any, Self
 from sqlalchemy import Connection, Table, case, delete, insert, select
 
 from leverplus_core.errors import DataError, LeverplusWarning, RegistryError, did_you_mean
+from leverplus_core.io import network_file_system
 from leverplus_core.records import Demonstration, Prediction, PublishedTable, Question
 from leverplus_core.registry import copying, labels, runs, tables
 from leverplus_core.registry.database import MAKE_ONE, alone, connect, failures, shown, sqlite_file
@@ -123,13 +124,15 @@ class Registry:
             yield c
 
     def _make_concurrent(self) -> None:
-        """SQLite: let readers read while a run writes. Persists in the file; some network disks do not support it."""
-        if sqlite_file(self._engine) is None:
+        """SQLite: let readers read while a run writes, which persists in the file. Not on a network file system: there
+        processes need memory that machines do not share, and wait for each other instead."""
+        if (file := sqlite_file(self._engine)) is None:
             return
+        mode = "DELETE" if network_file_system(file) else "WAL"
         with failures(self._engine):
             raw = self._engine.raw_connection()
             try:
-                raw.cursor().execute("PRAGMA journal_mode = WAL")
+                raw.cursor().execute(f"PRAGMA journal_mode = {mode}")
             except Exception as e:
                 # Whatever is wrong with the file itself is reported by the migration that follows.
                 if not isinstance(e, self._engine.dialect.loaded_dbapi.Error):

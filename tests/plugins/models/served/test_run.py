@@ -55,7 +55,7 @@ def test_a_run_with_answers_alone_equals_one_in_this_process(
 
 
 @pytest.mark.parametrize(
-    ("more", "asker", "remedy"),
+    ("more", "who", "remedy"),
     [
         (["scoring.beam_search.num_beams=3"], "stage beam_search", "Set scoring.beam_search.num_beams=0"),
         (["balancer=top_pn"], "balancer top_pn", "name a balancer of the accuracy alone, such as keep_all"),
@@ -65,13 +65,13 @@ def test_a_run_with_answers_alone_equals_one_in_this_process(
     ],
 )
 def test_what_asks_for_log_probabilities_is_named_where_a_server_has_none(
-    start: Start, recipe: Callable[..., Recipe], tmp_path: Path, more: list[str], asker: str, remedy: str
+    start: Start, recipe: Callable[..., Recipe], tmp_path: Path, more: list[str], who: str, remedy: str
 ) -> None:
     small = start("openai")
     context = RunContext(recipe(served(small.url), *more), Catalog.load(disabled=""), tmp_path)
     with pytest.raises(RecipeError, match="gives no log-probability of an answer, which is asked for by") as caught:
         check(context)
-    assert asker in caught.value.what and remedy in caught.value.hint
+    assert who in caught.value.what and remedy in caught.value.hint
     assert not small.requests
     vllm = RunContext(recipe(served(start("vllm").url), *more), Catalog.load(disabled=""), tmp_path)
     assert check(vllm) == []
