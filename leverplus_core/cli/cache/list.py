@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from leverplus_core.cli import options, output
 
@@ -11,7 +12,7 @@ def cache(work: options.WorkOpt = options.DEFAULT_WORK, json: options.JsonOpt = 
     """Show what the folder of artifacts holds, by kind; or prune it."""
     from leverplus_core.pipeline.storage import by_kind, stored
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"kind": kind, "number": len(things), "bytes": sum(thing.bytes for thing in things),
          "last written": max(thing.written for thing in things)}
         for kind, things in by_kind(stored(work)).items()
