@@ -55,6 +55,7 @@ def test_in_float32_the_largest_difference_counts_and_else_the_probable_tokens()
     assert half == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(2), abs=1e-3)
     assert difference(expected, expected + 5) == pytest.approx(0, abs=1e-6)  # logits have no zero
     assert difference(expected, torch.tensor([math.nan, 0.0])) == math.inf
+    assert difference(torch.tensor([math.nan, 0.0]), expected) == 0
     assert (tolerance(torch.float32), tolerance(torch.bfloat16)) == (1e-3, 0.1)
 
 
