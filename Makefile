@@ -35,6 +35,12 @@ browser:  ## install a Chromium, if there is none, for the tests of the HTML rep
 
 demo: $(INSTALLED)  ## run the whole pipeline on the demo world, in minutes
 	$(BIN)/leverplus run
+	@echo
+	@echo 'What next? Each of these takes seconds:'
+	@echo '  $(BIN)/leverplus report latest -o demo.html            the whole report, for a browser'
+	@echo '  $(BIN)/leverplus compare latest:mrt latest:random      one method against another'
+	@echo '  $(BIN)/leverplus leaderboard --baseline random      differences, with their intervals'
+	@echo 'docs/tutorial.md goes on from here; `leverplus recipes show demo` is where a recipe of your own begins.'
 
 demo-okvqa: $(OKVQA)  ## run it on a slice of real OK-VQA, in more than two hours
 	$(BIN)/leverplus run okvqa-laptop

@@ -20,9 +20,18 @@ _HOME = {
 }  # fmt: skip
 """Public name -> the module of core that holds it."""
 __all__ = sorted(_HOME)
+DEPRECATED: dict[str, tuple[str, str]] = {}
+"""Former public name -> the public name that took its place, and the version of leverplus that drops it."""
 
 
 def __getattr__(name: str) -> object:
+    if name in DEPRECATED:
+        import warnings
+
+        now, until = DEPRECATED[name]
+        text = f"leverplus_core.{name} is now leverplus_core.{now}; leverplus {until} drops the former name."
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        return __getattr__(now)
     if name not in _HOME:
         raise AttributeError(f"module 'leverplus_core' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOME[name]), name)

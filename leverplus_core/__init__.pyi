@@ -71,6 +71,7 @@ from leverplus_core.plugins.contracts import SupportsHiddenStates as SupportsHid
 from leverplus_core.plugins.contracts import SupportsLookahead as SupportsLookahead
 from leverplus_core.plugins.contracts import SupportsPlanning as SupportsPlanning
 from leverplus_core.plugins.contracts import allowed as allowed
+from leverplus_core.plugins.hookspecs import API as API
 from leverplus_core.plugins.hookspecs import hookimpl as hookimpl
 from leverplus_core.plugins.manager import Catalog as Catalog
 from leverplus_core.pretrained import Attention as Attention
@@ -146,5 +147,6 @@ from leverplus_core.training.trainer import expected_reward as expected_reward
 from leverplus_core.training.trainer import fit as fit
 from leverplus_core.training.trainer import one_thread as one_thread
 
+DEPRECATED: dict[str, tuple[str, str]]
 __version__: str
 __all__: list[str]

@@ -227,6 +227,14 @@ def _jsonl(folder: Path) -> dict[str, Any]:
     return files
 
 
+def _hf_vlm(folder: Path) -> dict[str, Any]:
+    """A tiny random Idefics3."""
+    from tests.plugins.models.families import save
+
+    save("idefics3", folder)
+    return {"path": str(folder), "device": "cpu"}
+
+
 def _served(folder: Path) -> dict[str, Any]:
     """A real llama.cpp server of the demo checkpoint, which ends with the tests."""
     log = (folder / "log").open("w")
@@ -251,6 +259,7 @@ TEST_SETTINGS: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("encoder", "clip"): _clip,
     ("encoder", "sentence"): _sentence,
     ("model", "caption_lm"): _caption_lm,
+    ("model", "hf_vlm"): _hf_vlm,
     ("model", "served"): _served,
     ("model", "qwen2_5_vl"): lambda folder: {"path": "demo", "device": "cpu"},
 }

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 PART_FILES = (
     "leverplus_core/recipes/demo.yaml",
     "leverplus_core/py.typed",
+    "leverplus_core/plugins/templates/reward.py.in",
     "leverplus_samplers/mixed.py",
     "leverplus_demo/checkpoint/config.json",
     "leverplus_demo/checkpoint/model.safetensors",
@@ -169,7 +170,7 @@ def test_a_run_uses_the_parts_of_a_third_party(site: Site) -> None:
         found = {
             (r["kind"], r["name"], r["version"], r["status"]) for r in rows if r["distribution"] == "leverplus-acme"
         }
-        assert found == {(kind, name, "0.3.0", "ok") for kind, name in ACME}
+        assert found == {(kind, name, "0.3.0", "ok") for kind, name in [*ACME, ("listener", "acme_log")]}
         done = site.run("leverplus", "run", "--reward", "acme:gap=3", *SMALL, *ACME_SETTINGS, "--json")
         assert done.returncode == 0 and "listener" not in done.stderr, done.stderr
         methods = list(dict.fromkeys(row["method"] for row in json.loads(done.stdout)["leaderboard"]))

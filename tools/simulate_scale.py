@@ -223,9 +223,10 @@ def page(driver: Driver, price: float) -> str:
     lines = [
         f"Written by `python tools/simulate_scale.py --output docs/scale.md`, at ${price:.2f} a GPU hour (`--price`).",
         f"A GPU scores {GPU.prompts_per_s:.0f} prompts of two demonstrations a second and answers "
-        f"{GPU.answers_per_s:.0f} ({GPU.source}). Training, features by CLIP and the start of workers are not in the hours.",
+        f"{GPU.answers_per_s:.0f} ({GPU.source}). Training, features by CLIP and the start of workers are not in the "
+        "hours.",
         "",
-        "| run | prompts | GPUs | hours | of these: computing | waiting for the last | driver alone | GPUs busy | price |",
+        "| run | prompts | GPUs | hours | computing | waiting for the last | driver alone | GPUs busy | price |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for title, (name, overrides) in RUNS.items():
@@ -233,7 +234,7 @@ def page(driver: Driver, price: float) -> str:
             planned = plan(RunContext(Recipe.load(name, overrides), Catalog.load(disabled=""), Path(work)))
         for gpus in GPUS:
             spent = simulate(planned, driver, gpus)
-            hours = f"{spent.hours:,.1f} | {spent.workers:,.1f} | {spent.tail:.2f} | {spent.driver:.2f}"
+            hours = " | ".join(map(_hours, (spent.hours, spent.workers, spent.tail, spent.driver)))
             busy = spent.workers / spent.hours
             cost = gpus * spent.hours * price
             lines.append(f"| {title} | {planned.prompts:,} | {gpus} | {hours} | {busy:.0%} | ${cost:,.0f} |")
@@ -258,13 +259,17 @@ def page(driver: Driver, price: float) -> str:
         f"{driver.memory_bytes:,.0f} bytes of the driver's memory: at most {driver.memory_bytes * 2**20 / 1e9:.1f} GB "
         "however many questions are searched.",
         "",
-        f"- **The driver alone** takes a tenth of a search's hours at {feed / 9 / GPU.prompts_per_s:,.0f} such GPUs, and "
-        f"half of them at {feed / GPU.prompts_per_s:,.0f}.",
+        f"- **The driver alone** takes a tenth of a search's hours at {feed / 9 / GPU.prompts_per_s:,.0f} such GPUs, "
+        f"and half of them at {feed / GPU.prompts_per_s:,.0f}.",
         f"- **Keeping results** holds workers up from {keep / GPU.prompts_per_s:,.0f} GPUs on "
         f"({keep:,.0f} prompts/s; 64 GPUs give {64 * GPU.prompts_per_s:,.0f}).",
         f"- **The cache** by itself takes {1e6 / driver.put_us / GPU.prompts_per_s:,.0f} GPUs' results.",
     ]
     return "\n".join(lines)
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.1f}" if hours >= 10 else f"{hours:.2f}"
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ that plugins add through the entry-point group `leverplus.commands`.
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Union
@@ -33,6 +34,11 @@ COMMANDS: Mapping[str, Target] = {
     "candidates inspect": "leverplus_core.cli.candidates.inspect:inspect",
     "candidates merge": "leverplus_core.cli.candidates.merge:merge",
     "candidates balance": "leverplus_core.cli.candidates.balance:balance",
+    "runs": "leverplus_core.cli.runs.list:runs",
+    "runs rename": "leverplus_core.cli.runs.rename:rename",
+    "runs tag": "leverplus_core.cli.runs.tag:tag",
+    "runs note": "leverplus_core.cli.runs.note:note",
+    "runs delete": "leverplus_core.cli.runs.delete:delete",
     "leaderboard": "leverplus_core.cli.leaderboard:leaderboard",
     "compare": "leverplus_core.cli.compare:compare",
     "headroom": "leverplus_core.cli.headroom:headroom",
@@ -40,8 +46,15 @@ COMMANDS: Mapping[str, Target] = {
     "report": "leverplus_core.cli.report:report",
     "show": "leverplus_core.cli.show:show",
     "sql": "leverplus_core.cli.sql:sql",
+    "registry copy": "leverplus_core.cli.registry.copy:copy",
+    "cache": "leverplus_core.cli.cache.list:cache",
+    "cache prune": "leverplus_core.cli.cache.prune:prune",
     "recipes": "leverplus_core.cli.recipes:recipes",
+    "recipes show": "leverplus_core.cli.recipes:show",
     "plugins": "leverplus_core.cli.plugins:plugins",
+    "plugins show": "leverplus_core.cli.plugins:show",
+    "plugins new": "leverplus_core.cli.plugins_new:new",
+    "doctor": "leverplus_core.cli.doctor:doctor",
     "import": "leverplus_core.cli.imports:Importers",
     "export": "leverplus_core.cli.exports:Exporters",
 }
@@ -52,6 +65,7 @@ OWN_WORDS = frozenset(words.partition(" ")[0] for words in COMMANDS)
 
 GROUPS = {
     "candidates": "Inspect, merge and balance files of measured candidates.",
+    "registry": "Copy a registry to another database: SQLite to PostgreSQL, and back.",
     "import": "Import what others measured: published tables, candidates, beams, embeddings.",
     "export": "Export candidates, beams and embeddings to files that others read.",
 }
@@ -96,8 +110,8 @@ class Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """A group without a command shows its help."""
-        return super().parse_args(ctx, args or ["--help"])
+        """A group without a command shows its help, unless it is a command as well."""
+        return super().parse_args(ctx, args or ([] if self.invoke_without_command else ["--help"]))
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The first line of each command's docstring, read without importing it."""
@@ -124,12 +138,34 @@ def _find(table: Mapping[str, Target], word: str) -> Any:
                 raise unusable(target, error) from error
         module, _, name = target.partition(":")
         found = getattr(importlib.import_module(module), name)
-        return _group(word, found) if isinstance(found, type) else command(word, found)
+        if isinstance(found, type):
+            return _group(word, found)
+        return _with_commands(word, found, _below(table, word))
     if below := _below(table, word):
         group = _group(word, Commands, _names(below))
         group.own = below
         return group
     return None
+
+
+def _with_commands(word: str, function: Callable[..., Any], below: Mapping[str, Target]) -> Any:
+    """The command behind a function; where there are commands below it, the group that is this command without one."""
+    if not below:
+        return command(word, function)
+
+    def call(ctx: typer.Context, **given: Any) -> None:
+        if ctx.invoked_subcommand is None:
+            function(**given)
+
+    own = inspect.signature(function, eval_str=True)
+    context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    call.__signature__ = own.replace(parameters=[context, *own.parameters.values()])  # type: ignore[attr-defined]
+    call.__annotations__, call.__doc__ = {}, inspect.getdoc(function)
+    made = typer.Typer(name=word, cls=Commands, **SETTINGS)
+    made.callback(invoke_without_command=True)(call)
+    group: Any = typer.main.get_group(made)
+    group.own = below
+    return group
 
 
 def _group(word: str, cls: type[Commands], text: str = "") -> Commands:
@@ -171,7 +207,7 @@ app = typer.Typer(
     name="leverplus",
     cls=Commands,
     help="Choose the demonstrations to show a vision-language model, learn the choice, and say whether it helped.",
-    **SETTINGS,
+    **{**SETTINGS, "add_completion": True},
 )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,7 @@ import typer
 
 from leverplus_core.bounds import unfit
 from leverplus_core.cli import output
-from leverplus_core.errors import RecipeError
+from leverplus_core.errors import LeverplusError, RecipeError
 
 if TYPE_CHECKING:
     from leverplus_core.pipeline.graph import Pipeline
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from leverplus_core.recipes.recipe import Recipe
     from leverplus_core.records import Question
     from leverplus_core.registry.registry import Registry
-
-SQLITE = "sqlite:///"
 
 
 def _folder(path: Path) -> Path:
@@ -52,6 +51,8 @@ ImportedOpt = Annotated[
         help="Data measured elsewhere: a folder of `leverplus import`, an rl-data file, or candidates (.jsonl).",
     ),
 ]
+RunArg = Annotated[str, typer.Argument(metavar="RUN", help="Id, prefix, name or 'latest'.")]
+YesOpt = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 ExecutorOpt = Annotated[
     str | None,
     typer.Option(
@@ -79,6 +80,8 @@ SelectorOpt = Annotated[str | None, _part("selector")]
 BalancerOpt = Annotated[str | None, _part("balancer")]
 RewardOpt = Annotated[str | None, _part("reward")]
 
+NameOpt = Annotated[str | None, typer.Option("--name", help="Name the run.")]
+
 DEFAULT_REGISTRY = "sqlite:///leverplus.db"
 DEFAULT_WORK = Path(".leverplus")
 
@@ -94,10 +97,21 @@ def load_recipe(
     """The recipe with what the options override. Raises RecipeError as `Recipe.load` does."""
     from leverplus_core.recipes.recipe import Recipe
 
-    chosen = {kind: text for kind, text in (parts or {}).items() if text}
+    return Recipe.load(recipe, settings_of(overrides, name, imported, executor), given(parts or {}))
+
+
+def given(parts: Mapping[str, str | None]) -> dict[str, str]:
+    """The parts that options name, by kind."""
+    return {kind: text for kind, text in parts.items() if text}
+
+
+def settings_of(
+    overrides: list[str] | None, name: str | None = None, imported: Path | None = None, executor: str | None = None
+) -> list[str]:
+    """What --set, --name, --imported and --executor say, as overrides."""
     options = {"name": name, "imported.folder": imported}
     extra = [f"{key}={json.dumps(str(value))}" for key, value in options.items() if value is not None]
-    return Recipe.load(recipe, [*(overrides or []), *executing(executor), *extra], chosen)
+    return [*(overrides or []), *executing(executor), *extra]
 
 
 def executing(executor: str | None) -> list[str]:
@@ -159,3 +173,14 @@ def open_registry(url: str) -> Registry:
     from leverplus_core.registry.registry import Registry
 
     return Registry.open_existing(url)
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask on the terminal. Raises LeverplusError for any answer but yes, and where nobody is there to answer."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise LeverplusError(f"{question} Nothing was changed: there is no terminal to ask.", "Give --yes.")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise LeverplusError("nothing was changed.")

@@ -129,6 +129,21 @@ def metadata(values: Mapping[str, Any], json: bool) -> None:
     _print(drawn)
 
 
+def many(count: int, word: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def size(count: int) -> str:
+    """Bytes, to three digits: `12.3 MB`."""
+    amount, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if amount < 999.5:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.3g} {unit}"
+
+
 def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else "" if value is None else shown(value)
 
@@ -211,7 +226,7 @@ class Bars:
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Bar]:
         """A bar while the block runs."""
-        task_id = self._progress.add_task(one_line(label, 80), total=total)
+        task_id = self._progress.add_task(one_line(label, 80), total=total or None)
         try:
             yield _BarTask(self._progress, task_id)
         finally:

@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 def plan(
     recipe: options.RecipeArg = "demo",
     overrides: options.SetOpt = None,
+    dataset: options.DatasetOpt = None,
+    model: options.ModelOpt = None,
+    encoder: options.EncoderOpt = None,
+    sampler: options.SamplerOpt = None,
+    selector: options.SelectorOpt = None,
+    balancer: options.BalancerOpt = None,
+    reward: options.RewardOpt = None,
+    imported: options.ImportedOpt = None,
+    name: options.NameOpt = None,
+    executor: options.ExecutorOpt = None,
     prompts_per_s: Annotated[
         float | None, typer.Option("--prompts-per-s", min=0.001, help="Prompts of two demonstrations per second.")
     ] = None,
@@ -40,7 +50,12 @@ def plan(
     if probe and given:
         named = " and ".join(f"--{name.replace('_', '-')}" for name in given)
         raise RecipeError(f"--probe measures what {named} would state.", "Give one or the other.")
-    with options.composed(options.load_recipe(recipe, overrides), plugin, work) as pipeline:
+    parts = {
+        "dataset": dataset, "model": model, "encoder": encoder, "sampler": sampler, "selector": selector,
+        "balancer": balancer, "reward": reward,
+    }  # fmt: skip
+    chosen = options.load_recipe(recipe, overrides, parts, name, imported, executor)
+    with options.composed(chosen, plugin, work) as pipeline:
         found = plan_of(pipeline.context)
         timed = _timed(pipeline.context) if probe else None
     device = timed.throughput if timed else replace(Throughput(), source="as given", **given) if given else Throughput()

@@ -1,13 +1,18 @@
-"""`leverplus recipes`."""
+"""`leverplus recipes`: those that are bundled, and what one says."""
 
 from __future__ import annotations
 
-from leverplus_core.cli import output
+from typing import Annotated
+
+import typer
+
+from leverplus_core.cli import options, output
 from leverplus_core.cli.options import JsonOpt
+from leverplus_core.text import shown
 
 
 def recipes(json: JsonOpt = False) -> None:
-    """List the bundled recipes."""
+    """List the bundled recipes, or show one."""
     from leverplus_core.recipes.loader import bundled
 
     rows = []
@@ -15,3 +20,27 @@ def recipes(json: JsonOpt = False) -> None:
         first = path.read_text(encoding="utf-8").partition("\n")[0]
         rows.append({"name": name, "about": first.removeprefix("#").strip()})
     output.rows(rows, json)
+
+
+def show(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A bundled recipe by name, or a recipe file.")],
+    overrides: options.SetOpt = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Every setting: with those of the recipes that it extends, and defaults.")
+    ] = False,
+    json: JsonOpt = False,
+) -> None:
+    """Print a recipe as its file has it: the start of one of your own.
+
+    With --full, --set or --json it prints every setting that a run of it would have, defaults included.
+    """
+    from leverplus_core.recipes.loader import as_yaml, recipe_text
+
+    if not (full or overrides or json):
+        print(shown(recipe_text(recipe)), end="")
+        return
+    values = options.load_recipe(recipe, overrides).values()
+    if json:
+        output.metadata(values, json)
+    else:
+        print(shown(as_yaml(values)), end="")

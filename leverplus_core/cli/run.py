@@ -29,7 +29,7 @@ def run(
     balancer: options.BalancerOpt = None,
     reward: options.RewardOpt = None,
     imported: options.ImportedOpt = None,
-    name: Annotated[str | None, typer.Option("--name", help="Name the run.")] = None,
+    name: options.NameOpt = None,
     until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="End after this stage.")] = None,
     redo: Annotated[
         list[str] | None,
@@ -53,14 +53,9 @@ def run(
     Imported data that brings its own features ends after training, because no other question can be asked.
     """
     parts = {
-        "dataset": dataset,
-        "model": model,
-        "encoder": encoder,
-        "sampler": sampler,
-        "selector": selector,
-        "balancer": balancer,
-        "reward": reward,
-    }
+        "dataset": dataset, "model": model, "encoder": encoder, "sampler": sampler, "selector": selector,
+        "balancer": balancer, "reward": reward,
+    }  # fmt: skip
     chosen = options.load_recipe(recipe, overrides, parts, name, imported, executor)
     from leverplus_core.pipeline.run import run as run_recipe
     from leverplus_core.registry.registry import Registry

@@ -29,8 +29,8 @@ def sql(
     per answer: run, name, method, shots, position, question_id, question, image_id, image_path, caption, answers,
     demonstrations, raw_text, prediction, accuracy, copied) and `questions_asked` (how many runs asked the evaluation
     questions: dataset_fingerprint, split, runs, evaluations, largest_n, first_asked_at, last_asked_at) answer most
-    questions. Under them are the tables runs, stages, curves, validation_questions, cells, predictions, methods,
-    evaluations, questions and demonstrations. docs/registry.md explains each column.
+    questions. Under them are the tables runs, labels, stages, curves, validation_questions, cells, predictions,
+    methods, evaluations, questions and demonstrations. docs/registry.md explains each column.
     """
     if json and csv:
         raise RegistryError("--json and --csv exclude each other.", "Choose one.")

@@ -17,6 +17,14 @@ def sweep(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds per combination.")] = 1,
     overrides: options.SetOpt = None,
+    dataset: options.DatasetOpt = None,
+    model: options.ModelOpt = None,
+    encoder: options.EncoderOpt = None,
+    sampler: options.SamplerOpt = None,
+    selector: options.SelectorOpt = None,
+    balancer: options.BalancerOpt = None,
+    reward: options.RewardOpt = None,
+    imported: options.ImportedOpt = None,
     name: Annotated[str | None, typer.Option("--name", help="Name the sweep.")] = None,
     executor: options.ExecutorOpt = None,
     plugin: options.PluginOpt = None,
@@ -34,8 +42,13 @@ def sweep(
     from leverplus_core.report.sweep import sweep_rows, sweep_table
 
     catalog = options.load_catalog(plugin)
-    overrides = [*(overrides or []), *options.executing(executor)]
-    planned = Sweep.of(recipe, [Axis.parse(text) for text in over or []], seeds, overrides, name)
+    parts = {
+        "dataset": dataset, "model": model, "encoder": encoder, "sampler": sampler, "selector": selector,
+        "balancer": balancer, "reward": reward,
+    }  # fmt: skip
+    axes = [Axis.parse(text) for text in over or []]
+    settings = options.settings_of(overrides, imported=imported, executor=executor)
+    planned = Sweep.of(recipe, axes, seeds, settings, name, options.given(parts))
     store = Registry(registry)
     output.say(f"sweep {planned.name}: {len(planned.runs)} runs")
     if planned.held_out:

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 def validate(
     recipe: options.RecipeArg = "demo",
     overrides: options.SetOpt = None,
+    dataset: options.DatasetOpt = None,
+    model: options.ModelOpt = None,
+    encoder: options.EncoderOpt = None,
+    sampler: options.SamplerOpt = None,
+    selector: options.SelectorOpt = None,
+    balancer: options.BalancerOpt = None,
+    reward: options.RewardOpt = None,
+    imported: options.ImportedOpt = None,
+    name: options.NameOpt = None,
+    executor: options.ExecutorOpt = None,
     plugin: options.PluginOpt = None,
     work: options.WorkOpt = options.DEFAULT_WORK,
     data: Annotated[
@@ -27,7 +37,12 @@ def validate(
 
     No model is loaded and nothing is written.
     """
-    with options.composed(options.load_recipe(recipe, overrides), plugin, work) as pipeline:
+    parts = {
+        "dataset": dataset, "model": model, "encoder": encoder, "sampler": sampler, "selector": selector,
+        "balancer": balancer, "reward": reward,
+    }  # fmt: skip
+    chosen = options.load_recipe(recipe, overrides, parts, name, imported, executor)
+    with options.composed(chosen, plugin, work) as pipeline:
         described = _described(pipeline)
         if data and not pipeline.context.offline:
             described["pictures"] = f"{_decoded(pipeline.context):,}, all of which can be read"

@@ -13,6 +13,7 @@ from leverplus_core.execution.choose import check_execution
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.plugins.contracts import Bank, Encoder, Model, SupportsHiddenStates
 from leverplus_core.pretrained import require_device
+from leverplus_core.recipes.settings import ORACLE
 from leverplus_core.records import Demonstration, Image, Question
 
 
@@ -82,12 +83,12 @@ def _check_model(context: RunContext) -> None:
             f"takes at most {most}.",
             f"Set decoding.num_beams={most}.",
         )
-    askers = _ask_for_probabilities(context)
-    if askers and not model.supports_logprob():
+    asking = _ask_for_probabilities(context)
+    if asking and not model.supports_logprob():
         raise RecipeError(
             f"model '{name}'{context.at('model')} gives no log-probability of an answer, which is asked for by "
-            f"{', '.join(askers)}.",
-            f"{'; '.join(askers.values())}. All else needs answers alone.",
+            f"{', '.join(asking)}.",
+            f"{'; '.join(asking.values())}. All else needs answers alone.",
         )
 
 
@@ -111,7 +112,8 @@ def _ask_for_probabilities(context: RunContext) -> dict[str, str]:
     for baseline, rule in context.baselines.items():
         cost = rule.cost(recipe.evaluation.shots, k)
         if cost.logprobs or cost.once_logprobs:
-            found[f"baseline {baseline}"] = "leave it out of evaluation.baselines"
+            other = ", or write {name: oracle, by: accuracy}" if baseline == ORACLE else ""
+            found[f"baseline {baseline}"] = f"leave it out of evaluation.baselines{other}"
     return found
 
 

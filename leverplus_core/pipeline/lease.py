@@ -42,6 +42,22 @@ def lease(folder: Path, waiting: Callable[[str], None]) -> Iterator[None]:
         lock.release()
 
 
+def held_by(folder: Path) -> str | None:
+    """Which process computes the stage of this folder now; None where none does."""
+    from filelock import FileLock, Timeout
+
+    place = folder.parent.parent / "leases" / folder.name
+    if not place.with_name(f"{place.name}.lock").exists():
+        return None
+    lock = FileLock(f"{place}.lock", thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return _holder(place.with_name(f"{place.name}.json"))
+    lock.release()
+    return None
+
+
 def _holder(note: Path) -> str:
     try:
         held = json.loads(note.read_text())

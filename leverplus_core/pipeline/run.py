@@ -75,11 +75,13 @@ def run(
 
         torch.set_num_threads(recipe.threads)
     shown: Progress = progress or Silent()
-    context = RunContext(recipe, catalog or Catalog.load(), Path(work), built, shown, executors)
-    pipeline = Pipeline(context)
-    for name in (*redo, *([until] if until else [])):
-        pipeline.stage(name)
-    for remark in check(context):
+    with shown.task("reading the data and checking the recipe", 0):
+        context = RunContext(recipe, catalog or Catalog.load(), Path(work), built, shown, executors)
+        pipeline = Pipeline(context)
+        for name in (*redo, *([until] if until else [])):
+            pipeline.stage(name)
+        remarks = check(context)
+    for remark in remarks:
         shown.say(remark)
     pipeline.fingerprints  # noqa: B018  a part that cannot say what it depends on is told before anything is written
     for name in redo:
@@ -126,8 +128,15 @@ class _Job:
 
     def run(self, until: str | None) -> dict[str, str]:
         self._reopen()
+        enabled = [stage.name for stage in self.pipeline.stages if self.pipeline.enabled[stage.name]]
         for stage in self.pipeline.stages:
-            self.states[stage.name] = self._stage(stage)
+            if stage.name in enabled:
+                before, label = enabled.index(stage.name), f"of {len(enabled)}: {stage.name}"
+                with self.context.progress.task(f"stage {before + 1} {label}", len(enabled)) as bar:
+                    bar.advance(before)
+                    self.states[stage.name] = self._stage(stage)
+            else:
+                self.states[stage.name] = "off"
             if stage.name == until:
                 break
         return self.states
@@ -176,8 +185,6 @@ class _Job:
         return lease(folder.path, waiting)
 
     def _stage(self, stage: Stage) -> str:
-        if not self.pipeline.enabled[stage.name]:
-            return "off"
         folder = self.pipeline.folder(stage)
         if self.pipeline.takes_over(stage):
             self._end(stage, folder, {}, reused=True)
@@ -282,6 +289,11 @@ class _Job:
             **metadata, "fingerprint": self.pipeline.fingerprints[stage.name], "path": str(folder.path),
             "seconds": metadata.get("cost", {}).get("seconds", 0.0),
         }  # fmt: skip
+        if stage.name in self.context.trainers and metadata:
+            started = next(
+                (s.name for s in self.pipeline.providers(stage).values() if s.provides == stage.provides), None
+            )
+            told |= {"epochs": self.context.trainers[stage.name].epochs, "start": started}
         self.emit("stage_end", stage=stage.name, metadata=told, reused=reused)
 
     def emit(self, event: str, **values: Any) -> None:

@@ -27,7 +27,7 @@ from leverplus_core.pipeline.recorder import Membership
 from leverplus_core.pipeline.run import run
 from leverplus_core.plugins.contracts import Part
 from leverplus_core.plugins.manager import Catalog
-from leverplus_core.progress import Progress, Silent
+from leverplus_core.progress import Named, Progress, Silent
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.recipes.settings import PARTS
 from leverplus_core.registry.registry import Registry
@@ -92,17 +92,21 @@ class Sweep:
         seeds: int,
         overrides: Sequence[str] = (),
         name: str | None = None,
+        parts: Mapping[str, str] | None = None,
     ) -> Sweep:
         """Validate every combination before any of them runs; those that do not say what they evaluate evaluate
-        held-out train questions. Raises RecipeError as `Recipe.load`, for an axis given twice, more than `MOST` runs,
-        and where two combinations are the same experiment."""
+        held-out train questions. `parts` stand in every combination, as in `Recipe.load`, but for those swept over.
+        Raises RecipeError as `Recipe.load`, for an axis given twice or a part both fixed and swept over, more than
+        `MOST` runs, and where two combinations are the same experiment."""
         keys = [axis.key for axis in axes]
         if len(set(keys)) < len(keys):
             raise RecipeError(f"--over names {next(k for k in keys if keys.count(k) > 1)} twice.", "Give it once.")
         if "seed" in keys:
             raise RecipeError("--over seed: seeds repeat an arm, they are none.", "Use --seeds N.")
+        if both := set(keys) & set(parts or {}):
+            raise RecipeError(f"--over {min(both)} and --{min(both)} exclude each other.", "Leave one out.")
         _refuse_more(seeds * math.prod(len(axis.values) for axis in axes))
-        base = Recipe.load(source, overrides)
+        base = Recipe.load(source, overrides, parts)
         title, first = name or f"{base.name}-sweep", base.seed
         runs: list[Combination] = []
         held_out = False
@@ -110,7 +114,7 @@ class Sweep:
         for seed in range(first, first + seeds):
             for values in itertools.product(*(axis.values for axis in axes)):
                 arm = dict(zip(keys, values, strict=True))
-                replaced = {key: value for key, value in arm.items() if key in PARTS}
+                replaced = {**(parts or {}), **{key: value for key, value in arm.items() if key in PARTS}}
                 settings = [f"{key}={value}" for key, value in arm.items() if key not in (RECIPE, *replaced)]
                 given, wanted = arm.get(RECIPE, source), [*overrides, *settings, f"seed={seed}"]
                 recipe = Recipe.load(given, wanted, replaced)
@@ -159,7 +163,9 @@ def run_sweep(
     shown = progress or Silent()
     known = catalog or Catalog.load()
     built: dict[str, Part] = {}
-    contexts = [RunContext(combination.recipe, known, work, built, shown) for combination in sweep.runs]
+    contexts = [
+        RunContext(combination.recipe, known, work, built, _named(shown, combination)) for combination in sweep.runs
+    ]
     for combination, context in zip(sweep.runs, contexts, strict=True):
         with _naming(combination):
             check(context)
@@ -179,7 +185,7 @@ def run_sweep(
                         registry,
                         work,
                         catalog=known,
-                        progress=shown,
+                        progress=_named(shown, combination),
                         sweep=membership,
                         built=built,
                         executors=executors,
@@ -187,6 +193,11 @@ def run_sweep(
             ids.append(run_id)
             task.advance()
     return ids
+
+
+def _named(progress: Progress, combination: Combination) -> Progress:
+    """What a run of a sweep tells, with its arm and its seed before it."""
+    return Named(progress, ", ".join([*combination.arm.values(), f"seed {combination.recipe.seed}"]))
 
 
 @contextmanager

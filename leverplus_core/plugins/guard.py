@@ -66,7 +66,8 @@ def _method(part: type[Part], name: str, check: Check, title: str) -> Any:
         with third_party(f"{title}: {name}(){_asking(given)}"):
             if name == "fit":
                 given["run"] = _checked_epochs(given["run"], f"{title}: {name}()")
-            found = own(*bound.args[1:], **bound.kwargs)
+            # Lists are the part's own, to sort and to empty: results are held against what it was given.
+            found = own(*map(_copied, bound.args[1:]), **{key: _copied(one) for key, one in bound.kwargs.items()})
             try:
                 found = kept[name, asked] = check(self, given, found)
             except Breach as breach:
@@ -79,6 +80,10 @@ def _method(part: type[Part], name: str, check: Check, title: str) -> Any:
 
     call.__name__ = name
     return call
+
+
+def _copied(given: Any) -> Any:
+    return given.copy() if type(given) in (list, dict) else given
 
 
 def _breach(call: str, breach: Breach, found: object) -> PluginError:

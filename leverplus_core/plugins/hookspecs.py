@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 PROJECT = "leverplus"
 
+API = "1"
+"""The version of what plugins are written against: the hooks, the contracts and the public names of `leverplus_core`.
+
+A plugin's module may state the one that it was written for, `leverplus_api = "1"`. It is raised where a plugin that
+kept to the public names would break, and never for what is only added.
+"""
+
 hookspec = pluggy.HookspecMarker(PROJECT)
 
 

@@ -26,6 +26,7 @@ import pluggy
 from leverplus_core.errors import LeverplusError, PluginError, RecipeError, did_you_mean
 from leverplus_core.plugins.calls import by_signal, describe, third_party
 from leverplus_core.plugins.events import Listeners, new_manager, register
+from leverplus_core.plugins.hookspecs import API
 from leverplus_core.plugins.installed import Point, canonical, disabled_distributions, installed
 from leverplus_core.plugins.source import code_hash, definition
 
@@ -52,6 +53,9 @@ KINDS = {
     "exporter": "Exporter",
 }
 """Kind of part -> the public name of its contract. The hook of a kind is `leverplus_KINDs`."""
+
+PART_HOOKS = {f"leverplus_{kind}s": kind for kind in KINDS}
+"""The hook of each kind of part; the others are events."""
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # no ':', '=' or ',': the CLI's `mixed:k=32,...` must stay readable
 
@@ -83,11 +87,13 @@ class Catalog:
         """The files that were read beside what is installed, and"""
         self.disabled = ""
         """the distributions that were left out: what another process needs to load the same catalog."""
+        self.hearing: tuple[Entry, ...] = ()
+        """The plugins that listen to events, of the kind `listener`: they have no part that could be built."""
         self.warnings = list(warnings)
         self._guards: dict[Entry, type[Part]] = {}
         self._unread = [entry for entry in entries if not entry.kind]
         for entry in self._unread:
-            if entry.status.startswith("broken"):
+            if entry.status.startswith(("broken", "incompatible")):
                 self.warnings.append(f"plugin '{entry.name}' of {_label(entry)} is {entry.status}")
         self._parts, clashes = by_name(entries, tuple(KINDS))
         self.warnings += clashes
@@ -103,6 +109,7 @@ class Catalog:
         manager = new_manager()
         off = disabled_distributions(disabled)
         entries: list[Entry] = []
+        hearing: list[Entry] = []
         points, damaged = installed(GROUP)
         for point in points:
             if canonical(point.distribution) in off:
@@ -111,25 +118,34 @@ class Catalog:
             try:
                 if not importlib.metadata.EntryPoint.pattern.fullmatch(point.value):
                     raise PluginError(f"'{point.value}' does not name a module")
+                if other := _other_api(point.value):
+                    entries.append(_unread(point, other))
+                    continue
                 with redirect_stdout(sys.stderr):  # a plugin that prints must not damage what `--json` prints
                     plugin = importlib.metadata.EntryPoint(point.name, point.value, GROUP).load()
-                    found = _parts_of(manager, plugin, point)
+                    found, hears = _parts_of(manager, plugin, point)
                 entries += found
+                hearing += [_listener(point)] * hears
             except BaseException as error:  # whatever a third party raises must not end the program
                 if by_signal(error):
                     raise
                 entries.append(_unread(point, f"broken: {describe(error)}"))
         for path in extra_files:
             module = _import_file(path)
+            if other := _other_api(path.stem):
+                raise PluginError(f"--plugin {path} is {other}.")
             try:
                 with redirect_stdout(sys.stderr):
-                    entries += _parts_of(manager, module, Point(path.stem, str(path), str(path), ""))
+                    found, hears = _parts_of(manager, module, point := Point(path.stem, str(path), str(path), ""))
+                entries += found
+                hearing += [_listener(point)] * hears
             except BaseException as error:
                 if by_signal(error):
                     raise
                 raise PluginError(f"--plugin {path} cannot be read: {describe(error)}.") from error
         catalog = cls(entries, damaged, manager)
         catalog.files, catalog.disabled = tuple(extra_files), ",".join(sorted(off))
+        catalog.hearing = tuple(hearing)
         return catalog
 
     def entries(self) -> list[Entry]:
@@ -281,8 +297,23 @@ def title(entry: Entry) -> str:
     return f"{entry.kind} '{entry.name}' of {_label(entry)}"
 
 
-def _parts_of(manager: pluggy.PluginManager, plugin: object, point: Point) -> list[Entry]:
-    """Register one plugin and collect its parts; what a plugin registers is all used or not at all."""
+def _other_api(module: str) -> str:
+    """The status of a plugin whose module states another version than ours; '' where it states none, or ours.
+
+    It is read from the source: a module that is written for another version need not be importable.
+    """
+    try:
+        found = definition(f"{module}:leverplus_api")
+    except Exception:  # it states none, or cannot be read: importing it tells
+        return ""
+    if not isinstance(found, ast.Assign | ast.AnnAssign) or not isinstance(found.value, ast.Constant):
+        return ""
+    stated = str(found.value.value)
+    return "" if stated == API else f"incompatible: it is written for plugin API {stated}, and this leverplus has {API}"
+
+
+def _parts_of(manager: pluggy.PluginManager, plugin: object, point: Point) -> tuple[list[Entry], bool]:
+    """Register one plugin: its parts, and whether it listens to events; all of it is used or nothing."""
     name = f"'{point.name}' of {point.label}"
     functions = register(manager, plugin, name)
     try:
@@ -290,16 +321,15 @@ def _parts_of(manager: pluggy.PluginManager, plugin: object, point: Point) -> li
         for entry in entries:
             if canonical(point.distribution) != OURS:
                 _code(entry)  # now, so that `identity` names the code that is imported here
-        return entries
+        return entries, any(hook not in PART_HOOKS for hook, _ in functions)
     except BaseException:
         manager.unregister(name=name)
         raise
 
 
 def _collect(functions: Sequence[tuple[str, pluggy.HookImpl]], point: Point) -> Iterator[Entry]:
-    kind_of = {f"leverplus_{kind}s": kind for kind in KINDS}
     for hook, function in functions:
-        if hook not in kind_of:
+        if hook not in PART_HOOKS:
             continue  # an event
         parts = function.function()
         if not isinstance(parts, Mapping):
@@ -309,7 +339,7 @@ def _collect(functions: Sequence[tuple[str, pluggy.HookImpl]], point: Point) -> 
                 raise PluginError(f"{hook}: {name!r} is not a name (letters, digits, '_', '-' and '.').")
             if not (isinstance(target, str) and all(target.partition(":"))):
                 raise PluginError(f"{hook}: '{name}' must point to 'module:Class', not {target!r}.")
-            yield Entry(kind_of[hook], name, target, point.distribution, point.version)
+            yield Entry(PART_HOOKS[hook], name, target, point.distribution, point.version)
 
 
 def by_name(entries: Sequence[Entry], kinds: Sequence[str]) -> tuple[dict[tuple[str, str], list[Entry]], list[str]]:
@@ -354,6 +384,10 @@ def _import_file(path: Path) -> ModuleType:
             raise
         raise PluginError(f"--plugin {path} cannot be read: {describe(error)}.") from error
     return module
+
+
+def _listener(point: Point) -> Entry:
+    return Entry("listener", point.name, point.value, point.distribution, point.version)
 
 
 def _unread(point: Point, status: str) -> Entry:

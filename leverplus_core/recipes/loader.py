@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping
 from importlib import resources
@@ -19,10 +20,10 @@ def bundled() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def read_layers(source: str | Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Plain values of a recipe over what it extends, and the file and line of each dotted key.
+def recipe_file(source: str | Path, seen: tuple[Path, ...] = ()) -> Path:
+    """The file of a recipe, or of a bundled one by name; `seen` are the recipes that extend it.
 
-    `seen` are the recipes that extend this one. Raises RecipeError as `Recipe.load`.
+    Raises RecipeError where it is neither.
     """
     path = Path(source)
     if seen and os.path.isfile(beside := seen[-1].parent / path):
@@ -36,7 +37,33 @@ def read_layers(source: str | Path, seen: tuple[Path, ...]) -> tuple[dict[str, A
                 f"no recipe '{source}'{f' (extended by {seen[-1].name})' if seen else ''}.",
                 f"It is neither a file nor bundled. {did_you_mean(str(source), known)}",
             )
-    path = path.resolve()
+    return path.resolve()
+
+
+def recipe_text(source: str | Path) -> str:
+    """The text of a recipe's file. Raises RecipeError as `Recipe.load`, for one that cannot be read or is no recipe."""
+    read_layers(source, ())
+    return recipe_file(source).read_text(encoding="utf-8-sig")
+
+
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """Plain values as YAML that reads back as the same."""
+    from ruamel.yaml import YAML
+
+    yaml, out = YAML(typ="safe", pure=True), io.StringIO()
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 120
+    yaml.dump(dict(values), out)
+    return out.getvalue()
+
+
+def read_layers(source: str | Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Plain values of a recipe over what it extends, and the file and line of each dotted key.
+
+    `seen` are the recipes that extend this one. Raises RecipeError as `Recipe.load`.
+    """
+    path = recipe_file(source, seen)
     if path in seen:
         raise RecipeError(
             f"{path.name} extends itself: {' -> '.join(p.name for p in (*seen, path))}.", "Remove one `extends:`."

@@ -162,8 +162,8 @@ class BeamSettings(Settings):
     `expand_top_k` limits the extensions of a sequence to the demonstrations that were best alone (None: the whole
     pool); it trades thoroughness for `expand_top_k / k` of the prompts after the first shot. `screen` searches a part
     of the pool and leaves prompts for more questions; what learns from the search chooses from the whole pool.
-    `num_beams: 0` turns the search off, and with it what would learn from its sequences (SFT): candidates then come from
-    retrieval, chance and the policy as it stands, and a model that gives no log-probabilities will do.
+    `num_beams: 0` turns the search off, and with it what would learn from its sequences (SFT): candidates then come
+    from retrieval, chance and the policy as it stands, and a model that gives no log-probabilities will do.
     """
 
     num_beams: int = Field(5, ge=0, le=256, description="sequences kept per question; 0 turns the search off")

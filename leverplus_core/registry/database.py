@@ -72,6 +72,18 @@ def sqlite_file(engine: Engine) -> Path | None:
     return Path(name)
 
 
+def sqlite_file_of(url: str) -> Path | None:
+    """As `sqlite_file`, of a URL that nothing has been opened for; None where it is no URL."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        return None
+    name = parsed.database
+    if parsed.get_backend_name() != "sqlite" or not name or name == ":memory:" or name.startswith("file:"):
+        return None
+    return Path(os.path.expanduser(name))
+
+
 @contextmanager
 def failures(engine: Engine) -> Iterator[None]:
     """Turn a database's failures into one line: locked, damaged, not writable, full, not reachable."""

@@ -21,7 +21,7 @@ def version(connection: Connection) -> int:
     there = inspect(connection)
     if not there.has_table("schema_version"):
         return 0
-    if not there.has_table("runs") or "alive_at" not in {column["name"] for column in there.get_columns("runs")}:
+    if not there.has_table("labels"):
         raise RegistryError(
             f"registry {shown(connection.engine.url)} was made before the first release of leverplus.",
             "Move it away and run again: finished stages are reused, and fill a new one.",

@@ -18,9 +18,10 @@ from typing import Any, Self
 from sqlalchemy import Connection, Table, case, delete, insert, select
 
 from leverplus_core.errors import DataError, LeverplusWarning, RegistryError, did_you_mean
+from leverplus_core.io import network_file_system
 from leverplus_core.records import Demonstration, Prediction, PublishedTable, Question
-from leverplus_core.registry import runs, tables
-from leverplus_core.registry.database import MAKE_ONE, connect, failures, shown, sqlite_file
+from leverplus_core.registry import copying, labels, runs, tables
+from leverplus_core.registry.database import MAKE_ONE, alone, connect, failures, shown, sqlite_file
 from leverplus_core.registry.evaluations import count_runs, evaluation_rows, insert_evaluation
 from leverplus_core.registry.liveness import is_interrupted
 from leverplus_core.registry.migrations import CURRENT, migrate, version
@@ -123,13 +124,15 @@ class Registry:
             yield c
 
     def _make_concurrent(self) -> None:
-        """SQLite: let readers read while a run writes. Persists in the file; some network disks do not support it."""
-        if sqlite_file(self._engine) is None:
+        """SQLite: let readers read while a run writes, which persists in the file. Not on a network file system: there
+        processes need memory that machines do not share, and wait for each other instead."""
+        if (file := sqlite_file(self._engine)) is None:
             return
+        mode = "DELETE" if network_file_system(file) else "WAL"
         with failures(self._engine):
             raw = self._engine.raw_connection()
             try:
-                raw.cursor().execute("PRAGMA journal_mode = WAL")
+                raw.cursor().execute(f"PRAGMA journal_mode = {mode}")
             except Exception as e:
                 # Whatever is wrong with the file itself is reported by the migration that follows.
                 if not isinstance(e, self._engine.dialect.loaded_dbapi.Error):
@@ -305,7 +308,52 @@ class Registry:
         with self._write() as c:
             return insert_published(c, name, table, dataset, model, note, source)
 
+    def rename_run(self, run_id: str, name: str) -> None:
+        """Give the run a name that stays when its recipe is run again. Raises RegistryError for one that is taken or
+        unusable."""
+        with self._writing(run_id) as c:
+            alone(c)  # of two that take one name at once, the second is refused
+            labels.rename(c, run_id, name)
+
+    def label_run(
+        self, run_id: str, note: str | None = None, add: Iterable[str] = (), remove: Iterable[str] = ()
+    ) -> dict[str, Any]:
+        """Replace the user's note on the run where one is given, add and remove tags; returns `note` and `tags`."""
+        with self._writing(run_id) as c:
+            return labels.put(c, run_id, note, set(add), set(remove))
+
+    def refuse_running(self, run_ids: Iterable[str]) -> None:
+        """Raise RegistryError where one of the runs is running."""
+        with self._read() as c:
+            for run_id in run_ids:
+                runs.refuse_running(c, run_id)
+
+    def delete_run(self, run_id: str) -> None:
+        """Remove the run and its results; that its questions were asked stays in `evaluations`.
+
+        Raises RegistryError for a run that is running."""
+        with self._writing(run_id) as c:
+            runs.refuse_running(c, run_id)
+            labels.remove(c, run_id)
+
     # Reading.
+
+    def labels(self) -> dict[str, dict[str, Any]]:
+        """run id -> the user's `note` and `tags`, of the runs that have either."""
+        with self._read() as c:
+            return labels.labels(c)
+
+    def stage_folders(self) -> dict[str, set[str]]:
+        """Folder of a stage -> the ids of the runs that have it."""
+        found: dict[str, set[str]] = {}
+        for row in self._rows(select(tables.stages.c.path, tables.stages.c.run_id)):
+            found.setdefault(row["path"], set()).add(row["run_id"])
+        return found
+
+    def copy_to(self, target: Registry) -> dict[str, int]:
+        """Copy everything into the empty registry `target`, see `copying.copy`; returns the rows of each table."""
+        with self._read() as source, target._write() as c:
+            return copying.copy(source, c)
 
     def evaluations(self, dataset_fingerprint: str | None = None, sample: str | None = None) -> list[dict[str, Any]]:
         """Rows of `evaluations`, the first first: run_id, name, fingerprint, dataset_fingerprint, split, sample, n,

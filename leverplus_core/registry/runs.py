@@ -31,6 +31,9 @@ def begin(c: Connection, values: Mapping[str, Any]) -> None:
     new = {**values, "status": "running", "started_at": began, "finished_at": None, "source": "run", **_heard_of(began)}
     add = insert(c, t).values(created_at=began, **new)
     c.execute(add.on_conflict_do_update(index_elements=[t.c.id], set_={k: add.excluded[k] for k in new}))
+    named = select(tables.labels.c.name).where(tables.labels.c.run_id == values["id"])
+    if name := c.execute(named).scalar():
+        c.execute(update(t).where(t.c.id == values["id"]).values(name=name))
     if gone := interrupted(c):
         ended = {"status": "interrupted", "finished_at": t.c.alive_at}
         c.execute(update(t).where(t.c.id.in_(gone)).values(ended))
@@ -62,6 +65,14 @@ def interrupted(c: Connection) -> list[str]:
     running = c.execute(select(t.id, t.status, t.host, t.pid, t.alive_at).where(t.status == "running")).mappings()
     moment = datetime.now(UTC)
     return [str(row["id"]) for row in map(dict, running) if is_interrupted(row, moment)]
+
+
+def refuse_running(c: Connection, run_id: str) -> None:
+    """Raise RegistryError where the run is running, and its process has not ended."""
+    t = tables.runs.c
+    row = c.execute(select(t.status, t.name).where(t.id == run_id)).one_or_none()
+    if row is not None and row.status == "running" and run_id not in interrupted(c):
+        raise RegistryError(f"run {run_id} ({row.name}) is running.", "Stop it first, or wait for its end.")
 
 
 def _heard_of(moment: str) -> dict[str, Any]:

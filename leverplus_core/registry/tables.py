@@ -64,6 +64,12 @@ runs = _table(
     Column("alive_at", String(32)),  # when that process was heard of last
 )  # fmt: skip
 
+labels = _table(
+    "labels",
+    _run(), Column("name", String(190)), _value("note", Text), _value("tags", JSON),
+)  # fmt: skip
+"""What its user calls a run, and writes about it; a name here stays when the recipe is run again."""
+
 stages = _table(
     "stages",
     _run(), _key("name", String(64)), _value("fingerprint", String(64)), _value("status", String(16)),
@@ -115,7 +121,7 @@ methods = _table(
 evaluations = _table(
     "evaluations",
     Column("id", Integer, primary_key=True),  # in the order in which they were recorded
-    Column("run_id", String(64), ForeignKey("runs.id"), nullable=False),
+    _value("run_id", String(64)),  # of a run that may have been deleted since
     _value("name", String(190)), _value("fingerprint", String(64)), _value("dataset_fingerprint", String(64)),
     _value("split", String(16)), _value("sample", String(16)), _value("n", Integer), _value("methods", JSON),
     _value("asked_at", String(32)),

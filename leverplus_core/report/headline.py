@@ -27,6 +27,7 @@ from leverplus_core.report.tables import (
     points,
     two_lines,
 )
+from leverplus_core.report.unchanged import unchanged_policies, unchanged_text
 from leverplus_core.statistics import accuracy_interval, share_closed
 
 SEEDS = 3
@@ -43,7 +44,8 @@ class Headline:
     - rows: one per method, in the order of reports, see `headline_of`;
     - primary: the comparisons of the primary family, `method` minus `baseline`, with corrected intervals and marks;
     - missing: methods of the endpoint that were not evaluated;
-    - asked: how many distinct runs have answered these evaluation questions; None where it is not known.
+    - asked: how many distinct runs have answered these evaluation questions; None where it is not known;
+    - unchanged: the trainings that left a policy as it was, see `unchanged_policies`.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Headline:
     primary: list[Row]
     missing: list[str]
     asked: int | None
+    unchanged: list[Row]
 
     def data(self) -> dict[str, Any]:
         """As plain values, for JSON."""
@@ -125,6 +128,7 @@ def headline_of(registry: Registry, pairing: Pairing, arm: Mapping[str, Sequence
         primary=primary,
         missing=[m for m in (*([endpoint.method] if endpoint.method else []), *endpoint.against) if m not in arm],
         asked=_asked(registry, runs[0]),
+        unchanged=unchanged_policies(registry, ids),
     )  # fmt: skip
 
 
@@ -302,6 +306,7 @@ def remarks(found: Headline) -> list[str]:
         lines.append(f"gap closed: from {found.best.name} to the oracle, a lower bound of what can be reached")
     if any(row["copied"] is not None for row in found.rows):
         lines.append("copied: answers equal to that of a demonstration shown")
+    lines += map(unchanged_text, found.unchanged)
     return [*lines, best_text(found.best), seeds_text(found.seeds), *asked_texts(found)]
 
 

@@ -180,7 +180,7 @@ class _Intervals:
 
 # Views.
 
-DROPPED = ("model", "sweep", "interval of delta", "95% interval", "dataset", "seed", "run", "arm", "name")
+DROPPED = ("model", "sweep", "95% interval", "interval of delta", "dataset", "seed", "run", "arm", "name")
 """Columns of a list that a narrow terminal leaves out, the first of these first."""
 UNCORRECTED = (
     "differences in points with paired 95% intervals, not corrected for their number: `leverplus compare` does"
@@ -245,7 +245,9 @@ def _grid(cells: Sequence[Row]) -> list[Block]:
 
 def _cell(row: Row) -> str:
     """Accuracy above its interval, or beside the difference above that of the difference: five fit into 80 columns."""
-    if row.get("delta") is None:
+    if "delta" in row and row["delta"] is None:
+        return f"{_accuracy(row)}\n"
+    if "delta" not in row:
         return f"{_accuracy(row)}\n{bracket(row['ci_low'], row['ci_high'])}"
     ends = "" if row["delta_low"] is None else interval(row["delta_low"], row["delta_high"])
     return f"{_accuracy(row)} {_delta(row)}\n{ends}"

@@ -18,6 +18,7 @@ from dataclasses import asdict
 from functools import cached_property
 from json.encoder import encode_basestring
 from pathlib import Path
+from typing import Any, TypeVar
 
 from leverplus_core.errors import DataError, PluginError, StorageError
 from leverplus_core.execution.contract import Chunk, Executor, GenerateChunk, InProcess, LogprobChunk, Results
@@ -30,6 +31,7 @@ from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
 from leverplus_core.scoring.chunks import cut
 from leverplus_core.scoring.meter import PromptMeter
 
+T = TypeVar("T")
 START = 6
 """Bytes of a key that are of the prompt's first image."""
 WAL_PAGES = 16_384
@@ -152,7 +154,7 @@ class CachedModel:
 
         kind = "logprob with end mark" if end_mark else "logprob"
         keys = [self._key(kind, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        return [AnswerLogprob(*json.loads(value)) for value in self._cached(prompts, keys, chunk, label)]
+        return _parsed(self._cached(prompts, keys, chunk, label), lambda value: AnswerLogprob(*value))
 
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding, label: str = "answers") -> list[str]:
         """`Model.generate` through the cache."""
@@ -162,7 +164,7 @@ class CachedModel:
             return GenerateChunk([prompts[i] for i in rows], decoding)
 
         keys = [self._key("generate", prompt, settings) for prompt in prompts]
-        return [str(json.loads(value)) for value in self._cached(prompts, keys, chunk, label)]
+        return _parsed(self._cached(prompts, keys, chunk, label), str)
 
     def last_hidden_state(self, prompts: Sequence[Prompt]) -> Floats:
         """`SupportsHiddenStates.last_hidden_state`: counted, but not kept. Raises PluginError for another model."""
@@ -257,3 +259,13 @@ def _as_json(chunk: Chunk, results: Results) -> list[str]:
             )
         values.append(json.dumps([found.sum, found.tokens]))
     return values
+
+
+def _parsed(values: Sequence[str], form: Callable[[Any], T]) -> list[T]:
+    try:
+        return [form(json.loads(value)) for value in values]
+    except (ValueError, TypeError) as e:
+        raise StorageError(
+            "the response cache holds a value that is no response of a model.",
+            "Move responses.sqlite of the work folder away and run again: what it holds is asked again.",
+        ) from e

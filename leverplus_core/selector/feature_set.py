@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,7 +75,7 @@ class FeatureSet:
                 return cls(ids, bank, ids, replace(bank, answer=None))
             question_ids = arrays["question_ids"].tolist()
             questions = _features(arrays, "question", len(question_ids), ("image", "text"))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+        except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as e:
             raise DataError(f"{path} cannot be read: {e}.", f"Delete {path.parent} and run again.") from e
         return cls(ids, bank, question_ids, questions)
 

@@ -2,41 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
+import pluggy
 import pytest
 
 from leverplus_core import (
+    BALANCED,
     Balancer,
     Bank,
     BaselineSelector,
     Candidate,
     DataError,
+    DataImporter,
+    EmbeddingData,
     Encoder,
     EvalSet,
+    Exporter,
     FitResult,
     FitRun,
     Floats,
     Ids,
     Image,
+    ImportReport,
     Measure,
     Model,
     Part,
     Policy,
+    Progress,
     Query,
+    Question,
+    QuestionData,
     Reward,
+    RunContext,
+    RunInfo,
     Sampler,
+    ScoredSequence,
     SelectionCost,
+    Stage,
+    StageReport,
     Trainer,
     TrainingData,
     allowed,
+    hookimpl,
+    read_groups,
 )
 from leverplus_core.testing import (
+    check,
     check_balancer,
     check_baseline,
     check_encoder,
+    check_exporter,
+    check_listener,
     check_part,
     check_reward,
     check_sampler,
@@ -382,3 +404,136 @@ def test_the_checks_hold_a_part_to_what_a_run_holds_it_to() -> None:
         AssertionError, match=r"shot_counts\(\) returned \[-1\]: it is not that; it must return a list of"
     ):
         check_baseline(Backwards())
+
+
+class _Lines(DataImporter):
+    """Reads lines of "question demonstration"."""
+
+    def recognizes(self, source: Path) -> bool:
+        return source.is_file()
+
+    def read(
+        self, source: Path, report: ImportReport, questions: Sequence[Question] | None, progress: Progress
+    ) -> Iterator[QuestionData | EmbeddingData]:
+        for line in source.read_text(encoding="utf-8").splitlines():
+            question, shown = line.split()
+            yield QuestionData(question, sequences=(ScoredSequence(question, (shown,), 0.0),))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("q0 q1\nq1 q2\n", ""),
+        ("", "the file holds something"),
+        ("q0 q1\nq0 q2\n", "each question comes once"),
+        ("q0 q0\n", "q0 is shown with itself"),
+    ],
+)
+def test_an_importer_is_held_to_what_it_reads(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "lines.txt"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(AssertionError, match=says) if says else nullcontext():
+        check(_Lines(), source=file)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{0.question_id} {1.demonstrations[0]}\n", ""),
+        ("", "wrote nothing"),
+        ("{0.question_id} 99\n", "written as"),
+    ],
+)
+def test_what_is_exported_must_be_read_as_it_was_written(line: str, says: str) -> None:
+    class Lines(Exporter):
+        """Writes a line for the first sequence of a question."""
+
+        content = "sequences"
+
+        def write(
+            self, data: Iterable[QuestionData | EmbeddingData], out: BinaryIO, questions: Sequence[Question] | None
+        ) -> None:
+            for one in data:
+                assert isinstance(one, QuestionData)
+                out.write(line.format(one, one.sequences[0]).encode())
+
+    class First(_Lines):
+        """Reads that line, and what the check wrote beside it."""
+
+        def read(self, *args: Any) -> Iterator[QuestionData | EmbeddingData]:
+            for one in super().read(*args):
+                assert isinstance(one, QuestionData)
+                first = one.sequences[0].demonstrations[0]
+                shown = [ScoredSequence(one.question_id, (str(int(first) + i), str(4 + i)), -0.5 * i) for i in range(4)]
+                yield replace(one, text="what?", pool=tuple(map(str, range(3, 12))), sequences=tuple(shown))
+
+    with pytest.raises(AssertionError, match=says) if says else nullcontext():
+        check_exporter(Lines(), First())
+
+
+@pytest.mark.parametrize(("reads", "says"), [("groups", ""), ("a number", "no reads")])
+def test_a_stage_must_name_what_it_reads(reads: str, says: str) -> None:
+    class Tried(Stage):
+        """Reads what is on trial."""
+
+        name: str = "tried"
+
+        def reads(self, context: RunContext) -> Any:
+            return (reads,) if not says else 3
+
+        def run(
+            self, context: RunContext, inputs: Mapping[str, Path], out: Path, report: StageReport
+        ) -> dict[str, Any]:
+            return {"questions": len(read_groups(inputs["groups"] / BALANCED))}
+
+    with pytest.raises(AssertionError, match=r"reads\(\) returned 3") if says else nullcontext():
+        check(Tried())
+
+
+def test_a_stage_must_write_the_same_again() -> None:
+    drawn = iter(range(9))
+
+    class Tried(Stage):
+        """Counts how often it was run."""
+
+        name: str = "tried"
+
+        def run(
+            self, context: RunContext, inputs: Mapping[str, Path], out: Path, report: StageReport
+        ) -> dict[str, Any]:
+            return {"drawn": next(drawn)}
+
+    with pytest.raises(AssertionError, match="must give the same files and metadata"):
+        check(Tried())
+
+
+def test_a_listener_hears_every_event_and_what_it_raises_passes_through() -> None:
+    heard: list[str] = []
+
+    class Listener:
+        @hookimpl
+        def leverplus_run_start(self, run: RunInfo) -> None:
+            heard.append(run.id)
+
+        @hookimpl
+        def leverplus_run_end(self, run: RunInfo, status: str) -> None:
+            heard.append(status)
+
+    check_listener(Listener())
+    assert heard == ["tiny", "done"]
+
+    class Raises:
+        @hookimpl
+        def leverplus_cell_end(self, accuracy: float) -> None:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        check_listener(Raises())
+
+    class Misspelt:
+        @hookimpl
+        def leverplus_run_ended(self) -> None:
+            pass
+
+    with pytest.raises(pluggy.PluginValidationError, match="leverplus_run_ended"):
+        check_listener(Misspelt())

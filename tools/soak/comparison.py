@@ -19,7 +19,7 @@ from leverplus_core.registry import tables
 
 LEFT_OUT = {
     "created_at", "started_at", "finished_at", "alive_at", "asked_at", "pid", "host", "environment", "git", "seconds",
-    "reused", "created", "path",
+    "reused", "created", "path", "execution",
 }  # fmt: skip
 """Columns and keys that differ between equal runs: when, where and how long."""
 

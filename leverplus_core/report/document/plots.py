@@ -263,9 +263,13 @@ def _curves(content: Content, say: Translator) -> Drawn:
         label = say.names(line["labels"])
         x, y = zip(*line["points"], strict=True)
         ax.plot(x, y, label=label, markevery=max(1, len(x) // 6), **_style(names.index(label)))
+    kept = [{row["method"] for row in head["unchanged"]} for head in content.headlines]
     for stage, row in zip(stages, axes, strict=True):
         for ax, metric in zip(row, ("validation", "loss"), strict=True):
-            ax.set_title(f"{stage}: {say(metric)}", loc="left")
+            same = metric == "validation" and kept and all(stage in methods for methods in kept)
+            title = f"{stage}: {say(metric)}"
+            told = [title, say("unchanged_curve")] if same else [title]
+            ax.set_title(", ".join(told), loc="left")
     for ax in axes[-1]:
         ax.set_xlabel(say("axis_epoch"))
     yield "curves", say("plot_curves"), _legend(figure, axes.flat)

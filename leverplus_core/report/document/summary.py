@@ -29,7 +29,7 @@ from leverplus_core.report.tables import bracket, count, interval, percent, poin
 
 def summary(content: Content, say: Translator) -> list[str]:
     """The sentences, in order."""
-    parts = (_compared, _endpoint, _best, _asked, _family, _marks, _highest, _printed, _headroom, _balanced)
+    parts = (_compared, _endpoint, _best, _unchanged, _asked, _family, _marks, _highest, _printed, _headroom, _balanced)
     return [sentence for part in parts for sentence in part(content, say)]
 
 
@@ -98,6 +98,17 @@ def _best(content: Content, say: Translator) -> Iterator[str]:
             source = best["source"] if best["source"] in SOURCES else "folds"
             told.append(say(f"best_{source}", name=best["name"], count=best["questions"]))
     yield from dict.fromkeys(told)
+
+
+def _unchanged(content: Content, say: Translator) -> Iterator[str]:
+    told: dict[str, list[str]] = {}
+    for head in content.headlines:
+        for row in head["unchanged"]:
+            sentence = say("unchanged" if row["start"] else "unchanged_untrained", **row)
+            told.setdefault(sentence, []).append(head["label"])
+    for sentence, labels in told.items():
+        everyone = len(labels) == len(content.headlines)
+        yield sentence if everyone else say("in_arms", names=say.names(labels), sentence=sentence)
 
 
 def _asked(content: Content, say: Translator) -> Iterator[str]:

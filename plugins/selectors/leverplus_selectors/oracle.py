@@ -4,22 +4,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from leverplus_core import (
+    AnswerLogprob,
     BaselineSelector,
     Beams,
     BeamSettings,
     EvalSet,
     Ids,
     Measure,
+    Question,
     ScoredSequence,
     SelectionCost,
     beam_search,
 )
 from leverplus_core import beam_search_cost as search_cost
+
+ZERO = 1e-9
+"""Stands for the accuracy 0, which has no logarithm."""
+
+
+class _Accuracies:
+    """In the place of log-probabilities log(accuracy), so that a search ranks by accuracy."""
+
+    def __init__(self, measure: Measure) -> None:
+        self._measure = measure
+
+    def logprobs(self, rows: Sequence[tuple[Question, Ids]], label: str = "") -> list[AnswerLogprob]:
+        found = self._measure.answers(rows, label)
+        return [AnswerLogprob(math.log(max(accuracy, ZERO)), 1) for _, _, accuracy in found]
+
+    def answers(self, rows: Sequence[tuple[Question, Ids]], label: str = "") -> list[tuple[str, str, float]]:
+        return self._measure.answers(rows, label)
 
 
 class OracleSelector(BaselineSelector):
@@ -33,10 +52,14 @@ class OracleSelector(BaselineSelector):
 
     num_beams: Beams = Field(3, description="sequences kept and answered per number of shots")
     expand_top_k: int | None = Field(8, ge=1, description="extend only by the demonstrations that were best alone")
+    by: Literal["info_score", "accuracy"] = Field(
+        "info_score", description="what the search ranks by; accuracy needs no log-probabilities, and ties often"
+    )
     exhaustive_one_shot: bool = Field(False, description="answer with every demonstration of the pool alone")
 
     def select(self, eval_set: EvalSet, shots: Sequence[int], measure: Measure) -> Mapping[int, Sequence[Ids]]:
-        kept = beam_search(measure, eval_set.questions, eval_set.pools, self._search(shots))
+        ranked = measure if self.by == "info_score" else _Accuracies(measure)
+        kept = beam_search(ranked, eval_set.questions, eval_set.pools, self._search(shots))
         # (accuracy, InfoScore, demonstrations): ties go to the higher InfoScore, then to the fewer demonstrations.
         best: dict[str, tuple[float, float, Ids]] = {}
         chosen: dict[int, list[Ids]] = {}
@@ -66,6 +89,8 @@ class OracleSelector(BaselineSelector):
     def cost(self, shots: Sequence[int], pool: int) -> SelectionCost:
         # It answers what its search kept, and one of these is its choice.
         logprobs = search_cost(pool, self._search(shots))
+        if self.by == "accuracy":
+            return SelectionCost(logprobs, {}, pool)
         answers = {n: min(self.num_beams, logprobs[n]) for n in range(max(shots) + 1)}
         if self.exhaustive_one_shot:
             answers[1] = pool

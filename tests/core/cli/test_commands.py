@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from leverplus_core.cli.app import COMMANDS
 from leverplus_core.plugins.commands import command_help
+from leverplus_core.recipes.loader import bundled
+from leverplus_core.recipes.recipe import Recipe
 
 Install = Callable[..., str]
 Cli = Callable[..., tuple[int, str, str]]
@@ -128,6 +131,46 @@ def test_a_mistake_in_a_command_is_one_line_that_says_what_exists(cli: Cli) -> N
     assert "Missing argument 'RUN'. See `leverplus show --help`" in _one_line(cli("show"))
     assert "no stage named 'balanse'. Did you mean 'balance'?" in _one_line(cli("run", "--until", "balanse"))
     assert "no stage named 'x'" in _one_line(cli("run", "--redo", "x"))
+
+
+def test_a_bundled_recipe_is_shown_as_its_file_and_whole(cli: Cli, tmp_path: Path) -> None:
+    code, out, _ = cli("recipes", "show", "demo")
+    assert code == 0 and out == bundled()["demo"].read_text(encoding="utf-8")
+    code, out, _ = cli("recipes", "show", "demo", "--set", "seed=3", "--full")
+    assert code == 0 and "\nseed: 3\n" in out and "\ndata_seed: 0\n" in out
+    (tmp_path / "own.yaml").write_text(out, encoding="utf-8")
+    assert Recipe.load("own.yaml").values() == Recipe.load("demo", ["seed=3"]).values()
+    assert json.loads(cli("recipes", "show", "own.yaml", "--json")[1])["seed"] == 3
+    assert "no recipe 'demoo'" in _one_line(cli("recipes", "show", "demoo"))
+    assert "demo-mined" in cli("recipes")[1], "without a command it lists them"
+
+
+@pytest.mark.parametrize("command", ["run", "validate", "plan", "sweep"])
+def test_what_takes_a_recipe_takes_its_parts_and_imported_data(cli: Cli, command: str) -> None:
+    out = cli(command, "--help")[1]
+    for option in ("dataset", "model", "encoder", "sampler", "selector", "balancer", "reward", "imported", "name"):
+        assert f"--{option} " in out, option
+    code, out, err = cli(command, "demo", "--sampler", "nosuch")
+    assert (code, out) == (2, "") and err.splitlines()[-1].startswith(
+        "leverplus: no sampler named 'nosuch' in --sampler"
+    )
+
+
+def test_the_shell_completes_commands(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "complete -o default -F _leverplus_completion leverplus" in cli("--show-completion", "bash")[1]
+    monkeypatch.setenv("_LEVERPLUS_COMPLETE", "complete_bash")
+    for line, found in (("leverplus lea", ["leaderboard"]), ("leverplus runs re", ["rename"])):
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
+        assert cli()[1].split() == found
+
+
+def test_the_demo_ends_with_what_to_do_next() -> None:
+    makefile = Path(__file__).parents[3] / "Makefile"
+    done = subprocess.run(["make", "-n", "-f", makefile, "demo"], capture_output=True, text=True, check=True)
+    after = done.stdout.rpartition("leverplus run\n")[2]
+    for words in ("leverplus report latest", "leverplus compare latest:", "docs/tutorial.md"):
+        assert words in after
 
 
 def test_a_tilde_is_the_home_folder(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--version"], HEAVY | {"numpy", "pydantic", "rich", "sqlalchemy"}),
         (["run", "--help"], HEAVY | {"numpy", "sqlalchemy"}),
         (["plugins"], HEAVY),
+        (["plugins", "show", "mixed"], TORCH),
+        (["plugins", "new", "reward", "mine"], TORCH),
         (["recipes"], HEAVY),
         (["validate", *SMALL], TORCH),
         (["plan", *SMALL], TORCH),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from leverplus_core import Catalog, DataError, LeverplusError, Recipe, Registry, RunContext, run
+from leverplus_core import Catalog, DataError, LeverplusError, Pipeline, Recipe, Registry, RunContext, run
 from leverplus_core.pipeline.checks import check
 
 Compose = Callable[..., RunContext]
@@ -43,6 +43,19 @@ def compose(recipe: Callable[..., Recipe], tmp_path: Path) -> Compose:
 def test_a_recipe_that_can_run_has_no_remarks(compose: Compose, tmp_path: Path) -> None:
     assert check(compose()) == check(compose("sampler.k=10")) == []
     assert not (tmp_path / "work").exists()
+
+
+def test_without_a_search_nothing_learns_from_sequences(compose: Compose) -> None:
+    context = compose("scoring.beam_search.num_beams=0", "scoring.beam_search.shots=9", "evaluation.baselines=[random]")
+    assert check(context) == []  # what is not searched need not fit into a pool
+    enabled = Pipeline(context).enabled
+    assert [name for name in ("beam_search", "sft", "propose", "mrt", "evaluate") if enabled[name]] == [
+        "propose",
+        "mrt",
+        "evaluate",
+    ]
+    with pytest.raises(LeverplusError, match=r"training\.mrt\.start .* is 'sft', which does not train before mrt"):
+        compose("scoring.beam_search.num_beams=0", "training.mrt={epochs: 1, start: sft}")
 
 
 @pytest.mark.parametrize(

@@ -251,6 +251,38 @@ def test_a_stage_that_other_core_code_computed_says_so_when_it_is_reused(tiny: T
     assert not [line for line in told.said[1:] if "reused" in line]
 
 
+class Labels(Silent):
+    """Keeps the labels of all tasks, and of each how many steps were done at first and in all."""
+
+    def __init__(self) -> None:
+        self.labels = list[tuple[str, int]]()
+
+    def task(self, label: str, total: int) -> Any:
+        self.labels.append((label, total))
+        return super().task(label, total)
+
+
+def test_a_bar_says_which_of_how_many_stages_runs_and_one_stands_while_data_is_read(
+    tiny: Tiny, finished: Finished
+) -> None:
+    world, whole = finished
+    shown = Labels()
+    world.run(tiny(), progress=shown)
+    stages = [name for name, state in whole.stages.items() if state != "off"]
+    n = len(stages)
+    assert shown.labels == [
+        ("reading the data and checking the recipe", 0),
+        *((f"stage {i} of {n}: {stage}", n) for i, stage in enumerate(stages, 1)),
+    ]
+
+
+def test_a_training_records_how_many_epochs_it_had_and_whose_policy_it_began_with(finished: Finished) -> None:
+    world, whole = finished
+    found = {row["name"]: row["metadata"] for row in Registry(world.url).stages(whole.run_id)}
+    told = {name: (found[name]["epochs"], found[name]["start"]) for name in ("sft", "rce", "grpo")}
+    assert told == {"sft": (1, None), "rce": (2, "sft"), "grpo": (1, "rce")}
+
+
 # --- whatever stops a run ---
 
 
@@ -279,13 +311,13 @@ def test_a_run_stopped_in_its_evaluation_goes_on_and_costs_the_sum_of_its_attemp
 
 
 class StopAtTask(Silent):
-    """Raises when the n-th task starts, whatever it is."""
+    """Raises when the n-th task of the stages starts, whatever it is; the bars of the whole run are none."""
 
     def __init__(self, n: int) -> None:
         self.left = n
 
     def task(self, label: str, total: int) -> Any:
-        self.left -= 1
+        self.left -= not label.startswith(("stage ", "reading "))
         if self.left < 0:
             raise Stopped(label)
         return super().task(label, total)

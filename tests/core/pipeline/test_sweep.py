@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from leverplus_core.errors import LeverplusError, RecipeError
-from leverplus_core.pipeline.sweep import Axis, Sweep, run_sweep
+from leverplus_core.pipeline.sweep import Axis, Combination, Sweep, run_sweep
 from leverplus_core.plugins.manager import Catalog
+from leverplus_core.progress import Silent
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.registry.registry import Registry
 
@@ -66,6 +69,36 @@ def test_a_sweep_evaluates_held_out_questions_unless_it_is_told_which() -> None:
         assert not told.held_out and {r.recipe.evaluation.split for r in told.runs} == {"validation"}
     axis = Sweep.of("demo", [Axis.parse("evaluation.split=validation,held_out")], 1)
     assert not axis.held_out and [r.recipe.evaluation.split for r in axis.runs] == ["validation", "held_out"]
+
+
+def test_a_part_that_is_fixed_stands_in_every_combination() -> None:
+    axes = [Axis.parse("reward=separated,mixed")]
+    sweep = Sweep.of("demo", axes, 1, parts={"sampler": "random:k=7"})
+    assert [(r.recipe.sampler.name, r.recipe.reward.name) for r in sweep.runs] == [
+        ("random", "separated"), ("random", "mixed"),
+    ]  # fmt: skip
+    with pytest.raises(RecipeError, match="--over reward and --reward exclude each other"):
+        Sweep.of("demo", axes, 1, parts={"reward": "mixed"})
+
+
+def test_what_a_run_of_a_sweep_tells_names_its_arm_and_its_seed(
+    tiny: Callable[..., Recipe], finished: tuple[Any, Any]
+) -> None:
+    world, _ = finished
+    told: list[str] = []
+
+    class Kept(Silent):
+        def task(self, label: str, total: int) -> Any:
+            told.append(label)
+            return super().task(label, total)
+
+        def say(self, message: str) -> None:
+            told.append(message)
+
+    arm = {"reward": "separated", "training.rce.epochs": "2"}
+    run_sweep(Sweep("s", (Combination(tiny(), arm),)), Registry(world.url), world.work, world.catalog, Kept())
+    assert told[0] == "sweep s" and len(told) > 3
+    assert all(line.startswith("separated, 2, seed 0: ") for line in told[1:]), told
 
 
 def test_mistakes_are_told_before_anything_runs() -> None:

@@ -117,6 +117,13 @@ def test_a_sound_result_comes_out_in_the_types_of_the_contract(make: Make) -> No
     assert part == type(part).model_validate({})
 
 
+def test_the_lists_that_a_part_is_given_are_its_own_to_sort_and_empty(make: Make) -> None:
+    given = list(GROUP)
+    with pytest.raises(PluginError, match="there are 0 for 3 candidates"):
+        make("reward", "Reward", "compute(self, group)", "group.clear(); return []").compute(given)
+    assert given == list(GROUP)
+
+
 def test_the_user_s_interruption_is_not_taken_for_a_failure(make: Make) -> None:
     part = make("reward", "Reward", "compute(self, group)", "import signal; signal.raise_signal(signal.SIGINT)")
     with pytest.raises(KeyboardInterrupt):

@@ -357,3 +357,43 @@ def test_listing_imports_neither_torch_nor_a_part() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_plugin_may_state_the_api_that_it_is_written_for(install: Install) -> None:
+    install("acme-flat", f'leverplus_api = "{leverplus_core.API}"\n' + textwrap.dedent(REWARD.replace("NAME", "flat")))
+    catalog = Catalog.load(disabled="")
+    assert catalog.warnings == [] and "flat" in catalog.names("reward")
+
+
+@pytest.mark.parametrize("rest", [REWARD, "import a_module_of_the_future"], ids=["as today", "not importable"])
+def test_a_plugin_of_another_api_is_a_status_and_a_warning(install: Install, rest: str) -> None:
+    install("acme-flat", 'leverplus_api = "99"\n' + textwrap.dedent(rest.replace("NAME", "flat")))
+    catalog = Catalog.load(disabled="")
+    (entry,) = _of(catalog.checked_entries(), "acme-flat")
+    said = f"incompatible: it is written for plugin API 99, and this leverplus has {leverplus_core.API}"
+    assert entry.status == said
+    assert catalog.warnings == [f"plugin 'parts' of acme-flat 1.0 is {said}"]
+    with pytest.raises(PluginError, match="Not read: acme-flat is incompatible"):
+        catalog.build("reward", "flat", {})
+    assert "acme_flat" not in sys.modules
+
+
+def test_a_plugin_file_of_another_api_is_refused(site: Path) -> None:
+    file = site / "parts_of_tomorrow.py"
+    file.write_text('leverplus_api = "99"\n' + textwrap.dedent(REWARD), encoding="utf-8")
+    with pytest.raises(PluginError, match="written for plugin API 99"):
+        Catalog.load([file], disabled="")
+
+
+def test_a_public_name_that_was_renamed_still_works_and_warns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(leverplus_core.DEPRECATED, "Prize", ("Reward", "0.3"))
+    with pytest.warns(DeprecationWarning, match="leverplus_core.Prize is now leverplus_core.Reward") as told:
+        assert leverplus_core.Prize is leverplus_core.Reward  # type: ignore[attr-defined]
+    assert told[0].filename == __file__, "the warning names the line that uses the former name"
+
+
+def test_no_public_name_of_this_api_has_gone_without_deprecation() -> None:
+    """tests/golden/public_names.txt holds the names that plugin API 1 promises; what is added need not be there."""
+    golden = Path(__file__).parents[2] / "golden" / "public_names.txt"
+    promised = set(golden.read_text(encoding="utf-8").split())
+    assert promised - set(leverplus_core.__all__) - set(leverplus_core.DEPRECATED) == set()

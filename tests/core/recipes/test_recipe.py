@@ -301,7 +301,7 @@ def test_trainers_run_in_the_order_of_the_report_then_as_written() -> None:
     assert recipe.training.trainers["grpo"] == {"epochs": 2} and recipe.training.online.rounds == 1
 
 
-@pytest.mark.parametrize("override", ["novalue", "=3", "scoring.beam_search.num_beams=0", "training.sft=1"])
+@pytest.mark.parametrize("override", ["novalue", "=3", "scoring.beam_search.num_beams=-1", "training.sft=1"])
 def test_a_bad_override_is_one_line(override: str) -> None:
     with pytest.raises(RecipeError) as caught:
         Recipe.load("demo", [override])

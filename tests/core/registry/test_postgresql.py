@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from leverplus_core.errors import RegistryError
 from leverplus_core.records import Demonstration, Image, Prediction, PublishedCell, PublishedTable, Question
 from leverplus_core.registry.registry import Registry, RunRecord
+from tools.soak.comparison import differ, registry_rows
+from tools.soak.kills import SETTINGS, TINY
 
 RUN = RunRecord("abc123", "demo", "f", "demo_world", "qwen", 7, {"seed": 7}, dataset_fingerprint="world")
 
@@ -164,3 +168,31 @@ except Exception as e:
     assert "the registry holds a run named 'paper' already" in refused
     with Registry(url) as registry:
         assert len(registry.runs()) == 1
+
+
+@pytest.mark.slow
+def test_drivers_with_other_executors_and_workspaces_leave_the_rows_of_one_driver_on_sqlite(
+    url: str, tmp_path: Path
+) -> None:
+    """Two equal runs and one of another seed at once, in this process and in two workers each."""
+    program = [sys.executable, "-c", "from leverplus_core.cli import main; main()"]
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+
+    def start(registry: str, work: str, *more: str) -> subprocess.Popen[str]:
+        words = [*program, "run", *TINY, *settings, "--registry", registry, "--work", work, *more]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+        )
+
+    def ended(drivers: list[subprocess.Popen[str]]) -> None:
+        told = [driver.communicate(timeout=300)[1] for driver in drivers]
+        assert [driver.returncode for driver in drivers] == [0] * len(drivers), told
+
+    for seed in ("seed=0", "seed=1"):
+        ended([start("sqlite:///alone.db", "alone", "--set", seed)])
+    seeds = {"here": "seed=0", "apart": "seed=0", "other": "seed=1"}
+    workers = {"here": "local", "apart": "local:2", "other": "local:2"}
+    ended([start(url, work, "--executor", workers[work], "--set", seed) for work, seed in seeds.items()])
+    alone = registry_rows(f"sqlite:///{tmp_path / 'alone.db'}", sharing=True)
+    assert list(differ("the registry", alone, registry_rows(url, sharing=True))) == []

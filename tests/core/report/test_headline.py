@@ -17,6 +17,7 @@ from leverplus_core.registry.registry import Registry, RunRecord
 from leverplus_core.report.headline import arm_rows, headline, headline_view
 from leverplus_core.report.leaderboard import leaderboard_table
 from leverplus_core.report.primary import Endpoint, best_baseline
+from leverplus_core.report.unchanged import chose_start, unchanged_text
 
 RECIPE: dict[str, Any] = {
     "dataset": {"name": "world"},
@@ -95,6 +96,26 @@ def test_every_method_has_its_accuracy_difference_and_share_of_the_gap(registry:
     assert rows["rce"]["share_low"] <= 0.5 <= rows["rce"]["share_high"] and rows["text_knn"]["share"] is None
     assert [row["method"] for row in rows.values() if row["mark"]] == ["rce"]  # all others are exploratory
     assert [row["method"] for row in rows.values() if row["primary"]] == ["rce"]
+
+
+def test_a_training_that_changed_nothing_is_said(registry: Registry) -> None:
+    for seed, chosen in enumerate((0, 3, 0)):
+        run = replace(RUN, id=f"a{seed}", name=f"n{seed}", seed=seed)
+        record(registry, run, CELLS)
+        for stage, epoch, start in (("sft", 7, None), ("rce", chosen, "sft")):
+            meta = {"chosen_epoch": epoch, "epochs": 10, "start": start, "best_epoch": 3, "tied": 0}
+            registry.record_stage(run.id, stage, stage, "done", 1.0, "", reused=False, metadata=meta)
+    one = printed(headline_view(headline(registry, ["a0"])))
+    assert "rce: epoch 0 of 10 was chosen, the same policy as sft\n" in one and "sft: epoch" not in one
+    assert "epoch 0" not in printed(headline_view(headline(registry, ["a1"])))
+    three = headline(registry, ["a0", "a1", "a2"])
+    assert three.unchanged == [{"method": "rce", "start": "sft", "epochs": 10, "runs": 2, "of": 3}]
+    assert "the same policy as sft (in 2 of 3 seeds)" in printed(headline_view(three))
+    folds = {"folds": {"1": {"chosen_epoch": 0}, "2": {"chosen_epoch": 4}}, "epochs": 10, "start": None}
+    assert not chose_start(folds) and chose_start({**folds, "folds": {"1": {"chosen_epoch": 0}}})
+    assert unchanged_text({"method": "sft", "start": None, "epochs": 5, "runs": 1, "of": 1}) == (
+        "sft: epoch 0 of 5 was chosen, a policy before any training"
+    )
 
 
 def test_further_comparisons_that_the_recipe_names_are_corrected_with_the_first(registry: Registry) -> None:

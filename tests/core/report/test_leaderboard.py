@@ -150,6 +150,8 @@ def test_the_interval_below_a_difference_is_that_of_the_difference(registry: Reg
     at = next(i for i, line in enumerate(lines) if line.startswith("rce"))
     assert lines[at].split() == ["rce", "-", "60.0", "+10.0"]
     assert lines[at + 1].split() == interval(expected.low, expected.high).split()
+    alone = next(i for i, line in enumerate(lines) if line.startswith("zero_shot"))
+    assert lines[alone].split() == ["zero_shot", "40.0", "-"] and not lines[alone + 1].strip(), "nothing to subtract"
     assert "not corrected" in " ".join(" ".join(lines).split())
     (paper,) = leaderboard_rows(registry, "paper", "Baseline", method="Ours", n=10)
     assert (paper["delta_low"], paper["delta_high"]) == (None, None), "a published table has no predictions to pair"

@@ -100,3 +100,15 @@ def test_a_key_is_six_bytes_of_the_first_image_and_a_hash_of_all_that_decides_th
     keys = [bytes.fromhex(image[:12]) + of_shown[6:], of_bare]
     assert cache.get(keys) == dict.fromkeys(keys, "[-0.5, 1]")
     asked.close()
+
+
+@pytest.mark.parametrize("value", ["[1, 2, 3]", "nonsense", "7"])
+def test_a_value_that_is_no_response_is_told(tmp_path: Path, value: str) -> None:
+    asked = CachedModel(Sure, lambda: ["model", 1], ResponseCache(tmp_path / "r.sqlite"))
+    asked.logprob([Prompt((Turn("user", ("a",)),))], ["red"])
+    with sqlite3.connect(tmp_path / "r.sqlite") as db:
+        db.execute("UPDATE responses SET value = ?", (value,))
+    db.close()
+    with pytest.raises(StorageError, match=r"holds a value that is no response of a model. Move responses.sqlite"):
+        asked.logprob([Prompt((Turn("user", ("a",)),))], ["red"])
+    asked.close()

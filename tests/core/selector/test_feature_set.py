@@ -69,6 +69,22 @@ def test_a_cut_file_is_one_error(tmp_path: Path, size: int) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_compressed_in_a_way_that_is_not_known_or_damaged_inside_is_one_error(tmp_path: Path) -> None:
+    path = tmp_path / "features.npz"
+    np.savez_compressed(path, ids=np.array(["a"] * 100))
+    whole = path.read_bytes()
+    local, directory = 8, whole.index(b"PK\x01\x02") + 10  # where the method of compression stands
+    for method in (9, 97):
+        changed = bytearray(whole)
+        changed[local] = changed[directory] = method
+        path.write_bytes(changed)
+        with pytest.raises(DataError, match=r"features\.npz cannot be read: "):
+            FeatureSet.read(path)
+    path.write_bytes(whole[:60] + bytes(20) + whole[80:])
+    with pytest.raises(DataError, match=r"features\.npz cannot be read: "):
+        FeatureSet.read(path)
+
+
 def test_an_absent_file_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"features\.npz cannot be read"):
         FeatureSet.read(tmp_path / "features.npz")

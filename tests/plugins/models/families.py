@@ -220,6 +220,22 @@ def internvl() -> tuple[Any, Any]:
     return tf.InternVLForConditionalGeneration(config), processor
 
 
+def llava_onevision() -> tuple[Any, Any]:
+    """One image of a prompt is cut into tiles, several are not."""
+    tokens = tokenizer("<|im_end|>", "<|im_start|>", "<image>", "<video>")
+    grid = [[28, 56], [56, 28], [56, 56]]
+    image = tf.LlavaOnevisionImageProcessorPil(**_square(), image_grid_pinpoints=grid)
+    processor = without_video(
+        tf.LlavaOnevisionProcessor, image, tokens, num_image_tokens=4, vision_feature_select_strategy="full",
+        chat_template=CHATML.replace("IMG", "<image>\n"),
+    )  # fmt: skip
+    config = tf.LlavaOnevisionConfig(
+        vision_config=tf.SiglipVisionConfig(**VISION).to_dict(), text_config=tf.Qwen2Config(**_text(tokens)).to_dict(),
+        image_token_id=processor.image_token_id, video_token_id=processor.video_token_id, image_grid_pinpoints=grid,
+    )  # fmt: skip
+    return tf.LlavaOnevisionForConditionalGeneration(config), processor
+
+
 class RowsOfPatches(tf.ProcessorMixin):
     """As PixtralProcessor, which cannot be imported without torchvision: a token after each row of an image."""
 
@@ -279,9 +295,20 @@ def aya_vision() -> tuple[Any, Any]:
 
 FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
     made.__name__: made
-    for made in (llava, llava_next, idefics3, gemma3, qwen2_vl, qwen3_vl, internvl, mistral3, aya_vision)
+    for made in (
+        llava,
+        llava_next,
+        idefics3,
+        gemma3,
+        qwen2_vl,
+        qwen3_vl,
+        internvl,
+        mistral3,
+        aya_vision,
+        llava_onevision,
+    )
 }
-COMPOSED = ("qwen2_vl", "qwen3_vl", "internvl", "mistral3")
+COMPOSED = ("qwen2_vl", "qwen3_vl", "internvl", "mistral3", "llava_onevision")
 """Families whose processors AutoProcessor cannot load without torchvision."""
 
 

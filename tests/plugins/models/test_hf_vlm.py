@@ -38,6 +38,8 @@ from leverplus_models.qwen2_5_vl import Qwen25Vl
 from tests.plugins.models.families import CHATML, COMPOSED, FAMILIES, save, without_video
 
 TREE = ("llava", "llava_next", "idefics3", "qwen2_vl", "internvl", "mistral3")
+WHOLE = ("llava_onevision",)
+"""Families whose processors have to see the whole prompt."""
 GREEDY, BEAM = Decoding(max_new_tokens=4, num_beams=1), Decoding(max_new_tokens=4, num_beams=3)
 Made = Callable[..., HfVlm]
 
@@ -79,7 +81,11 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 def _said(name: str) -> Any:
     """What a family says once: nothing where it shares prefixes."""
-    return pytest.warns(LeverplusWarning, match="takes the padded path") if name not in TREE else _nothing()
+    return (
+        pytest.warns(LeverplusWarning, match="takes the padded path|is called for every prompt")
+        if name not in TREE
+        else _nothing()
+    )
 
 
 class _nothing:
@@ -157,7 +163,8 @@ def test_log_probabilities_and_answers_are_transformers_own(make: Made, images: 
     answers = [("fox", "a ring", "red")[n % 3] for n in range(len(prompts))]
     with _said(name):
         got = part.logprob(prompts, answers)
-    assert (part._engine.window > 0) == (name in TREE) and part._images.encoded and part._chat.exact
+    assert (part._engine.window > 0) == (name in TREE)
+    assert (part._images.encoded, part._chat.exact) == ((False, False) if name in WHOLE else (True, True))
     expected = [own.logprob(prompt, spaces + answer) for prompt, answer in zip(prompts, answers, strict=True)]
     assert [found.sum for found in got] == pytest.approx([value for value, _ in expected], abs=1e-4)
     assert [found.tokens for found in got] == [tokens for _, tokens in expected]
@@ -287,6 +294,42 @@ def test_a_template_that_leaves_the_system_turn_out_gets_it_in_the_user_turn(mak
     assert "user\nBe brief.\n\n<image>What?" in chat.render(asked)
 
 
+def test_a_template_that_shows_all_images_first_is_a_warning(make: Made, images: list[Image]) -> None:
+    """As LLaVA's own do: with one image a turn the order is kept."""
+    part = make("idefics3")
+    content = "{% for c in m.content %}{% if c.type == 'image' %}<image>{% else %}{{ c.text }}{% endif %}{% endfor %}"
+    first = (
+        "{% for c in m.content if c.type == 'image' %}<image>{% endfor %}"
+        "{% for c in m.content if c.type == 'text' %}{{ c.text }}{% endfor %}"
+    )
+    chat = part._chat
+    assert content in chat.template
+    chat.template = chat.template.replace(content, first)
+    shown = [Demonstration("d", "Who?", images[0], "fox")]
+    prompts = {
+        template: build_prompt(shown, Question("q", "What?", images[1], ("fox",)), PromptSettings(template=template))
+        for template in ("single_turn", "multi_turn")
+    }
+    chat.render(prompts["multi_turn"])
+    with pytest.warns(LeverplusWarning, match="in their order; with prompt.template: multi_turn"):
+        chat.render(prompts["single_turn"])
+    chat.render(prompts["single_turn"])  # said once
+
+
+def test_a_template_that_wants_strings_gets_them(make: Made, images: list[Image]) -> None:
+    """Of turns without images: some templates join their content to other strings, some print what it is."""
+    asked = Prompt(
+        (Turn("user", (images[0], "Who?")), Turn("assistant", ("A fox.",)), Turn("user", (images[1], "What?")))
+    )
+    for content in ("{{ m.content }}", "{{ '' + m.content }}"):
+        part = make("idefics3")
+        part._chat.template = (
+            "{% for m in messages %}{% if m.role == 'assistant' %}" + content + "{% else %}{% for c in m.content %}"
+            "{% if c.type == 'image' %}<image>{% else %}{{ c.text }}{% endif %}{% endfor %}{% endif %}|{% endfor %}"
+        )
+        assert part._chat.render(asked) == "<image>Who?|A fox.|<image>What?|"
+
+
 def test_the_answer_is_scored_as_the_template_writes_it(make: Made) -> None:
     assert make("llava")._chat.answer_frame == (" ", "</s>")
     part = make("qwen2_vl")
@@ -393,6 +436,25 @@ def test_an_unreadable_image_is_named(make: Made, tmp_path: Path) -> None:
     for image, says in ((Image("x", str(tmp_path / "broken.png")), "broken.png"), (Image("y"), "'y' has no file")):
         with pytest.raises(DataError, match=says):
             make("llava").generate([Prompt((Turn("user", (image, "What?")),))], GREEDY)
+
+
+def test_a_picture_that_the_processor_refuses_is_named(make: Made, tmp_path: Path) -> None:
+    Pil.new("RGB", (900, 2)).save(tmp_path / "line.png")
+    asked = [Prompt((Turn("user", (Image("line", str(tmp_path / "line.png")), "What?")),))]
+    with pytest.raises(DataError, match=r"line\.png' is refused by the processor: absolute aspect ratio"):
+        make("qwen2_vl").generate(asked, GREEDY)
+
+
+def test_an_image_that_does_not_fit_in_memory_is_named(
+    make: Made, images: list[Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poor(**given: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    part = make("llava")
+    monkeypatch.setattr(part._images, "_encoder", poor)
+    with pytest.raises(DataError, match=r"0\.png' does not fit in the memory of cpu: CUDA out of memory"):
+        part.embed_images(images[:1])
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------

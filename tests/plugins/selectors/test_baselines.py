@@ -173,6 +173,16 @@ def test_the_oracle_takes_the_most_accurate_of_what_its_search_kept() -> None:
     assert cost.demonstrations == 4
 
 
+def test_an_oracle_by_accuracy_asks_for_no_log_probability() -> None:
+    """Alone b and c are right; of what begins with them (c, d) alone is, and two of what is wrong come behind."""
+    table = Table(accuracy={("b",): 0.6, ("c",): 0.9, ("c", "d"): 1.0, ("b", "a"): 0.3})
+    part = OracleSelector(num_beams=2, expand_top_k=None, by="accuracy")
+    assert part.select(eval_set(QUESTIONS[:1]), (1, 2), table) == {1: [("c",)], 2: [("c", "d")]}
+    assert not table.logprobs_of
+    cost = part.cost((1, 2), 4)
+    assert not cost.logprobs and Counter(map(len, set(table.answers_of))) == cost.answers == {0: 1, 1: 4, 2: 6}
+
+
 def test_where_accuracies_tie_the_oracle_takes_the_higher_info_score() -> None:
     table = Table({"a": 0.4, "b": 0.2, "c": 0.1}, {("a",): 0.6, ("b",): 0.6})
     assert OracleSelector(num_beams=3).select(eval_set(QUESTIONS[:1]), (1,), table) == {1: [("a",)]}

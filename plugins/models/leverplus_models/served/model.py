@@ -30,6 +30,7 @@ from leverplus_models.served.servers import SERVERS, Kind, Running, Server, desc
 ADDRESS = "LEVERPLUS_SERVER_URL"
 """The environment variable that holds the addresses where a recipe names none, separated by spaces or commas."""
 HERE = "http://127.0.0.1:8000"
+CONTROL = re.compile(r"<\|\w+\|>")
 CONNECTING = threading.Lock()
 """Threads that ask a part for the first time would connect it twice."""
 T = TypeVar("T")
@@ -136,6 +137,12 @@ class Served(PictureSettings, Model):
         """`ask` of each row, so many at once; the first error ends what has not begun."""
 
         def asked(row: T) -> Any:
+            if found := _control_token(prompt_of(row)):
+                raise PromptError(
+                    prompt_of(row),
+                    f"it has the text '{found}', which the server would read as a control token.",
+                    "Remove it from the data.",
+                )
             try:
                 return ask(row)
             except Refused as refused:
@@ -197,6 +204,12 @@ def _address(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is no address such as {HERE}")
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def _control_token(prompt: Prompt) -> str:
+    """The first text of a prompt that looks like a control token of a chat format; '' for none."""
+    texts = (piece for turn in prompt.turns for piece in turn.content if isinstance(piece, str))
+    return next((found[0] for text in texts if (found := CONTROL.search(text))), "")
 
 
 def _key(name: str) -> str:

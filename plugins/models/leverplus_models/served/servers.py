@@ -219,18 +219,19 @@ class Vllm(Server):
         """See the class."""
         tokens, behind = self._count(answer)
         if len(tokens) != 1 or end_mark:
-            return self._of_prompt(prompt, answer, len(tokens), behind if end_mark else None)
+            return self._of_prompt(prompt, answer, tokens, behind if end_mark else None)
         if self._raw:
             return AnswerLogprob(self._of_token(prompt, tokens[0]), 1)
-        whole = self._of_prompt(prompt, answer, 1, None)
+        whole = self._of_prompt(prompt, answer, tokens, None)
         if self._raw is None and whole.sum < -SAME:  # a token behind masks has 0, which an answer may have, too
             found = self._of_token(prompt, tokens[0])
             self._raw = abs(found - whole.sum) <= SAME * max(1.0, abs(whole.sum))
         return whole
 
-    def _of_prompt(self, prompt: Prompt, answer: str, count: int, behind: int | None) -> AnswerLogprob:
+    def _of_prompt(self, prompt: Prompt, answer: str, tokens: Sequence[int], behind: int | None) -> AnswerLogprob:
         """By the log-probabilities of the prompt and the answer; with `behind`, the number of tokens behind it in an
         ended turn, the first of which counts, too."""
+        count = len(tokens)
         said = {"role": "assistant", "content": answer}
         form = {"add_generation_prompt": False, "continue_final_message": behind is None}
         reply = self._chat(prompt, said, max_tokens=1, prompt_logprobs=0, **form)
@@ -240,9 +241,12 @@ class Vllm(Server):
         first = len(rows) - count - (behind or 0)
         wanted = rows[first : first + count + (behind is not None)]
         try:
-            values = [float(next(iter(row.values()))["logprob"]) for row in wanted]
-        except (AttributeError, StopIteration, KeyError, TypeError):
+            found = [(int(token), float(of["logprob"])) for row in wanted for token, of in [*row.items()][:1]]
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise self._unfit("prompt_logprobs of another form", wanted) from None
+        if not tokens or [token for token, _ in found[:count]] != list(tokens) or len(found) != len(wanted):
+            raise self._unfit(f"not the answer's tokens {list(tokens)} at the end of the prompt", wanted)
+        values = [value for _, value in found]
         return AnswerLogprob(sum(values), len(values))
 
     def _of_token(self, prompt: Prompt, token: int) -> float:
@@ -326,9 +330,10 @@ class Sglang(Server):
             ended = self._render([*messages, {"role": "assistant", "content": answer}], ended=True)
             if not ended.startswith(whole):
                 raise ServerError("the chat template changes an answer, which then has no end mark.", "Leave it out.")
-            behind = self._length(ended) - self._length(whole)
+            behind = len(self._ids(ended)) - len(self._ids(whole))
             whole = ended
-        count = self._length(before + answer) - self._length(before)
+        ids = self._ids(whole)
+        count = len(self._ids(before + answer)) - len(self._ids(before))
         length = self._prompt_length(before, images)
         # The first position has no log-probability: begin one before the answer. Images count by their tokens there.
         sent = {"return_logprob": True, "logprob_start_len": length - 1}
@@ -336,10 +341,11 @@ class Sglang(Server):
         rows = (reply.get("meta_info") or {}).get("input_token_logprobs") if isinstance(reply, dict) else None
         if not isinstance(rows, list) or len(rows) < count + behind:
             raise self._unfit("no input_token_logprobs", reply)
-        first = len(rows) - count - behind
-        values = [row[0] for row in rows[first : first + count + (behind > 0)]]
-        if not all(isinstance(value, int | float) for value in values):
-            raise self._unfit("an answer without log-probabilities", rows[-8:])
+        end = -behind + 1 if behind > 1 else None
+        wanted, asked = rows[len(rows) - count - behind : end], ids[len(ids) - count - behind : end]
+        values = [row[0] for row in wanted]
+        if [row[1] for row in wanted] != asked or not all(isinstance(value, int | float) for value in values):
+            raise self._unfit(f"not the log-probabilities of {asked}", wanted)
         return AnswerLogprob(float(sum(values)), len(values))
 
     def _generate(self, text: str, images: Sequence[Picture], more: dict[str, Any]) -> Any:
@@ -380,8 +386,8 @@ class Sglang(Server):
         )
         return str(rendered)
 
-    def _length(self, text: str) -> int:
-        return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+    def _ids(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 SERVERS: Mapping[Kind, type[Server]] = {"vllm": Vllm, "llama_cpp": LlamaCpp, "sglang": Sglang, "openai": Server}

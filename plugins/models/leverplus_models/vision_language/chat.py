@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from leverplus_core import CheckpointError, Image, Prompt, PromptError
+from leverplus_models.checkpoint_model import say
 from leverplus_models.engine.rows import Ints
 
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
@@ -66,7 +67,7 @@ class Chat:
         off = {} if split_images else {s: False for s in SPLITTING if hasattr(processor.image_processor, s)}
         self.options: dict[str, Any] = {"images_kwargs": off} if off else {}
         self.exact = True
-        self._merges_system = False
+        self._merges_system = self._warned = False
         self._compared: set[object] = set()
         self._piece = lru_cache(maxsize=1 << 16)(self._tokens_of_piece)
 
@@ -113,23 +114,30 @@ class Chat:
                 f"the chat template of '{self.name}' shows {text.count(self.image_token)} of {images} images.",
                 "Set prompt.template to what the model was trained on.",
             )
+        if not self._warned and not _in_order(prompt, text.split(self.image_token)):
+            self._warned = True
+            say(
+                f"the chat template of '{self.name}' does not show a turn's images and texts in their order; "
+                "with prompt.template: multi_turn each image has its own turn."
+            )
         return text
 
     def _rendered(self, messages: Sequence[Message], generation: bool = True) -> tuple[str | None, Exception | None]:
         from jinja2 import TemplateError
 
         extra = {"enable_thinking": False} if "enable_thinking" in self.template else {}
-        try:
-            text = self.processor.apply_chat_template(
-                list(messages),
-                chat_template=self.template,
-                tokenize=False,
-                add_generation_prompt=generation,
-                **extra,
-            )
-            return str(text), None
-        except (TemplateError, TypeError) as error:  # a template that wants a text where there is a list
-            return None, error
+        failed: Exception | None = None
+        for form in (list(messages), _with_strings(messages)):  # what a template expects of a turn without images
+            try:
+                text = self.processor.apply_chat_template(
+                    form, chat_template=self.template, tokenize=False, add_generation_prompt=generation, **extra
+                )
+            except (TemplateError, TypeError) as error:
+                failed = failed or error
+                continue
+            if "{'type': 'text'" not in text:  # a list where the template expects a string
+                return str(text), None
+        return None, failed
 
     @cached_property
     def answer_frame(self) -> tuple[str, str]:
@@ -177,8 +185,8 @@ class Chat:
         }
         before, after = (self._decode(ids) for ids in (whole[:first], whole[end:]))
         tensors = {name: value for name, value in found.items() if name not in TEXT_INPUTS}
-        ends = (str(self.tokenizer.convert_ids_to_tokens(int(whole[at]))) for at in (first, end - 1))
-        return ImageTokens(before, whole[first:end], after, visual, *ends, types), tensors
+        left, right = (str(self.tokenizer.convert_ids_to_tokens(int(whole[at]))) for at in (first, end - 1))
+        return ImageTokens(before, whole[first:end], after, visual, left, right, types), tensors
 
     def own_inputs(self, text: str, pictures: Sequence[Any]) -> dict[str, Any]:
         """The processor's own inputs of one prompt, as transformers' documentation calls it."""
@@ -244,6 +252,27 @@ def _without_system(messages: Sequence[Message]) -> list[Message]:
     system, first, *others = messages
     texts = [{**part, "text": f"{part['text']}\n\n"} for part in system["content"]]
     return [{"role": first["role"], "content": [*texts, *first["content"]]}, *others]
+
+
+def _with_strings(messages: Sequence[Message]) -> list[Message]:
+    """`messages` with strings as the content of turns that have no images."""
+
+    def content(parts: list[dict[str, str]]) -> object:
+        return parts if any("text" not in part for part in parts) else "".join(part["text"] for part in parts)
+
+    return [{"role": message["role"], "content": content(message["content"])} for message in messages]
+
+
+def _in_order(prompt: Prompt, pieces: Sequence[str]) -> bool:
+    """Whether the texts between two images of a prompt are between them in its rendered `pieces`."""
+    between: list[list[str]] = [[]]
+    for turn in prompt.turns:
+        for part in turn.content:
+            if isinstance(part, Image):
+                between.append([])
+            else:
+                between[-1].append(part.strip())
+    return all(text in piece for texts, piece in zip(between[1:], pieces[1:], strict=True) for text in texts)
 
 
 def _any_of(tokens: Sequence[str]) -> re.Pattern[str]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from leverplus_core import DataError, PictureError, PictureSettings
-from leverplus_models.engine.device import image_cache_bytes
+from leverplus_models.engine.device import image_cache_bytes, out_of_memory, too_large
 from leverplus_models.engine.image_cache import ImageCache
 from leverplus_models.engine.settings import EngineSettings
 from leverplus_models.vision_language.chat import Chat, ImageTokens
@@ -93,7 +93,7 @@ class Images:
             layout = {name: value for name, value in tensors.items() if name in self._rope_takes}
             self._known[stamp] = self._by_key[key] = KnownImage(key, tokens, layout)
             if self.encoded and (self._output is None or not self.cache.has(key)):
-                self.cache.put(key, self._encode(tensors))
+                self.cache.put(key, self._encode(tensors, path))
         return self._known[stamp]
 
     def known(self, keys: Sequence[str]) -> list[KnownImage]:
@@ -110,7 +110,8 @@ class Images:
         found = self.cache.get(list(dict.fromkeys(keys)), self.model.device)
         for key in keys:
             if key not in found:
-                found[key] = self._encode(self._processed(*self._data(key))[1])
+                data, path = self._data(key)
+                found[key] = self._encode(self._processed(data, path)[1], path)
                 self.cache.put(key, found[key])
         return found
 
@@ -169,10 +170,15 @@ class Images:
         return data, path
 
     @torch.inference_mode()
-    def _encode(self, tensors: Mapping[str, Any]) -> Tensor:
+    def _encode(self, tensors: Mapping[str, Any], path: str) -> Tensor:
         assert self._encoder is not None
         given = {name: value for name, value in self.on_device(tensors).items() if name in self._encoder_takes}
-        output = self._encoder(**given, return_dict=True)
+        try:
+            output = self._encoder(**given, return_dict=True)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise too_large(f"image '{path}'", self.model.device, error) from error
         pooled, deep = output.pooler_output, getattr(output, "deepstack_features", None) or []
         self._output = type(output)
         self._per_tile = pooled.shape[1] if isinstance(pooled, Tensor) and pooled.ndim == 3 else None

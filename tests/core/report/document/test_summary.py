@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.document.content import report_content
 from leverplus_core.report.document.i18n import LANGUAGES, Translator, phrases
+from leverplus_core.report.document.plots import draw
 from leverplus_core.report.document.summary import caveats, summary
 from leverplus_core.report.tables import interval, points
 
@@ -27,6 +28,22 @@ def test_all_languages_have_the_same_phrases() -> None:
         for key, phrase in english.items():
             assert placeholders(theirs[key]) == placeholders(phrase), key
             assert all(isinstance(p, str) and p for p in (phrase, theirs[key])), key
+
+
+def test_a_training_that_changed_nothing_is_said_in_the_summary_and_above_its_curve(swept: Registry) -> None:
+    for seed in range(4):
+        for reward in ("separated", "mixed"):
+            meta = {"chosen_epoch": 0, "epochs": 10, "start": "sft"}
+            swept.record_stage(f"{reward}{seed}", "rce", "x", "done", 1.0, "", reused=False, metadata=meta)
+    said = summary(report_content(swept, ["sw"], "separated:rce"), Translator())
+    sentence = "rce: epoch 0 of 10 was chosen (4 of 4 runs), so it is the same policy as sft."
+    assert [s for s in said if "epoch 0" in s] == [f"separated; mixed: {sentence}"]
+    for seed in range(4):
+        swept.record_stage(f"hard{seed}", "rce", "x", "done", 1.0, "", reused=False, metadata=meta)
+    content = report_content(swept, ["sw"], "separated:rce")
+    assert sentence in summary(content, Translator())
+    [curves] = [plot for plot in draw(content, Translator()) if plot.id == "curves"]
+    assert "rce: validation score, epoch 0 chosen" in curves.svg
 
 
 def test_every_phrase_is_used() -> None:

@@ -115,7 +115,9 @@ class SmallServer:
         if vllm and body.get("prompt_logprobs") is not None:
             assert said is not None and body["add_generation_prompt"] is False
             values = self._logprobs(prompt, said, end_mark=not body["continue_final_message"])
-            rows = [{str(i): {"logprob": v, "rank": 1, "decoded_token": "?"}} for i, v in enumerate(values)]
+            ids = self._ids(said + ("" if body["continue_final_message"] else "<|im_end|>"))
+            told = zip(ids, values, strict=True)
+            rows = [{str(i): {"logprob": v, "rank": 1, "decoded_token": "?"}} for i, v in told]
             answer["prompt_logprobs"] = [None, *[{"5": {"logprob": -1.0}}] * 20, *rows]
             choice["message"] = {"role": "assistant", "content": "?"}
         elif vllm and (allowed := body.get("allowed_token_ids")):
@@ -190,7 +192,8 @@ class SmallServer:
             ended = said[1].endswith("<|im_end|>\n")
             values = self._logprobs(prompt, said[1].removesuffix("<|im_end|>\n"), ended)
             assert body["logprob_start_len"] == length - len(values) - 1  # one before the answer
-            meta["input_token_logprobs"] = [[None, 21, None], *([value, 7, None] for value in values)]
+            ids = self._ids(body["text"])[-len(values) :]
+            meta["input_token_logprobs"] = [[None, 21, None], *([v, i, None] for i, v in zip(ids, values, strict=True))]
         return {"text": "?", "meta_info": meta}
 
 

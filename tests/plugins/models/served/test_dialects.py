@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image as Pil
 
-from leverplus_core import Decoding, Image, PluginError, Prompt, PromptError, Turn
+from leverplus_core import Decoding, Image, PluginError, Prompt, PromptError, ServerError, Turn
 from leverplus_core.testing import check_model, tiny_pictures
 from leverplus_models.qwen2_5_vl import Qwen25Vl
 from leverplus_models.served.model import Served
@@ -114,6 +114,30 @@ def test_settings_of_the_chat_template_are_sent_and_belong_to_the_identity(small
     part.generate([Prompt((Turn("user", ("What is it?",)),))], Decoding(1, 1))
     assert small.asked(CHAT)[0]["chat_template_kwargs"] == {"enable_thinking": False}
     assert part.identity() != Served(url=small.url).identity()
+
+
+def test_a_text_that_a_server_would_take_for_a_control_token_is_refused(part: Served, small: SmallServer) -> None:
+    prompt = Prompt((Turn("user", ("What is <|im_end|> it?",)),))
+    with pytest.raises(PromptError, match=r"the text '<\|im_end\|>'"):
+        part.generate([prompt], Decoding(1, 1))
+    assert not small.requests
+
+
+def test_tokens_that_are_not_the_answers_are_refused(
+    part: Served, small: SmallServer, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chat template that adds something behind the last message would otherwise shift what is read."""
+    whole = small.post
+
+    def shifted(path: str, body: dict[str, Any]) -> Any:
+        found = whole(path, body)
+        if "prompt_logprobs" in found:
+            found["prompt_logprobs"].append({"5": {"logprob": -1.0}})
+        return found
+
+    monkeypatch.setattr(small, "post", shifted)
+    with pytest.raises(ServerError, match="not the answer's tokens"):
+        part.logprob(prompts[:1], ["blue circle"])
 
 
 def test_a_prompt_that_is_refused_is_named(part: Served, small: SmallServer, prompts: list[Prompt]) -> None:

@@ -26,7 +26,8 @@ def recipe(part_settings: Callable[[str, str], dict[str, Any]]) -> Callable[...,
         "scoring.beam_search.num_beams=0", "scoring.questions=8",
         "scoring.candidates={shots: [1, 2], num_beams: 0, retrieval: 2, samples: {1.0: 1}, random: 2}",
         "selector.width=32", "training.mrt.epochs=2", "evaluation.shots=[1, 2]", "evaluation.sizes=[8]",
-        "evaluation.ablations=[]", "evaluation.baselines=[zero_shot, random, text_knn]",
+        "evaluation.ablations=[]",
+        "evaluation.baselines=[zero_shot, random, text_knn, {name: oracle, by: accuracy, num_beams: 1}]",
     ]  # fmt: skip
     return lambda *more: Recipe.load("demo", [*settings, *more])
 
@@ -47,7 +48,13 @@ def test_a_run_with_answers_alone_equals_one_in_this_process(
         with Registry(f"sqlite:///{tmp_path}/{i}.db") as registry:
             cells = registry.cells([result.run_id])
             rows.append({(c["method"], c["shots"]): (c["n"], c["accuracy"]) for c in cells})
-    assert rows[0] == rows[1] and {method for method, _ in rows[0]} == {"zero_shot", "random", "text_knn", "mrt"}
+    assert rows[0] == rows[1] and {method for method, _ in rows[0]} == {
+        "zero_shot",
+        "random",
+        "text_knn",
+        "oracle",
+        "mrt",
+    }
     off = [{name for name, state in of.items() if state == "off"} for of in states]
     assert off[0] == off[1] >= {"beam_search", "sft"}
     asked = small.asked("/v1/chat/completions")
@@ -55,7 +62,7 @@ def test_a_run_with_answers_alone_equals_one_in_this_process(
 
 
 @pytest.mark.parametrize(
-    ("more", "asker", "remedy"),
+    ("more", "who", "remedy"),
     [
         (["scoring.beam_search.num_beams=3"], "stage beam_search", "Set scoring.beam_search.num_beams=0"),
         (["balancer=top_pn"], "balancer top_pn", "name a balancer of the accuracy alone, such as keep_all"),
@@ -65,13 +72,13 @@ def test_a_run_with_answers_alone_equals_one_in_this_process(
     ],
 )
 def test_what_asks_for_log_probabilities_is_named_where_a_server_has_none(
-    start: Start, recipe: Callable[..., Recipe], tmp_path: Path, more: list[str], asker: str, remedy: str
+    start: Start, recipe: Callable[..., Recipe], tmp_path: Path, more: list[str], who: str, remedy: str
 ) -> None:
     small = start("openai")
     context = RunContext(recipe(served(small.url), *more), Catalog.load(disabled=""), tmp_path)
     with pytest.raises(RecipeError, match="gives no log-probability of an answer, which is asked for by") as caught:
         check(context)
-    assert asker in caught.value.what and remedy in caught.value.hint
+    assert who in caught.value.what and remedy in caught.value.hint
     assert not small.requests
     vllm = RunContext(recipe(served(start("vllm").url), *more), Catalog.load(disabled=""), tmp_path)
     assert check(vllm) == []

@@ -1,0 +1,1 @@
+"""`leverplus registry`: a registry as a whole."""
