@@ -137,7 +137,7 @@ def test_the_end_mark_is_one_more_token_of_the_answer(world: Dataset, scorer: Sc
     without = scorer.logprobs([(question, shown)])[0]
     ended = replace(scorer, end_mark=True).logprobs([(question, shown)])[0]
     assert math.exp(ended.mean) == pytest.approx(_brute_probability(prompt, "what", "<|im_end|>"), rel=1e-3)
-    assert ended.tokens == without.tokens + 1 and ended.sum <= without.sum
+    assert ended.tokens == without.tokens + 1 and ended.sum <= without.sum + 1e-4
     assert scorer.logprobs([(question, shown)])[0] == without  # the two do not share a row of the cache
 
 
