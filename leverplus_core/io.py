@@ -102,12 +102,15 @@ def write_json(path: Path, value: object) -> None:
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path, hint: str = "Delete it and run again.") -> Any:
-    """The value in a JSON file. Raises DataError for one that is absent or damaged."""
+def read_json(path: Path, hint: str = "Delete it and run again.") -> dict[str, Any]:
+    """The object in a JSON file. Raises DataError for a file that is absent, damaged or holds another value."""
     try:
-        return parse_json(path.read_bytes())
+        value = parse_json(path.read_bytes())
     except (OSError, ValueError) as e:
         raise DataError(f"{path} cannot be read: {e}.", hint) from e
+    if not isinstance(value, dict):
+        raise DataError(f"{path} does not hold an object.", hint)
+    return value
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:

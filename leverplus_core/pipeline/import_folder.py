@@ -51,8 +51,7 @@ class Manifest:
             raise DataError(f"{root} {what}.", "Make it with `leverplus import rl-data FILE.json -o FOLDER`.")
         again = f"Delete {root} and import again."
         value = read_json(root / MANIFEST)
-        known = isinstance(value, dict) and value.get("format") == FORMAT
-        if not known or not all(isinstance(value.get(part), dict) for part in ("imports", "files")):
+        if value.get("format") != FORMAT or not all(isinstance(value.get(part), dict) for part in ("imports", "files")):
             raise DataError(f"{root / MANIFEST} is not of format {FORMAT}.", again)
         for name, sha256 in value["files"].items():
             if not os.path.isfile(root / name):

@@ -41,7 +41,7 @@ class StageFolder:
 
     def provenance(self) -> dict[str, Any]:
         """What was written when the stage finished. Raises DataError for a file that is damaged."""
-        return dict(read_json(self.path / PROVENANCE))
+        return read_json(self.path / PROVENANCE)
 
     def finish(self, provenance: Mapping[str, object]) -> None:
         """Write the provenance: from now on the folder is finished."""

@@ -46,6 +46,15 @@ def test_a_stage_is_done_when_its_provenance_is_there(tmp_path: Path) -> None:
     assert Workspace(tmp_path).stage("pool", "abc").done
 
 
+@pytest.mark.parametrize("text", ['"a stage"', "[1]", "5", "null"])
+def test_a_provenance_that_is_no_object_is_one_line(tmp_path: Path, text: str) -> None:
+    folder = Workspace(tmp_path).stage("pool", "0123")
+    folder.make()
+    (folder.path / "provenance.json").write_text(text)
+    with pytest.raises(DataError, match=r"provenance\.json does not hold an object\. Delete it and run again"):
+        folder.provenance()
+
+
 def test_a_damaged_measurement_store_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "m.sqlite"
     path.write_bytes(b"not a database, but long enough to be looked at" * 40)
