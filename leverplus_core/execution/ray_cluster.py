@@ -64,11 +64,12 @@ class RayPool:
         with needs_extra("ray"):
             import ray
         settings = self._settings
-        where = settings.address or os.environ.get("RAY_ADDRESS") or "of this machine"
+        # "local", not None, for which Ray joins the cluster that was last started here, though it may be dead.
+        where = settings.address or os.environ.get("RAY_ADDRESS") or "local"
         if not ray.is_initialized():
             try:
-                _reach(settings.address or os.environ.get("RAY_ADDRESS") or "")
-                ray.init(settings.address, log_to_driver=False, configure_logging=False, include_dashboard=False)
+                _reach(where)
+                ray.init(where, log_to_driver=False, configure_logging=False, include_dashboard=False)
             except Exception as error:  # connecting raises what its many layers raise
                 raise _gone(f"{where} cannot be reached", error) from error
             self._joined = True
