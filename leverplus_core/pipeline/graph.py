@@ -14,7 +14,7 @@ from leverplus_core.pipeline.stages import PIPELINE
 from leverplus_core.pipeline.stages.train import Train
 from leverplus_core.pipeline.workspace import StageFolder
 
-FORMAT = 7
+FORMAT = 8
 """Raised when a change of core changes what a stage writes, so that old artifacts are not mistaken for new ones."""
 
 
