@@ -163,6 +163,8 @@ def _explain(error: ValidationError, lines: Mapping[str, str]) -> RecipeError:
     if first["type"] == "model_type":
         known = _settings_at(first["loc"]).model_fields
         return RecipeError(f"'{key}'{at} is not a mapping of settings{shown}.", f"Settings: {', '.join(known)}.")
+    if first["type"] in ("dict_type", "mapping_type") and not key.startswith("training."):
+        return RecipeError(f"'{key}'{at} is not a mapping{shown}.", "Write {key: value}.")
     if first["type"] == "dict_type":  # a key of `training` that is not one of its settings names a trainer
         name, settings = str(first["loc"][-1]), _settings_at(first["loc"][:-1]).model_fields
         hint = f"Write {name}: {{epochs: 5}}. Settings of '{key.rpartition('.')[0]}': {did_you_mean(name, settings)}"

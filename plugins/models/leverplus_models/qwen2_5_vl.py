@@ -138,7 +138,7 @@ class Qwen25Vl(PictureSettings, SupportsEmbeddings, SupportsPlanning, SupportsCa
                 file = try_to_load_from_cache(source, name, revision=self.revision)
             found: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
             return found
-        except (CheckpointError, OSError, ValueError, TypeError):
+        except (CheckpointError, OSError, ValueError, TypeError, RecursionError):
             return {}
 
     @cached_property

@@ -90,6 +90,10 @@ def test_the_fingerprint_follows_what_decides_the_result() -> None:
             "training:\n  validation_fractio: 0.3\n",
             r"'training.validation_fractio' in mine.yaml:2 .*Did you mean 'validation_fraction'",
         ),
+        (
+            "scoring:\n  candidates:\n    samples: [1]\n",
+            r"'scoring.candidates.samples' in mine.yaml:3 is not a mapping. Write \{key: value\}",
+        ),
         ("scoring: null\n", r"'scoring' in mine.yaml:1 is not a mapping of settings. Settings: questions"),
         ("sampler: [mix]\n", r"'sampler' in mine.yaml:1 is not a part. Write NAME"),
         ("evaluation:\n  shots: 3\n", r"'evaluation.shots' in mine.yaml:2 is not a list \(given: 3\). Write \[3\]"),

@@ -269,7 +269,7 @@ class Cluster:
             raise Refused(url, status, self._quoted(answer))
         try:
             return answer.json()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if method == "GET":
                 return None  # a page for people
             raise _Failed(f"the server {url} answers what is no JSON: {self._quoted(answer)}.", "Run again.") from error
@@ -283,7 +283,7 @@ class Cluster:
             for key in ("error", "message", "detail"):
                 said = said.get(key, said) if isinstance(said, dict) else said
             text = said if isinstance(said, str) else json.dumps(said)
-        except ValueError:
+        except (ValueError, RecursionError):
             text = answer.text
         text = " ".join(text.split()).rstrip(".") or answer.reason_phrase
         text = text.replace(self._key, "***") if self._key else text

@@ -259,6 +259,11 @@ def no_json(handler: _Handler) -> None:
     handler.say(200, b"<html>Welcome</html>")
 
 
+def nested(handler: _Handler) -> None:
+    """An answer too deep to read."""
+    handler.say(200, b"[" * 100_000 + b"]" * 100_000)
+
+
 def slow(seconds: float) -> Fault:
     """An answer that comes late."""
 

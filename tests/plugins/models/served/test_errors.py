@@ -13,7 +13,7 @@ from leverplus_core import Decoding, LeverplusError, PluginError, Prompt, Recipe
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.scoring.cache import CachedModel, ResponseCache
 from leverplus_models.served.model import Served
-from tests.plugins.models.served.small_server import Fault, SmallServer, no_json, slow, status, truncated
+from tests.plugins.models.served.small_server import Fault, SmallServer, nested, no_json, slow, status, truncated
 
 GREEDY = Decoding(max_new_tokens=1, num_beams=1)
 NOWHERE = "http://127.0.0.1:9"
@@ -35,6 +35,7 @@ def asked(part: Served, prompts: list[Prompt]) -> LeverplusError:
         (status(429, "slow down", Retry_After="0"), "answers 429: slow down"),
         (truncated, "broke off"),
         (no_json, "answers what is no JSON"),
+        (nested, "answers what is no JSON"),
     ],
 )
 def test_a_failure_is_asked_again_once_and_then_told(
