@@ -186,10 +186,10 @@ def test_a_timed_search_runs_the_prompts_of_beam_search(arms: dict[str, Arm]) ->
     assert naive.images == batched.images == 2 * (1 + 3 * 2 + 4 * 3)
     assert naive.rows == batched.rows
     full = arms["full"].time("append", None)
-    assert full.rows == naive.rows and full.images <= 8
     work = arms["full"].arithmetic("append", full.rows)
-    assert work.prompt_by_prompt.images == naive.images
-    assert work.necessary.images == full.images
+    assert full.rows == naive.rows and work.prompt_by_prompt.images == naive.images
+    assert work.necessary.images <= 8  # 2 questions, 6 demonstrations of which some are the same
+    assert work.necessary.images <= full.images <= 2 * work.necessary.images  # a small pass of the tower is filled up
     assert work.necessary.tokens < full.tokens + 1 and work.prompt_by_prompt.tokens <= batched.tokens
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,22 +39,27 @@ def write_split(file: Path, split: str, count: int) -> None:
             f.write(json.dumps({**rows, "image_id": f"{split}-{i // 2}"}) + "\n")
 
 
-def write_encoder(folder: Path) -> None:
-    """A BERT of one layer and 64 columns with random weights: what it costs is the number of its texts."""
+def write_checkpoints(encoder: Path, model: Path) -> None:
+    """A BERT of one layer and 64 columns with random weights, whose cost is the number of its texts, and a model of
+    captions, which no one asks."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     tokens = {word: i for i, word in enumerate(["<pad>", "<unk>", *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(tokens, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokens), pad_token_id=0, hidden_size=64, intermediate_size=64, num_hidden_layers=1,
-        num_attention_heads=2,
-    )  # fmt: skip
-    BertModel(config).save_pretrained(folder)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>").save_pretrained(folder)
+    small: dict[str, Any] = {
+        "vocab_size": len(tokens), "pad_token_id": 0, "hidden_size": 64, "intermediate_size": 64,
+        "num_hidden_layers": 1, "num_attention_heads": 2,
+    }  # fmt: skip
+    BertModel(BertConfig(**small)).save_pretrained(encoder)
+    LlamaForCausalLM(LlamaConfig(**small)).save_pretrained(model)
+    for folder in (encoder, model):
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>").save_pretrained(
+            folder
+        )
 
 
 def measure(folder: Path, demonstrations: int, questions: int) -> dict[str, float]:
@@ -73,13 +79,13 @@ def measure(folder: Path, demonstrations: int, questions: int) -> dict[str, floa
     files = {"train": (folder / "train.jsonl", demonstrations), "validation": (folder / "validation.jsonl", questions)}
     for split, (file, count) in files.items():
         write_split(file, split, count)
-    write_encoder(folder / "encoder")
+    write_checkpoints(folder / "encoder", folder / "model")
     recipe = Recipe.of(
         {
             "name": "bank",
             "threads": 1,
             "dataset": {"name": "jsonl", **{split: str(file) for split, (file, _) in files.items()}},
-            "model": {"name": "qwen2_5_vl", "path": "demo", "device": "cpu"},
+            "model": {"name": "caption_lm", "path": str(folder / "model"), "device": "cpu"},
             "encoder": {"name": "sentence", "path": str(folder / "encoder"), "device": "cpu"},
             "sampler": {"name": "mixed"},
             "scoring": {"questions": SEARCHED},

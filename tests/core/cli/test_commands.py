@@ -157,7 +157,8 @@ def test_what_takes_a_recipe_takes_its_parts_and_imported_data(cli: Cli, command
 
 
 def test_the_shell_completes_commands(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "complete -o default -F _leverplus_completion leverplus" in cli("--show-completion", "bash")[1]
+    monkeypatch.setenv("_LEVERPLUS_COMPLETE", "source_bash")
+    assert "complete -o default -F _leverplus_completion leverplus" in cli()[1]
     monkeypatch.setenv("_LEVERPLUS_COMPLETE", "complete_bash")
     for line, found in (("leverplus lea", ["leaderboard"]), ("leverplus runs re", ["rename"])):
         monkeypatch.setenv("COMP_WORDS", line)
