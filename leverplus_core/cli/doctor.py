@@ -1,4 +1,4 @@
-"""`leverplus doctor`: what a run needs of this machine, and the mend of whatever is wrong."""
+"""`leverplus doctor`: what a run needs of this machine, and the fix of whatever is wrong."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ LEAST_SPACE, LEAST_MEMORY = 2e9, 2e9
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: what was found, and where something is wrong the trouble and its mend."""
+    """One thing that was looked at: what was found, and where something is wrong the trouble and its fix."""
 
     check: str
     found: str
     trouble: str = ""
-    mend: str = ""
+    fix: str = ""
 
 
 def doctor(
@@ -42,7 +42,7 @@ def doctor(
     gpu: Annotated[bool, typer.Option(help="Ask torch for a GPU; importing it takes seconds.")] = True,
     json: JsonOpt = False,
 ) -> None:
-    """Look at packages, plugins, registry, caches, space, memory, GPU and threads, and say how to mend what is wrong.
+    """Look at packages, plugins, registry, caches, space, memory, GPU and threads, and say how to fix what is wrong.
 
     Ends with exit code 1 where something is.
     """
@@ -113,9 +113,9 @@ def _plugins(files: list[Path] | None) -> Iterator[Finding]:
         status, _, why = entry.status.partition(": ")
         if status in ("ok", "disabled by LEVERPLUS_DISABLE"):
             continue
-        mend = f"Ask its author, update it, or leave it out: LEVERPLUS_DISABLE={entry.distribution}"
+        fix = f"Ask its author, update it, or leave it out: LEVERPLUS_DISABLE={entry.distribution}"
         what = f"{entry.kind or 'plugin'} '{entry.name}' of {entry.distribution} {entry.version}".strip()
-        yield Finding(what, status, why or status, mend)
+        yield Finding(what, status, why or status, fix)
     for line in installed("leverplus")[1]:
         yield Finding("distribution", "damaged", line, "")
 
@@ -224,7 +224,7 @@ def _view(findings: Sequence[dict[str, Any]]) -> RenderableType:
     for row in findings:
         text = Text(row["found"])
         if row["trouble"]:
-            text.append(f"\nTROUBLE: {row['trouble']}" + (f"\n{row['mend']}" if row["mend"] else ""), style="bold")
+            text.append(f"\nTROUBLE: {row['trouble']}" + (f"\n{row['fix']}" if row["fix"] else ""), style="bold")
         drawn.add_row(Text(row["check"]), text)
     wrong = sum(bool(row["trouble"]) for row in findings)
     drawn.add_row(Text(""), Text(f"Troubles: {wrong}." if wrong else "All well."))

@@ -1,4 +1,4 @@
-"""`leverplus doctor`: each trouble is named with its mend, and ends with exit code 1."""
+"""`leverplus doctor`: each trouble is named with its fix, and ends with exit code 1."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Cli = Callable[..., tuple[int, str, str]]
 def _findings(cli: Cli, *arguments: str) -> tuple[int, dict[str, dict[str, Any]]]:
     code, out, _ = cli("doctor", "--no-gpu", "--json", *arguments)
     rows = json.loads(out)
-    assert all(row.keys() == {"check", "found", "trouble", "mend"} for row in rows)
+    assert all(row.keys() == {"check", "found", "trouble", "fix"} for row in rows)
     return code, {row["check"]: row for row in rows}
 
 
@@ -61,7 +61,7 @@ def test_a_damaged_registry_is_found(cli: Cli, tmp_path: Path) -> None:
     file.write_bytes(bytes(content))
     code, found = _findings(cli)
     assert code == 1
-    assert "damaged" in found["registry"]["trouble"] and "Restore it from a copy" in found["registry"]["mend"]
+    assert "damaged" in found["registry"]["trouble"] and "Restore it from a copy" in found["registry"]["fix"]
 
 
 def test_plugins_that_failed_are_told_with_the_reason_and_how_to_leave_them_out(cli: Cli, install: Install) -> None:
@@ -72,7 +72,7 @@ def test_plugins_that_failed_are_told_with_the_reason_and_how_to_leave_them_out(
     assert code == 1
     assert (broken["found"], future["found"]) == ("broken", "incompatible")
     assert "a_module_that_nobody_has" in broken["trouble"]
-    assert broken["mend"].endswith("LEVERPLUS_DISABLE=acme-broken")
+    assert broken["fix"].endswith("LEVERPLUS_DISABLE=acme-broken")
 
 
 def test_too_little_space_and_too_many_threads_are_troubles(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_too_little_space_and_too_many_threads_are_troubles(cli: Cli, monkeypatc
     monkeypatch.setenv("OMP_NUM_THREADS", "5000")
     code, found = _findings(cli)
     assert code == 1
-    assert found["free space"]["mend"] == "Free some, or name another --work."
+    assert found["free space"]["fix"] == "Free some, or name another --work."
     assert found["threads"]["trouble"].startswith("5000 threads share")
 
 
