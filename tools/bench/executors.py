@@ -1,7 +1,7 @@
 """How much faster several workers are than one process: the demo's search, from an empty response cache.
 
-`python -m tools.bench.executors local:2` prints prompts per second. Each arm is
-timed from its second question on: the first loads the model, or starts the workers.
+`python -m tools.bench.executors local:2` prints prompts per second, with the images encoded beforehand as a run's stage
+`encode` does. The first questions load the model, or start the workers, and are not timed.
 """
 
 from __future__ import annotations
@@ -14,9 +14,13 @@ from tempfile import TemporaryDirectory
 import torch
 
 from leverplus_core.pipeline.context import RunContext
+from leverplus_core.pipeline.run import run
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.records import AnswerLogprob
+
+UNTIMED = 40
+"""Questions that are asked before the clock starts: enough for every worker to have loaded the model."""
 
 
 def main() -> None:
@@ -39,12 +43,14 @@ def main() -> None:
 def _timed(executor: str, questions: int, pool: int) -> tuple[list[AnswerLogprob], float]:
     """The log-probabilities, and prompts per second."""
     with TemporaryDirectory() as folder:
-        context = RunContext(Recipe.load("demo", ["threads=1", f"execution={executor}"]), Catalog.load(), Path(folder))
-        asked = context.dataset.questions("validation")[: questions + 4]
+        recipe, work = Recipe.load("demo", ["threads=1", f"execution={executor}"]), Path(folder)
+        run(recipe, f"sqlite:///{folder}/registry.db", work, until="encode")
+        context = RunContext(recipe, Catalog.load(), work)
+        asked = context.dataset.questions("validation")[: questions + UNTIMED]
         bank = context.dataset.demonstrations()
         rows = [(q, (bank[(7 * i + 13 * k) % len(bank)].id,)) for i, q in enumerate(asked) for k in range(pool)]
         allowed = [(q, ids) for q, ids in rows if context.scorer.demonstrations[ids[0]].image.id != q.image.id]
-        first = {q.id for q in asked[:4]}
+        first = {q.id for q in asked[:UNTIMED]}
         context.scorer.logprobs([row for row in allowed if row[0].id in first])
         timed = [row for row in allowed if row[0].id not in first]
         began = time.perf_counter()
