@@ -10,7 +10,8 @@ from tools.soak.topic import Outcome, Topic
 HEAD = """# Reliability
 
 What leverplus was put through, and what held. Written by `make soak` (`python -m tools.soak`), which stops at nothing
-and can be stopped: it goes on with the cases that are left. A short form of every topic runs in `make test`.
+and can be stopped: it goes on with the cases that are left, and a case that ran before a change of the code keeps its
+outcome until the folder `.soak` is removed. A short form of every topic runs in `make test`.
 """
 
 
