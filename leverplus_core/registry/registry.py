@@ -23,6 +23,7 @@ from leverplus_core.records import Demonstration, Prediction, PublishedTable, Qu
 from leverplus_core.registry import copying, labels, runs, tables
 from leverplus_core.registry.database import MAKE_ONE, alone, connect, failures, shown, sqlite_file
 from leverplus_core.registry.evaluations import count_runs, evaluation_rows, insert_evaluation
+from leverplus_core.registry.explore import Answered, Condition, accuracy_rows, listed_rows, matching_positions
 from leverplus_core.registry.liveness import is_interrupted
 from leverplus_core.registry.migrations import CURRENT, migrate, version
 from leverplus_core.registry.published import insert_published
@@ -413,6 +414,20 @@ class Registry:
         """Rows of `predictions` for one question, by method and shots."""
         with self._read() as c:
             return answer_rows(c, run_id, question_id)
+
+    def matching(self, run_id: str, conditions: Sequence[Condition], words: Sequence[str], n: int) -> list[int]:
+        """Positions of the run's first `n` questions that fit, see `explore.matching_positions`."""
+        with self._read() as c:
+            return matching_positions(c, run_id, _dataset(c, run_id), conditions, words, n)
+
+    def listed(
+        self, run_id: str, of: Answered, positions: Sequence[int], columns: Sequence[Answered]
+    ) -> tuple[list[dict[str, Any]], dict[tuple[str, int, int], float]]:
+        """The questions at some positions, and accuracies of (method, shots) on them: see `explore.listed_rows` and
+        `explore.accuracy_rows`."""
+        with self._read() as c:
+            rows = listed_rows(c, run_id, _dataset(c, run_id), of, positions)
+            return rows, accuracy_rows(c, run_id, columns, positions)
 
     def runs(self) -> list[dict[str, Any]]:
         """All runs as rows of the table `runs`, the last started first, with `interrupted` for those that are."""
