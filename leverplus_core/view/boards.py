@@ -197,7 +197,8 @@ def _grid(registry: Registry, found: Row, n: int | None) -> dict[str, Any]:
 
     ends = [end for cell in here.values() for end in (cell["ci_low"], cell["ci_high"]) if end is not None]
     return {
-        "sizes": sizes, "size": size, "table": [(method, [entry(method, at) for at in shots]) for method in methods], "shots": shots, "scale": _scale(ends), "published": published,
+        "table": [(method, [entry(method, at) for at in shots]) for method in methods], "shots": shots,
+        "sizes": sizes, "size": size, "scale": _scale(ends), "published": published,
         "trained": set(trained_methods(found, methods)) if not published else set(),
         "pair": [] if published else default_pair(found, here),
     }  # fmt: skip
