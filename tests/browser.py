@@ -1,4 +1,4 @@
-"""A real Chromium, driven over a pipe by its DevTools protocol: pages as a reader sees them, and keys as one presses them."""
+"""A real Chromium, driven over a pipe by its DevTools protocol: pages as a reader sees them, keys as one presses them."""
 
 from __future__ import annotations
 
@@ -28,6 +28,19 @@ SECONDS = 60
 PHONE, DESK = (390, 844), (1280, 900)
 KEYS = {"Enter": 13, "Tab": 9, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
 TEXTS = {"Enter": "\r"}
+MIDDLE = """(() => {
+  const element = document.querySelector(%s);
+  element.scrollIntoView({block: "center"});
+  const box = element.getBoundingClientRect();
+  return [box.x + box.width / 2, box.y + box.height / 2];
+})()"""
+OUTSIDE = """(() => {
+  const scrolls = e => e && e !== document.body &&
+    (["auto", "scroll", "hidden"].includes(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+  const out = e => e.getClientRects().length && e.getBoundingClientRect().right > innerWidth + 1;
+  return [...document.querySelectorAll("body *")].filter(e => !e.closest("svg") && out(e) && !scrolls(e))
+    .map(e => e.outerHTML.slice(0, 80));
+})()"""
 
 
 def executable() -> str:
@@ -194,10 +207,7 @@ class Page:
 
     def click(self, selector: str) -> None:
         """Click the first element that a selector finds, in its middle, after scrolling to it."""
-        box = self.read(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
-            "const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
-        )
+        box = self.read(MIDDLE % json.dumps(selector))
         for kind in ("mousePressed", "mouseReleased"):
             self.ask("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
 
@@ -229,10 +239,4 @@ class Page:
 
     def wider_than_the_screen(self) -> list[str]:
         """The elements outside of a region that scrolls which stick out at the right; `[]` is what one wants."""
-        found = self.read(
-            "(() => { const scrolls = e => { for (let p = e; p && p !== document.body; p = p.parentElement)"
-            "  if (['auto', 'scroll', 'hidden'].includes(getComputedStyle(p).overflowX)) return true; return false; };"
-            "return [...document.querySelectorAll('body *')].filter(e => e.getClientRects().length && !e.closest('svg')"
-            "  && e.getBoundingClientRect().right > innerWidth + 1 && !scrolls(e)).map(e => e.outerHTML.slice(0, 80)); })()"
-        )
-        return list(found)
+        return list(self.read(OUTSIDE))
