@@ -1,4 +1,4 @@
-"""A real Chromium, driven over a pipe by its DevTools protocol: pages as a reader sees them, keys as one presses them."""
+"""A real Chromium, driven over a pipe by its DevTools protocol: pages as a reader sees them, and keys pressed."""
 
 from __future__ import annotations
 
