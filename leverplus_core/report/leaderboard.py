@@ -58,15 +58,15 @@ def leaderboard_rows(
     never evaluated.
     """
     runs = _runs(registry, run)
-    rows = registry.cells([r["id"] for r in runs])
-    if baseline is not None and rows:
-        _add_deltas(registry, rows, baseline)
+    rows = every = registry.cells([r["id"] for r in runs])
     evaluated: dict[str, list[str]] = {}
     for row in rows:
         evaluated.setdefault(row["run"], []).append(row["method"])
     orders = {r["id"]: ordered_methods(r, evaluated.get(r["id"], ())) for r in runs}
     for column, value in filters.items():
         rows = _keep(rows, column, value, run)
+    if baseline is not None and every:
+        _add_deltas(registry, rows, baseline, every)
     place = {run_id: i for i, run_id in enumerate(orders)}
     rows.sort(key=lambda r: (place[r["run"]], orders[r["run"]].index(r["method"]), r["shots"], r["n"]))
     methods = merged_order(orders.values())
@@ -118,10 +118,11 @@ def _sorted(rows: list[Row], key: str, methods: Sequence[str], has_delta: bool) 
 # Differences to a baseline.
 
 
-def _add_deltas(registry: Registry, rows: Sequence[Row], baseline: str) -> None:
+def _add_deltas(registry: Registry, rows: Sequence[Row], baseline: str, every: Sequence[Row]) -> None:
+    """Add differences to `rows`; a baseline of each run itself is looked for among all of its cells, `every`."""
     name, colon, method = baseline.rpartition(":")
     run = registry.resolve(name) if colon else None
-    there = registry.cells([run["id"]]) if run else rows
+    there = registry.cells([run["id"]]) if run else every
     if method not in (known := {row["method"] for row in there}):
         where = f"in run {run['name']} ({run['id']})" if run else "in any run"
         raise RegistryError(f"no method '{method}' {where}.", did_you_mean(method, known))
@@ -134,7 +135,7 @@ def _add_deltas(registry: Registry, rows: Sequence[Row], baseline: str) -> None:
         against = at.get((of, row["shots"], row["n"]), at.get((of, None, row["n"])))
         row["delta"] = _difference(row, against)
         row["delta_low"], row["delta_high"] = intervals.of(row, against)
-    if all(row["delta"] is None for row in rows):
+    if rows and all(row["delta"] is None for row in rows):
         raise RegistryError(
             f"no cell has the questions, shots and n of a cell of {baseline}.", "Choose another baseline."
         )
