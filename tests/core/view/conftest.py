@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -101,3 +109,38 @@ def page(client: TestClient) -> Callable[[str], str]:
         return answer.text
 
     return page
+
+
+@dataclass(frozen=True)
+class Served:
+    """`leverplus view --token` in a process of its own, over a registry that tests may write to."""
+
+    address: str
+    token: str
+    registry: Registry
+
+
+@pytest.fixture(scope="session")
+def served(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Ends as its user ends it, by Ctrl-C, without a trace."""
+    file = tmp_path_factory.mktemp("served") / "live.db"
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        connection.execute("VACUUM INTO ?", (str(file),))
+    words = ["view", "--token", "--port", "0", "--registry", f"sqlite:///{file}"]
+    command = [sys.executable, "-c", "from leverplus_core.cli import main; main()", *words]
+    environment = {**os.environ, "NO_COLOR": "1"}
+    with (
+        Registry(f"sqlite:///{file}") as registry,
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process,
+    ):
+        assert process.stderr is not None
+        told = process.stderr.readline()
+        found = re.match(r"(http://127\.0\.0\.1:\d+)/\?token=(\S+)  ?\(Ctrl-C ends it\)", told)
+        assert found, told
+        assert "who has this address" in process.stderr.readline()
+        try:
+            yield Served(found[1], found[2], registry)
+        finally:
+            process.send_signal(signal.SIGINT)
+            rest = process.communicate(timeout=30)[1]
+    assert (process.returncode, rest) == (0, "ended\n")

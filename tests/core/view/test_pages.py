@@ -59,7 +59,7 @@ def asked(page: Read, **values: object) -> list[str]:
 
 def test_every_link_of_every_page_leads_to_a_page_and_no_text_becomes_markup(client: TestClient) -> None:
     left, seen = ["/"], set[str]()
-    while left and len(seen) < 150:
+    while left and len(seen) < 80:
         address = left.pop(0)
         if address in seen:
             continue
@@ -82,7 +82,7 @@ def test_every_link_of_every_page_leads_to_a_page_and_no_text_becomes_markup(cli
 
 def test_the_leaderboard_is_best_first_and_filters_are_in_the_address(page: Read) -> None:
     words = Parsed(page("/?name=demo")).words.partition("cells")[2]
-    assert words.index("zero_shot 0") < words.index("demo rce 1") < words.index("random 1") < words.index("sft 1")
+    assert words.index("zero_shot 0") < words.index(" rce 1 ") < words.index("random 1") < words.index("sft 1")
     assert "60.0" in words and "33.3" in words and "n 120" in words
     only = Parsed(page("/?method=rce&shots=2")).words
     assert "1 cell " in only and "sft 1" not in only and "50.0" in only

@@ -42,7 +42,6 @@ def test_a_picture_is_a_small_copy_that_is_asked_for_again_only_where_it_changed
         {"run": "run1", "question": "q3"},  # without a file
         {"run": "run1", "question": "q4"},  # whose file is gone
         {"run": "run1", "question": "q999"},
-        {"run": "run1", "demonstration": "d2"},  # whose file is no picture
         {"run": "nobody", "question": "q0"},
         {"run": "run1"},
         {"question": "q0"},
@@ -57,3 +56,9 @@ def test_no_other_file_is_served(client: TestClient, values: dict[str, object]) 
     answer = client.get(link("picture", **values))
     assert answer.status_code == 404 and answer.headers["content-type"].startswith("text/plain")
     assert "nobody may read this" not in answer.text
+
+
+def test_a_file_that_is_no_picture_is_told_in_its_place(client: TestClient) -> None:
+    answer = client.get(link("picture", run="run1", demonstration="d2"))
+    assert answer.status_code == 200 and answer.headers["content-type"] == "image/svg+xml"
+    assert "no picture" in answer.text and "nobody may read this" not in answer.text and "<script" not in answer.text
