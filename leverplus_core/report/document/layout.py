@@ -121,7 +121,7 @@ def _table(
 
 
 def _base(content: Content, say: Translator) -> str:
-    return f"{content.baseline} ({say('baseline')})"
+    return say("cell", name=content.baseline, shots=say("baseline"))
 
 
 # The primary endpoint.

@@ -166,7 +166,8 @@ def _accuracy(content: Content, say: Translator) -> Drawn:
     figure, axes = _figure([2.6] * len(panels), len(names) + 1, share=True)
     base = [row for row in content.grid if row["baseline"] is None and row["n"] == n]
     for ax, held in zip(axes, panels, strict=True):
-        lines = [(f"{content.baseline} ({say('baseline')})", base, {"color": INK, "marker": "x", "linestyle": ":"})]
+        base_name = say("cell", name=content.baseline, shots=say("baseline"))
+        lines = [(base_name, base, {"color": INK, "marker": "x", "linestyle": ":"})]
         lines += [(name, [r for r in compared if r["arm"] == name], _style(names.index(name))) for name in held]
         step = 0.5 / max(len(lines), 2)
         for i, (label, some, style) in enumerate(lines):
