@@ -18,7 +18,7 @@ from tools import transcript
 
 Cli = Callable[..., tuple[int, str, str]]
 
-PAGES = ("tutorial.md", "own-reward.md", "own-data.md", "candidates.md")
+PAGES = ("tutorial.md", "own-reward.md", "candidates.md")
 
 DEMO = """
 extends: demo
@@ -101,7 +101,7 @@ def test_the_tutorial_and_an_own_reward_work_on_a_smaller_demo(cli: Cli, environ
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("names", [("tutorial.md", "own-reward.md"), ("own-data.md",), ("candidates.md",)])
+@pytest.mark.parametrize("names", [("tutorial.md", "own-reward.md"), ("candidates.md",)])
 def test_pages_run_as_they_stand_and_print_what_they_show(
     names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: None
 ) -> None:

@@ -45,7 +45,20 @@ def test_each_rule_finds_what_it_is_for(wrong: str) -> None:
 
 def test_every_phrase_keeps_the_rules() -> None:
     """A placeholder stands for a Latin name or a figure, unless a whole phrase is put in its place."""
-    whole = {"seeds", "first", "second", "sentence", "names", "share", "shares", "note", "label", "list", "shots"}
+    whole = {
+        "seeds",
+        "first",
+        "second",
+        "sentence",
+        "names",
+        "share",
+        "shares",
+        "note",
+        "label",
+        "list",
+        "shots",
+        "corrected",
+    }
     for key, phrase in phrases("zh").items():
         filled = re.sub(r"\{(\w+)\}", lambda name: "甲" if name[1] in whole else "A1", phrase)
         found = [one for one in broken(filled.strip()) if "甲" not in one]
