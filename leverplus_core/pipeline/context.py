@@ -67,6 +67,8 @@ class RunContext:
         self._executors = executors or self._own_executors
         self._shared = {} if built is None else built
         self._used: dict[tuple[str, str], Part] = {}
+        self.untrained: dict[str, str] = {}
+        """Trainings that a run left out because they had nothing to learn from, and why."""
         self._features: dict[Path, FeatureSet] = {}
         self._seen: dict[tuple[Path, Path], SelectorFeatures] = {}
         self._moved: dict[tuple[Path, Path], SelectorFeatures] = {}
@@ -366,6 +368,8 @@ class RunContext:
 
     def trains(self, name: str) -> bool:
         """Whether a trainer has epochs, and something to learn from."""
+        if name in self.untrained:
+            return False
         trainer = self.trainers[name]
         return trainer.epochs > 0 and (trainer.learns_from == "candidates" or self.has_sequences)
 
@@ -389,7 +393,8 @@ class RunContext:
         """The trainings that leave a policy, in order."""
         first = [name for name, trainer in self.trainers.items() if trainer.learns_from == "sequences"]
         names = [name for name in (*first, *(n for n in self.trainers if n not in first)) if self.trains(name)]
-        return [*names, "online"] if self.recipe.training.online.rounds else names
+        online = self.recipe.training.online.rounds > 0 and "online" not in self.untrained
+        return [*names, "online"] if online else names
 
     # --- what stages share, loaded once ---
 

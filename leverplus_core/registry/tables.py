@@ -77,6 +77,8 @@ stages = _table(
     _value("position", Integer),  # in the order in which the run recorded its stages, from 0
     Column("metadata", JSON(none_as_null=True)),  # a summary of its result, and its cost
 )  # fmt: skip
+NOT_TRAINED, UNTRAINED = "not trained", "untrained"
+"""The status of a training that had nothing to learn from, and the key of its metadata that says why."""
 
 curves = _table(
     "curves",
