@@ -42,6 +42,7 @@ def plan(
     json: options.JsonOpt = False,
 ) -> None:
     """Estimate model calls, disk and time per stage; nothing is written, and without --probe no weights are loaded."""
+    from leverplus_core.pipeline.paths import paths_of
     from leverplus_core.pipeline.plan import Throughput, plan_table
     from leverplus_core.pipeline.plan import plan as plan_of
 
@@ -60,6 +61,7 @@ def plan(
         timed = _timed(pipeline.context) if probe else None
     device = timed.throughput if timed else replace(Throughput(), source="as given", **given) if given else Throughput()
     rows, summary = found.rows(device), found.summary(device)
+    summary["paths"] = paths_of(pipeline.context.recipe, pipeline.context.catalog)
     if timed:
         summary["probe"] = timed.values()
     if json:

@@ -23,6 +23,7 @@ from leverplus_core.pictures import PictureSettings
 from leverplus_core.pipeline.by_picture import ByPicture
 from leverplus_core.pipeline.folds import WHOLE, BothSplits, Folds
 from leverplus_core.pipeline.imported import FILES, ImportedFolder, ensure_imported
+from leverplus_core.pipeline.paths import with_paths
 from leverplus_core.pipeline.pools import all_pools
 from leverplus_core.pipeline.question_sets import QuestionSets
 from leverplus_core.pipeline.workspace import Workspace
@@ -60,7 +61,8 @@ class RunContext:
         progress: Progress | None = None,
         executors: Executors | None = None,
     ) -> None:
-        self.recipe, self.catalog, self.workspace = recipe, catalog, Workspace(Path(os.path.expanduser(work)))
+        self.recipe, self.catalog = with_paths(recipe, catalog), catalog
+        self.workspace = Workspace(Path(os.path.expanduser(work)))
         self.progress: Progress = progress or Silent()
         self.meter = PromptMeter()
         self._own_executors = Executors()
@@ -72,6 +74,7 @@ class RunContext:
         self._features: dict[Path, FeatureSet] = {}
         self._seen: dict[tuple[Path, Path], SelectorFeatures] = {}
         self._moved: dict[tuple[Path, Path], SelectorFeatures] = {}
+        recipe = self.recipe
         measured_here = recipe.imported.folder is None
         for key in PARTS if measured_here else ("selector", "balancer", "reward"):
             self._part(key)

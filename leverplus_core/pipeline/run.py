@@ -85,6 +85,7 @@ def run(
         for name in (*redo, *([until] if until else [])):
             pipeline.stage(name)
         remarks = check(context)
+    recipe = context.recipe  # its paths resolved
     for remark in remarks:
         shown.say(remark)
     pipeline.fingerprints  # noqa: B018  a part that cannot say what it depends on is told before anything is written

@@ -1,4 +1,4 @@
-"""`run` as typed, where nothing is left to learn from: baselines are shown, and the exit code says that a method lacks."""
+"""`run` where nothing is left to learn from: baselines are shown, and the exit code says that a method is lacking."""
 
 from __future__ import annotations
 

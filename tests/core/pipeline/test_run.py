@@ -392,7 +392,7 @@ def test_a_run_killed_by_the_system_ends_with_the_same_result(
 @pytest.mark.parametrize(
     "override",
     [
-        "dataset={name: jsonl, train: absent.jsonl, validation: absent.jsonl}",
+        "dataset={name: table, train: absent.jsonl, validation: absent.jsonl}",
         "dataset={name: vqa_json, release: okvqa, folder: absent, images: absent}",
         "imported.folder=absent",
     ],
@@ -413,7 +413,7 @@ def test_data_that_is_absent_is_told_before_anything_is_written(
 ) -> None:
     monkeypatch.chdir(world.folder)
     with pytest.raises(DataError, match=r"absent\.jsonl"):
-        world.run(tiny("dataset={name: jsonl, train: absent.jsonl, validation: absent.jsonl}"))
+        world.run(tiny("dataset={name: table, train: absent.jsonl, validation: absent.jsonl}"))
     assert not list(world.folder.iterdir())
 
 
