@@ -25,6 +25,7 @@ from leverplus_core.errors import RegistryError as RegistryError
 from leverplus_core.errors import ServerError as ServerError
 from leverplus_core.errors import StorageError as StorageError
 from leverplus_core.errors import did_you_mean as did_you_mean
+from leverplus_core.errors import needs_extra as needs_extra
 from leverplus_core.io import atomic_write as atomic_write
 from leverplus_core.io import fingerprint as fingerprint
 from leverplus_core.io import read_json as read_json
