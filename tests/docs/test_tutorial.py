@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import masked, page, shape, unaccounted
+from tests.docs.transcripts import masked, page, shape, unaccounted
 from tools import transcript
 
 Cli = Callable[..., tuple[int, str, str]]
