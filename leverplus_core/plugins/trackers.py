@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from leverplus_core.errors import PluginError, did_you_mean
 from leverplus_core.plugins.calls import third_party
@@ -13,7 +13,6 @@ from leverplus_core.plugins.manager import NAME, Entry, by_name, import_target, 
 
 if TYPE_CHECKING:
     from leverplus_core.records import RunInfo
-    from leverplus_core.registry.registry import Registry
 
 GROUP = "leverplus.trackers"
 
@@ -33,7 +32,8 @@ class Tracker(Protocol):
     """Where the run can be looked at, in a few words: an address or a folder."""
 
 
-Maker = Callable[["RunInfo", "Registry"], Tracker]
+Maker = Callable[["RunInfo", Any], Tracker]
+"""What makes a tracker: of the run and the `Registry` that it is written to, which is in a layer above this one."""
 
 
 def tracker_entries() -> tuple[list[Entry], list[str]]:
@@ -76,7 +76,7 @@ def find_trackers(names: Sequence[str]) -> list[tuple[str, Maker]]:
     return found
 
 
-def open_trackers(makers: Sequence[tuple[str, Maker]], run: RunInfo, registry: Registry) -> list[Tracker]:
+def open_trackers(makers: Sequence[tuple[str, Maker]], run: RunInfo, registry: Any) -> list[Tracker]:
     """Make each tracker for a run. Raises a LeverplusError for the first that cannot be; those before it are told that
     the run has failed."""
     opened: list[Tracker] = []

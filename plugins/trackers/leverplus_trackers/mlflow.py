@@ -45,7 +45,7 @@ class MlflowTracker(RunTracker):
             os.environ.setdefault(variable, value)
         for logger in ("mlflow.store", "alembic"):  # they tell of each step in making a new database
             logging.getLogger(logger).setLevel(logging.WARNING)
-        address = re.sub(r"(?<=://)[^/@]*@", "", mlflow.get_tracking_uri())  # without user and password
+        address = _public(mlflow.get_tracking_uri())
         try:
             with needs_extra("mlflow"):
                 self._client: MlflowClient = mlflow.MlflowClient()
@@ -53,7 +53,7 @@ class MlflowTracker(RunTracker):
         except LeverplusError:
             raise
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
+            reason = _public(f"{type(error).__name__}: {error}")
             raise ServerError(
                 f"MLflow at {address} cannot be used: {reason}.", "MLFLOW_TRACKING_URI says where it is."
             ) from error
@@ -102,6 +102,11 @@ class MlflowTracker(RunTracker):
     def _close(self, status: str) -> None:
         self._client.set_tag(self._id, STATUS_TAG, status)
         self._client.set_terminated(self._id, _STATUS[status])
+
+
+def _public(text: str) -> str:
+    """Addresses without their user and password."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "", text)
 
 
 def _key(name: str) -> str:

@@ -61,4 +61,4 @@ class TrackioTracker(RunTracker):
     def _close(self, status: str) -> None:
         with redirect_stdout(io.StringIO()):
             self._tracked.log({"status": status}, step=0)
-            self._tracked.finish()
+            trackio.finish()  # not the run's own: that one would be finished again, and say so, as the process ends
