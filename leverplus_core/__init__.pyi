@@ -108,7 +108,7 @@ from leverplus_core.records import RunInfo as RunInfo
 from leverplus_core.records import ScoredSequence as ScoredSequence
 from leverplus_core.records import Turn as Turn
 from leverplus_core.registry.registry import Registry as Registry
-from leverplus_core.report.document.render import report_file as report_file
+from leverplus_core.report.document.file import report_file as report_file
 from leverplus_core.scoring.beam_search import beam_search as beam_search
 from leverplus_core.scoring.beam_search import beam_search_cost as beam_search_cost
 from leverplus_core.scoring.prompt import build_prompt as build_prompt

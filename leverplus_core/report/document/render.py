@@ -5,24 +5,22 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leverplus_core.errors import StorageError, needs_extra
 from leverplus_core.io import atomic_write, storage_errors, write_bytes
-from leverplus_core.report.document.content import Content, report_content
+from leverplus_core.report.document.blocks import Document, Plot, Table
+from leverplus_core.report.document.content import Content
 from leverplus_core.report.document.i18n import Translator
-from leverplus_core.report.document.layout import Document, Table, lay_out
-from leverplus_core.report.document.plots import INK, Plot
+from leverplus_core.report.document.layout import lay_out
+from leverplus_core.report.document.plots import INK
 from leverplus_core.report.tables import escape_markdown
 from leverplus_core.text import shown
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-    from leverplus_core.registry.registry import Registry
 
 HTML, MARKDOWN = (".html", ".htm"), (".md", ".markdown")
 
@@ -45,14 +43,6 @@ def write_report(content: Content, say: Translator, out: Path) -> list[Path]:
         f.write(text.encode())
         _replace_folder(folder, {f"{plot.id}.svg": _file(plot) for plot in document.plots})
     return [out, *(folder / f"{plot.id}.svg" for plot in document.plots)]
-
-
-def report_file(registry: Registry, runs: Sequence[str], out: Path, lang: str = "en") -> list[Path]:
-    """Write the report of runs of a registry, as `leverplus report RUN... -o OUT` does; returns the files written.
-
-    Raises RegistryError for a run that is not there or has no results, and what `write_report` raises.
-    """
-    return write_report(report_content(registry, runs), Translator(lang), out)
 
 
 def check_output(out: Path) -> None:
