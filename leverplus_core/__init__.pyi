@@ -76,6 +76,7 @@ from leverplus_core.plugins.contracts import allowed as allowed
 from leverplus_core.plugins.hookspecs import API as API
 from leverplus_core.plugins.hookspecs import hookimpl as hookimpl
 from leverplus_core.plugins.manager import Catalog as Catalog
+from leverplus_core.plugins.trackers import Tracker as Tracker
 from leverplus_core.pretrained import Attention as Attention
 from leverplus_core.pretrained import Dtype as Dtype
 from leverplus_core.pretrained import Pretrained as Pretrained
@@ -108,6 +109,7 @@ from leverplus_core.records import RunInfo as RunInfo
 from leverplus_core.records import ScoredSequence as ScoredSequence
 from leverplus_core.records import Turn as Turn
 from leverplus_core.registry.registry import Registry as Registry
+from leverplus_core.report.document.file import report_file as report_file
 from leverplus_core.scoring.beam_search import beam_search as beam_search
 from leverplus_core.scoring.beam_search import beam_search_cost as beam_search_cost
 from leverplus_core.scoring.prompt import build_prompt as build_prompt
