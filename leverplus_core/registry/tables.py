@@ -62,6 +62,7 @@ runs = _table(
     _value("source", String(16)),  # 'run', or 'published': imported from a table
     Column("host", Text), Column("pid", Integer),  # the process that computes or computed it; NULL for published tables
     Column("alive_at", String(32)),  # when that process was heard of last
+    Column("planned", JSON(none_as_null=True)),  # the names of the stages that it takes, in order
 )  # fmt: skip
 
 labels = _table(
@@ -76,6 +77,7 @@ stages = _table(
     _value("seconds", Float), _value("path", Text), _value("reused", Boolean),
     _value("position", Integer),  # in the order in which the run recorded its stages, from 0
     Column("metadata", JSON(none_as_null=True)),  # a summary of its result, and its cost
+    Column("progress", JSON(none_as_null=True)),  # while it runs: label, done and total of the work that it is at
 )  # fmt: skip
 
 curves = _table(
