@@ -91,7 +91,7 @@ def audit(
         )
     questions = {q.id: q for split in context.splits for q in context.dataset.questions(split)}
     pairs = sorted({(cell["method"], cell["shots"]) for cell in cells})
-    stored = {pair: [p for _, p in registry.predictions(row["id"], *pair)] for pair in pairs}
+    stored = {pair: [p for _, p in registry.cell_predictions(row["id"], *pair)] for pair in pairs}
     task = TASKS[recipe.task]
     differences = _rescored(stored, questions, recipe, task) + _recomputed(cells, stored)
     asked = 0
