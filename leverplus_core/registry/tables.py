@@ -59,8 +59,8 @@ runs = _table(
     Column("dataset_fingerprint", String(64)),  # NULL for published tables
     Column("sweep", String(190)),
     Column("arm", JSON(none_as_null=True)),  # the settings that its sweep varies
-    _value("source", String(16)),  # 'run', or 'published': imported from a table
-    Column("host", Text), Column("pid", Integer),  # the process that computes or computed it; NULL for published tables
+    _value("source", String(16)),  # 'run', 'published' (a table without predictions) or 'imported' (logs)
+    Column("host", Text), Column("pid", Integer),  # the process that computes or computed it, if one did
     Column("alive_at", String(32)),  # when that process was heard of last
 )  # fmt: skip
 
@@ -129,15 +129,16 @@ evaluations = _table(
 """Every evaluation that was shown the answers to a set of questions. Rows are added and never changed or removed."""
 
 
-def _content(name: str, answer: Column[Any]) -> Table:
+def _content(name: str, *own: Column[Any]) -> Table:
     return _table(
         name,
         _key("dataset_fingerprint", String(64)), _key("id", String(190)), _value("text", Text),
-        _value("image_id", String(190)), Column("image_path", Text), Column("caption", Text), answer,
+        _value("image_id", String(190)), Column("image_path", Text), Column("caption", Text), *own,
     )  # fmt: skip
 
 
-questions = _content("questions", _value("answers", JSON))
+questions = _content("questions", _value("answers", JSON), Column("digest", String(64)))
+"""`digest` is the hash of the document that a logged question was made from; NULL for the questions of a dataset."""
 demonstrations = _content("demonstrations", _value("answer", Text))
 
 _R, _C, _P, _Q, _M, _E = runs.c, cells.c, predictions.c, questions.c, methods.c, evaluations.c

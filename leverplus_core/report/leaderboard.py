@@ -233,8 +233,8 @@ def _grid(cells: Sequence[Row]) -> list[Block]:
     first, texts = cells[0], {(row["method"], row["shots"]): _cell(row) for row in cells}
     methods = list(dict.fromkeys(row["method"] for row in cells))
     about = ", ".join(filter(None, (first["dataset"], first["model"])))
-    published = "published, " if first["source"] == "published" else ""
-    blocks: list[Block] = [Title(f"{first['name']} ({published}{first['run']}){': ' if about else ''}{about}")]
+    source = "" if first["source"] == "run" else f"{first['source']}, "
+    blocks: list[Block] = [Title(f"{first['name']} ({source}{first['run']}){': ' if about else ''}{about}")]
     shots = sorted({row["shots"] for row in cells})
     lines = [[two_lines(method), *(texts.get((method, s), "-") for s in shots)] for method in methods]
     blocks.append(Grid(["method", *map(shots_text, shots)], lines))
@@ -327,7 +327,7 @@ def _field(row: Row, column: str) -> str:
 
 
 def _name(row: Row) -> str:
-    return f"{row['name']} (published)" if row["source"] == "published" else str(row["name"])
+    return str(row["name"]) if row["source"] == "run" else f"{row['name']} ({row['source']})"
 
 
 def _accuracy(row: Row) -> str:
