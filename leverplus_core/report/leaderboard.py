@@ -204,11 +204,17 @@ def leaderboard_csv(rows: Sequence[Row]) -> str:
 def shown_rows(
     rows: Sequence[Row], every_size: bool = False, group: Sequence[str] = (), sort: Sequence[str] = ()
 ) -> list[Row]:
-    """The rows of each run's largest sample; all with `every_size`, or where n is grouped or sorted by."""
+    """The rows of each run's largest sample (of an imported run, of each log's); all with `every_size`, or where n is
+    grouped or sorted by."""
     if every_size or "n" in {key.removeprefix("-") for key in (*group, *sort)}:
         return list(rows)
-    largest = {row["run"]: row["n"] for row in sorted(rows, key=itemgetter("n"))}
-    return [row for row in rows if row["n"] == largest[row["run"]]]
+    largest = {_asked(row): row["n"] for row in sorted(rows, key=itemgetter("n"))}
+    return [row for row in rows if row["n"] == largest[_asked(row)]]
+
+
+def _asked(row: Row) -> tuple[str, ...]:
+    """Whose largest sample is shown: a run's, or that of each log of an imported run, as a log may be of fewer."""
+    return (row["run"], row["method"]) if row["source"] == "imported" else (row["run"],)
 
 
 def leaderboard_table(

@@ -202,13 +202,13 @@ def _table(results: Mapping[str, Any], key: str, task: str) -> dict[str, Any]:
 
 
 def _versions(harness: object, task: str, version: object) -> str:
-    """`0.4.13, gsm8k 3.0`: of the harness and of the task."""
+    """`0.4.13, gsm8k 3.0`: of the harness (lmms-eval's is a branch and a commit) and of the task."""
     of_task = f"{task} {version}" if isinstance(version, str | int | float) else ""
     return ", ".join(filter(None, (_word(harness), of_task)))
 
 
 def _word(value: object) -> str:
-    return value.strip()[:200] if isinstance(value, str) else ""
+    return value.strip()[:200] if isinstance(value, str) and value != "unknown@unknown" else ""
 
 
 def _text(value: object) -> str:

@@ -27,10 +27,11 @@ class LogZip:
         self._path = path
         try:
             self._file: IO[bytes] = path.open("rb")
-            self._zip = zipfile.ZipFile(self._file)
         except OSError as e:
             raise DataError(f"{path} cannot be read: {e.strerror or e}.", "Check the path.") from e
-        except (zipfile.BadZipFile, ValueError, NotImplementedError) as e:
+        try:
+            self._zip = zipfile.ZipFile(self._file)
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as e:
             self._file.close()
             raise DataError(f"{path} is no whole zip file: {e}.", "It was cut: copy it again.") from e
         # Of members with one name the last is what counts: the others were written over.

@@ -163,7 +163,7 @@ def test_questions_and_demonstrations_come_back(registry: Registry) -> None:
     registry.record_questions("other", [replace(ASKED, text="where?")])
     expected = {
         "dataset_fingerprint": "world", "id": "q0", "text": "what?", "image_id": "i0", "image_path": "pictures/i0.png",
-        "caption": None, "answers": ["a", "a", "b"],
+        "caption": None, "answers": ["a", "a", "b"], "digest": None,
     }  # fmt: skip
     assert registry.question("abc123", "q0") == registry.question("same", "q0") == expected
     assert registry.demonstrations("same", ["d1", "d2"])["d1"]["answer"] == "red"
@@ -460,7 +460,7 @@ def test_a_registry_of_an_older_version_takes_the_missing_steps_and_loses_nothin
     registry.begin_run(RUN)
     registry.close()
     steps = (("ALTER TABLE runs ADD COLUMN added TEXT", "UPDATE runs SET added = id"), ("DROP TABLE curves",))
-    monkeypatch.setattr(migrations, "STEPS", steps)
+    monkeypatch.setattr(migrations, "STEPS", migrations.STEPS + steps)
     for module in (migrations, registry_module):
         monkeypatch.setattr(module, "CURRENT", CURRENT + 2)
     with Registry.open_existing(url(file)) as newer:
@@ -469,6 +469,17 @@ def test_a_registry_of_an_older_version_takes_the_missing_steps_and_loses_nothin
     before = dump(file)
     Registry(url(file)).close()
     assert dump(file) == before
+
+
+def test_a_registry_of_the_first_version_gets_the_column_of_documents(registry: Registry, file: Path) -> None:
+    registry.begin_run(RUN)
+    registry.record_questions(RUN.id, [ASKED])
+    registry.close()
+    with sqlite3.connect(file) as c:
+        c.execute("ALTER TABLE questions DROP COLUMN digest")
+        c.execute("UPDATE schema_version SET version = 1")
+    with Registry.open_existing(url(file)) as newer:
+        assert newer.sql("SELECT id, digest FROM questions")[1] == [("q0", None)]
 
 
 def test_a_registry_whose_creation_is_killed_is_created_by_the_next(file: Path) -> None:
