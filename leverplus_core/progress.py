@@ -39,6 +39,48 @@ class Named:
         self._inner.say(f"{self._name}: {message}")
 
 
+class Watched:
+    """A progress that is shown by another, and says at any time what is under way."""
+
+    def __init__(self, inner: Progress) -> None:
+        self._inner = inner
+        self._open: list[_Counted] = []
+
+    @contextmanager
+    def task(self, label: str, total: int) -> Iterator[Bar]:
+        """A bar of the inner progress that is counted as well."""
+        with self._inner.task(label, total) as bar:
+            counted = _Counted(bar, label, total)
+            self._open.append(counted)
+            try:
+                yield counted
+            finally:
+                self._open.remove(counted)
+
+    def say(self, message: str) -> None:
+        """A line of the inner progress."""
+        self._inner.say(message)
+
+    @property
+    def depth(self) -> int:
+        """How many tasks are under way, each within the one before it."""
+        return len(self._open)
+
+    def within(self, depth: int) -> dict[str, object] | None:
+        """`label`, `done` and `total` of the innermost task; None where no more than `depth` are under way."""
+        opened = self._open[depth:]  # once: another thread may end one meanwhile
+        return {"label": opened[-1].label, "done": opened[-1].done, "total": opened[-1].total} if opened else None
+
+
+class _Counted:
+    def __init__(self, bar: Bar, label: str, total: int) -> None:
+        self._bar, self.label, self.total, self.done = bar, label, total, 0
+
+    def advance(self, steps: int = 1) -> None:
+        self.done += steps
+        self._bar.advance(steps)
+
+
 class _Quiet:
     def advance(self, steps: int = 1) -> None:
         del steps

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from hypothesis import settings
 
 from leverplus_core.plugins.contracts import Part
 from leverplus_core.plugins.manager import Catalog
+from tests.browser import Browser
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -72,6 +73,13 @@ def cli(
         return int(stopped.value.code or 0), printed.out, printed.err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests, started by the first that wants it; see `tests.browser.Browser.page`."""
+    with Browser() as one:
+        yield one
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,7 @@ COMMANDS: Mapping[str, Target] = {
     "power": "leverplus_core.cli.power:power",
     "report": "leverplus_core.cli.report:report",
     "show": "leverplus_core.cli.show:show",
+    "view": "leverplus_core.cli.view:view",
     "sql": "leverplus_core.cli.sql:sql",
     "registry copy": "leverplus_core.cli.registry.copy:copy",
     "cache": "leverplus_core.cli.cache.list:cache",

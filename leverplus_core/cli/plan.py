@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leverplus_core.cli import options, output
-from leverplus_core.errors import RecipeError
+from leverplus_core.errors import LeverplusError, RecipeError
 
 if TYPE_CHECKING:
     from leverplus_core.pipeline.context import RunContext
@@ -41,7 +41,10 @@ def plan(
     work: options.WorkOpt = options.DEFAULT_WORK,
     json: options.JsonOpt = False,
 ) -> None:
-    """Estimate model calls, disk and time per stage; nothing is written, and without --probe no weights are loaded."""
+    """Estimate model calls, disk and time per stage; nothing is written, and without --probe no weights are loaded.
+
+    A recipe that cannot run on this machine is planned all the same, for the machine that it is for, and said.
+    """
     from leverplus_core.pipeline.plan import Throughput, plan_table
     from leverplus_core.pipeline.plan import plan as plan_of
 
@@ -57,9 +60,12 @@ def plan(
     chosen = options.load_recipe(recipe, overrides, parts, name, imported, executor)
     with options.composed(chosen, plugin, work) as pipeline:
         found = plan_of(pipeline.context)
+        remarks = _remarks(pipeline.context)
         timed = _timed(pipeline.context) if probe else None
     device = timed.throughput if timed else replace(Throughput(), source="as given", **given) if given else Throughput()
     rows, summary = found.rows(device), found.summary(device)
+    if remarks:
+        summary["remarks"] = "; ".join(remarks)
     if timed:
         summary["probe"] = timed.values()
     if json:
@@ -67,6 +73,17 @@ def plan(
     else:
         output.table(rows, plan_table, json)
         output.metadata({key: value for key, value in summary.items() if value and key != "probe"}, json)
+
+
+def _remarks(context: RunContext) -> list[str]:
+    """What `validate` says of the recipe, and the one thing, if any, that it would end with here."""
+    from leverplus_core.pipeline.checks import check
+
+    try:
+        return check(context)
+    except LeverplusError as e:
+        output.warn(f"as it stands, this does not run here: {e}")
+        return []
 
 
 def _timed(context: RunContext) -> Probe:

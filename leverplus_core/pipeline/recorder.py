@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,9 @@ from leverplus_core.provenance import describe_environment, describe_git
 from leverplus_core.records import Demonstration, Prediction, Question, RunInfo
 from leverplus_core.registry.registry import Registry, RunRecord
 
+CURVE_S = 2.0
+"""A curve is written so often while its stage runs, and once more at its end."""
+
 
 @dataclass(frozen=True)
 class Membership:
@@ -22,8 +26,10 @@ class Membership:
     arm: Mapping[str, str]
 
 
-def run_record(run_id: str, context: RunContext, sweep: Membership | None) -> RunRecord:
-    """What the registry keeps of a run from its beginning."""
+def run_record(
+    run_id: str, context: RunContext, sweep: Membership | None, planned: Sequence[str] | None = None
+) -> RunRecord:
+    """What the registry keeps of a run from its beginning; `planned` are the names of its stages."""
     recipe, offline = context.recipe, context.offline
     path = recipe.model.settings.get("path")
     return RunRecord(
@@ -41,6 +47,7 @@ def run_record(run_id: str, context: RunContext, sweep: Membership | None) -> Ru
         dataset_fingerprint=context.dataset_fingerprint,
         sweep=sweep.sweep if sweep else None,
         arm=sweep.arm if sweep else None,
+        planned=planned,
     )
 
 
@@ -53,6 +60,7 @@ class Recorder:
     def __init__(self, registry: Registry, record: RunRecord, evaluation: str | None) -> None:
         self._registry, self._record, self._evaluation = registry, record, evaluation
         self._curve: list[tuple[int, dict[str, float]]] = []
+        self._curve_at = 0.0
 
     @hookimpl
     def leverplus_run_start(self, run: RunInfo) -> None:
@@ -64,12 +72,15 @@ class Recorder:
 
     @hookimpl
     def leverplus_stage_start(self, run: RunInfo, stage: str, fingerprint: str, path: str) -> None:
-        self._curve = []
+        self._curve, self._curve_at = [], time.monotonic()
         self._registry.record_stage(run.id, stage, fingerprint, "running", 0.0, path, reused=False)
 
     @hookimpl
     def leverplus_epoch_end(self, run: RunInfo, stage: str, epoch: int, metrics: Mapping[str, float]) -> None:
         self._curve.append((epoch, dict(metrics)))
+        if time.monotonic() - self._curve_at > CURVE_S:
+            self._registry.record_curve(run.id, stage, self._curve)
+            self._curve_at = time.monotonic()
 
     @hookimpl
     def leverplus_validation_questions(self, run: RunInfo, stage: str, ids: Sequence[str]) -> None:

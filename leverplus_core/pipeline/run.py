@@ -28,7 +28,7 @@ from leverplus_core.pipeline.workspace import StageFolder
 from leverplus_core.plugins.contracts import Part, SupportsCacheFolder
 from leverplus_core.plugins.events import Listeners
 from leverplus_core.plugins.manager import Catalog
-from leverplus_core.progress import Progress, Silent
+from leverplus_core.progress import Progress, Silent, Watched
 from leverplus_core.provenance import core_code, describe_environment, describe_git
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.records import Demonstration, Prediction, Question, RunInfo
@@ -74,7 +74,7 @@ def run(
         import torch
 
         torch.set_num_threads(recipe.threads)
-    shown: Progress = progress or Silent()
+    shown = Watched(progress or Silent())
     with shown.task("reading the data and checking the recipe", 0):
         context = RunContext(recipe, catalog or Catalog.load(), Path(work), built, shown, executors)
         pipeline = Pipeline(context)
@@ -94,10 +94,12 @@ def run(
     if not context.offline and isinstance(context.model, SupportsCacheFolder):
         context.model.use_cache_folder(context.workspace.root / "cache")
     info = RunInfo(recipe.fingerprint()[:12], recipe.name, recipe.values(), store.url, str(work))
-    recorder = Recorder(store, run_record(info.id, context, sweep), pipeline.fingerprints.get("evaluate"))
+    planned = [stage.name for stage in pipeline.stages if pipeline.enabled[stage.name]]
+    record = run_record(info.id, context, sweep, planned)
+    recorder = Recorder(store, record, pipeline.fingerprints.get("evaluate"))
     listeners = context.catalog.listeners
     listeners.add(recorder, trusted=True)
-    job = _Job(pipeline, info, listeners, frozenset(redo), store)
+    job = _Job(pipeline, info, listeners, frozenset(redo), store, shown)
     try:
         job.emit("run_start")
         try:
@@ -119,10 +121,12 @@ def run(
 
 class _Job:
     def __init__(
-        self, pipeline: Pipeline, info: RunInfo, listeners: Listeners, redo: frozenset[str], registry: Registry
-    ) -> None:
+        self, pipeline: Pipeline, info: RunInfo, listeners: Listeners, redo: frozenset[str], registry: Registry,
+        watched: Watched,
+    ) -> None:  # fmt: skip
         self.pipeline, self.context = pipeline, pipeline.context
         self.info, self.listeners, self.redo, self.registry = info, listeners, redo, registry
+        self.watched = watched
         self.states: dict[str, str] = {}
         self.heartbeat = Heartbeat(lambda: registry.beat(info.id))
 
@@ -221,7 +225,7 @@ class _Job:
         """
         context, path = self.context, folder.make()
         self._begin(stage, folder)
-        began = time.perf_counter()
+        began, depth = time.perf_counter(), self.watched.depth
         earlier = 0.0
         if (path / COST).exists():
             earlier = read_json(path / COST)["seconds"]
@@ -231,7 +235,7 @@ class _Job:
         def keep() -> None:  # while the stage runs: a process that is killed can say nothing afterwards
             seconds = earlier + time.perf_counter() - began
             write_json(path / COST, {"seconds": seconds})
-            self.registry.beat(self.info.id, {stage.name: seconds})
+            self.registry.beat(self.info.id, {stage.name: seconds}, {stage.name: self.watched.within(depth)})
 
         if earlier:
             keep()

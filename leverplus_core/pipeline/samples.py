@@ -93,7 +93,8 @@ def read_samples(
     if len(harnesses) > 1:
         raise DataError(f"the files are logs of {' and '.join(harnesses)}.", "Import each harness's in a call.")
     chosen = _metric(files, metric)
-    tasks = sorted({file.log.task for file in files})
+    # A file whose name does not say its task is taken for one of the only other: the documents are checked anyway.
+    tasks = sorted({file.log.task for file in files if file.log.task}) or [""]
     groups: dict[str, list[_File]] = {}
     for file in files:
         groups.setdefault(file.log.model or file.path.stem, []).append(file)

@@ -27,8 +27,10 @@ MAKE_ONE = "Create one with `leverplus run`, or name it with --registry."
 ELSEWHERE = "Name another registry with --registry."
 
 
-def connect(url: str, must_exist: bool) -> Engine:
-    """An engine for `url`. Raises RegistryError for a URL that names no database that can be reached from here."""
+def connect(url: str, must_exist: bool, read_only: bool = False) -> Engine:
+    """An engine for `url`; with `read_only` the database itself refuses whatever would write.
+
+    Raises RegistryError for a URL that names no database that can be reached from here."""
     try:
         parsed = make_url(url)
         sqlite = parsed.get_backend_name() == "sqlite"
@@ -36,6 +38,8 @@ def connect(url: str, must_exist: bool) -> Engine:
             parsed = parsed.set(database=os.path.expanduser(parsed.database))
         parsed = _readable(parsed) if must_exist else parsed
         engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S} if sqlite else {})
+        if read_only:
+            engine = _only_reading(engine)
     except (ArgumentError, NoSuchModuleError, ValueError) as e:
         raise RegistryError(f"'{url}' is not a registry.", "Give a database URL such as sqlite:///leverplus.db.") from e
     except ImportError as e:
@@ -62,6 +66,22 @@ def _readable(url: URL) -> URL:
     if os.path.exists(file.with_name(f"{file.name}-wal")):
         return url  # A run may be writing: SQLite itself has to coordinate with it.
     return url.set(database=f"file:{quote(str(file.absolute()))}", query={"immutable": "1", "uri": "true"})
+
+
+def _only_reading(engine: Engine) -> Engine:
+    if engine.dialect.name != "sqlite":
+        return engine.execution_options(postgresql_readonly=True)
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA query_only = ON"))
+    if (file := sqlite_file(engine)) is None:
+        return engine
+    uri = f"file:{quote(str(file.absolute()))}?mode=ro"
+
+    # The engine keeps its URL, for messages.
+    def opened(*_: Any) -> sqlite3.Connection:
+        return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
+
+    event.listen(engine, "do_connect", opened)
+    return engine
 
 
 def sqlite_file(engine: Engine) -> Path | None:

@@ -128,13 +128,22 @@ def _refuse_other_documents(c: Connection, content: str, dataset: str, one: Impo
 
 
 def _insert_answers(c: Connection, run_id: str, content: str, one: ImportedMethod) -> None:
+    """Write the predictions and their cell. A position names one question of the run, as everywhere: a question that an
+    earlier log of it answered keeps its position, others come behind."""
     from leverplus_core.statistics import accuracy_interval
 
-    answers, n = one.predictions, len(one.predictions)
+    t = tables.predictions.c
+    places = {i: place for i, place in c.execute(select(t.question_id, t.position).where(t.run_id == run_id))}
+    behind = max(places.values(), default=-1) + 1
+    for p in one.predictions:
+        if p.question_id not in places:
+            places[p.question_id] = behind
+            behind += 1
+    answers, n = sorted(one.predictions, key=lambda p: places[p.question_id]), len(one.predictions)
     for start in range(0, n, ROWS_AT_ONCE):
-        part = answers[start : start + ROWS_AT_ONCE]
         rows = [
-            {"run_id": run_id, "position": start + i, **asdict(p), "demonstrations": []} for i, p in enumerate(part)
+            {"run_id": run_id, "position": places[p.question_id], **asdict(p), "demonstrations": []}
+            for p in answers[start : start + ROWS_AT_ONCE]
         ]
         c.execute(insert(tables.predictions), rows)
     interval = accuracy_interval([p.accuracy for p in answers], [p.image_id for p in answers])

@@ -23,6 +23,7 @@ from leverplus_core.records import Demonstration, Prediction, PublishedTable, Qu
 from leverplus_core.registry import copying, labels, runs, tables
 from leverplus_core.registry.database import MAKE_ONE, alone, connect, failures, shown, sqlite_file
 from leverplus_core.registry.evaluations import count_runs, evaluation_rows, insert_evaluation
+from leverplus_core.registry.explore import Answered, Condition, accuracy_rows, listed_rows, matching_positions
 from leverplus_core.registry.imported import ImportedMethod, insert_samples
 from leverplus_core.registry.liveness import is_interrupted
 from leverplus_core.registry.migrations import CURRENT, migrate, version
@@ -41,7 +42,8 @@ class RunRecord:
     - parts: a row for each part, with kind, name, distribution, version and code (the hash of its source);
     - note: what a reader of the results must know about the protocol; '' for the standard one;
     - dataset_fingerprint: identifies by content the dataset that the question ids belong to; '' where it is unknown;
-    - sweep, arm: the sweep that the run belongs to, and the settings by which it differs from the others in it.
+    - sweep, arm: the sweep that the run belongs to, and the settings by which it differs from the others in it;
+    - planned: the names of the stages that the run takes, in order; None where they are not known.
     """
 
     id: str
@@ -58,17 +60,20 @@ class RunRecord:
     dataset_fingerprint: str = ""
     sweep: str | None = None
     arm: Mapping[str, Any] | None = None
+    planned: Sequence[str] | None = None
 
 
 class Registry:
     """A database of runs, created and brought up to date when it is opened.
 
     `url` is any SQLAlchemy URL. Raises RegistryError where it cannot be opened or is newer than this program, and,
-    with `must_exist`, where there is none: a command that only reads never creates one.
+    with `must_exist`, where there is none: a command that only reads never creates one. With `read_only` nothing is
+    ever written, so that one which is older than this program is refused as well.
     """
 
-    def __init__(self, url: str = "sqlite:///leverplus.db", must_exist: bool = False) -> None:
-        self._engine = connect(url, must_exist)
+    def __init__(self, url: str = "sqlite:///leverplus.db", must_exist: bool = False, read_only: bool = False) -> None:
+        must_exist = must_exist or read_only
+        self._engine = connect(url, must_exist, read_only)
         self._writer = self._engine.execution_options(writes=True)
         self._scores = ScoreReader()
         self._in_memory = self._engine.dialect.name == "sqlite" and sqlite_file(self._engine) is None
@@ -77,6 +82,11 @@ class Registry:
                 found = version(c)
             if found == 0 and must_exist:
                 raise RegistryError(f"no registry at {shown(self._engine.url)}.", MAKE_ONE)
+            if found < CURRENT and read_only:
+                raise RegistryError(
+                    f"registry {shown(self._engine.url)} has version {found}; this leverplus reads {CURRENT}.",
+                    "Give `leverplus runs` once with this --registry: it brings it up to date.",
+                )
             if found < CURRENT:
                 self._make_concurrent()
                 with self._write() as c:
@@ -153,13 +163,19 @@ class Registry:
         with self._write() as c:
             runs.begin(c, values)
 
-    def beat(self, run_id: str, seconds: Mapping[str, float] | None = None) -> None:
-        """Record that this process still runs the run, and what the stages that it is at have taken so far.
+    def beat(
+        self,
+        run_id: str,
+        seconds: Mapping[str, float] | None = None,
+        progress: Mapping[str, Mapping[str, Any] | None] | None = None,
+    ) -> None:
+        """Record that this process still runs the run, what the stages that it is at have taken so far, and their
+        `progress`: label, done and total of the work that they are at.
 
         To be called every `liveness.BEAT_S`. A run that another process has finished meanwhile stays as it is."""
         if not self._in_memory:  # there is no other reader, and each thread has a database of its own
             with self._write() as c:
-                runs.beat(c, run_id, seconds or {})
+                runs.beat(c, run_id, seconds or {}, progress or {})
 
     def finish_run(self, run_id: str, status: str) -> None:
         """Set the run's status, one of `runs.ENDINGS`. Raises RegistryError for a run that was never begun."""
@@ -430,6 +446,20 @@ class Registry:
         """Rows of `predictions` for one question, by method and shots."""
         with self._read() as c:
             return answer_rows(c, run_id, question_id)
+
+    def matching(self, run_id: str, conditions: Sequence[Condition], words: Sequence[str], n: int) -> list[int]:
+        """Positions of the run's first `n` questions that fit, see `explore.matching_positions`."""
+        with self._read() as c:
+            return matching_positions(c, run_id, _dataset(c, run_id), conditions, words, n)
+
+    def listed(
+        self, run_id: str, of: Answered, positions: Sequence[int], columns: Sequence[Answered]
+    ) -> tuple[list[dict[str, Any]], dict[tuple[str, int, int], float]]:
+        """The questions at some positions, and accuracies of (method, shots) on them: see `explore.listed_rows` and
+        `explore.accuracy_rows`."""
+        with self._read() as c:
+            rows = listed_rows(c, run_id, _dataset(c, run_id), of, positions)
+            return rows, accuracy_rows(c, run_id, columns, positions)
 
     def runs(self) -> list[dict[str, Any]]:
         """All runs as rows of the table `runs`, the last started first, with `interrupted` for those that are."""

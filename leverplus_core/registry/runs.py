@@ -39,14 +39,17 @@ def begin(c: Connection, values: Mapping[str, Any]) -> None:
         c.execute(update(t).where(t.c.id.in_(gone)).values(ended))
 
 
-def beat(c: Connection, run_id: str, seconds: Mapping[str, float]) -> None:
-    """This process still runs the run; `seconds`: what the stages that it is at have taken so far."""
+def beat(
+    c: Connection, run_id: str, seconds: Mapping[str, float], progress: Mapping[str, Mapping[str, Any] | None]
+) -> None:
+    """This process still runs the run; `seconds`: what the stages that it is at have taken so far; `progress`: label,
+    done and total of what they are at, None where that is not known."""
     runs, stages = tables.runs, tables.stages
     running = {"status": "running", "finished_at": None, **_heard_of(now())}
     c.execute(update(runs).where(runs.c.id == run_id, runs.c.status != "done").values(running))
     for name, taken in seconds.items():
         at = (stages.c.run_id == run_id, stages.c.name == name, stages.c.status == "running")
-        c.execute(update(stages).where(*at).values(seconds=taken))
+        c.execute(update(stages).where(*at).values(seconds=taken, progress=progress.get(name)))
 
 
 def finish(c: Connection, run_id: str, status: str) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from leverplus_core.errors import RegistryError, did_you_mean
 from leverplus_core.registry.registry import Registry
-from leverplus_core.report.methods import ordered_methods
+from leverplus_core.report.explorer import question_detail
 from leverplus_core.report.tables import Grid, Remark, View, percent
-
-ABOUT = ("text", "image_id", "image_path", "caption")
 
 
 def question_record(
@@ -19,45 +18,25 @@ def question_record(
 ) -> dict[str, Any]:
     """What `run` recorded for one question, for some `methods` and numbers of `shots` or for all.
 
-    run (id), name; question: id, text, image_id, image_path, caption, answers (of every annotator), all but the id
-    None where they were not recorded; methods: a row for each method and number of shots with method, shots,
-    demonstrations (id, text, answer, image_id, image_path, caption, in the order shown), raw_text, prediction (the
-    post-processed answer) and accuracy. Raises RegistryError for an unknown run, question or method.
+    run (id), name; question: id, text, image_id, image_path, caption, answers (of every annotator), all but id
+    and image_id None where they were not recorded; methods: a row for each method and number of shots with method,
+    shots, demonstrations (id, text, answer, image_id, image_path, caption, in the order shown), raw_text, prediction
+    (the post-processed answer) and accuracy. Raises RegistryError for an unknown run, question or method.
     """
     found = registry.resolve(run)
-    where = f"run {found['name']} ({found['id']})"
-    if found["source"] == "published":
-        raise RegistryError(f"{where} is a published table: it has no predictions to show.", "Name a run of your own.")
-    rows = registry.answers(found["id"], question_id)
-    if not rows:
-        raise RegistryError(f"{where} answered no question '{question_id}'.", _known_questions(registry, found["id"]))
+    detail = question_detail(registry, found, question_id)
+    given = list(detail.given)
     for column, wanted in (("method", methods), ("shots", shots)):
+        there = {getattr(answer, column) for answer in given}
         for value in wanted:
-            if value not in (there := {row[column] for row in rows}):
+            if value not in there:
+                where = f"run {found['name']} ({found['id']})"
                 raise RegistryError(f"{where} has no {column} {value}.", did_you_mean(str(value), map(str, there)))
-        rows = [row for row in rows if not wanted or row[column] in wanted]
-    order = ordered_methods(found, (row["method"] for row in rows))
-    rows.sort(key=lambda row: (order.index(row["method"]), row["shots"]))
-    known = registry.demonstrations(found["id"], (d for row in rows for d in row["demonstrations"]))
-    recorded = registry.question(found["id"], question_id) or {}
-    question = {"id": question_id} | {key: recorded.get(key) for key in (*ABOUT, "answers")}
-    shown = []
-    for row in rows:
-        demonstrations = [
-            {"id": d} | {key: known.get(d, {}).get(key) for key in (*ABOUT, "answer")} for d in row["demonstrations"]
-        ]
-        answer = {key: row[key] for key in ("method", "shots", "raw_text", "prediction", "accuracy")}
-        shown.append(answer | {"demonstrations": demonstrations})
+        given = [answer for answer in given if not wanted or getattr(answer, column) in wanted]
+    known = {key: getattr(detail, key) for key in ("id", "text", "image_id", "image_path", "caption")}
+    question = known | {"answers": list(detail.answers) if detail.text is not None else None}
+    shown = [{key: value for key, value in asdict(answer).items() if key != "copied"} for answer in given]
     return {"run": found["id"], "name": found["name"], "question": question, "methods": shown}
-
-
-def _known_questions(registry: Registry, run_id: str) -> str:
-    """A few that the run did answer, of thousands perhaps."""
-    cells = registry.finished_cells(run_id)
-    if not cells:
-        return "It has evaluated nothing yet."
-    some = registry.scores(run_id, *min(cells), n=3).question_id
-    return f"It answered {', '.join(some)} and others: `leverplus sql` on predictions_with_questions lists them."
 
 
 def question_view(record: Mapping[str, Any]) -> View:

@@ -332,7 +332,7 @@ def _markdown(out: str) -> Sequence[str]:
     pictures = [str(t.attrGet("src")) for t in tokens if t.type == "image"]
     odd += [address for address in pictures if not address.startswith("r.md.files/")]
     odd += [
-        t.content for t in tokens if t.type == "html_block" and not t.content.startswith(("<details>", "</details>"))
+        t.content for t in tokens if t.type == "html_block" and not t.content.startswith(("<details", "</details>"))
     ]
     return [f"live in Markdown: {odd[0]}"] if odd else []
 

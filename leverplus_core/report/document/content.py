@@ -15,9 +15,10 @@ from leverplus_core.report.grid import grid_rows, primary_grid
 from leverplus_core.report.headline import Headline, comparisons, headline_of
 from leverplus_core.report.headroom import SHARE, gap_rows
 from leverplus_core.report.methods import CEILING, FLOOR, Row, merged_order
-from leverplus_core.report.pairing import SAME, Member, Pairing, cells_by, member, members
+from leverplus_core.report.pairing import SAME, Member, Pairing, cells_by, common_cells, member, members, nested
 from leverplus_core.report.primary import UNMARKED, Endpoint, family
 from leverplus_core.report.published import unpaired_rows
+from leverplus_core.statistics import accuracy_interval
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Content:
     """Accuracies and differences in units of accuracy, except in `unpaired`, which has exact decimals beside them.
 
     - baseline, contenders: labels of columns; `own` are those with predictions, `published` those of published tables;
-    - configurations: label, published, dataset, model, methods and runs (id, name, seed, status, commit, note);
+    - configurations: label, published, dataset, model, methods and runs (id, name, sweep, seed, status, commit,
+      note, started_at, and the versions and machine of `provenance.describe_environment` as `environment`);
     - differing, common: setting, and its value in each configuration (None where it has none), or in all;
     - data: what balancing did, each outcome once: labels, runs, before, after and shortfall, means over the runs;
     - primary: rows of `primary_grid`, the baseline's first, with `copied` and `prompts` as in `headlines`;
@@ -36,6 +38,8 @@ class Content:
     - asked: how many distinct runs have answered these questions; None where it is not known;
     - grid: rows of `grid_rows`, the baseline's in every row, and `best` where no cell of the same n and shots is higher
       (ties shared);
+    - ceilings: the cells of the oracle, which saw the answers and is in no comparison: `labels` of the configurations
+      that share them, and `cells` with n, shots, accuracy, ci_low and ci_high; none where it is a column of its own;
     - totals: means of the grid's cells per contender, over all (shots and n None), by shots and by n;
     - unpaired: rows of `unpaired_rows`, of each published table and the baseline, or of every contender and a
       published one;
@@ -59,6 +63,7 @@ class Content:
     spent: list[Row]
     asked: int | None
     grid: list[Row]
+    ceilings: list[Row]
     totals: list[Row]
     unpaired: list[list[Row]]
     headroom: list[Row]
@@ -115,6 +120,7 @@ def report_content(
         spent=_spent(heads, own, base),
         asked=max((head.asked for head in heads.values() if head.asked is not None), default=None),
         grid=grid,
+        ceilings=_ceilings(pairing, arms, paired, base),
         totals=_totals(grid),
         unpaired=_unpaired(registry, everyone if base.published else published, base),
         headroom=_headroom(pairing, own, arms, heads),
@@ -129,7 +135,8 @@ def report_content(
 
 def _configuration(c: Configuration) -> Row:
     runs = [
-        {key: run[key] for key in ("id", "name", "seed", "status", "note")} | {"commit": run["git"].get("commit")}
+        {key: run[key] for key in ("id", "name", "sweep", "seed", "status", "note", "started_at", "environment")}
+        | {"commit": run["git"].get("commit")}
         for run in c.runs
     ]
     first = c.runs[0]
@@ -252,6 +259,26 @@ def _with_best(grid: Sequence[Row]) -> list[Row]:
         alike = len(rivals) > 1 and len({r["questions"] for r in rivals}) == 1
         found.append(row | {"best": alike and row["accuracy"] >= max(r["accuracy"] for r in rivals) - SAME})
     return found
+
+
+def _ceilings(
+    pairing: Pairing, arms: Mapping[str, Arms], contenders: Sequence[Contender], base: Contender
+) -> list[Row]:
+    if any(c.method == CEILING for c in (*contenders, base)):
+        return []
+    found: dict[str, Row] = {}
+    for label in dict.fromkeys(c.configuration.label for c in (base, *contenders)):
+        held = arms.get(label, {}).get(CEILING, ())
+        cells = [
+            {"shots": shots, "n": size, "accuracy": own.mean, "ci_low": own.low, "ci_high": own.high}
+            for shots, sizes in sorted(common_cells(held).items() if held else ())
+            if (pairs := pairing.pairs(held, [], shots, shots)) is not None
+            for size, sample in nested(pairs, sizes)
+            if (own := accuracy_interval(sample.a, sample.images))
+        ]
+        if cells:
+            found.setdefault(canonical_json(cells), {"labels": [], "cells": cells})["labels"].append(label)
+    return list(found.values())
 
 
 def _totals(grid: Sequence[Row]) -> list[Row]:

@@ -10,7 +10,6 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from html import escape
 from itertools import count, groupby
 from typing import TYPE_CHECKING, Any
@@ -18,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from leverplus_core.errors import needs_extra
+from leverplus_core.report.document.blocks import Plot
 from leverplus_core.report.document.content import Content
 from leverplus_core.report.document.i18n import Translator
-from leverplus_core.report.methods import CEILING, FLOOR
+from leverplus_core.report.document.lead import ceiling, lead_rows
+from leverplus_core.report.methods import CEILING, FLOOR, Row
 from leverplus_core.report.pairing import SAME
 from leverplus_core.text import shown, shown_values
 
@@ -42,13 +43,13 @@ IN_A_PANEL = 4
 FONTS = "system-ui, 'Segoe UI', Roboto, 'Noto Sans', 'Noto Sans CJK SC', 'PingFang SC', 'Microsoft YaHei', sans-serif"
 
 
-@dataclass(frozen=True)
-class Plot:
-    """`svg` is the element alone, without an XML head; its ids begin with the plot's."""
-
-    id: str
-    title: str
-    svg: str
+MARKS = {"better": ("^", PALETTE[0], PALETTE[0]), "worse": ("v", PALETTE[1], PALETTE[1]),
+         "no difference seen": ("o", INK, "none")}  # fmt: skip
+"""mark -> symbol, color, color of its face"""
+ROLES: dict[str, tuple[Any, str, str]] = {
+    "baseline": ("x", INK, INK), "beside": ("|", INK, INK), "arm": ("o", INK, "none"), "ceiling": (5, INK, INK),
+}  # fmt: skip
+"""role of a row without a mark -> the same"""
 
 
 def draw(content: Content, say: Translator) -> list[Plot]:
@@ -69,9 +70,8 @@ def draw(content: Content, say: Translator) -> list[Plot]:
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         # Names that leave no space at all are in the tables as well.
         warnings.filterwarnings("ignore", message="constrained_layout not applied")
-        figures = (
-            f for plot in (_spent, _accuracy, _differences, _headroom, _curves, _cost) for f in plot(content, say)
-        )
+        plots = (_lead, _spent, _accuracy, _differences, _headroom, _curves, _cost)
+        figures = (figure for plot in plots for figure in plot(content, say))
         return [Plot(name, title, _svg(figure, name, title)) for name, title, figure in figures]
 
 
@@ -136,6 +136,45 @@ def _panels(names: Sequence[str]) -> list[Sequence[str]]:
     return [names[i : i + IN_A_PANEL] for i in range(0, len(names), IN_A_PANEL)]
 
 
+def _in_panels(title: str, panels: Sequence[Any], say: Translator, key: str = "in_panels") -> str:
+    """The title, which says so where lines are distributed over panels."""
+    return title if len(panels) == 1 else title + say(key, count=len(panels))
+
+
+def _lead(content: Content, say: Translator) -> Drawn:
+    """A row for each accuracy on the primary endpoint, so that a reader compares intervals with the baseline's line."""
+    rows = lead_rows(content)
+    if not rows:
+        return
+    figure, (ax,) = _figure([0.27 * len(rows) + 0.1], 0)
+    for place, row in enumerate(rows):
+        mark, role = row["mark"], row["role"]
+        symbol, color, face = MARKS[mark] if mark else ROLES[role]
+        low, high, at = (100 * row[key] for key in ("ci_low", "ci_high", "accuracy"))
+        dash = ":" if role == "ceiling" else "-"
+        ax.plot([low, high], [place, place], color=color, linewidth=2.2 if mark else 1.3, linestyle=dash)
+        ax.plot([at], [place], color=color, marker=symbol, markerfacecolor=face, markersize=8 if mark else 6)
+        ax.annotate(
+            f"{at:.1f}", (1.01, place), xycoords=("axes fraction", "data"), va="center",
+            fontweight="bold" if mark else "normal",
+        )  # fmt: skip
+    own = next((row for row in rows if row["role"] == "baseline"), None)
+    if own:
+        ax.axvline(100 * own["accuracy"], color=INK, linewidth=1, alpha=0.6, linestyle=(0, (4, 3)), zorder=0)
+    ax.set_yticks(range(len(rows)), [_role_name(row, say) for row in rows])
+    for row, label in zip(rows, ax.get_yticklabels(), strict=True):
+        label.set_fontweight("bold" if row["mark"] else "normal")
+    ax.set_ylim(len(rows) - 0.5, -0.6)
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel(say("axis_accuracy"))
+    yield "lead", say("plot_lead", shots=say.listed(rows[0]["over"]), n=rows[0]["n"]), figure
+
+
+def _role_name(row: dict[str, Any], say: Translator) -> str:
+    told = {"baseline": "baseline", "beside": "best_baseline", "ceiling": "ceiling_short"}.get(row["role"])
+    return f"{row['label']} ({say(told)})" if told else str(row["label"])
+
+
 def _spent(content: Content, say: Translator) -> Drawn:
     """Accuracy against prompts, each method a point; logarithmic from one prompt on, with zero at its left."""
     rows = content.spent
@@ -163,10 +202,15 @@ def _accuracy(content: Content, say: Translator) -> Drawn:
         return
     names = list(dict.fromkeys(row["arm"] for row in compared))
     panels = _panels(names)
-    figure, axes = _figure([2.6] * len(panels), len(names) + 1, share=True)
+    figure, axes = _figure([2.6] * len(panels), len(names) + 1 + len(content.ceilings), share=True)
     base = [row for row in content.grid if row["baseline"] is None and row["n"] == n]
+    shots = sorted({row["shots"] for row in compared})
     for ax, held in zip(axes, panels, strict=True):
+        lines: list[tuple[str, list[Row], dict[str, Any]]]
         lines = [(f"{content.baseline} ({say('baseline')})", base, {"color": INK, "marker": "x", "linestyle": ":"})]
+        for found in content.ceilings:
+            cells = [row for row in found["cells"] if row["n"] == n and row["shots"] in shots]
+            lines.append((ceiling(found, content, say), cells, {"color": INK, "marker": 6, "linestyle": (0, (1, 3))}))
         lines += [(name, [r for r in compared if r["arm"] == name], _style(names.index(name))) for name in held]
         step = 0.5 / max(len(lines), 2)
         for i, (label, some, style) in enumerate(lines):
@@ -174,15 +218,10 @@ def _accuracy(content: Content, say: Translator) -> Drawn:
             low, y, high = ([100 * row[key] for row in some] for key in ("ci_low", "accuracy", "ci_high"))
             ends = abs(np.array([low, high]) - y)
             ax.errorbar(x, y, yerr=ends, label=label, capsize=2, elinewidth=1, **style)
-        ax.set_xticks(sorted({row["shots"] for row in compared}))
+        ax.set_xticks(shots)
         ax.set_ylabel(say("axis_accuracy"))
     axes[-1].set_xlabel(say("shots"))
-    yield "accuracy", say("plot_accuracy", n=n), _legend(figure, axes)
-
-
-MARKS = {"better": ("^", PALETTE[0], PALETTE[0]), "worse": ("v", PALETTE[1], PALETTE[1]),
-         "no difference seen": ("o", INK, "none")}  # fmt: skip
-"""mark -> symbol, color, color of its face"""
+    yield "accuracy", _in_panels(say("plot_accuracy", n=n), panels, say), _legend(figure, axes)
 
 
 def _differences(content: Content, say: Translator) -> Drawn:
@@ -244,7 +283,8 @@ def _headroom(content: Content, say: Translator) -> Drawn:
         ax.set_ylim(len(shots) - 0.5, -0.5)
         ax.grid(axis="y", visible=False)
     axes[-1].set_xlabel(say("axis_accuracy"))
-    yield "headroom", say("plot_headroom", n=max(row["n"] for row in rows)), _legend(figure, axes)
+    title = say("plot_headroom", n=max(row["n"] for row in rows))
+    yield "headroom", _in_panels(title, panels, say, "in_panels_ends"), _legend(figure, axes)
 
 
 JUDGED = ("accuracy", "log_probability")

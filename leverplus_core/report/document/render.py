@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from leverplus_core.errors import StorageError, needs_extra
 from leverplus_core.io import atomic_write, storage_errors, write_bytes
+from leverplus_core.report.document.blocks import Document, Plot, Table
 from leverplus_core.report.document.content import Content
 from leverplus_core.report.document.i18n import Translator
-from leverplus_core.report.document.layout import Document, Table, lay_out
-from leverplus_core.report.document.plots import INK, Plot
+from leverplus_core.report.document.layout import lay_out
+from leverplus_core.report.document.plots import INK
 from leverplus_core.report.tables import escape_markdown
 from leverplus_core.text import shown
 

@@ -11,12 +11,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from functools import reduce
 from itertools import groupby
 
 from leverplus_core.recipes.settings import ABLATED
+from leverplus_core.report.document.blocks import Group
 from leverplus_core.report.document.content import Content
 from leverplus_core.report.document.i18n import Translator
 from leverplus_core.report.headline import SEEDS, SOURCES
@@ -26,11 +27,31 @@ from leverplus_core.report.pairing import SAME
 from leverplus_core.report.published import exact_texts
 from leverplus_core.report.tables import bracket, count, interval, percent, points
 
+TOLD = 3
+"""Arms with a mark that have a sentence of their own each; more of them share one."""
+
+
+def compared(content: Content, say: Translator) -> str:
+    """What is compared with what, on which questions."""
+    return next(_compared(content, say))
+
+
+def conclusions(content: Content, say: Translator) -> list[Group]:
+    """The sentences by what they are about, in order; a group about which there is nothing to say is left out."""
+    parts: tuple[tuple[str, tuple[Callable[[Content, Translator], Iterable[str]], ...]], ...] = (
+        ("about_primary", (_endpoint, _best)),
+        ("about_grid", (_family, _marks, _highest, _printed)),
+        ("about_headroom", (_headroom,)),
+        ("about_training", (_unchanged, _balanced)),
+        ("about_care", (_asked, caveats)),
+    )
+    found = [(name, tuple(one for part in some for one in part(content, say))) for name, some in parts]
+    return [Group(say(name), sentences) for name, sentences in found if sentences]
+
 
 def summary(content: Content, say: Translator) -> list[str]:
-    """The sentences, in order."""
-    parts = (_compared, _endpoint, _best, _unchanged, _asked, _family, _marks, _highest, _printed, _headroom, _balanced)
-    return [sentence for part in parts for sentence in part(content, say)]
+    """What is compared, and all conclusions, in order."""
+    return [compared(content, say), *(one for group in conclusions(content, say) for one in group.sentences)]
 
 
 def caveats(content: Content, say: Translator) -> list[str]:
@@ -128,31 +149,60 @@ def family(content: Content, say: Translator) -> str:
 
 
 def _marks(content: Content, say: Translator) -> Iterator[str]:
+    """An arm with a mark has a sentence of its own; more than `TOLD` of one mark share one."""
+    marked: dict[str, list[list[Row]]] = {"better": [], "worse": []}
     unseen: dict[int, list[list[Row]]] = {}
-    for name, group in groupby(content.compared, key=lambda row: row["arm"]):
+    for _, group in groupby(content.compared, key=lambda row: row["arm"]):
         cells = list(group)
-        sentences = []
-        for mark, sign in (("better", 1), ("worse", -1)):
-            some = [row for row in cells if row["mark"] == mark]
-            if some:
-                shown = max(some, key=lambda row: (row["n"], sign * row["delta"]))
-                values = {
-                    "count": len(some), "cells": len(cells), "shots": say.shots(shown["shots"]),
-                    "n": shown["questions"], "seeds": say.seeds(shown["seeds"]), "delta": points(shown["delta"]),
-                    "interval": interval(shown["corrected_low"], shown["corrected_high"]),
-                }  # fmt: skip
-                sentences.append(say(f"seen_{mark}", name=name, baseline=content.baseline, **values))
-        rest = sum(row["mark"] == "no difference seen" for row in cells)
-        if sentences:
-            sentences += [say("seen_elsewhere", count=rest)] if rest else []
-            yield reduce(lambda first, second: say("then", first=first, second=second), sentences)
-        else:
+        marks = {row["mark"] for row in cells}
+        for mark, arms in marked.items():
+            arms += [cells] if mark in marks else []
+        if not marks & marked.keys():
             unseen.setdefault(len(cells), []).append(cells)
+    told: list[list[Row]] = []
+    for mark, arms in marked.items():
+        if len(arms) > TOLD:
+            yield _many(mark, arms, content, say)
+        else:
+            yield from (_one(cells, content, say) for cells in arms if cells not in told)
+            told += arms
     for number, contenders in unseen.items():
         largest = [row for cells in contenders for row in cells if row["n"] == max(cell["n"] for cell in cells)]
         names = say.names(cells[0]["arm"] for cells in contenders)
         seen = detectable(largest, say)
         yield say("seen_nothing", names=names, baseline=content.baseline, cells=number, detectable=seen)
+
+
+def _shown(mark: str, cells: Sequence[Row]) -> Row:
+    """The cell that is quoted: one that has the mark, of the largest sample the largest difference."""
+    sign = 1 if mark == "better" else -1
+    return max((row for row in cells if row["mark"] == mark), key=lambda row: (row["n"], sign * row["delta"]))
+
+
+def _quoted(row: Row, say: Translator) -> dict[str, object]:
+    return {
+        "shots": say.shots(row["shots"]), "n": row["questions"], "seeds": say.seeds(row["seeds"]),
+        "delta": points(row["delta"]), "interval": interval(row["corrected_low"], row["corrected_high"]),
+    }  # fmt: skip
+
+
+def _one(cells: Sequence[Row], content: Content, say: Translator) -> str:
+    sentences = []
+    for mark in ("better", "worse"):
+        if some := [row for row in cells if row["mark"] == mark]:
+            values = {"name": cells[0]["arm"], "baseline": content.baseline, "count": len(some), "cells": len(cells)}
+            sentences.append(say(f"seen_{mark}", **values, **_quoted(_shown(mark, cells), say)))
+    rest = sum(row["mark"] == "no difference seen" for row in cells)
+    sentences += [say("seen_elsewhere", count=rest)] if rest else []
+    return reduce(lambda first, second: say("then", first=first, second=second), sentences)
+
+
+def _many(mark: str, arms: Sequence[Sequence[Row]], content: Content, say: Translator) -> str:
+    counts = [(cells[0]["arm"], sum(row["mark"] == mark for row in cells), len(cells)) for cells in arms]
+    names = say.names(say("seen_count", name=name, count=some, cells=every) for name, some, every in counts)
+    most = _shown(mark, [_shown(mark, cells) for cells in arms])
+    values = {"count": len(arms), "baseline": content.baseline, "names": names, "name": most["arm"]}
+    return say(f"seen_{mark}_many", **values, **_quoted(most, say))
 
 
 def _highest(content: Content, say: Translator) -> Iterator[str]:

@@ -156,6 +156,14 @@ def test_what_takes_a_recipe_takes_its_parts_and_imported_data(cli: Cli, command
     )
 
 
+def test_a_plan_says_that_its_recipe_does_not_run_here_and_counts_all_the_same(cli: Cli) -> None:
+    small = [word for text in ("dataset.train=20", "dataset.validation=10") for word in ("--set", text)]
+    fits, too_large = cli("plan", *small, "--set", "sampler.k=19", "--json"), cli("plan", *small, "--json")
+    assert fits[0] == too_large[0] == 0 and "this does not run here" not in fits[2]
+    assert "this does not run here: sampler.k" in too_large[2]
+    assert json.loads(too_large[1])["stages"][-1]["stage"] == "total"
+
+
 def test_the_shell_completes_commands(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_LEVERPLUS_COMPLETE", "source_bash")
     assert "complete -o default -F _leverplus_completion leverplus" in cli()[1]

@@ -78,6 +78,7 @@ def test_a_run_that_is_killed_is_interrupted_and_its_seconds_survive(tiny: Tiny,
         registry = Registry(world.url)
         [row] = registry.runs()
         assert (row["status"], row["pid"]) == ("running", process.pid)
+        assert row["planned"] == [s["name"] for s in registry.stages(row["id"])]  # it is at the last one
         while True:
             [evaluate] = [s for s in registry.stages(row["id"]) if s["name"] == "evaluate"]
             if evaluate["seconds"] > 0:

@@ -460,7 +460,7 @@ def test_a_registry_of_an_older_version_takes_the_missing_steps_and_loses_nothin
     registry.begin_run(RUN)
     registry.close()
     steps = (("ALTER TABLE runs ADD COLUMN added TEXT", "UPDATE runs SET added = id"), ("DROP TABLE curves",))
-    monkeypatch.setattr(migrations, "STEPS", migrations.STEPS + steps)
+    monkeypatch.setattr(migrations, "STEPS", (*migrations.STEPS, *steps))
     for module in (migrations, registry_module):
         monkeypatch.setattr(module, "CURRENT", CURRENT + 2)
     with Registry.open_existing(url(file)) as newer:
@@ -471,15 +471,42 @@ def test_a_registry_of_an_older_version_takes_the_missing_steps_and_loses_nothin
     assert dump(file) == before
 
 
-def test_a_registry_of_the_first_version_gets_the_column_of_documents(registry: Registry, file: Path) -> None:
+LATER = ("runs", "stages", "questions")
+"""The tables that got columns after version 1."""
+
+
+def test_a_registry_of_version_1_gets_the_columns_that_it_lacks(registry: Registry, file: Path) -> None:
     registry.begin_run(RUN)
-    registry.record_questions(RUN.id, [ASKED])
+    registry.record_stage("abc123", "sft", "f1", "done", 1.0, "/work", reused=False)
+    whole = {name: {c["name"] for c in inspect(registry._engine).get_columns(name)} for name in LATER}
     registry.close()
     with sqlite3.connect(file) as c:
+        c.execute("ALTER TABLE runs DROP COLUMN planned")
+        c.execute("ALTER TABLE stages DROP COLUMN progress")
         c.execute("ALTER TABLE questions DROP COLUMN digest")
         c.execute("UPDATE schema_version SET version = 1")
-    with Registry.open_existing(url(file)) as newer:
-        assert newer.sql("SELECT id, digest FROM questions")[1] == [("q0", None)]
+    before = dump(file)
+    with pytest.raises(RegistryError, match=f"has version 1; this leverplus reads {CURRENT}.*leverplus runs"):
+        Registry(url(file), read_only=True)
+    assert dump(file) == before
+    with Registry(url(file)) as newer:
+        assert newer.resolve("abc123")["planned"] is None and newer.stages("abc123")[0]["progress"] is None
+        for name, columns in whole.items():
+            assert {c["name"] for c in inspect(newer._engine).get_columns(name)} == columns
+
+
+def test_a_registry_opened_to_be_read_writes_nothing(registry: Registry, file: Path) -> None:
+    registry.begin_run(RUN)
+    with Registry(url(file), read_only=True) as reader:
+        assert reader.resolve("latest")["id"] == "abc123"
+        registry.record_stage("abc123", "sft", "f1", "done", 1.0, "/work", reused=False)  # while it is open
+        assert [row["name"] for row in reader.stages("abc123")] == ["sft"]
+        for write in (lambda: reader.begin_run(RUN), lambda: reader.delete_run("abc123")):
+            with pytest.raises(RegistryError, match="cannot be opened or written"):
+                write()
+    with pytest.raises(RegistryError, match="no registry at"):
+        Registry(url(file.with_name("absent.db")), read_only=True)
+    assert not file.with_name("absent.db").exists()
 
 
 def test_a_registry_whose_creation_is_killed_is_created_by_the_next(file: Path) -> None:
@@ -782,7 +809,8 @@ def test_a_run_that_is_heard_of_again_runs(registry: Registry) -> None:
     registry.begin_run(RUN)
     registry.record_stage("abc123", "sft", "0f", "running", 0.0, "p", reused=False)
     heard_of(registry, "abc123", alive_at=ago(2 * STALE_S), status="interrupted", pid=1)
-    registry.beat("abc123", {"sft": 2.5})
+    registry.beat("abc123", {"sft": 2.5}, {"sft": {"label": "training", "done": 3, "total": 20}})
+    assert registry.stages("abc123")[0]["progress"] == {"label": "training", "done": 3, "total": 20}
     [run] = registry.runs()
     assert (run["status"], run["pid"], run["finished_at"]) == ("running", os.getpid(), None)
     assert [(s["status"], s["seconds"]) for s in registry.stages("abc123")] == [("running", 2.5)]

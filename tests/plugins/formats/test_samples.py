@@ -20,6 +20,7 @@ from leverplus_core.progress import Silent
 from leverplus_core.records import LoggedSample, SampleLog
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.comparison import compare_rows, primary_rows
+from leverplus_core.report.explorer import Outcome, QuestionFilter, question_page
 from leverplus_core.report.headline import headline
 from leverplus_core.report.leaderboard import leaderboard_rows, shown_rows
 from leverplus_core.report.power import power_rows
@@ -173,6 +174,25 @@ def test_a_log_joins_a_run_that_was_imported_before(tmp_path: Path) -> None:
             registry.resolve("latest")
         registry.delete_run(run["id"])
         assert not registry.sql("SELECT * FROM questions")[1] and not registry.sql("SELECT * FROM predictions")[1]
+
+
+def test_a_position_names_one_question_whichever_logs_answered_it(tmp_path: Path) -> None:
+    """So that a list of questions shows each log's answer to the question of its row."""
+    few = lines(EYES[1], lambda row: row if row["doc_id"] in (2, 5, 7) else None, tmp_path / "few.jsonl")
+    part = lines(EYES[1], lambda row: row if row["doc_id"] > 4 else None, tmp_path / "part.jsonl")
+    with registry_of(tmp_path, read(few, part, EYES[0], metric="exact_match")) as registry:
+        run = registry.resolve("run")
+        rows = registry.sql("SELECT DISTINCT question_id, position FROM predictions")[1]
+        assert len(rows) == len(dict(rows)) == 12 and sorted(place for _, place in rows) == list(range(12))
+        columns = [(method, 0) for method in ("few", "part", "eye-base")]
+        page = {q.id: q.accuracies for q in question_page(registry, run, columns=columns).questions}
+        assert page["5"] == {("few", 0): 0.0, ("part", 0): 0.0, ("eye-base", 0): 0.0}
+        assert page["7"] == {("few", 0): 1.0, ("part", 0): 1.0, ("eye-base", 0): 0.0}
+        assert page["4"] == {("eye-base", 0): 0.0} and page["11"] == {("part", 0): 1.0, ("eye-base", 0): 1.0}
+        wrong = QuestionFilter((Outcome("part", 0, False),))
+        assert [q.id for q in question_page(registry, run, wrong).questions] == ["5"]
+        (row,) = compare_rows(registry, "run:part", "run:eye-base")
+        assert (row["n"], row["left_out"], row["delta"]) == (7, 5, pytest.approx(1 / 7))
 
 
 def test_runs_of_two_logs_are_compared_too(tmp_path: Path) -> None:

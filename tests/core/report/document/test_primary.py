@@ -94,7 +94,8 @@ def test_the_primary_endpoint_leads_the_report_in_every_language(told: Registry,
     say = Translator(language)
     content = report_content(told, ["a1"])
     document = lay_out(content, say, plots=False)
-    assert [section.id for section in document.sections][:3] == ["summary", "primary", "spent"]
+    assert [section.id for section in document.sections][:4] == ["summary", "primary", "grid", "headroom"]
+    assert document.lead.mark == "○" and "40.0%" in document.lead.sentence and "+30.0" in document.lead.sentence
     said = summary(content, say)
     assert "+30.0" in said[1] and "text_knn" in said[1] and say("no difference seen") in said[1]
     assert say("one_seed") in said and say("asked", count=2) in said

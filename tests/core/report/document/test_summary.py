@@ -54,6 +54,7 @@ def test_every_phrase_is_used() -> None:
     code = "".join(p.read_text(encoding="utf-8") for p in Path(package.__file__).parent.glob("*.py"))
     built = {f"seen_{mark}" for mark in ("better", "worse")} | {"by_shots_remark", "by_size_remark"}
     built |= {f"best_{source}" for source in ("held_out", "validation_questions", "folds")}
+    built |= {"seen_better_many", "seen_worse_many"}
     unused = {key for key in phrases("en") if f'"{key}"' not in code} - built
     assert not unused
 
