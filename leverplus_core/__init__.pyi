@@ -1,6 +1,7 @@
 """The public names of leverplus and where they live: the one list of them, for type checkers and for `__init__.py`."""
 
 from leverplus_core.bounds import Beams as Beams
+from leverplus_core.bounds import PathSetting as PathSetting
 from leverplus_core.bounds import Seed as Seed
 from leverplus_core.bounds import Settings as Settings
 from leverplus_core.bounds import Temperature as Temperature

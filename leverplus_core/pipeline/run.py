@@ -33,6 +33,7 @@ from leverplus_core.provenance import core_code, describe_environment, describe_
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.records import Demonstration, Prediction, Question, RunInfo
 from leverplus_core.registry.registry import Registry
+from leverplus_core.registry.tables import NOT_TRAINED, UNTRAINED
 from leverplus_core.scoring.meter import ASKED, COMPUTED, count_keys
 from leverplus_core.statistics import accuracy_interval
 
@@ -42,12 +43,14 @@ COST = "cost.json"
 
 @dataclass(frozen=True)
 class RunResult:
-    """What `run` did: the run's id, and for each stage "done", "reused", "imported" or "off"."""
+    """What `run` did: the run's id, and for each stage "done", "reused", "imported", "off" or "not trained"."""
 
     run_id: str
     stages: dict[str, str]
     calls: int
     """Prompts that the model computed; those in the response cache are not computed again."""
+    untrained: Mapping[str, str]
+    """The trainings that had nothing to learn from, and why; the run went on without them."""
 
 
 def run(
@@ -68,7 +71,8 @@ def run(
     The result is in the registry: `Registry(url).cells([result.run_id])`. The stages in `redo`, and all that read them,
     are computed again; an imported one is refused. `sweep` is the sweep that the run belongs to; `built` keeps parts,
     weights and all, and `executors` workers, for other runs of this process. Raises a LeverplusError for anything that
-    the user can fix; whatever was finished before stays, and the same call resumes from there.
+    the user can fix; whatever was finished before stays, and the same call resumes from there. A training that has
+    nothing to learn from ends nothing: `RunResult.untrained` names it.
     """
     if recipe.threads is not None:
         import torch
@@ -81,6 +85,7 @@ def run(
         for name in (*redo, *([until] if until else [])):
             pipeline.stage(name)
         remarks = check(context)
+    recipe = context.recipe  # its paths resolved
     for remark in remarks:
         shown.say(remark)
     pipeline.fingerprints  # noqa: B018  a part that cannot say what it depends on is told before anything is written
@@ -96,7 +101,7 @@ def run(
     info = RunInfo(recipe.fingerprint()[:12], recipe.name, recipe.values(), store.url, str(work))
     planned = [stage.name for stage in pipeline.stages if pipeline.enabled[stage.name]]
     record = run_record(info.id, context, sweep, planned)
-    recorder = Recorder(store, record, pipeline.fingerprints.get("evaluate"))
+    recorder = Recorder(store, record, lambda: pipeline.fingerprints.get("evaluate"))
     listeners = context.catalog.listeners
     listeners.add(recorder, trusted=True)
     job = _Job(pipeline, info, listeners, frozenset(redo), store, shown)
@@ -113,7 +118,7 @@ def run(
                 e.add_note(job.kept())
             raise
         job.emit("run_end", status="done" if job.complete() else "partial")
-        return RunResult(info.id, states, context.meter.calls)
+        return RunResult(info.id, states, context.meter.calls, dict(context.untrained))
     finally:
         listeners.remove(recorder)
         context.close()
@@ -134,7 +139,11 @@ class _Job:
         self._reopen()
         enabled = [stage.name for stage in self.pipeline.stages if self.pipeline.enabled[stage.name]]
         for stage in self.pipeline.stages:
-            if stage.name in enabled:
+            if self.pipeline.enabled[stage.name]:
+                self._leave_out(stage)
+            if stage.name in self.context.untrained:
+                self.states[stage.name] = NOT_TRAINED
+            elif stage.name in enabled:
                 before, label = enabled.index(stage.name), f"of {len(enabled)}: {stage.name}"
                 with self.context.progress.task(f"stage {before + 1} {label}", len(enabled)) as bar:
                     bar.advance(before)
@@ -144,6 +153,23 @@ class _Job:
             if stage.name == until:
                 break
         return self.states
+
+    def _leave_out(self, stage: Stage) -> None:
+        """Where a training has nothing to learn from, go on without it and those after it that lack the same."""
+        pipeline = self.pipeline
+        if stage.provides != "policy" or pipeline.takes_over(stage) or self._finished(stage, pipeline.folder(stage)):
+            return
+        if not stage.lacks(self.context, pipeline.inputs(stage)):
+            return
+        left: dict[str, str] = {}
+        for later in pipeline.stages[pipeline.stages.index(stage) :]:
+            if pipeline.enabled[later.name] and later.provides == "policy":
+                left[later.name] = later.lacks(self.context, pipeline.inputs(later))
+        for name in [name for name, reason in left.items() if reason]:
+            path, fingerprint = str(pipeline.folder(pipeline.stage(name)).path), pipeline.fingerprints[name]
+            told = {UNTRAINED: left[name], "fingerprint": fingerprint, "path": path, "seconds": 0.0}
+            self.emit("stage_end", stage=name, metadata=told, reused=False)
+        pipeline.leave_out({name: reason for name, reason in left.items() if reason})
 
     def complete(self) -> bool:
         """Whether the run has the results of all its stages, from this call or an earlier one."""

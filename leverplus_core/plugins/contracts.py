@@ -398,7 +398,10 @@ class Reward(Part):
 
     @abstractmethod
     def compute(self, group: Sequence[Candidate]) -> list[float]:
-        """One number per candidate of a question, in order. Raises DataError for a measurement that is lacking."""
+        """One number per candidate of a question, which has at least one, in order.
+
+        Raises DataError for a measurement that is lacking.
+        """
 
     def needs(self) -> frozenset[Measurement]:
         """The measurements that `compute` reads beside the accuracy. Candidates are measured without the others.

@@ -7,11 +7,22 @@ import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from leverplus_core.errors import RecipeError, did_you_mean
 from leverplus_core.parsing import DEPTH, LARGEST_YAML, Unreadable, parse_yaml
 from leverplus_core.recipes.settings import PARTS, parse_part, parse_scalar
+
+
+class Place(str):
+    """File and line of a setting, and the folder in which its paths begin: None for the current one."""
+
+    folder: Path | None
+
+    def __new__(cls, text: str, folder: Path | None) -> Self:
+        made = super().__new__(cls, text)
+        made.folder = folder
+        return made
 
 
 def bundled() -> dict[str, Path]:
@@ -74,11 +85,13 @@ def read_layers(source: str | Path, seen: tuple[Path, ...]) -> tuple[dict[str, A
         raise RecipeError(f"{path.name} cannot be read: {e.strerror or e}.", "Give a YAML file.") from e
     except Unreadable as e:
         line = f":{e.line}" if e.line else ""
-        raise RecipeError(f"{path.name}{line} is not YAML: {e}.", "Fix it there.") from e
+        hint = "Fix it there; put a text that begins with { or [ in quotes."
+        raise RecipeError(f"{path.name}{line} is not YAML: {e}.", hint) from e
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise RecipeError(f"{path.name} is not a mapping of settings.", "Start with `name: ...`.")
-    lines = {key: f"{path.name}:{number}" for key, number in numbers.items()}
+    folder = None if path in {file.resolve() for file in bundled().values()} else path.parent
+    lines: dict[str, str] = {key: Place(f"{path.name}:{number}", folder) for key, number in numbers.items()}
     named = "name" in values
     base = values.pop("extends", None)
     if base is not None and not isinstance(base, str):

@@ -118,13 +118,18 @@ class Recipe(Settings):
         recipe._lines.update(lines or {})
         return recipe
 
-    def renamed(self, name: str) -> Recipe:
-        """The same experiment under another name. Raises RecipeError for one that no run can have."""
-        return Recipe.of({**self.values(), "name": name}, self._lines)
+    def changed(self, **values: Any) -> Recipe:
+        """The recipe with other values at the top, such as `name`. Raises RecipeError for one that no run can have."""
+        return Recipe.of({**self.values(), **values}, self._lines)
 
     def where(self, key: str) -> str:
         """File and line of a dotted key, or '' for a default."""
         return nearest_line(self._lines, key)
+
+    def folder_of(self, key: str) -> Path | None:
+        """The folder in which a relative path of a dotted key begins; None for the current one: of an option, of a
+        bundled recipe, and without a file."""
+        return getattr(self.where(key), "folder", None)
 
     def values(self) -> dict[str, Any]:
         """Plain JSON-able values, defaults included."""

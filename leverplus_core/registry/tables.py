@@ -104,6 +104,8 @@ stages = _table(
     _optional("metadata", JSON(none_as_null=True), "a summary of its result, and its cost"),
     _optional("progress", JSON(none_as_null=True), "while it runs: label, done and total of the work that it is at"),
 )
+NOT_TRAINED, UNTRAINED = "not trained", "untrained"
+"""The status of a training that had nothing to learn from, and the key of its metadata that says why."""
 
 curves = _table(
     "curves",

@@ -66,7 +66,7 @@ def read_document(path: Path, key: str) -> dict[str, Any]:
         known = _dataset_of(document)
         raise DataError(
             f"{path} has no list '{key}'{f': it looks like a file of {known}' if known else ''}.",
-            "Write its rows as JSON lines for the dataset jsonl (docs/datasets.md)."
+            "Write its rows as JSON lines for the dataset table (docs/datasets.md)."
             if known
             else "It must be an official VQA file.",
         )
@@ -122,11 +122,11 @@ def answer_text(value: object) -> str | None:
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
 
 
-def image_file(folder: Path, names: Sequence[str], where: str, anywhere: bool = False) -> str:
+def image_file(folder: Path, names: Sequence[str], where: str, anywhere: bool = False, hint: str = "") -> str:
     """The absolute path of the first of `names` that exists in `folder`, links followed.
 
     Raises DataError that begins with `where` for a name that is none (a URL, the picture itself), a file that is not
-    there, and one outside of `folder` unless `anywhere`.
+    there, and one outside of `folder` unless `anywhere`. `hint` says which settings led to the name.
     """
     if refused := next(filter(None, map(_no_file_name, names)), None):
         raise DataError(f"{where}: {refused}", "Save the picture as a file and give its path.")
@@ -139,7 +139,7 @@ def image_file(folder: Path, names: Sequence[str], where: str, anywhere: bool = 
                     "Set dataset.images to the folder of the images, or dataset.allow_outside=true.",
                 )
             return str(found)
-    raise DataError(f"{where}: there is no image file {folder / names[0]}.", "Check the image folder and file names.")
+    raise DataError(f"{where}: there is no image file {folder / names[0]}.", hint or "Set dataset.images.")
 
 
 def _no_file_name(name: str) -> str:

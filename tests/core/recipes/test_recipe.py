@@ -332,3 +332,12 @@ def test_a_number_that_is_not_finite_is_refused_with_its_place(tmp_path: Path, t
     with pytest.raises(RecipeError) as caught:
         Recipe.load(_write(tmp_path, text))
     assert says in str(caught.value)
+
+
+def test_a_pattern_of_a_file_name_needs_no_quotes_in_an_option() -> None:
+    for pattern in ("{image_id}.png", "{subtype}/{image_id:012d}.jpg", "{subtype}_{image_id}"):
+        recipe = Recipe.load("demo", [f"dataset.image_name={pattern}"], {"dataset": f"vqa_json:image_name={pattern}"})
+        assert recipe.dataset.settings == {"image_name": pattern}
+        assert Recipe.load("demo", [], {"dataset": f"vqa_json:image_name={pattern}"}).dataset.settings["image_name"]
+    with pytest.raises(RecipeError, match=r"the value in '--set a=\{b: 1\}\}' is not YAML"):
+        Recipe.load("demo", ["a={b: 1}}"])

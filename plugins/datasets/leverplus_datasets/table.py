@@ -13,11 +13,11 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from leverplus_core import DataError, Dataset, Question, Split, fingerprint
+from leverplus_core import DataError, Dataset, PathSetting, Question, Split, fingerprint
 from leverplus_datasets.reading import (
     LONGEST_ID,
     Rows,
@@ -33,17 +33,18 @@ from leverplus_datasets.reading import (
     read_text,
 )
 
+_Path = Annotated[str | None, PathSetting()]
 _FEW = 5
 _MANY = 10
 
 
-class Jsonl(Dataset):
+class Table(Dataset):
     """Your own questions, one JSON object per line, with image files or captions."""
 
-    train: str | None = Field(None, description="file of train questions; they are also the demonstrations")
-    validation: str | None = Field(None, description="file of validation questions")
-    path: str | None = Field(None, description="one file for both splits; each row names its `split`")
-    images: str | None = Field(None, description="folder of the images; without it that of the file")
+    train: _Path = Field(None, description="file of train questions; they are also the demonstrations")
+    validation: _Path = Field(None, description="file of validation questions")
+    path: _Path = Field(None, description="one file for both splits; each row names its `split`")
+    images: _Path = Field(None, description="folder of the images; without it that of the file")
     allow_outside: bool = Field(False, description="images may lie outside of their folder, behind `..` or a link")
 
     def questions(self, split: Split) -> tuple[Question, ...]:
@@ -68,7 +69,7 @@ class Jsonl(Dataset):
         given = {name: place(path) for name in named if (path := getattr(self, name)) is not None}
         if set(given) not in ({"path"}, {"train", "validation"}):
             raise DataError(
-                f"jsonl was given {', '.join(given) or 'nothing'}.",
+                f"table was given {', '.join(given) or 'nothing'}.",
                 "Set dataset.train and dataset.validation, or dataset.path.",
             )
         return given
