@@ -205,11 +205,17 @@ def leaderboard_csv(rows: Sequence[Row]) -> str:
 def shown_rows(
     rows: Sequence[Row], every_size: bool = False, group: Sequence[str] = (), sort: Sequence[str] = ()
 ) -> list[Row]:
-    """The rows of each run's largest sample; all with `every_size`, or where n is grouped or sorted by."""
+    """The rows of each run's largest sample (of an imported run, of each log's); all with `every_size`, or where n is
+    grouped or sorted by."""
     if every_size or "n" in {key.removeprefix("-") for key in (*group, *sort)}:
         return list(rows)
-    largest = {row["run"]: row["n"] for row in sorted(rows, key=itemgetter("n"))}
-    return [row for row in rows if row["n"] == largest[row["run"]]]
+    largest = {_asked(row): row["n"] for row in sorted(rows, key=itemgetter("n"))}
+    return [row for row in rows if row["n"] == largest[_asked(row)]]
+
+
+def _asked(row: Row) -> tuple[str, ...]:
+    """Whose largest sample is shown: a run's, or that of each log of an imported run, as a log may be of fewer."""
+    return (row["run"], row["method"]) if row["source"] == "imported" else (row["run"],)
 
 
 def leaderboard_table(
@@ -234,8 +240,8 @@ def _grid(cells: Sequence[Row]) -> list[Block]:
     first, texts = cells[0], {(row["method"], row["shots"]): _cell(row) for row in cells}
     methods = list(dict.fromkeys(row["method"] for row in cells))
     about = ", ".join(filter(None, (first["dataset"], first["model"])))
-    published = "published, " if first["source"] == "published" else ""
-    blocks: list[Block] = [Title(f"{first['name']} ({published}{first['run']}){': ' if about else ''}{about}")]
+    source = "" if first["source"] == "run" else f"{first['source']}, "
+    blocks: list[Block] = [Title(f"{first['name']} ({source}{first['run']}){': ' if about else ''}{about}")]
     shots = sorted({row["shots"] for row in cells})
     lines = [[two_lines(method), *(texts.get((method, s), "-") for s in shots)] for method in methods]
     blocks.append(Grid(["method", *map(shots_text, shots)], lines))
@@ -328,7 +334,7 @@ def _field(row: Row, column: str) -> str:
 
 
 def _name(row: Row) -> str:
-    return f"{row['name']} (published)" if row["source"] == "published" else str(row["name"])
+    return str(row["name"]) if row["source"] == "run" else f"{row['name']} ({row['source']})"
 
 
 def _accuracy(row: Row) -> str:
