@@ -356,7 +356,7 @@ def _curves(registry: Registry, configurations: Sequence[Configuration], stages:
     for c in configurations:
         points: dict[tuple[str, str], dict[int, list[float]]] = {}
         for run in c.runs:
-            for row in registry.curves(run["id"]):
+            for row in registry.curve_rows(run["id"]):
                 if row["value"] is not None:
                     steps = points.setdefault((row["stage"], row["metric"]), {})
                     steps.setdefault(row["step"], []).append(row["value"])
