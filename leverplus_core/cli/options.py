@@ -61,6 +61,13 @@ ExecutorOpt = Annotated[
         help="Where prompts are computed: local (this process), local:8 (processes, a GPU each), ray, ray:8.",
     ),
 ]
+TrackOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track", metavar="NAME", envvar="LEVERPLUS_TRACK",
+        help="Keep the run in mlflow, wandb or trackio as well; repeatable.",
+    ),
+]  # fmt: skip
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RowsOpt = Annotated[
     str | None,

@@ -44,6 +44,7 @@ def run(
         int, typer.Option("--seeds", min=1, help="Run it with so many seeds, as one arm, sharing equal stages.")
     ] = 1,
     executor: options.ExecutorOpt = None,
+    track: options.TrackOpt = None,
     plugin: options.PluginOpt = None,
     registry: options.RegistryOpt = options.DEFAULT_REGISTRY,
     work: options.WorkOpt = options.DEFAULT_WORK,
@@ -82,13 +83,15 @@ def run(
         planned, store = Sweep.repeated(chosen, seeds), Registry(registry)
         output.say(f"{planned.name}: {seeds} seeds from {chosen.seed} on")
         with output.Bars() as bars, output.stopping():
-            ids = run_sweep(planned, store, work, catalog, bars)
+            ids = run_sweep(planned, store, work, catalog, bars, track or ())
         _show_evaluated(store, ids, planned.name, json)
         _end(untrained_methods(store, ids))
         return
     store = Registry(registry)
     with output.Bars() as bars, output.stopping():
-        result = run_recipe(chosen, store, work, until=until, redo=redo or (), catalog=catalog, progress=bars)
+        result = run_recipe(
+            chosen, store, work, until=until, redo=redo or (), catalog=catalog, progress=bars, track=track or ()
+        )
     output.say(f"run {result.run_id} ({chosen.name}): {result.calls:,} model calls")
     _show(store, result, until, json)
     _end(untrained_methods(store, [result.run_id]))

@@ -28,6 +28,7 @@ from leverplus_core.pipeline.workspace import StageFolder
 from leverplus_core.plugins.contracts import Part, SupportsCacheFolder
 from leverplus_core.plugins.events import Listeners
 from leverplus_core.plugins.manager import Catalog
+from leverplus_core.plugins.trackers import find_trackers, open_trackers
 from leverplus_core.progress import Progress, Silent, Watched
 from leverplus_core.provenance import core_code, describe_environment, describe_git
 from leverplus_core.recipes.recipe import Recipe
@@ -65,19 +66,22 @@ def run(
     sweep: Membership | None = None,
     built: dict[str, Part] | None = None,
     executors: Executors | None = None,
+    track: Sequence[str] = (),
 ) -> RunResult:
     """Run `recipe` up to and with the stage `until` (None: to the end), or resume it where an earlier call stopped.
 
     The result is in the registry: `Registry(url).cells([result.run_id])`. The stages in `redo`, and all that read them,
     are computed again; an imported one is refused. `sweep` is the sweep that the run belongs to; `built` keeps parts,
-    weights and all, and `executors` workers, for other runs of this process. Raises a LeverplusError for anything that
-    the user can fix; whatever was finished before stays, and the same call resumes from there. A training that has
-    nothing to learn from ends nothing: `RunResult.untrained` names it.
+    weights and all, and `executors` workers, for other runs of this process. `track` names the trackers that the run is
+    kept in as well ("mlflow"); one that cannot be used ends the call before the run starts. Raises a LeverplusError for
+    anything that the user can fix; whatever was finished before stays, and the same call resumes from there. A training
+    that has nothing to learn from ends nothing: `RunResult.untrained` names it.
     """
     if recipe.threads is not None:
         import torch
 
         torch.set_num_threads(recipe.threads)
+    makers = find_trackers(track)
     shown = Watched(progress or Silent())
     with shown.task("reading the data and checking the recipe", 0):
         context = RunContext(recipe, catalog or Catalog.load(), Path(work), built, shown, executors)
@@ -103,7 +107,11 @@ def run(
     record = run_record(info.id, context, sweep, planned)
     recorder = Recorder(store, record, lambda: pipeline.fingerprints.get("evaluate"))
     listeners = context.catalog.listeners
-    listeners.add(recorder, trusted=True)
+    trackers = open_trackers(makers, info, store)
+    for tracker in trackers:
+        shown.say(f"tracked in {tracker.where}")
+        listeners.add(tracker)
+    listeners.add(recorder, trusted=True)  # the last one hears first: the registry knows what the others are told
     job = _Job(pipeline, info, listeners, frozenset(redo), store, shown)
     try:
         job.emit("run_start")
@@ -120,7 +128,8 @@ def run(
         job.emit("run_end", status="done" if job.complete() else "partial")
         return RunResult(info.id, states, context.meter.calls, dict(context.untrained))
     finally:
-        listeners.remove(recorder)
+        for listener in (recorder, *trackers):
+            listeners.remove(listener)
         context.close()
 
 

@@ -154,8 +154,11 @@ def run_sweep(
     work: Path,
     catalog: Catalog | None = None,
     progress: Progress | None = None,
+    track: Sequence[str] = (),
 ) -> list[str]:
     """Run what is not finished yet, and return the runs' ids, in order. The same call goes on after a kill.
+
+    `track` names trackers, as in `run`.
 
     All combinations are built and checked before any of them runs. One that fails ends the sweep; what ran before it
     stays.
@@ -189,6 +192,7 @@ def run_sweep(
                         sweep=membership,
                         built=built,
                         executors=executors,
+                        track=track,
                     )
             ids.append(run_id)
             task.advance()
