@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from leverplus_core.cli import options, output
+from leverplus_core.cli import completion, options, output
 from leverplus_core.errors import RecipeError
 
 
@@ -15,7 +15,8 @@ def prune(
         float | None, typer.Option("--older-than", min=0, metavar="DAYS", help="What was not written for so long.")
     ] = None,
     run: Annotated[
-        list[str] | None, typer.Option(help="The folders of stages that only this run has; repeatable.")
+        list[str] | None,
+        typer.Option(autocompletion=completion.runs, help="The folders of stages that only this run has; repeatable."),
     ] = None,
     yes: options.YesOpt = False,
     registry: options.RegistryOpt = options.DEFAULT_REGISTRY,
