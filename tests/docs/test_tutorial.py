@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import site
-import sys
 import venv
 from collections.abc import Callable, Mapping
 from pathlib import Path
