@@ -28,6 +28,7 @@ from leverplus_core.errors import did_you_mean as did_you_mean
 from leverplus_core.errors import needs_extra as needs_extra
 from leverplus_core.io import atomic_write as atomic_write
 from leverplus_core.io import fingerprint as fingerprint
+from leverplus_core.io import iter_jsonl as iter_jsonl
 from leverplus_core.io import read_json as read_json
 from leverplus_core.io import storage_errors as storage_errors
 from leverplus_core.io import write_json as write_json
@@ -65,6 +66,7 @@ from leverplus_core.plugins.contracts import Query as Query
 from leverplus_core.plugins.contracts import ResultsImporter as ResultsImporter
 from leverplus_core.plugins.contracts import Reward as Reward
 from leverplus_core.plugins.contracts import Sampler as Sampler
+from leverplus_core.plugins.contracts import SamplesImporter as SamplesImporter
 from leverplus_core.plugins.contracts import Size as Size
 from leverplus_core.plugins.contracts import Split as Split
 from leverplus_core.plugins.contracts import SupportsCacheFolder as SupportsCacheFolder
@@ -99,6 +101,7 @@ from leverplus_core.records import Demonstration as Demonstration
 from leverplus_core.records import EmbeddingData as EmbeddingData
 from leverplus_core.records import Ids as Ids
 from leverplus_core.records import Image as Image
+from leverplus_core.records import LoggedSample as LoggedSample
 from leverplus_core.records import Prediction as Prediction
 from leverplus_core.records import Prompt as Prompt
 from leverplus_core.records import PublishedCell as PublishedCell
@@ -106,6 +109,7 @@ from leverplus_core.records import PublishedTable as PublishedTable
 from leverplus_core.records import Question as Question
 from leverplus_core.records import QuestionData as QuestionData
 from leverplus_core.records import RunInfo as RunInfo
+from leverplus_core.records import SampleLog as SampleLog
 from leverplus_core.records import ScoredSequence as ScoredSequence
 from leverplus_core.records import Turn as Turn
 from leverplus_core.registry.registry import Registry as Registry

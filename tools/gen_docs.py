@@ -240,7 +240,7 @@ def _home(name: str) -> str:
 def _public_rows(name: str, value: Any, module: str) -> Iterator[str]:
     """A row for a public name, and one for each public method of a class; records and settings show their fields."""
     if inspect.isfunction(value):
-        yield f"| `{name}{_signature(value)}` | {_first(value)} |"
+        yield f"| `{name}` | `{_signature(value)}` {_first(value)} |"
     elif inspect.isclass(value):
         fields = [f.name for f in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else []
         fields = list(value.model_fields) if issubclass(value, BaseModel) else fields
@@ -250,7 +250,7 @@ def _public_rows(name: str, value: Any, module: str) -> Iterator[str]:
             plain = found.__func__ if isinstance(found, classmethod | staticmethod) else found
             public = not method.startswith(("_", "model_"))  # `model_`: pydantic's own
             if inspect.isfunction(plain) and public and inspect.getdoc(plain):
-                yield f"| `{name}.{method}{_signature(plain)}` | {_first(plain)} |"
+                yield f"| `{name}.{method}` | `{_signature(plain)}` {_first(plain)} |"
     else:
         yield f"| `{name}` | {_cell(_written_below(name, module))} |"
 
@@ -267,8 +267,8 @@ def _signature(function: Any) -> str:
 
 
 def _first(value: Any) -> str:
-    """The first paragraph of a docstring."""
-    return _cell(" ".join((inspect.getdoc(value) or "").split("\n\n")[0].split()))
+    """The first paragraph of a docstring. Code in a cell cannot hold a bar on both GitHub and the site."""
+    return _cell(" ".join((inspect.getdoc(value) or "").split("\n\n")[0].split()).replace(" | ", " or "))
 
 
 def _written_below(name: str, module: str) -> str:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import Connection, Table, case, delete, insert, select
 
@@ -24,12 +24,16 @@ from leverplus_core.registry import copying, labels, runs, tables
 from leverplus_core.registry.database import MAKE_ONE, alone, connect, failures, shown, sqlite_file
 from leverplus_core.registry.evaluations import count_runs, evaluation_rows, insert_evaluation
 from leverplus_core.registry.explore import Answered, Condition, accuracy_rows, listed_rows, matching_positions
+from leverplus_core.registry.imported import ImportedMethod, insert_samples
 from leverplus_core.registry.liveness import is_interrupted
 from leverplus_core.registry.migrations import CURRENT, migrate, version
 from leverplus_core.registry.published import insert_published
 from leverplus_core.registry.questions import answer_rows, demonstration_rows, insert_questions, question_row
 from leverplus_core.registry.readonly import query
 from leverplus_core.registry.scores import ScoreReader, Scores, sample_names
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = ["Registry", "RunRecord", "Scores"]
 
@@ -324,6 +328,22 @@ class Registry:
         with self._write() as c:
             return insert_published(c, name, table, dataset, model, note, source)
 
+    def record_samples(
+        self,
+        name: str,
+        dataset: str,
+        metric: str,
+        harness: str,
+        methods: Sequence[ImportedMethod],
+        note: str = "",
+    ) -> str:
+        """Record the answers of `methods` in the imported run `name`, made where there is none; returns its id.
+
+        Raises RegistryError as `imported.insert_samples`; then nothing has changed.
+        """
+        with self._write() as c:
+            return insert_samples(c, name, dataset, metric, harness, methods, note)
+
     def rename_run(self, run_id: str, name: str) -> None:
         """Give the run a name that stays when its recipe is run again. Raises RegistryError for one that is taken or
         unusable."""
@@ -397,7 +417,9 @@ class Registry:
         with self._read() as c:
             return {(m, s) for m, s in c.execute(select(t.method, t.shots).where(t.run_id == run_id).distinct())}
 
-    def predictions(self, run_id: str, method: str, shots: int, n: int | None = None) -> list[tuple[int, Prediction]]:
+    def cell_predictions(
+        self, run_id: str, method: str, shots: int, n: int | None = None
+    ) -> list[tuple[int, Prediction]]:
         """(position, prediction) in evaluation order, for the nested sample of size `n` or for all."""
         t = tables.predictions.c
         wanted = select(tables.predictions).where(t.run_id == run_id, t.method == method, t.shots == shots)
@@ -411,7 +433,7 @@ class Registry:
             ]  # fmt: skip
 
     def scores(self, run_id: str, method: str, shots: int, n: int | None = None) -> Scores:
-        """The accuracies of `predictions` with their question and image ids, as arrays."""
+        """The accuracies of `cell_predictions` with their question and image ids, as arrays."""
         with self._read() as c:
             return self._scores.read(c, run_id, method, shots, n)
 
@@ -462,7 +484,7 @@ class Registry:
                 return found
         return [row | {"status": "interrupted"} if row["status"] == "running" else row for row in found]
 
-    def curves(self, run_id: str) -> list[dict[str, Any]]:
+    def curve_rows(self, run_id: str) -> list[dict[str, Any]]:
         """stage, step, metric and value of the run's training curves, in order."""
         t = tables.curves.c
         return self._rows(select(tables.curves).where(t.run_id == run_id).order_by(t.stage, t.step, t.metric))
@@ -494,10 +516,73 @@ class Registry:
             wanted = wanted.where(column.in_(list(value)) if isinstance(value, list | tuple) else column == value)
         return self._rows(wanted)
 
+    def leaderboard(
+        self, run: str | Sequence[str] | None = None, *, every_size: bool = False, **filters: Any
+    ) -> DataFrame:
+        """A pandas frame with a row for every evaluated (method, shots), with its accuracy and 95% interval in [0, 1].
+
+        Columns are those of `leverplus leaderboard --csv` (text: run, name, source, dataset, model, sweep, arm as JSON,
+        method, accuracy_text, status, note, sample; whole numbers: seed, shots, n; floats: accuracy, ci_low, ci_high)
+        and `copied` (float: share of answers that a demonstration shown has) and `prompts` (whole: what led to the
+        method). `run` names one run or several, see `resolve`; None is all, the one started last first. Within a run
+        rows are sorted by method, shots and n. Each run has its largest n only, since samples are nested and their
+        accuracies no further evidence; all with `every_size`, or those that a filter `n` names. `filters` are those of
+        `cells`. Raises RegistryError for a run or a column that is not there.
+        """
+        from leverplus_core.registry.frames import leaderboard_frame
+
+        names = [run] if isinstance(run, str) else run
+        rows = self.cells(names, **filters)
+        return leaderboard_frame(rows, every_size or "n" in filters, [row["id"] for row in self.runs()])
+
+    def predictions(
+        self, run: str = "latest", method: str | None = None, shots: int | None = None, n: int | None = None
+    ) -> DataFrame:
+        """A pandas frame with a row for every answer of a run, or of one method, at one number of shots.
+
+        Columns are those of the view `predictions_with_questions` (text: run, name, method, question_id, question,
+        image_id, image_path, caption, raw_text, prediction; whole numbers: shots, position; float: accuracy; boolean:
+        copied; lists of text: answers, None where the question was not recorded, and demonstrations, as shown). Sorted
+        by method, shots and position; `n` keeps the nested sample of this size. Raises RegistryError for a run that
+        `resolve` does not find, and for a method or a number of shots that it did not evaluate.
+        """
+        from leverplus_core.registry.frames import PREDICTIONS, frame
+
+        found = self.resolve(run)
+        cells = self.finished_cells(found["id"])
+        for name, wanted, there in (
+            ("method", method, {m for m, _ in cells}),
+            ("shots", shots, {s for m, s in cells if method in (None, m)}),
+        ):
+            if wanted is not None and wanted not in there:
+                raise RegistryError(
+                    f"run {found['name']} ({found['id']}) has no answers with {name} {wanted}.",
+                    f"It has: {', '.join(map(str, sorted(there))) or 'none'}.",
+                )
+        view = tables.predictions_with_questions.subquery()
+        t = view.c
+        rows = select(view).where(t.run == found["id"]).order_by(t.method, t.shots, t.position)
+        for column, value in ((t.method, method), (t.shots, shots)):
+            rows = rows if value is None else rows.where(column == value)
+        return frame(self._rows(rows if n is None else rows.where(t.position < n)), PREDICTIONS)
+
+    def curves(self, run: str = "latest") -> DataFrame:
+        """A pandas frame of the training curves of a run, a row for every value of every metric.
+
+        Columns: run, name, stage, metric (text), step (whole: the epoch; 0 is the policy as it came) and value (float;
+        NaN where the metric was not a number). `.pivot(index="step", columns="metric", values="value")` of one stage
+        has a column for each metric. Raises RegistryError for a run that `resolve` does not find.
+        """
+        from leverplus_core.registry.frames import CURVES, frame
+
+        found = self.resolve(run)
+        about = {"run": found["id"], "name": found["name"]}
+        return frame([{**about, **row} for row in self.curve_rows(found["id"])], CURVES)
+
     def resolve(self, text: str) -> dict[str, Any]:
         """The run that `text` names: `latest`, an id, a name (the last started of that name), or the start of an id.
 
-        In that order, so that a name is never mistaken for the start of an id; `latest` is never a published table.
+        In that order, so that a name is never mistaken for the start of an id; `latest` is never what was imported.
         Warns, naming both, where a name has several runs. Raises RegistryError, naming what exists.
         """
         runs = self.runs()
@@ -506,7 +591,7 @@ class Registry:
         if text == "latest":
             ours = [r for r in runs if r["source"] == "run"]
             if not ours:
-                raise RegistryError("the registry holds published tables only, no latest run.", "Name a table.")
+                raise RegistryError("the registry holds imported results only, no latest run.", "Name one of them.")
             return ours[0]
         for key in ("id", "name"):
             if exact := [r for r in runs if r[key] == text]:

@@ -75,7 +75,7 @@ runs = _table(
     _optional("dataset_fingerprint", String(64), "the dataset by content; NULL for published tables"),
     _optional("sweep", String(190), "the sweep that it belongs to"),
     _optional("arm", JSON(none_as_null=True), "the settings by which it differs in its sweep"),
-    _value("source", String(16), "run, or published: imported from a table"),
+    _value("source", String(16), "run, published (a table without predictions) or imported (logs of other harnesses)"),
     _optional("host", Text, "the machine that computes or computed it; NULL for published tables"),
     _optional("pid", Integer, "the process there"),
     _optional("alive_at", String(32), "when that process was heard of last"),
@@ -182,7 +182,7 @@ evaluations = _table(
 """Every evaluation that was shown the answers to a set of questions. Rows are added and never changed or removed."""
 
 
-def _content(name: str, answer: Column[Any]) -> Table:
+def _content(name: str, *own: Column[Any]) -> Table:
     return _table(
         name,
         _key("dataset_fingerprint", String(64), "the dataset by content; the run's id where that is unknown"),
@@ -191,11 +191,15 @@ def _content(name: str, answer: Column[Any]) -> Table:
         _value("image_id", String(190), "images of equal content have one"),
         _optional("image_path", Text, "its file"),
         _optional("caption", Text, "its caption"),
-        answer,
+        *own,
     )
 
 
-questions = _content("questions", _value("answers", JSON, "of all annotators"))
+questions = _content(
+    "questions",
+    _value("answers", JSON, "of all annotators"),
+    _optional("digest", String(64), "hash of the document that an imported log names; NULL for a dataset's questions"),
+)
 demonstrations = _content("demonstrations", _value("answer", Text, "the one that is shown"))
 
 _R, _C, _P, _Q, _M, _E = runs.c, cells.c, predictions.c, questions.c, methods.c, evaluations.c

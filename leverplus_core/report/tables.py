@@ -26,9 +26,9 @@ class Remark(str):
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of texts. `align` has a letter per column: `w` words (left, may wrap), `p` paths (left, may break anywhere),
-    `n` numbers (right, never cut), `m` marks (left, never cut); columns beyond it are `n`. Without `heads` it is a list
-    of names and values.
+    """A table of texts. `align` has a letter per column: `w` words (left, may wrap), `p` paths (left, may break
+    anywhere), `n` numbers (right, never cut), `m` marks (left, never cut); columns beyond it are `n`. Without `heads`
+    it is a list of names and values.
 
     On a terminal too narrow for its longest words, columns of `drop` are left out, the first of these first, and said;
     what is wider still is split into several tables that repeat the first column."""

@@ -6,6 +6,8 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from html import escape
+from textwrap import wrap
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,9 +17,9 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from leverplus_core.errors import LeverplusError, RegistryError
+from leverplus_core.errors import DataError, LeverplusError, RegistryError
 from leverplus_core.registry.registry import Registry
-from leverplus_core.report.tables import percent, points
+from leverplus_core.report.tables import interval, percent, points
 from leverplus_core.report.thumbnail import MEDIA_TYPE, thumbnail
 from leverplus_core.text import shown
 from leverplus_core.view import boards, questions
@@ -92,11 +94,23 @@ def _picture(url: str, query: Query, known: str | None) -> Response:
         headers = {"etag": f'"{tag}"', "cache-control": "private, no-cache"}
         if known is not None and f'"{tag}"' in known:
             return Response(status_code=304, headers=headers)
-        return Response(_small(path, side, tag), media_type=MEDIA_TYPE, headers=headers)
+        try:
+            return Response(_small(path, side, tag), media_type=MEDIA_TYPE, headers=headers)
+        except DataError as e:
+            return Response(_told(str(e), side), media_type="image/svg+xml", headers=headers)
     except OSError as e:
         return PlainTextResponse(f"the picture cannot be read: {e.strerror}\n", 404)
     except (LeverplusError, ValueError) as e:
         return PlainTextResponse(f"{e}\n", 404)
+
+
+def _told(why: str, side: int) -> str:
+    """A picture that says why there is none."""
+    lines = "".join(f'<tspan x="50%" dy="1.3em">{escape(shown(line))}</tspan>' for line in wrap(why, 24)[:9])
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 160 160" width="{side}" height="{side}">'
+        f'<text y="4" text-anchor="middle" font-size="11" font-family="sans-serif" fill="#808080">{lines}</text></svg>'
+    )
 
 
 def _named(registry: Registry, query: Query) -> str | None:
@@ -116,6 +130,10 @@ def _small(path: str, side: int, tag: str) -> bytes:
 
 def _percent(value: float | None) -> str:
     return "?" if value is None else percent(value)
+
+
+def _ends(row: Mapping[str, Any]) -> str:
+    return interval(row["delta_low"], row["delta_high"])
 
 
 def _took(seconds: float | None) -> str:
@@ -145,5 +163,5 @@ def _environment(url: str) -> Environment:
     with Registry(url, read_only=True) as registry:
         environment.globals["registry_url"] = registry.url
     environment.globals["link"] = link
-    environment.filters |= {"percent": _percent, "points": points, "took": _took, "when": _when}
+    environment.filters |= {"percent": _percent, "points": points, "ends_of_delta": _ends, "took": _took, "when": _when}
     return environment

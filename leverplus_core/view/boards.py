@@ -13,7 +13,7 @@ from leverplus_core.errors import RegistryError, did_you_mean
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.explorer import Outcome
 from leverplus_core.report.leaderboard import leaderboard_rows
-from leverplus_core.report.methods import Row, merged_order, ordered_methods, trained_methods
+from leverplus_core.report.methods import CEILING, Row, merged_order, ordered_methods, trained_methods
 from leverplus_core.view.curves import charts
 from leverplus_core.view.query import Query, link
 from leverplus_core.view.questions import default_pair
@@ -113,7 +113,7 @@ def run(registry: Registry, query: Query) -> dict[str, Any]:
     return {
         "run": found, "tags": own["tags"], "mine": own["note"], "took": _took(found, datetime.now(UTC)),
         "stages": stages, "left": [name for name in planned if name not in there], "at": _under_way(found, stages),
-        "curves": charts(registry.curves(found["id"]), [stage["name"] for stage in stages]),
+        "curves": charts(registry.curve_rows(found["id"]), [stage["name"] for stage in stages]),
         "settings": _yaml(found["recipe"]), "used": found["parts"] or [],
         "about": _about(found), "packages": (found["environment"] or {}).get("packages") or {},
         "every": SOON_S if found["status"] == "running" else None, **_grid(registry, found, None),
@@ -161,7 +161,7 @@ def _sorted(rows: Sequence[Row], sort: str, methods: Sequence[str]) -> list[Row]
 def _same(rows: Sequence[Row]) -> dict[str, Any]:
     """The columns in which all rows agree: said once, above the table."""
     found = {}
-    for column in ("dataset", "model", "seed", "sweep", "n"):
+    for column in ("run", "dataset", "model", "seed", "sweep", "n"):
         values = {row[column] for row in rows}
         if len(values) == 1:
             found[column] = values.pop()
@@ -185,7 +185,8 @@ def _grid(registry: Registry, found: Row, n: int | None) -> dict[str, Any]:
     here = {(cell["method"], cell["shots"]): cell for cell in cells if cell["n"] == size}
     methods = ordered_methods(found, (method for method, _ in here))
     shots = sorted({s for _, s in here})
-    best = {s: max(cell["accuracy"] for (_, t), cell in here.items() if t == s) for s in shots}
+    rivals = {s: [cell["accuracy"] for (m, t), cell in here.items() if t == s and m != CEILING] for s in shots}
+    best = {s: max(found) for s, found in rivals.items() if len(found) > 1}
     published = found["source"] == "published"
 
     def entry(method: str, at: int) -> tuple[Row, str | None, bool] | None:
@@ -193,7 +194,7 @@ def _grid(registry: Registry, found: Row, n: int | None) -> dict[str, Any]:
             return None
         wrong = str(Outcome(method, at, False))
         to = None if published else link("runs", found["id"], "questions", where=wrong, n=size)
-        return cell, to, cell["accuracy"] >= best[at]
+        return cell, to, method != CEILING and at in best and cell["accuracy"] >= best[at]
 
     ends = [end for cell in here.values() for end in (cell["ci_low"], cell["ci_high"]) if end is not None]
     return {

@@ -63,18 +63,20 @@ def one(registry: Registry, query: Query) -> dict[str, Any]:
     if (at := query.integer("at")) is not None:
         if (found := question_at(registry, run, at)) is None:
             raise RegistryError(f"run {run['name']} ({run['id']}) has no question at position {at}.")
-        return {"moved": link("runs", run["id"], "question", **state, shots=query.integer("shots"), id=found)}
+        return {"moved": link("runs", run["id"], "question", **state, shots=query.text("shots"), id=found)}
     detail = question_detail(registry, run, query.text("id"))
-    shots = query.integer("shots")
+    every = sorted({answer.shots for answer in detail.given})
+    largest = max((outcome.shots for outcome in wanted.outcomes), default=every[-1])
+    shots = None if query.text("shots") == "all" else query.integer("shots", largest)
+    asked = query.text("shots") or None
     near = neighbors(registry, run, wanted, detail.position)
 
     def to(position: int | None) -> str | None:
         if position is None:
             return None
-        return link("runs", run["id"], "question", **state, shots=shots, at=position)
+        return link("runs", run["id"], "question", **state, shots=asked, at=position)
 
     methods = list(dict.fromkeys(answer.method for answer in detail.given))
-    every = sorted({answer.shots for answer in detail.given})
     return {
         "run": run, "detail": detail, "state": state, "near": near, "right": RIGHT, "shots": shots, "every": every,
         "previous": to(near.before), "following": to(near.after),

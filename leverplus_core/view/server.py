@@ -35,7 +35,7 @@ def serve(
     token = secrets.token_urlsafe(24) if demand_token or not is_loopback(host) else None
     address = f"http://{_seen(host)}:{at}/" + (f"?token={token}" if token else "")
     config = uvicorn.Config(
-        Gate(create_app(registry), host, token), log_level="warning", access_log=False, server_header=False,
+        Gate(create_app(registry), host, token), log_level="error", access_log=False, server_header=False,
         proxy_headers=False, lifespan="off", ws="none", timeout_graceful_shutdown=GRACE_S,
     )  # fmt: skip
     say(f"{address}  (Ctrl-C ends it)")

@@ -1,4 +1,4 @@
-"""The site is built by mkdocs-material and by zensical, shows pages as GitHub does, and loads nothing from elsewhere."""
+"""mkdocs-material and zensical build the site, which shows pages as GitHub does and loads nothing from elsewhere."""
 
 from __future__ import annotations
 

@@ -30,7 +30,11 @@ scoring:
   beam_search: {num_beams: 2, expand_top_k: 2}
   candidates: {questions: 40, shots: [1], num_beams: 1, retrieval: 1}
 training: {sft: {epochs: 2}, mrt: {epochs: 2}}
-evaluation: {shots: [1, 2], sizes: [20], num_beams: 1, ablations: []}
+evaluation:
+  shots: [1, 2]
+  sizes: [20]
+  num_beams: 1
+  baselines: [random, image_knn, text_image_knn, {name: oracle, num_beams: 1, expand_top_k: 2}]
 """
 """The demo with fewer questions, in a file of the folder: `demo` is read as `demo.yaml`."""
 
@@ -76,7 +80,8 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     venv.create(folder, symlinks=True)
     (found,) = folder.glob("lib/*/site-packages")
     outer = [path for path in site.getsitepackages() if Path(path).is_dir()]
-    (found / "outer.pth").write_text(f"import site; [site.addsitedir(path) for path in {outer!r}]\n", encoding="utf-8")
+    lines = "".join(f"import site; site.addsitedir({path!r})\n" for path in outer)
+    (found / "outer.pth").write_text(lines, encoding="utf-8")
     python = folder / "bin" / "python"
     called = {"leverplus": "-c 'from leverplus_core.cli import main; main()'", "pip": "-m pip", "pytest": "-m pytest"}
     for name, words in called.items():

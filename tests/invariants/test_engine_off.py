@@ -25,7 +25,7 @@ def test_with_every_switch_off_all_answers_are_the_same(
     def answers(url: str, run_id: str) -> list[Any]:
         registry = Registry(url)
         cells = {(cell["method"], cell["shots"]) for cell in registry.cells([run_id])}
-        return [row for cell in sorted(cells) for row in registry.predictions(run_id, *cell)]
+        return [row for cell in sorted(cells) for row in registry.cell_predictions(run_id, *cell)]
 
     own = answers(f"sqlite:///{tmp_path}/r.db", found.run_id)
     assert len(own) == 20 * (1 + 2 * 7) and own == answers(finished.url, finished.result.run_id)

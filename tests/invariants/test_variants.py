@@ -66,11 +66,11 @@ def test_a_policy_that_can_stop_is_evaluated_with_as_many_shots_as_it_considers_
     registry = Registry(url)
     assert {cell["method"] for cell in registry.cells([run_id])} == {"rce", "grpo", "adaptive"}
     for most in (1, 2):
-        shown = [len(p.demonstrations) for _, p in registry.predictions(run_id, "adaptive", most)]
+        shown = [len(p.demonstrations) for _, p in registry.cell_predictions(run_id, "adaptive", most)]
         assert len(shown) == 20 and max(shown) <= most
     alone = run(small(*stop, methods[0], "evaluation.policies=[adaptive]"), url, work).run_id
     assert {cell["method"] for cell in registry.cells([alone])} == {"adaptive"}
-    both = [registry.predictions(i, "adaptive", 2) for i in (run_id, alone)]
+    both = [registry.cell_predictions(i, "adaptive", 2) for i in (run_id, alone)]
     assert both[0] == both[1], "adaptive is the policy trained last, whichever others are evaluated"
 
 
@@ -155,7 +155,7 @@ def test_a_sweep_measures_once_shares_stages_and_goes_on_after_a_kill(finished: 
         "encode": 1, "pool": 1, "beam_search": 1, "sft": 2, "propose": 2, "balance": 4, "rce": 8, "grpo": 8,
         "choose_baseline": 1, "evaluate": 8,
     }  # fmt: skip
-    baselines = {str(registry.predictions(run_id, "oracle", 2)) for run_id in ids}
+    baselines = {str(registry.cell_predictions(run_id, "oracle", 2)) for run_id in ids}
     assert len(baselines) == 1  # seeds change trainings, not the evaluation
     rows = sweep_rows(registry, "tiny")
     arms = {"keep_all, separated", "keep_all, mixed", "limit, separated", "limit, mixed"}
@@ -165,7 +165,7 @@ def test_a_sweep_measures_once_shares_stages_and_goes_on_after_a_kill(finished: 
     # questions that are held out are evaluated: of the sizes 10 and 20, one is left.
     assert {row["comparisons"] for row in rows if row["primary"] and row["baseline"]} == {3}
     assert {row["comparisons"] for row in rows if not row["primary"]} == {3 * 2 * 1}
-    asked = {p.question_id for run_id in ids for _, p in registry.predictions(run_id, "oracle", 2)}
+    asked = {p.question_id for run_id in ids for _, p in registry.cell_predictions(run_id, "oracle", 2)}
     assert len(asked) == 10 and all(q.startswith("demo-train-") for q in asked)
 
 
@@ -200,10 +200,10 @@ def test_ablations_answer_beside_their_policy_with_the_same_choice(finished: Any
     plain, other = Registry(finished.url), Registry(url)
     found = {cell["method"] for cell in other.cells([result.run_id])}
     assert found == {"zero_shot", "sft", "rce", *(f"rce+{kind}" for kind in kinds)}  # of the policy trained last
-    before = plain.predictions(finished.result.run_id, "rce", 2)
-    assert other.predictions(result.run_id, "rce", 2) == before
+    before = plain.cell_predictions(finished.result.run_id, "rce", 2)
+    assert other.cell_predictions(result.run_id, "rce", 2) == before
     for kind in kinds:
-        after = other.predictions(result.run_id, f"rce+{kind}", 2)
+        after = other.cell_predictions(result.run_id, f"rce+{kind}", 2)
         assert [p.demonstrations for _, p in after] == [p.demonstrations for _, p in before]
         if kind != "reversed":  # this small model says the same, whatever the order of two demonstrations
             assert [p.raw_text for _, p in after] != [p.raw_text for _, p in before], kind
@@ -219,7 +219,7 @@ def test_evaluation_questions_among_those_trained_on_are_refused_by_name(
 ) -> None:
     copy = finished.copy(tmp_path / "copy")
     registry, run_id = Registry(copy.url), copy.result.run_id
-    asked = registry.predictions(run_id, "rce", 1)[0][1].question_id
+    asked = registry.cell_predictions(run_id, "rce", 1)[0][1].question_id
     assert registry.validation_questions(run_id) and asked not in registry.validation_questions(run_id)
     # As if the policy had been trained on a question that is then asked.
     [file] = copy.work.glob(f"stages/{finished.stage('rce').name}/selector.json")
@@ -265,10 +265,10 @@ def test_the_registry_is_filled_again_from_the_finished_evaluation(finished: Any
     """Whatever became of its rows, the same command ends with what the run's evaluation found."""
     copy, run_id = finished.copy(tmp_path / "copy"), finished.result.run_id
     registry = Registry(copy.url)
-    before, cells = registry.predictions(run_id, "rce", 1), registry.cells([run_id])
+    before, cells = registry.cell_predictions(run_id, "rce", 1), registry.cells([run_id])
     with sqlite3.connect(copy.folder / "r.db") as db:
         db.execute("UPDATE predictions SET accuracy = 1 - accuracy WHERE method = 'rce'")
         db.execute("DELETE FROM cells WHERE method = 'oracle'")
-    assert registry.predictions(run_id, "rce", 1) != before and registry.cells([run_id]) != cells
+    assert registry.cell_predictions(run_id, "rce", 1) != before and registry.cells([run_id]) != cells
     assert run(small(), copy.url, copy.work).calls == 0
-    assert registry.predictions(run_id, "rce", 1) == before and registry.cells([run_id]) == cells
+    assert registry.cell_predictions(run_id, "rce", 1) == before and registry.cells([run_id]) == cells

@@ -32,7 +32,9 @@ def test_what_is_built_in_bulk_is_what_evaluation_writes(bench: ModuleType, tmp_
         own.finish_run(run.id, "done")
         for method in ("method0", "method1"):
             for shots in (1, 2):
-                own.record_cell_predictions(run.id, method, shots, bulk.predictions(run.id, method, shots), [20, 60])
+                own.record_cell_predictions(
+                    run.id, method, shots, bulk.cell_predictions(run.id, method, shots), [20, 60]
+                )
         assert own.cells() == bulk.cells() and len(own.cells()) == 8
 
 

@@ -168,7 +168,7 @@ def _outlets(text: _Fields) -> list[tuple[list[str], Check, Sequence[int]]]:
     good, bad, either = (0,), (2,), (0, 2)
     with Registry("sqlite:///r.db") as registry:
         cells = registry.cells(["a"])
-        question = registry.predictions("a", cells[0]["method"], 1)[0][1].question_id
+        question = registry.cell_predictions("a", cells[0]["method"], 1)[0][1].question_id
         method = next(cell["method"] for cell in cells if cell["method"].startswith("m1"))
     argument = _argument(text.raw)
     odd = f"SELECT 1e999 AS x, -1e999 AS x, name AS n, note AS n, recipe, 'e' AS \"{_quoted(text())}\" FROM runs"

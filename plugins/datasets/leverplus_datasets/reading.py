@@ -25,15 +25,12 @@ _LONGEST = 4000
 def read_text(path: Path) -> str:
     """The UTF-8 text of a file, decompressed if its name ends in .gz.
 
-    Raises DataError that names the path; of a Parquet file it says how to convert it.
+    Raises DataError that names the path.
     """
     try:
         data = path.read_bytes()
         if data[:4] == b"PAR1":
-            raise DataError(
-                f"{path} is a Parquet file, not JSON.",
-                "Write it as JSON lines: pandas.read_parquet(FILE).to_json('x.jsonl', orient='records', lines=True).",
-            )
+            raise DataError(f"{path} is a Parquet file, not JSON.", "The dataset table reads it: see docs/datasets.md.")
         return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"there is no file {path}.", "Check the dataset's settings.") from None
@@ -66,7 +63,7 @@ def read_document(path: Path, key: str) -> dict[str, Any]:
         known = _dataset_of(document)
         raise DataError(
             f"{path} has no list '{key}'{f': it looks like a file of {known}' if known else ''}.",
-            "Write its rows as JSON lines for the dataset table (docs/datasets.md)."
+            "The dataset table reads it: `leverplus data init FOLDER --from FILE`."
             if known
             else "It must be an official VQA file.",
         )
@@ -144,8 +141,6 @@ def image_file(folder: Path, names: Sequence[str], where: str, anywhere: bool = 
 
 def _no_file_name(name: str) -> str:
     """Why an image cannot be the name of a file; '' where it can."""
-    if name.startswith("data:"):
-        return f"image is the picture itself (a data URI of {len(name):,} characters), not a file."
     if re.match(r"[a-z][a-z0-9+]*://", name, re.IGNORECASE):
         return f"image is an address ({name[:_SHOWN]}), not a file."
     if any(len(piece.encode(errors="replace")) > 255 for piece in name.split("/")) or len(name) > _LONGEST:

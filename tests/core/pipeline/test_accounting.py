@@ -139,7 +139,7 @@ def test_an_answer_is_copied_where_a_demonstration_that_was_shown_has_it(tiny: T
     with Registry(world.url) as registry:
         seen = set()
         for cell in registry.cells([whole.run_id]):
-            found = [p for _, p in registry.predictions(whole.run_id, cell["method"], cell["shots"], cell["n"])]
+            found = [p for _, p in registry.cell_predictions(whole.run_id, cell["method"], cell["shots"], cell["n"])]
             copied = [p.prediction in [answers[d] for d in p.demonstrations] for p in found]
             assert [p.copied for p in found] == copied
             assert cell["copied"] == sum(copied) / len(copied)

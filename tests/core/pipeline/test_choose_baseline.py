@@ -141,7 +141,7 @@ def test_held_out_questions_are_evaluated_and_those_of_validation_never_asked(
     cells = registry.cells([result.run_id])
     assert {cell["n"] for cell in cells} == {5, 10} and {"grpo", "oracle", "zero_shot"} <= {c["method"] for c in cells}
     for method, shots in {(cell["method"], cell["shots"]) for cell in cells}:
-        answered = [p.question_id for _, p in registry.predictions(result.run_id, method, shots)]
+        answered = [p.question_id for _, p in registry.cell_predictions(result.run_id, method, shots)]
         assert answered == [q.id for q in sets.evaluated]
     tried = {row["question_id"] for row in read_jsonl(_folder(world) / "random-1.jsonl")}
     assert tried == {q.id for q in sets.baseline} and tried.isdisjoint(q.id for q in sets.evaluated)

@@ -117,7 +117,7 @@ def test_pools_hold_no_demonstration_of_their_fold_and_each_question_is_answered
         cells = {(cell["method"], cell["shots"]) for cell in registry.cells([result.run_id])}
         assert {method for method, _ in cells} == {"zero_shot", "random", "text_knn", "oracle", "sft", "rce"}
         for cell in cells:
-            answers = [p for _, p in registry.predictions(result.run_id, *cell)]
+            answers = [p for _, p in registry.cell_predictions(result.run_id, *cell)]
             assert sorted(p.question_id for p in answers) == sorted(drawn)
             assert all(fold(d) != fold(p.question_id) for p in answers for d in p.demonstrations)
 
@@ -128,7 +128,7 @@ def test_a_question_is_answered_as_the_policy_of_its_fold_chooses(crossed: tuple
     context, evaluate = pipeline.context, pipeline.inputs(pipeline.stage("evaluate"))
     features = context.selector_features(evaluate)
     with Registry(world.url) as registry:
-        answered = {p.question_id: p.demonstrations for _, p in registry.predictions(result.run_id, "rce", 2)}
+        answered = {p.question_id: p.demonstrations for _, p in registry.cell_predictions(result.run_id, "rce", 2)}
     policies = {f: context.training(evaluate).init_policy(evaluate["@rce"] / f, []) for f in FOLDS}
     chosen: dict[str, dict[str, tuple[str, ...]]] = {f: {} for f in FOLDS}
     for f, policy in policies.items():
@@ -165,7 +165,7 @@ def test_a_run_that_was_killed_between_two_folds_trains_the_rest_alone(
 def test_the_curve_of_each_fold_is_recorded(crossed: tuple[Any, RunResult]) -> None:
     world, result = crossed
     with Registry(world.url) as registry:
-        curves = [row for row in registry.curves(result.run_id) if row["stage"] == "rce"]
+        curves = [row for row in registry.curve_rows(result.run_id) if row["stage"] == "rce"]
     assert {row["metric"].partition(" ")[0] for row in curves} == set(FOLDS)
 
 

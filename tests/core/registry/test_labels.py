@@ -110,7 +110,7 @@ def test_a_copy_is_equal_there_and_back(new_postgresql: Callable[[], str], tmp_p
         return {
             **{t: sorted(map(repr, registry.sql(f"SELECT * FROM {t}")[1])) for t in ("runs", "stages", "evaluations")},
             "cells": registry.cells(), "labels": sorted(registry.labels().items()),
-            "predictions": registry.predictions("aaa111", "sft", 1), "curves": registry.curves("bbb222"),
+            "predictions": registry.cell_predictions("aaa111", "sft", 1), "curves": registry.curve_rows("bbb222"),
         }  # fmt: skip
 
     with Registry(new_postgresql()) as second, Registry(f"sqlite:///{tmp_path / 'back.db'}") as third:

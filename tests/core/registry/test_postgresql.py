@@ -49,7 +49,7 @@ def test_all_that_sqlite_does(url: str) -> None:
         assert [(e["sample"], e["methods"]) for e in registry.evaluations("world")] == [(sample, ["rce", "sft"])] * 2
         assert registry.runs_that_asked("world", "validation") == 1
         assert registry.sql("SELECT runs, evaluations FROM questions_asked")[1] == [(1, 2)]
-        assert registry.predictions("abc123", "rce", 1) == answers("rce", [1, 0, 0.6])
+        assert registry.cell_predictions("abc123", "rce", 1) == answers("rce", [1, 0, 0.6])
         first, second = (registry.scores("abc123", method, 1) for method in ("rce", "sft"))
         assert first.question_id.tolist() == second.question_id.tolist() == ["q0", "q1", "q2"]
         assert (first.accuracy.tolist(), second.accuracy.tolist()) == ([1, 0, 0.6], [0, 0, 0.3])
@@ -140,7 +140,7 @@ for again in range(20):
             ("sft", "done", 0), ("rce", "done", 1),
         ]  # fmt: skip
         assert [(c["n"], c["accuracy"]) for c in registry.cells(["demo"])] == [(25, 1.0), (50, 1.0)]
-        assert len(registry.predictions("abc123", "rce", 1)) == 50 and len(registry.curves("abc123")) == 18
+        assert len(registry.cell_predictions("abc123", "rce", 1)) == 50 and len(registry.curve_rows("abc123")) == 18
         assert len(registry.evaluations()) == 1 and len(registry.validation_questions("abc123")) == 20
 
 

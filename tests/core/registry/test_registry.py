@@ -105,9 +105,9 @@ def test_predictions_and_cells_round_trip(registry: Registry) -> None:
     registry.begin_run(RUN)
     rows = answers("rce", 2, [1.0, 0.0, 0.6, 1.0])
     registry.record_cell_predictions("abc123", "rce", 2, rows[::-1], [2, 4])
-    assert registry.predictions("abc123", "rce", 2) == rows
-    assert registry.predictions("abc123", "rce", 2, n=2) == rows[:2]
-    assert registry.predictions("abc123", "rce", 1) == []
+    assert registry.cell_predictions("abc123", "rce", 2) == rows
+    assert registry.cell_predictions("abc123", "rce", 2, n=2) == rows[:2]
+    assert registry.cell_predictions("abc123", "rce", 1) == []
     small, large = registry.cells(["abc123"])
     assert (small["n"], small["accuracy"]) == (2, 0.5)
     assert (large["n"], large["accuracy"]) == (4, pytest.approx(0.65))
@@ -124,7 +124,7 @@ def test_scores_are_the_predictions(registry: Registry) -> None:
     registry.record_cell_predictions("abc123", "sft", 1, answers("sft", 1, [0.0, 0.9, 0.6, 1.0]), [2, 4])
     for method in ("rce", "sft"):
         for n in (None, 4, 3, 2):
-            found, told = registry.scores("abc123", method, 1, n), registry.predictions("abc123", method, 1, n)
+            found, told = registry.scores("abc123", method, 1, n), registry.cell_predictions("abc123", method, 1, n)
             assert list(found.question_id) == [p.question_id for _, p in told]
             assert list(found.image_id) == [p.image_id for _, p in told]
             assert found.accuracy.tolist() == [p.accuracy for _, p in told]
@@ -163,7 +163,7 @@ def test_questions_and_demonstrations_come_back(registry: Registry) -> None:
     registry.record_questions("other", [replace(ASKED, text="where?")])
     expected = {
         "dataset_fingerprint": "world", "id": "q0", "text": "what?", "image_id": "i0", "image_path": "pictures/i0.png",
-        "caption": None, "answers": ["a", "a", "b"],
+        "caption": None, "answers": ["a", "a", "b"], "digest": None,
     }  # fmt: skip
     assert registry.question("abc123", "q0") == registry.question("same", "q0") == expected
     assert registry.demonstrations("same", ["d1", "d2"])["d1"]["answer"] == "red"
@@ -237,7 +237,7 @@ def test_a_cell_says_how_many_answers_were_copied_where_it_is_known_of_all(regis
     flags = (True, False, True, None)
     rows = [(i, replace(p, copied=flag)) for (i, p), flag in zip(answers("rce", 1, [1] * 4), flags, strict=True)]
     registry.record_cell_predictions("abc123", "rce", 1, rows, [1, 2, 3, 4])
-    assert registry.predictions("abc123", "rce", 1) == rows
+    assert registry.cell_predictions("abc123", "rce", 1) == rows
     assert [c["copied"] for c in registry.cells()] == [1.0, 0.5, pytest.approx(2 / 3), None]
 
 
@@ -310,10 +310,10 @@ def test_a_repeat_replaces_what_was_there(registry: Registry) -> None:
     registry.record_cell_predictions("abc123", "rce", 1, answers("rce", 1, [0, 0, 0]), [2, 3])
     registry.record_cell_predictions("abc123", "rce", 1, answers("rce", 1, [1, 1]), [2])
     assert [(c["n"], c["accuracy"]) for c in registry.cells()] == [(2, 1.0)]
-    assert len(registry.predictions("abc123", "rce", 1)) == 2
+    assert len(registry.cell_predictions("abc123", "rce", 1)) == 2
     registry.record_curve("abc123", "sft", [(1, {"loss": 2.0}), (2, {"loss": 1.0})])
     registry.record_curve("abc123", "sft", [(1, {"loss": math.nan})])
-    assert registry.curves("abc123") == [
+    assert registry.curve_rows("abc123") == [
         {"run_id": "abc123", "stage": "sft", "step": 1, "metric": "loss", "value": None}
     ]
     registry.record_stage("abc123", "sft", "0f", "running", 0.0, "p", reused=False)
@@ -341,7 +341,7 @@ def test_bad_cells_are_refused_whole(
     registry.begin_run(RUN)
     with pytest.raises(DataError, match=message):
         registry.record_cell_predictions("abc123", "rce", 1, rows, sizes)
-    assert registry.predictions("abc123", "rce", 1) == [] and registry.cells() == []
+    assert registry.cell_predictions("abc123", "rce", 1) == [] and registry.cells() == []
 
 
 def test_a_failure_in_the_middle_leaves_the_cell_as_it_was(registry: Registry) -> None:
@@ -351,7 +351,7 @@ def test_a_failure_in_the_middle_leaves_the_cell_as_it_was(registry: Registry) -
     twice = [(0, first[0][1]), (1, replace(first[1][1], question_id="q0"))]  # breaks the primary key at the second row
     with pytest.raises(RegistryError):
         registry.record_cell_predictions("abc123", "rce", 1, twice, [2])
-    assert registry.predictions("abc123", "rce", 1) == first
+    assert registry.cell_predictions("abc123", "rce", 1) == first
     assert registry.finished_cells("abc123") == {("rce", 1)}
 
 
@@ -377,7 +377,7 @@ registry.record_cell_predictions("abc123", "rce", 1, rows, [500])
     assert done.returncode == -signal.SIGKILL, done.stderr
     again = Registry(url(file))
     assert again.finished_cells("abc123") == {("random", 1)}
-    assert again.predictions("abc123", "rce", 1) == []
+    assert again.cell_predictions("abc123", "rce", 1) == []
     assert again.sql("SELECT count(*) FROM predictions")[1] == [(2,)]
     again.record_cell_predictions("abc123", "rce", 1, answers("rce", 1, [1, 0]), [2])
 
@@ -471,14 +471,19 @@ def test_a_registry_of_an_older_version_takes_the_missing_steps_and_loses_nothin
     assert dump(file) == before
 
 
+LATER = ("runs", "stages", "questions")
+"""The tables that got columns after version 1."""
+
+
 def test_a_registry_of_version_1_gets_the_columns_that_it_lacks(registry: Registry, file: Path) -> None:
     registry.begin_run(RUN)
     registry.record_stage("abc123", "sft", "f1", "done", 1.0, "/work", reused=False)
-    whole = {name: {c["name"] for c in inspect(registry._engine).get_columns(name)} for name in ("runs", "stages")}
+    whole = {name: {c["name"] for c in inspect(registry._engine).get_columns(name)} for name in LATER}
     registry.close()
     with sqlite3.connect(file) as c:
         c.execute("ALTER TABLE runs DROP COLUMN planned")
         c.execute("ALTER TABLE stages DROP COLUMN progress")
+        c.execute("ALTER TABLE questions DROP COLUMN digest")
         c.execute("UPDATE schema_version SET version = 1")
     before = dump(file)
     with pytest.raises(RegistryError, match=f"has version 1; this leverplus reads {CURRENT}.*leverplus runs"):

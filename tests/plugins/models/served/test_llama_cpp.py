@@ -73,7 +73,7 @@ def test_a_run_through_the_server_equals_one_in_this_process(
             cells.append({(c["method"], c["shots"], c["n"]): c["accuracy"] for c in found})
             # Of two choices that are equally accurate the oracle shows the more probable one, by any difference.
             told = [(m, s) for m, s, _ in cells[-1] if m != "oracle"]
-            rows = [p for m, s in told for _, p in registry.predictions(result.run_id, m, s)]
+            rows = [p for m, s in told for _, p in registry.cell_predictions(result.run_id, m, s)]
             answers.append([(p.question_id, p.demonstrations, p.prediction) for p in rows])
     assert cells[0] == cells[1] and len(cells[0]) == 9
     assert answers[0] == answers[1]
