@@ -1,6 +1,6 @@
-# Needs Python 3.11 and make; everything else is installed into .venv, at the versions in constraints.txt.
+# Needs Python 3.11 or newer and make (another one: `make test PYTHON=python3.13 VENV=.venv-3.13`); everything else is installed into .venv, at the versions in constraints.txt.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 OKVQA := $(VENV)/.installed-okvqa
