@@ -1,6 +1,7 @@
-# Needs Python 3.11 or newer and make (another one: `make test PYTHON=python3.13 VENV=.venv-3.13`); everything else is installed into .venv, at the versions in constraints.txt.
+# Needs Python 3.11 or newer and make; everything else is installed into .venv, at the versions in constraints.txt.
+# With another Python, beside it: `make test PYTHON=python3.13 VENV=.venv-3.13`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-VENV ?= .venv
+VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 OKVQA := $(VENV)/.installed-okvqa
