@@ -42,7 +42,7 @@ class Recipe(Settings):
     seed: Seed = Field(0, description="of training: weights, order, validation questions, sampled candidates")
     data_seed: Seed = Field(0, description="of the data: pools, questions that are scored, evaluation order")
     threads: int | None = Field(
-        None, ge=1, le=4096, description="CPU threads; null leaves torch's choice; not fingerprinted"
+        None, ge=1, le=4096, description="CPU threads; null: one a core, at most 16; not fingerprinted"
     )
     execution: ExecutionSettings = Field(
         ExecutionSettings(), description="where prompts are computed; not fingerprinted"
