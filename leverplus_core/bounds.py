@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -28,6 +29,18 @@ Beams = Annotated[int, Field(ge=1, le=256)]
 """Of a search in a pool. Each costs prompts for every extension."""
 Weight = Annotated[float, Field(ge=0, le=1e6)]
 """Of a term in a sum that is computed in single precision."""
+
+
+@dataclass(frozen=True)
+class PathSetting:
+    """Marks a setting as a path: `images: Annotated[str | None, PathSetting()] = None`.
+
+    In a recipe file it begins in the folder of that file. `names` are values that are no paths; where the setting
+    `inside` is given, the path begins in it.
+    """
+
+    names: tuple[str, ...] = ()
+    inside: str = ""
 
 
 def _each_once(value: Sequence[Any] | None) -> Sequence[Any] | None:

@@ -120,15 +120,16 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
             f.write((canonical_json(dict(row)) + "\n").encode())
 
 
-def iter_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def iter_jsonl(path: Path, *, lenient: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, row) of a file with one JSON object a line; blank lines are passed over.
 
-    Raises DataError with the line that is not one, or is too long to be held in memory.
+    `lenient` reads NaN and Infinity, which other programs write into their logs, as null. Raises DataError
+    with the line that is not one, or is too long to be held in memory.
     """
-    return ((number, row) for number, _, row in iter_jsonl_offsets(path))
+    return ((number, row) for number, _, row in iter_jsonl_offsets(path, lenient=lenient))
 
 
-def iter_jsonl_offsets(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
+def iter_jsonl_offsets(path: Path, *, lenient: bool = False) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """(line number, bytes from the start of the file to the end of the line, row); as `iter_jsonl` otherwise."""
     end = 0
     try:
@@ -140,7 +141,7 @@ def iter_jsonl_offsets(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
                 if not line.strip(b"\xef\xbb\xbf \t\r\n"):
                     continue
                 try:
-                    row = parse_json(line)
+                    row = parse_json(line, lenient=lenient)
                 except Unreadable as e:
                     raise DataError(
                         f"{path}:{number} is not JSON: {e}.",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -41,11 +41,13 @@ _DOUBTFUL = b"0" * DIGITS, b"e000", b"\\ud"
 """Where a text, every digit made a 0, has none of these, Python's fast reader gives what the exact one would."""
 
 
-def parse_json(data: bytes | str) -> Any:
-    """The value of a JSON text, which may begin with a byte order mark. Raises Unreadable."""
+def parse_json(data: bytes | str, *, lenient: bool = False) -> Any:
+    """The value of a JSON text, which may begin with a byte order mark; `lenient` as in `decode_json`.
+
+    Raises Unreadable."""
     text = decoded(data) if isinstance(data, bytes) else data
     try:
-        value, end = decode_json(text, len(text) - len(text.lstrip(" \t\n\r")))
+        value, end = decode_json(text, len(text) - len(text.lstrip(" \t\n\r")), lenient=lenient)
     except json.JSONDecodeError as e:
         raise Unreadable(_at(text, e.pos, e.msg)) from e
     if rest := text[end:].lstrip(" \t\n\r"):
@@ -53,15 +55,17 @@ def parse_json(data: bytes | str) -> Any:
     return value
 
 
-def decode_json(text: str, at: int = 0) -> tuple[Any, int]:
+def decode_json(text: str, at: int = 0, *, lenient: bool = False) -> tuple[Any, int]:
     """The JSON value that begins at a position of `text`, and where it ends.
 
+    `lenient` is for logs of programs that write NaN and Infinity, which are no JSON: each is read as null.
     Raises json.JSONDecodeError, with its position, for what is not JSON, and Unreadable for what cannot be meant.
     """
-    value, end = _raw(_FAST, text, at)
+    fast, exact = _LENIENT if lenient else _STRICT
+    value, end = _raw(fast, text, at)
     shape = text[at:end].encode("utf-8", "surrogatepass").translate(_SHAPE, b"+")
     if any(doubtful in shape for doubtful in _DOUBTFUL):
-        value, end = _raw(_EXACT, text, at)
+        value, end = _raw(exact, text, at)
         refuse_halves(value)
     if text.count("[", at, end) + text.count("{", at, end) > DEPTH:
         _refuse_depth(value)
@@ -138,8 +142,16 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-_FAST = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=_mapping)
-_EXACT = json.JSONDecoder(parse_constant=_refuse, parse_int=_integer, parse_float=_number, object_pairs_hook=_mapping)
+def _decoders(constant: Callable[[str], None]) -> tuple[json.JSONDecoder, json.JSONDecoder]:
+    """The fast one, and the exact one for texts that may hold what is out of bounds."""
+    exact = json.JSONDecoder(
+        parse_constant=constant, parse_int=_integer, parse_float=_number, object_pairs_hook=_mapping
+    )
+    return json.JSONDecoder(parse_constant=constant, object_pairs_hook=_mapping), exact
+
+
+_STRICT = _decoders(_refuse)
+_LENIENT = _decoders(lambda token: None)
 
 
 # --- YAML ---

@@ -5,7 +5,7 @@ Every score is such that higher is better; accuracies are in [0, 1]; log-probabi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
@@ -161,6 +161,40 @@ class EmbeddingData:
 
     ids: Sequence[str]
     rows: NDArray[np.floating]
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedSample:
+    """One answer in the log of another harness, to the question `id` in its repetition `repeat` (an epoch), from 1.
+
+    `scores` are by metric, as logged; a metric that could not be computed is left out. `text` is the question or the
+    prompt, `answers` the true ones, `raw_text` what the model wrote and `prediction` what was scored of it. `digest`
+    identifies the document that the question was made from: equal ids of other digests are other questions. A document
+    may come several times, with other metrics each time.
+    """
+
+    id: str
+    scores: Mapping[str, float]
+    text: str = ""
+    answers: tuple[str, ...] = ()
+    raw_text: str = ""
+    prediction: str = ""
+    digest: str = ""
+    repeat: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SampleLog:
+    """The log of one model on one task: what wrote it (`harness`, `version`), and its samples, read as they are asked
+    for. What the log does not say is '' or None; `remarks` are what a reader of its results must know."""
+
+    harness: str
+    version: str
+    task: str
+    model: str
+    shots: int | None
+    samples: Iterable[LoggedSample]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,7 +217,7 @@ def _demo_world(folder: Path) -> dict[str, Any]:
     return {"train": 40, "validation": 20, "cache": str(folder)}
 
 
-def _jsonl(folder: Path) -> dict[str, Any]:
+def _table(folder: Path) -> dict[str, Any]:
     files = {}
     for split in ("train", "validation"):
         rows = [
@@ -262,7 +262,7 @@ def _served(folder: Path) -> dict[str, Any]:
 
 TEST_SETTINGS: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("dataset", "demo_world"): _demo_world,
-    ("dataset", "jsonl"): _jsonl,
+    ("dataset", "table"): _table,
     ("dataset", "vqa_json"): lambda folder: {"folder": "okvqa-slice"},
     ("encoder", "clip"): _clip,
     ("encoder", "sentence"): _sentence,

@@ -101,3 +101,12 @@ def test_its_table_of_baselines_lists_every_one_with_its_settings() -> None:
     assert sorted(table) == sorted(built)
     for name, settings in table.items():
         assert re.findall(r"`(\w+)`", settings) == list(CATALOG.part_class("selector", name).model_fields), name
+
+
+def test_each_paper_is_in_the_table_of_files_and_the_table_names_no_other() -> None:
+    section = PAGE.split("\n## Paper to file\n")[1].split("\n## ")[0]
+    papers = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
+    assert len(papers.findall(section)) > 15
+    assert set(papers.findall(section)) == set(papers.findall(PAGE.replace(section, "")))
+    cells = [line.split(" | ")[-1] for line in section.splitlines() if line.startswith("| ")][1:]
+    assert all(re.findall(r"`((?:leverplus_core|plugins)/[^`]+)`", cell) for cell in cells)

@@ -45,6 +45,7 @@ COMMANDS: Mapping[str, Target] = {
     "power": "leverplus_core.cli.power:power",
     "report": "leverplus_core.cli.report:report",
     "show": "leverplus_core.cli.show:show",
+    "view": "leverplus_core.cli.view:view",
     "sql": "leverplus_core.cli.sql:sql",
     "registry copy": "leverplus_core.cli.registry.copy:copy",
     "cache": "leverplus_core.cli.cache.list:cache",
@@ -66,7 +67,7 @@ OWN_WORDS = frozenset(words.partition(" ")[0] for words in COMMANDS)
 GROUPS = {
     "candidates": "Inspect, merge and balance files of measured candidates.",
     "registry": "Copy a registry to another database: SQLite to PostgreSQL, and back.",
-    "import": "Import what others measured: published tables, candidates, beams, embeddings.",
+    "import": "Import what others measured: samples of other harnesses, published tables, Lever-Plus files.",
     "export": "Export candidates, beams and embeddings to files that others read.",
 }
 """The help line of a group whose commands are our own."""

@@ -24,7 +24,7 @@ def leaderboard(
     n: Annotated[list[int] | None, typer.Option("--n", help="Only this sample size; else each run's largest.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Only runs of this seed.")] = None,
     sweep: Annotated[list[str] | None, typer.Option(help="Only runs of this sweep.")] = None,
-    source: Annotated[list[str] | None, typer.Option(help="Only 'run', or only 'published'.")] = None,
+    source: Annotated[list[str] | None, typer.Option(help="Only 'run', 'published' or 'imported'.")] = None,
     baseline: Annotated[
         str | None,
         typer.Option(metavar="[RUN:]METHOD", help="Add differences to it; a METHOD alone is each run's own."),

@@ -61,6 +61,13 @@ ExecutorOpt = Annotated[
         help="Where prompts are computed: local (this process), local:8 (processes, a GPU each), ray, ray:8.",
     ),
 ]
+TrackOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track", metavar="NAME", envvar="LEVERPLUS_TRACK",
+        help="Keep the run in mlflow, wandb or trackio as well; repeatable.",
+    ),
+]  # fmt: skip
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RowsOpt = Annotated[
     str | None,
@@ -146,8 +153,10 @@ def composed(recipe: Recipe, plugin: list[Path] | None, work: Path) -> Iterator[
     """
     from leverplus_core.pipeline.context import RunContext
     from leverplus_core.pipeline.graph import Pipeline
+    from leverplus_core.pipeline.paths import with_paths
 
     catalog = load_catalog(plugin)
+    recipe = with_paths(recipe, catalog)
     if recipe.imported.folder is None or os.path.isdir(os.path.expanduser(recipe.imported.folder)):
         yield Pipeline(RunContext(recipe, catalog, work))
     else:
@@ -158,13 +167,15 @@ def composed(recipe: Recipe, plugin: list[Path] | None, work: Path) -> Iterator[
 def load_train_questions(recipe: str | None, plugin: list[Path] | None) -> Sequence[Question] | None:
     """The train questions of a recipe's dataset, which number the rows of imported files; None without a recipe."""
     from leverplus_core.pipeline.by_picture import ByPicture
+    from leverplus_core.pipeline.paths import with_paths
 
     if recipe is None:
         return None
-    loaded = load_recipe(recipe)
+    catalog = load_catalog(plugin)
+    loaded = with_paths(load_recipe(recipe), catalog)
     spec = loaded.dataset
     where = loaded.where("dataset.name") or loaded.where("dataset")
-    dataset: Dataset = load_catalog(plugin).build("dataset", spec.name, spec.settings, where=where)
+    dataset: Dataset = catalog.build("dataset", spec.name, spec.settings, where=where)
     return ByPicture(inner=dataset).questions("train")
 
 

@@ -45,6 +45,7 @@ def plan(
 
     A recipe that cannot run on this machine is planned all the same, for the machine that it is for, and said.
     """
+    from leverplus_core.pipeline.paths import paths_of
     from leverplus_core.pipeline.plan import Throughput, plan_table
     from leverplus_core.pipeline.plan import plan as plan_of
 
@@ -64,6 +65,7 @@ def plan(
         timed = _timed(pipeline.context) if probe else None
     device = timed.throughput if timed else replace(Throughput(), source="as given", **given) if given else Throughput()
     rows, summary = found.rows(device), found.summary(device)
+    summary["paths"] = paths_of(pipeline.context.recipe, pipeline.context.catalog)
     if remarks:
         summary["remarks"] = "; ".join(remarks)
     if timed:

@@ -32,14 +32,17 @@ def show(
 ) -> None:
     """Print a recipe as its file has it: the start of one of your own.
 
-    With --full, --set or --json it prints every setting that a run of it would have, defaults included.
+    With --full, --set or --json it prints every setting that a run of it would have, defaults included, and paths as
+    they are resolved: those of a recipe file begin in its folder, those of --set in the current one.
     """
     from leverplus_core.recipes.loader import as_yaml, recipe_text
 
     if not (full or overrides or json):
         print(shown(recipe_text(recipe)), end="")
         return
-    values = options.load_recipe(recipe, overrides).values()
+    from leverplus_core.pipeline.paths import with_paths
+
+    values = with_paths(options.load_recipe(recipe, overrides), options.load_catalog(None)).values()
     if json:
         output.metadata(values, json)
     else:

@@ -28,19 +28,26 @@ def report(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="FILE.md or FILE.html; else Markdown on stdout."),
     ] = None,
+    max_mb: Annotated[
+        float,
+        typer.Option(min=0, help="Most megabytes of FILE.html with questions and pictures; 0 leaves these out."),
+    ] = 10.0,
     lang: Annotated[str, typer.Option(help="en or zh.")] = "en",
     registry: RegistryOpt = DEFAULT_REGISTRY,
     json: JsonOpt = False,
 ) -> None:
     """Write a report on one experiment: settings, data, the primary endpoint, the grid, headroom and cost.
 
-    FILE.html is one file with its plots inside; those of FILE.md are in FILE.md.files. --json prints the contents.
+    FILE.html is one file with its plots and its questions inside, with pictures; the plots of FILE.md are in
+    FILE.md.files. --json prints the contents.
     """
     from dataclasses import asdict
 
     from leverplus_core.report.document.content import report_content
     from leverplus_core.report.document.i18n import Translator
-    from leverplus_core.report.document.render import check_output, markdown_text, write_report
+    from leverplus_core.report.document.lead import lead
+    from leverplus_core.report.document.questions import explorer
+    from leverplus_core.report.document.render import HTML, check_output, markdown_text, write_report
     from leverplus_core.report.document.summary import summary
 
     translator = Translator(lang)
@@ -48,10 +55,13 @@ def report(
         check_output(out)
     with open_registry(registry) as store:
         content = report_content(store, runs, baseline, method or [])
+        asked = explorer(store, content) if out is not None and out.suffix.lower() in HTML and max_mb else None
     if out is not None:
-        for file in write_report(content, translator, out):
-            output.say(f"wrote {file}")
+        written = write_report(content, translator, out, asked, max_mb)
+        for text in (*(f"wrote {file}" for file in written.files), *written.left_out):
+            output.say(text)
     if json:
-        output.table(asdict(content) | {"summary": summary(content, translator)}, lambda _: "", json)
+        told = {"headline": lead(content, translator).sentence, "summary": summary(content, translator)}
+        output.table(asdict(content) | told, lambda _: "", json)
     elif out is None:
         print(markdown_text(content, translator), end="")

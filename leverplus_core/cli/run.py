@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 
 BALANCE = "balance.json"
+MEND = (
+    "All else was evaluated. Where the answers have another form than the true ones, change prompt.system, task or "
+    "decoding.max_new_tokens; else loosen the balancer, lower scoring.correct_threshold, or search more questions."
+)
 
 
 def run(
@@ -39,6 +44,7 @@ def run(
         int, typer.Option("--seeds", min=1, help="Run it with so many seeds, as one arm, sharing equal stages.")
     ] = 1,
     executor: options.ExecutorOpt = None,
+    track: options.TrackOpt = None,
     plugin: options.PluginOpt = None,
     registry: options.RegistryOpt = options.DEFAULT_REGISTRY,
     work: options.WorkOpt = options.DEFAULT_WORK,
@@ -51,6 +57,7 @@ def run(
     With --until, the table of the stage `mine`, `balance` or `choose_baseline` is shown, and the states of the stages
     for any other.
     Imported data that brings its own features ends after training, because no other question can be asked.
+    Where the balancer leaves nothing to learn from, what can be evaluated is, and the exit code is 1.
     """
     parts = {
         "dataset": dataset, "model": model, "encoder": encoder, "sampler": sampler, "selector": selector,
@@ -59,6 +66,7 @@ def run(
     chosen = options.load_recipe(recipe, overrides, parts, name, imported, executor)
     from leverplus_core.pipeline.run import run as run_recipe
     from leverplus_core.registry.registry import Registry
+    from leverplus_core.report.unchanged import untrained_methods
 
     if until == "mine" and not chosen.scoring.mining.min_positives:
         raise RecipeError(
@@ -75,14 +83,27 @@ def run(
         planned, store = Sweep.repeated(chosen, seeds), Registry(registry)
         output.say(f"{planned.name}: {seeds} seeds from {chosen.seed} on")
         with output.Bars() as bars, output.stopping():
-            ids = run_sweep(planned, store, work, catalog, bars)
+            ids = run_sweep(planned, store, work, catalog, bars, track or ())
         _show_evaluated(store, ids, planned.name, json)
+        _end(untrained_methods(store, ids))
         return
     store = Registry(registry)
     with output.Bars() as bars, output.stopping():
-        result = run_recipe(chosen, store, work, until=until, redo=redo or (), catalog=catalog, progress=bars)
+        result = run_recipe(
+            chosen, store, work, until=until, redo=redo or (), catalog=catalog, progress=bars, track=track or ()
+        )
     output.say(f"run {result.run_id} ({chosen.name}): {result.calls:,} model calls")
     _show(store, result, until, json)
+    _end(untrained_methods(store, [result.run_id]))
+
+
+def _end(untrained: Sequence[dict[str, Any]]) -> None:
+    """Exit code 1 where the run is whole, but lacks methods that it was to train."""
+    if untrained:
+        from leverplus_core.report.unchanged import untrained_text
+
+        output.warn(f"{untrained_text(untrained)}. {MEND}")
+        raise typer.Exit(1)
 
 
 def _show(store: Registry, result: RunResult, until: str | None, json: bool) -> None:

@@ -27,6 +27,7 @@ def sweep(
     imported: options.ImportedOpt = None,
     name: Annotated[str | None, typer.Option("--name", help="Name the sweep.")] = None,
     executor: options.ExecutorOpt = None,
+    track: options.TrackOpt = None,
     plugin: options.PluginOpt = None,
     registry: options.RegistryOpt = options.DEFAULT_REGISTRY,
     work: options.WorkOpt = options.DEFAULT_WORK,
@@ -54,5 +55,5 @@ def sweep(
     if planned.held_out:
         output.say(f"held-out train questions are evaluated ({HELD_OUT}): choose on them, then run the choice once")
     with output.Bars() as bars, output.stopping():
-        run_sweep(planned, store, work, catalog, bars)
+        run_sweep(planned, store, work, catalog, bars, track or ())
     output.table(sweep_rows(store, planned.name), sweep_table, json)

@@ -58,6 +58,7 @@ def _decoded(context: RunContext) -> int:
 
 def _described(pipeline: Pipeline) -> dict[str, Any]:
     from leverplus_core.pipeline.checks import check
+    from leverplus_core.pipeline.paths import paths_of
 
     context = pipeline.context
     recipe = context.recipe
@@ -85,6 +86,8 @@ def _described(pipeline: Pipeline) -> dict[str, Any]:
         "evaluated": len(sets.evaluated),
     }
     described["demonstrations"] = len(dataset.demonstrations())
+    if paths := paths_of(recipe, context.catalog):
+        described["paths"] = paths
     if remarks:
         described["remarks"] = "; ".join(remarks)
     return {**described, "note": " ".join(filter(None, (recipe.note, dataset.note())))}

@@ -40,11 +40,11 @@ def who_asked(registry: Registry, run: str) -> dict[str, Any]:
     asked questions of it; and `evaluations`, every one on the run's dataset, in the order of time: asked_at, run, name,
     split, n and methods.
 
-    Nothing is recomputed. Raises RegistryError for a run that is not there or was read from a table.
+    Nothing is recomputed. Raises RegistryError for a run that is not there or was imported.
     """
     row = registry.resolve(run)
     if row["source"] != "run":
-        raise RegistryError(f"run {row['name']} was read from a published table.", "It has asked nothing.")
+        raise RegistryError(f"run {row['name']} was imported.", "It has asked nothing.")
     dataset = row["dataset_fingerprint"]
     rows = [
         {"asked_at": e["asked_at"], "run": e["run_id"], **{key: e[key] for key in ("name", "split", "n", "methods")}}
@@ -73,12 +73,12 @@ def audit(
     `chose_an_epoch`: of the questions that did, how many there are (`questions`) and how many were evaluated.
 
     `sample` predictions are asked again (0 asks none, and loads no model). Raises RegistryError for a run that is not
-    there, was read from a table, or evaluated nothing; DataError where its dataset has changed.
+    there, was imported, or evaluated nothing; DataError where its dataset has changed.
     """
     row = registry.resolve(run)
     cells = registry.cells([row["id"]])
     if row["source"] != "run":
-        raise RegistryError(f"run {row['name']} was read from a published table.", "It has no predictions to verify.")
+        raise RegistryError(f"run {row['name']} was imported.", "Nothing here can ask its model again.")
     if not cells:
         raise RegistryError(f"run {row['name']} ({row['id']}) has evaluated nothing yet.", "Run it to the end.")
     recipe = Recipe.of(row["recipe"])

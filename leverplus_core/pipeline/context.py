@@ -23,6 +23,7 @@ from leverplus_core.pictures import PictureSettings
 from leverplus_core.pipeline.by_picture import ByPicture
 from leverplus_core.pipeline.folds import WHOLE, BothSplits, Folds
 from leverplus_core.pipeline.imported import FILES, ImportedFolder, ensure_imported
+from leverplus_core.pipeline.paths import with_paths
 from leverplus_core.pipeline.pools import all_pools
 from leverplus_core.pipeline.question_sets import QuestionSets
 from leverplus_core.pipeline.workspace import Workspace
@@ -60,16 +61,20 @@ class RunContext:
         progress: Progress | None = None,
         executors: Executors | None = None,
     ) -> None:
-        self.recipe, self.catalog, self.workspace = recipe, catalog, Workspace(Path(os.path.expanduser(work)))
+        self.recipe, self.catalog = with_paths(recipe, catalog), catalog
+        self.workspace = Workspace(Path(os.path.expanduser(work)))
         self.progress: Progress = progress or Silent()
         self.meter = PromptMeter()
         self._own_executors = Executors()
         self._executors = executors or self._own_executors
         self._shared = {} if built is None else built
         self._used: dict[tuple[str, str], Part] = {}
+        self.untrained: dict[str, str] = {}
+        """Trainings that a run left out because they had nothing to learn from, and why."""
         self._features: dict[Path, FeatureSet] = {}
         self._seen: dict[tuple[Path, Path], SelectorFeatures] = {}
         self._moved: dict[tuple[Path, Path], SelectorFeatures] = {}
+        recipe = self.recipe
         measured_here = recipe.imported.folder is None
         for key in PARTS if measured_here else ("selector", "balancer", "reward"):
             self._part(key)
@@ -366,6 +371,8 @@ class RunContext:
 
     def trains(self, name: str) -> bool:
         """Whether a trainer has epochs, and something to learn from."""
+        if name in self.untrained:
+            return False
         trainer = self.trainers[name]
         return trainer.epochs > 0 and (trainer.learns_from == "candidates" or self.has_sequences)
 
@@ -389,7 +396,8 @@ class RunContext:
         """The trainings that leave a policy, in order."""
         first = [name for name, trainer in self.trainers.items() if trainer.learns_from == "sequences"]
         names = [name for name in (*first, *(n for n in self.trainers if n not in first)) if self.trains(name)]
-        return [*names, "online"] if self.recipe.training.online.rounds else names
+        online = self.recipe.training.online.rounds > 0 and "online" not in self.untrained
+        return [*names, "online"] if online else names
 
     # --- what stages share, loaded once ---
 

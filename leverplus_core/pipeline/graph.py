@@ -82,6 +82,12 @@ class Pipeline:
             of[stage.name] = fingerprint([FORMAT, stage.name, *depends, read])
         return of
 
+    def leave_out(self, stages: Mapping[str, str]) -> None:
+        """Go on without these trainings (stage -> why): what reads their policies reads them no more."""
+        self.context.untrained.update(stages)
+        for name in ("enabled", "fingerprints"):
+            self.__dict__.pop(name, None)
+
     def folder(self, stage: Stage) -> StageFolder:
         """Where the result of an enabled stage is, or will be: its own folder, or the imported one."""
         if self.takes_over(stage):

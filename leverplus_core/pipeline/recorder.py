@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from leverplus_core.plugins.hookspecs import hookimpl
 from leverplus_core.provenance import describe_environment, describe_git
 from leverplus_core.records import Demonstration, Prediction, Question, RunInfo
 from leverplus_core.registry.registry import Registry, RunRecord
+from leverplus_core.registry.tables import NOT_TRAINED, UNTRAINED
 
 CURVE_S = 2.0
 """A curve is written so often while its stage runs, and once more at its end."""
@@ -54,10 +55,11 @@ def run_record(
 class Recorder:
     """Writes what it hears of one run; an error of the registry ends the run.
 
-    `evaluation` is the fingerprint of the run's evaluation, None where it has none.
+    `evaluation` gives the fingerprint of the run's evaluation, None where it has none: it changes where a training is
+    left out.
     """
 
-    def __init__(self, registry: Registry, record: RunRecord, evaluation: str | None) -> None:
+    def __init__(self, registry: Registry, record: RunRecord, evaluation: Callable[[], str | None]) -> None:
         self._registry, self._record, self._evaluation = registry, record, evaluation
         self._curve: list[tuple[int, dict[str, float]]] = []
         self._curve_at = 0.0
@@ -65,7 +67,7 @@ class Recorder:
     @hookimpl
     def leverplus_run_start(self, run: RunInfo) -> None:
         self._registry.begin_run(self._record)
-        if self._registry.evaluated_as(run.id) not in (None, self._evaluation):
+        if self._registry.evaluated_as(run.id) not in (None, self._evaluation()):
             # The recipe, and so the run, is the same where a part's code or a file that it names is another: its cells
             # are then stale, wherever this call ends. The folder of the earlier evaluation still has them.
             self._registry.forget_evaluation(run.id)
@@ -91,7 +93,7 @@ class Recorder:
         self, run: RunInfo, split: str, questions: Sequence[Question], methods: Sequence[str], reused: bool
     ) -> None:
         self._registry.record_evaluation(
-            run.id, self._evaluation or "", split, [(q.id, q.image.id) for q in questions], methods, taken_over=reused
+            run.id, self._evaluation() or "", split, [(q.id, q.image.id) for q in questions], methods, taken_over=reused
         )
 
     @hookimpl
@@ -114,8 +116,9 @@ class Recorder:
     @hookimpl
     def leverplus_stage_end(self, run: RunInfo, stage: str, metadata: Mapping[str, Any], reused: bool) -> None:
         kept = {k: v for k, v in metadata.items() if k not in ("fingerprint", "path", "seconds")}
+        status = NOT_TRAINED if UNTRAINED in kept else "done"
         self._registry.record_stage(
-            run.id, stage, metadata["fingerprint"], "done", metadata["seconds"], metadata["path"], reused=reused,
+            run.id, stage, metadata["fingerprint"], status, metadata["seconds"], metadata["path"], reused=reused,
             metadata=kept,
         )  # fmt: skip
         if METHOD_PROMPTS in kept:

@@ -29,12 +29,14 @@ from leverplus_core.pipeline.workspace import StageFolder
 from leverplus_core.plugins.contracts import Part, SupportsCacheFolder
 from leverplus_core.plugins.events import Listeners
 from leverplus_core.plugins.manager import Catalog
+from leverplus_core.plugins.trackers import find_trackers, open_trackers
 from leverplus_core.processes import let_threads_sleep, set_threads
 from leverplus_core.progress import Bar, Progress, Silent, TimedBar, Watched
 from leverplus_core.provenance import core_code, describe_environment, describe_git
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.records import Demonstration, Prediction, Question, RunInfo
 from leverplus_core.registry.registry import Registry
+from leverplus_core.registry.tables import NOT_TRAINED, UNTRAINED
 from leverplus_core.scoring.meter import ASKED, COMPUTED, count_keys
 from leverplus_core.statistics import accuracy_interval
 
@@ -44,12 +46,14 @@ COST = "cost.json"
 
 @dataclass(frozen=True)
 class RunResult:
-    """What `run` did: the run's id, and for each stage "done", "reused", "imported" or "off"."""
+    """What `run` did: the run's id, and for each stage "done", "reused", "imported", "off" or "not trained"."""
 
     run_id: str
     stages: dict[str, str]
     calls: int
     """Prompts that the model computed; those in the response cache are not computed again."""
+    untrained: Mapping[str, str]
+    """The trainings that had nothing to learn from, and why; the run went on without them."""
 
 
 def run(
@@ -64,14 +68,18 @@ def run(
     sweep: Membership | None = None,
     built: dict[str, Part] | None = None,
     executors: Executors | None = None,
+    track: Sequence[str] = (),
 ) -> RunResult:
     """Run `recipe` up to and with the stage `until` (None: to the end), or resume it where an earlier call stopped.
 
     The result is in the registry: `Registry(url).cells([result.run_id])`. The stages in `redo`, and all that read them,
     are computed again; an imported one is refused. `sweep` is the sweep that the run belongs to; `built` keeps parts,
-    weights and all, and `executors` workers, for other runs of this process. Raises a LeverplusError for anything that
-    the user can fix; whatever was finished before stays, and the same call resumes from there.
+    weights and all, and `executors` workers, for other runs of this process. `track` names the trackers that the run is
+    kept in as well ("mlflow"); one that cannot be used ends the call before the run starts. Raises a LeverplusError for
+    anything that the user can fix; whatever was finished before stays, and the same call resumes from there. A training
+    that has nothing to learn from ends nothing: `RunResult.untrained` names it.
     """
+    makers = find_trackers(track)
     shown = Watched(progress or Silent())
     let_threads_sleep()
     with shown.task("reading the data and checking the recipe", 0):
@@ -81,6 +89,7 @@ def run(
         for name in (*redo, *([until] if until else [])):
             pipeline.stage(name)
         remarks = check(context)
+    recipe = context.recipe  # its paths resolved
     for remark in remarks:
         shown.say(remark)
     pipeline.fingerprints  # noqa: B018  a part that cannot say what it depends on is told before anything is written
@@ -96,9 +105,13 @@ def run(
     info = RunInfo(recipe.fingerprint()[:12], recipe.name, recipe.values(), store.url, str(work))
     planned = [stage.name for stage in pipeline.stages if pipeline.enabled[stage.name]]
     record = run_record(info.id, context, sweep, planned)
-    recorder = Recorder(store, record, pipeline.fingerprints.get("evaluate"))
+    recorder = Recorder(store, record, lambda: pipeline.fingerprints.get("evaluate"))
     listeners = context.catalog.listeners
-    listeners.add(recorder, trusted=True)
+    trackers = open_trackers(makers, info, store)
+    for tracker in trackers:
+        shown.say(f"tracked in {tracker.where}")
+        listeners.add(tracker)
+    listeners.add(recorder, trusted=True)  # the last one hears first: the registry knows what the others are told
     job = _Job(pipeline, info, listeners, frozenset(redo), store, shown)
     try:
         job.emit("run_start")
@@ -113,9 +126,10 @@ def run(
                 e.add_note(job.kept())
             raise
         job.emit("run_end", status="done" if job.complete() else "partial")
-        return RunResult(info.id, states, context.meter.calls)
+        return RunResult(info.id, states, context.meter.calls, dict(context.untrained))
     finally:
-        listeners.remove(recorder)
+        for listener in (recorder, *trackers):
+            listeners.remove(listener)
         context.close()
 
 
@@ -135,7 +149,11 @@ class _Job:
     def run(self, until: str | None) -> dict[str, str]:
         self._reopen()
         for stage in self.pipeline.stages:
-            if stage.name in self.enabled:
+            if self.pipeline.enabled[stage.name]:
+                self._leave_out(stage)
+            if stage.name in self.context.untrained:
+                self.states[stage.name] = NOT_TRAINED
+            elif stage.name in self.enabled:
                 before, label = self.enabled.index(stage.name), f"of {len(self.enabled)}: {stage.name}"
                 with self.context.progress.task(f"stage {before + 1} {label}", len(self.enabled)) as bar:
                     bar.advance(before)
@@ -145,6 +163,23 @@ class _Job:
             if stage.name == until:
                 break
         return self.states
+
+    def _leave_out(self, stage: Stage) -> None:
+        """Where a training has nothing to learn from, go on without it and those after it that lack the same."""
+        pipeline = self.pipeline
+        if stage.provides != "policy" or pipeline.takes_over(stage) or self._finished(stage, pipeline.folder(stage)):
+            return
+        if not stage.lacks(self.context, pipeline.inputs(stage)):
+            return
+        left: dict[str, str] = {}
+        for later in pipeline.stages[pipeline.stages.index(stage) :]:
+            if pipeline.enabled[later.name] and later.provides == "policy":
+                left[later.name] = later.lacks(self.context, pipeline.inputs(later))
+        for name in [name for name, reason in left.items() if reason]:
+            path, fingerprint = str(pipeline.folder(pipeline.stage(name)).path), pipeline.fingerprints[name]
+            told = {UNTRAINED: left[name], "fingerprint": fingerprint, "path": path, "seconds": 0.0}
+            self.emit("stage_end", stage=name, metadata=told, reused=False)
+        pipeline.leave_out({name: reason for name, reason in left.items() if reason})
 
     def complete(self) -> bool:
         """Whether the run has the results of all its stages, from this call or an earlier one."""
@@ -208,7 +243,8 @@ class _Job:
 
         def tell() -> None:
             computed = earlier + self.context.meter.calls - before
-            found = seconds_left(self.work, left, computed, self.context.meter)
+            to_come = [name for name in left if self.pipeline.enabled[name]]  # a training may have been left out
+            found = seconds_left(self.work, to_come, computed, self.context.meter)
             if found is not None and isinstance(bar, TimedBar):
                 bar.left(*found)
 

@@ -219,6 +219,13 @@ class Stage(Part):
         `out` again. Raises a LeverplusError for anything that the user can fix.
         """
 
+    def lacks(self, context: RunContext, inputs: Mapping[str, Path]) -> str:
+        """Why there is nothing for `run` to work on, as a sentence without its end; '' where there is something.
+
+        A training that says so is left out, and the run goes on without its method. `inputs` are those of `run`.
+        """
+        return ""
+
     def suffices(self, context: RunContext, out: Path) -> bool:
         """Whether the finished folder `out` holds all that this recipe needs: always, where `depends` decides it all.
 

@@ -124,7 +124,7 @@ class Sweep:
                 other = seen.setdefault(recipe.fingerprint(), arm)
                 if other is not arm:
                     raise RecipeError(f"{arm} and {other} are the same experiment.", "Leave one value out.")
-                runs.append(Combination(recipe.renamed(f"{title} ({label.replace(':', ' ')})"), arm))
+                runs.append(Combination(recipe.changed(name=f"{title} ({label.replace(':', ' ')})"), arm))
         return cls(title, tuple(runs), held_out)
 
     @classmethod
@@ -135,7 +135,7 @@ class Sweep:
         """
         _refuse_more(seeds)
         runs = [
-            Combination(Recipe.of({**recipe.values(), "seed": seed, "name": f"{recipe.name} (seed={seed})"}), {})
+            Combination(recipe.changed(seed=seed, name=f"{recipe.name} (seed={seed})"), {})
             for seed in range(recipe.seed, recipe.seed + seeds)
         ]
         return cls(recipe.name, tuple(runs))
@@ -154,8 +154,11 @@ def run_sweep(
     work: Path,
     catalog: Catalog | None = None,
     progress: Progress | None = None,
+    track: Sequence[str] = (),
 ) -> list[str]:
     """Run what is not finished yet, and return the runs' ids, in order. The same call goes on after a kill.
+
+    `track` names trackers, as in `run`.
 
     All combinations are built and checked before any of them runs. One that fails ends the sweep; what ran before it
     stays.
@@ -173,7 +176,7 @@ def run_sweep(
     ids = []
     with closing(Executors()) as executors, shown.task(f"sweep {sweep.name}", len(sweep.runs)) as task:
         for combination, context in zip(sweep.runs, contexts, strict=True):
-            run_id = combination.recipe.fingerprint()[:12]
+            run_id = context.recipe.fingerprint()[:12]
             membership = Membership(sweep.name, combination.arm)
             stands = done.get(run_id) == (sweep.name, combination.arm) and registry.evaluated_as(run_id) == Pipeline(
                 context
@@ -189,6 +192,7 @@ def run_sweep(
                         sweep=membership,
                         built=built,
                         executors=executors,
+                        track=track,
                     )
             ids.append(run_id)
             task.advance()

@@ -27,9 +27,10 @@ from leverplus_core.plugins.contracts import (
     ResultsImporter,
     Reward,
     Sampler,
+    SamplesImporter,
     Size,
 )
-from leverplus_core.records import AnswerLogprob, Demonstration, Ids, Image, PublishedTable, Question
+from leverplus_core.records import AnswerLogprob, Demonstration, Ids, Image, PublishedTable, Question, SampleLog
 
 Given = Mapping[str, Any]
 """The arguments of a call, by the names of the contract."""
@@ -447,11 +448,15 @@ def scores_defect(scores: Any, chosen: Any) -> str:
 
 
 def _table(part: Part, given: Given, found: Any) -> Any:
-    """A table of results; what a `DataImporter` gives is checked as it is read."""
-    if isinstance(part, ResultsImporter) and not isinstance(found, PublishedTable):
-        raise Breach(f"it is {_kind(found)}", "a leverplus_core.PublishedTable")
-    if not isinstance(part, ResultsImporter) and not isinstance(found, Iterable):
-        raise Breach(f"it is {_kind(found)}", "what the file holds, a question at a time")
+    """A table of results, or a log; what a file holds of single questions is checked as it is read."""
+    if isinstance(part, ResultsImporter):
+        right, must = isinstance(found, PublishedTable), "a leverplus_core.PublishedTable"
+    elif isinstance(part, SamplesImporter):
+        right, must = isinstance(found, SampleLog), "a leverplus_core.SampleLog"
+    else:
+        right, must = isinstance(found, Iterable), "what the file holds, a question at a time"
+    if not right:
+        raise Breach(f"it is {_kind(found)}", must)
     return found
 
 

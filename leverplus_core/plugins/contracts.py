@@ -35,6 +35,7 @@ from leverplus_core.records import (
     PublishedTable,
     Question,
     QuestionData,
+    SampleLog,
 )
 
 Floats = NDArray[np.float32]
@@ -397,7 +398,10 @@ class Reward(Part):
 
     @abstractmethod
     def compute(self, group: Sequence[Candidate]) -> list[float]:
-        """One number per candidate of a question, in order. Raises DataError for a measurement that is lacking."""
+        """One number per candidate of a question, which has at least one, in order.
+
+        Raises DataError for a measurement that is lacking.
+        """
 
     def needs(self) -> frozenset[Measurement]:
         """The measurements that `compute` reads beside the accuracy. Candidates are measured without the others.
@@ -443,7 +447,7 @@ class ImportReport:
 
 
 class Importer(Part):
-    """Reads files of another project. A part is one of two: `DataImporter` or `ResultsImporter`.
+    """Reads files of another project. A part is one of three: `DataImporter`, `ResultsImporter` or `SamplesImporter`.
 
     Its settings are the options of `leverplus import NAME`.
     """
@@ -478,6 +482,20 @@ class ResultsImporter(Importer):
     @abstractmethod
     def read(self, source: Path) -> PublishedTable:
         """The table in `source`. Raises DataError that names the line of what cannot be read."""
+
+
+class SamplesImporter(Importer):
+    """Reads another harness's log of single samples, which become predictions of the registry.
+
+    `leverplus import samples` asks each such part whether it `recognizes` a file, which must say so by its content.
+    """
+
+    @abstractmethod
+    def read(self, source: Path, progress: Progress) -> SampleLog:
+        """The log in `source`; its samples are read as they are asked for.
+
+        Raises DataError, in one line that names the file, for what cannot be read, then or as the samples are read.
+        """
 
 
 class Exporter(Part):

@@ -17,7 +17,7 @@ from leverplus_core.errors import PluginError
 from leverplus_core.plugins.calls import brief, third_party
 from leverplus_core.plugins.checks import CHECKS, Breach, Check, class_defect, curve_row, memory, scores_defect
 from leverplus_core.plugins.contracts import Part
-from leverplus_core.records import EmbeddingData, QuestionData
+from leverplus_core.records import EmbeddingData, LoggedSample, QuestionData, SampleLog
 
 ROWS = ("questions", "demonstrations")
 """What a dataset is asked once: its contract says that it gives the same every time."""
@@ -74,8 +74,10 @@ def _method(part: type[Part], name: str, check: Check, title: str) -> Any:
                 raise _breach(f"{title}: {name}()", breach, found) from None
         if name == "policy":
             _guard_network(found, title)
+        if isinstance(found, SampleLog):
+            return replace(found, samples=_items(found.samples, f"{title}: {name}()", (LoggedSample,)))
         if name == "read" and isinstance(found, Iterable):
-            return _items(found, f"{title}: {name}()")
+            return _items(found, f"{title}: {name}()", (QuestionData, EmbeddingData))
         return found
 
     call.__name__ = name
@@ -100,7 +102,7 @@ def _asking(given: Mapping[str, Any]) -> str:
     return ""
 
 
-def _items(found: Iterable[Any], call: str) -> Iterator[Any]:
+def _items(found: Iterable[Any], call: str, types: tuple[type, ...]) -> Iterator[Any]:
     with third_party(call):
         rows = iter(found)
     while True:
@@ -108,8 +110,8 @@ def _items(found: Iterable[Any], call: str) -> Iterator[Any]:
             one = next(rows, rows)
             if one is rows:
                 return
-            if not isinstance(one, QuestionData | EmbeddingData):
-                must = "a QuestionData or an EmbeddingData, one after the other"
+            if not isinstance(one, types):
+                must = f"{' or '.join(kind.__name__ for kind in types)}, one after the other"
                 raise _breach(call, Breach(f"one is of type {type(one).__name__}", must), one)
         yield one
 

@@ -28,7 +28,7 @@ class Point:
         return f"{self.distribution} {self.version}".strip()
 
 
-GROUPS = ("leverplus", "leverplus.commands")
+GROUPS = ("leverplus", "leverplus.commands", "leverplus.trackers")
 """The groups of entry points that are ours."""
 
 

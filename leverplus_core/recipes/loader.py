@@ -7,11 +7,22 @@ import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from leverplus_core.errors import RecipeError, did_you_mean
 from leverplus_core.parsing import DEPTH, LARGEST_YAML, Unreadable, parse_yaml
 from leverplus_core.recipes.settings import PARTS, parse_part, parse_scalar
+
+
+class Place(str):
+    """File and line of a setting, and the folder in which its paths begin: None for the current one."""
+
+    folder: Path | None
+
+    def __new__(cls, text: str, folder: Path | None) -> Self:
+        made = super().__new__(cls, text)
+        made.folder = folder
+        return made
 
 
 def bundled() -> dict[str, Path]:
@@ -74,11 +85,13 @@ def read_layers(source: str | Path, seen: tuple[Path, ...]) -> tuple[dict[str, A
         raise RecipeError(f"{path.name} cannot be read: {e.strerror or e}.", "Give a YAML file.") from e
     except Unreadable as e:
         line = f":{e.line}" if e.line else ""
-        raise RecipeError(f"{path.name}{line} is not YAML: {e}.", "Fix it there.") from e
+        hint = "Fix it there; put a text that begins with { or [ in quotes."
+        raise RecipeError(f"{path.name}{line} is not YAML: {e}.", hint) from e
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise RecipeError(f"{path.name} is not a mapping of settings.", "Start with `name: ...`.")
-    lines = {key: f"{path.name}:{number}" for key, number in numbers.items()}
+    folder = None if path in {file.resolve() for file in bundled().values()} else path.parent
+    lines: dict[str, str] = {key: Place(f"{path.name}:{number}", folder) for key, number in numbers.items()}
     named = "name" in values
     base = values.pop("extends", None)
     if base is not None and not isinstance(base, str):
@@ -90,6 +103,55 @@ def read_layers(source: str | Path, seen: tuple[Path, ...]) -> tuple[dict[str, A
     if base is not None and not named:
         values["name"] = path.stem
     return values, lines
+
+
+KEYWORDS = "the keyword arguments"
+"""The place of a key that stands in no file."""
+
+
+def extended(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Plain values over the recipe that `extends` names among them, and the place of each dotted key.
+
+    Raises RecipeError as `Recipe.load`.
+    """
+    above = dict(values)
+    base = above.pop("extends")
+    if not isinstance(base, str):
+        raise RecipeError(f"'extends' in {KEYWORDS} is not a recipe: {base!r}.", "Name one recipe.")
+    below, lines = read_layers(base, ())
+    del below["name"]
+    for key in _keys(above):
+        forget_lines(lines, key)
+        lines[key] = KEYWORDS
+    return _merge(below, above), lines
+
+
+def _keys(values: Mapping[str, Any], above: str = "") -> list[str]:
+    """The dotted keys of all values that are no mappings."""
+    found = []
+    for name, value in values.items():
+        key = f"{above}{name}"
+        found += _keys(value, f"{key}.") if isinstance(value, Mapping) and value else [key]
+    return found
+
+
+def plain(value: Any, key: str = "") -> Any:
+    """A value of Python as a recipe's file would hold it: a path as text, a tuple or an array as a list, settings as a
+    mapping. Raises RecipeError for what none holds."""
+    if isinstance(value, Mapping):
+        return {name: plain(below, f"{key}.{name}".lstrip(".")) for name, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(below, f"{key}.{i}") for i, below in enumerate(value)]
+    if value is None or (isinstance(value, bool | int | float | str) and not hasattr(value, "tolist")):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    for method, arguments in (("tolist", {}), ("model_dump", {"mode": "json"})):  # of numpy, of pydantic
+        if (found := getattr(value, method, None)) is not None and not isinstance(value, type):
+            return plain(found(**arguments), key)
+    raise RecipeError(
+        f"'{key}' is a {type(value).__name__}: {value!r}.", "A recipe holds numbers, texts, lists and mappings."
+    )
 
 
 def _start_of(path: Path) -> bytes:

@@ -7,6 +7,7 @@ built.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -36,6 +37,9 @@ ABLATED = "+"
 """Between a policy and an ablation in the name of a method: `grpo+blank_images`."""
 PARTS = ("dataset", "model", "encoder", "sampler", "selector", "balancer", "reward")
 
+_PATTERN = re.compile(r"\{\w+(:\w*)?\}[^{}\s]+(\{\w+(:\w*)?\}[^{}\s]*)*|(\{\w+(:\w*)?\}){2,}[^{}\s]*")
+"""A name of a file with placeholders, the first at its beginning: YAML takes that for a mapping with a text behind."""
+
 
 def parse_part(text: str) -> dict[str, Any]:
     """`mixed:k=32,text=0.5` -> {name: mixed, k: 32, text: 0.5}; values are YAML."""
@@ -52,10 +56,15 @@ def parse_part(text: str) -> dict[str, Any]:
 
 
 def parse_scalar(text: str, where: str) -> Any:
-    """A value written as YAML. Raises RecipeError, with the place `where`, for text that is not."""
+    """A value written as YAML; a pattern such as `{image_id}.png`, which is none, is the text that it is.
+
+    Raises RecipeError, with the place `where`, for other text that is not YAML.
+    """
     try:
         return parse_yaml(text)[0]
     except Unreadable as e:
+        if _PATTERN.fullmatch(text.strip()):
+            return text.strip()
         raise RecipeError(f"the value in '{where}' is not YAML: {e}.", "Quote it if it is a text.") from e
 
 

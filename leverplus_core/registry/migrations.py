@@ -10,6 +10,7 @@ from leverplus_core.registry.database import ELSEWHERE, alone, shown
 
 STEPS: tuple[tuple[str, ...], ...] = (
     ("ALTER TABLE runs ADD COLUMN planned JSON", "ALTER TABLE stages ADD COLUMN progress JSON"),
+    ("ALTER TABLE questions ADD COLUMN digest VARCHAR(64)",),
 )
 """SQL statements of each step; step i brings version i + 1 to i + 2. A new registry is made at the last version
 directly, by `tables`: a step changes both. Once released, a step never changes. The SQL is what SQLite and PostgreSQL

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection, Table, and_, select
@@ -16,10 +17,17 @@ IDS_PER_QUERY = 500
 
 
 def insert_questions(
-    c: Connection, dataset: str, questions: Iterable[Question], demonstrations: Iterable[Demonstration]
+    c: Connection,
+    dataset: str,
+    questions: Iterable[Question],
+    demonstrations: Iterable[Demonstration],
+    digests: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Add those that are missing. Two runs may do so at once: the second leaves the rows of the first."""
-    _add(c, tables.questions, [{**_row(dataset, q), "answers": list(q.answers)} for q in questions])
+    """Add those that are missing. Two runs may do so at once: the second leaves the rows of the first.
+
+    `digests` are the hashes of the documents of logged questions, by id."""
+    rows = [{**_row(dataset, q), "answers": list(q.answers), "digest": digests.get(q.id)} for q in questions]
+    _add(c, tables.questions, rows)
     _add(c, tables.demonstrations, [{**_row(dataset, d), "answer": d.answer} for d in demonstrations])
 
 

@@ -24,6 +24,7 @@ from leverplus_core.registry import copying, labels, runs, tables
 from leverplus_core.registry.database import MAKE_ONE, alone, connect, failures, shown, sqlite_file
 from leverplus_core.registry.evaluations import count_runs, evaluation_rows, insert_evaluation
 from leverplus_core.registry.explore import Answered, Condition, accuracy_rows, listed_rows, matching_positions
+from leverplus_core.registry.imported import ImportedMethod, insert_samples
 from leverplus_core.registry.liveness import is_interrupted
 from leverplus_core.registry.migrations import CURRENT, migrate, version
 from leverplus_core.registry.published import insert_published
@@ -327,6 +328,22 @@ class Registry:
         with self._write() as c:
             return insert_published(c, name, table, dataset, model, note, source)
 
+    def record_samples(
+        self,
+        name: str,
+        dataset: str,
+        metric: str,
+        harness: str,
+        methods: Sequence[ImportedMethod],
+        note: str = "",
+    ) -> str:
+        """Record the answers of `methods` in the imported run `name`, made where there is none; returns its id.
+
+        Raises RegistryError as `imported.insert_samples`; then nothing has changed.
+        """
+        with self._write() as c:
+            return insert_samples(c, name, dataset, metric, harness, methods, note)
+
     def rename_run(self, run_id: str, name: str) -> None:
         """Give the run a name that stays when its recipe is run again. Raises RegistryError for one that is taken or
         unusable."""
@@ -565,7 +582,7 @@ class Registry:
     def resolve(self, text: str) -> dict[str, Any]:
         """The run that `text` names: `latest`, an id, a name (the last started of that name), or the start of an id.
 
-        In that order, so that a name is never mistaken for the start of an id; `latest` is never a published table.
+        In that order, so that a name is never mistaken for the start of an id; `latest` is never what was imported.
         Warns, naming both, where a name has several runs. Raises RegistryError, naming what exists.
         """
         runs = self.runs()
@@ -574,7 +591,7 @@ class Registry:
         if text == "latest":
             ours = [r for r in runs if r["source"] == "run"]
             if not ours:
-                raise RegistryError("the registry holds published tables only, no latest run.", "Name a table.")
+                raise RegistryError("the registry holds imported results only, no latest run.", "Name one of them.")
             return ours[0]
         for key in ("id", "name"):
             if exact := [r for r in runs if r[key] == text]:

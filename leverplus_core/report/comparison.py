@@ -70,7 +70,7 @@ def compare_rows(
             if not n and size < largest[at]:
                 continue
             row = {
-                "shots": at, "n": sample.n, "left_out": size - sample.n,
+                "shots": at, "n": sample.n, "left_out": _nominal(one, other, size) - sample.n,
                 "a": float(sample.a.mean()), "b": float(sample.b.mean()),
                 "delta": d.delta, "ci_low": d.low, "ci_high": d.high, "p_value": d.p_value,
             }  # fmt: skip
@@ -78,6 +78,13 @@ def compare_rows(
     if not found:
         raise RegistryError(f"{a} and {b} answered no question in common at any number of shots.", "Nothing to pair.")
     return [row | {"verdict": VERDICTS[row.pop("mark")]} for row in with_corrections(found)]
+
+
+def _nominal(one: Member, other: Member, size: int) -> int:
+    """The size of the sample: of logs, which may be of fewer questions the one than the other, the larger's."""
+    if "imported" not in (one.run["source"], other.run["source"]):
+        return size
+    return max(n for member in (one, other) for sizes in member.cells.values() for n in sizes)
 
 
 def primary_rows(registry: Registry, a: str, b: str, method: Sequence[str] = ()) -> list[Row]:

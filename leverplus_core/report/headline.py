@@ -27,7 +27,7 @@ from leverplus_core.report.tables import (
     points,
     two_lines,
 )
-from leverplus_core.report.unchanged import unchanged_policies, unchanged_text
+from leverplus_core.report.unchanged import unchanged_policies, unchanged_text, untrained_methods, untrained_text
 from leverplus_core.statistics import accuracy_interval, share_closed
 
 SEEDS = 3
@@ -45,7 +45,8 @@ class Headline:
     - primary: the comparisons of the primary family, `method` minus `baseline`, with corrected intervals and marks;
     - missing: methods of the endpoint that were not evaluated;
     - asked: how many distinct runs have answered these evaluation questions; None where it is not known;
-    - unchanged: the trainings that left a policy as it was, see `unchanged_policies`.
+    - unchanged: the trainings that left a policy as it was, see `unchanged_policies`;
+    - untrained: the trainings that had nothing to learn from, see `untrained_methods`.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Headline:
     missing: list[str]
     asked: int | None
     unchanged: list[Row]
+    untrained: list[Row]
 
     def data(self) -> dict[str, Any]:
         """As plain values, for JSON."""
@@ -129,6 +131,7 @@ def headline_of(registry: Registry, pairing: Pairing, arm: Mapping[str, Sequence
         missing=[m for m in (*([endpoint.method] if endpoint.method else []), *endpoint.against) if m not in arm],
         asked=_asked(registry, runs[0]),
         unchanged=unchanged_policies(registry, ids),
+        untrained=untrained_methods(registry, ids),
     )  # fmt: skip
 
 
@@ -307,6 +310,7 @@ def remarks(found: Headline) -> list[str]:
     if any(row["copied"] is not None for row in found.rows):
         lines.append("copied: answers equal to that of a demonstration shown")
     lines += map(unchanged_text, found.unchanged)
+    lines += [untrained_text(found.untrained)] if found.untrained else []
     return [*lines, best_text(found.best), seeds_text(found.seeds), *asked_texts(found)]
 
 

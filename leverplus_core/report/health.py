@@ -36,7 +36,7 @@ def _summary(rows: Sequence[Mapping[str, Any]]) -> Grid:
          _share(row["positive_rate"])]
         for row in rows
     ]  # fmt: skip
-    return Grid(["file", "questions", "candidates", "per question", "positive"], lines, gap=1)
+    return Grid(["file", "questions", "candidates", "per question", "positive"], lines, "p", gap=1)
 
 
 def health_view(health: Mapping[str, Any]) -> View:

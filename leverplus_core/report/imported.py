@@ -1,11 +1,11 @@
-"""What an imported folder holds and what was left out, drawn for 80 columns."""
+"""What was imported and what was left out, drawn for 80 columns."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from leverplus_core.report.tables import Block, Grid, Title, View, percent
+from leverplus_core.report.tables import Block, Grid, Remark, Title, View, bracket, percent
 
 
 def imported_view(summary: Mapping[str, Any]) -> View:
@@ -19,6 +19,20 @@ def imported_view(summary: Mapping[str, Any]) -> View:
     ]
     blocks: list[Block] = [Title(summary["folder"]), Grid((), given, "mw", gap=2)]
     return View([*blocks, "", Grid(("not kept", "", "such as"), left_out, "wnw", gap=2)] if left_out else blocks)
+
+
+def samples_view(found: Mapping[str, Any]) -> View:
+    """Draw what `leverplus import samples` recorded: where it is, and a row for each log with its interval."""
+    lines = [
+        [row["method"], str(row["shots"]), f"{row['n']:,}", percent(row["accuracy"]),
+         bracket(row["ci_low"], row["ci_high"]), row["log"]]
+        for row in found["methods"]
+    ]  # fmt: skip
+    return View([
+        Title(f"{found['name']} ({found['run']}): {found['dataset']} by {found['metric']}"),
+        Grid(("method", "shots", "n", "accuracy", "95% interval", "log"), lines, "wnnnnw", gap=1),
+        Remark(f"compare two of them: leverplus compare {found['name']}:A {found['name']}:B"),
+    ])  # fmt: skip
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:

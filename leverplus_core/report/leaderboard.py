@@ -58,15 +58,15 @@ def leaderboard_rows(
     never evaluated.
     """
     runs = _runs(registry, run)
-    rows = registry.cells([r["id"] for r in runs])
-    if baseline is not None and rows:
-        _add_deltas(registry, rows, baseline)
+    rows = every = registry.cells([r["id"] for r in runs])
     evaluated: dict[str, list[str]] = {}
     for row in rows:
         evaluated.setdefault(row["run"], []).append(row["method"])
     orders = {r["id"]: ordered_methods(r, evaluated.get(r["id"], ())) for r in runs}
     for column, value in filters.items():
         rows = _keep(rows, column, value, run)
+    if baseline is not None and every:
+        _add_deltas(registry, rows, baseline, every)
     place = {run_id: i for i, run_id in enumerate(orders)}
     rows.sort(key=lambda r: (place[r["run"]], orders[r["run"]].index(r["method"]), r["shots"], r["n"]))
     methods = merged_order(orders.values())
@@ -118,10 +118,11 @@ def _sorted(rows: list[Row], key: str, methods: Sequence[str], has_delta: bool) 
 # Differences to a baseline.
 
 
-def _add_deltas(registry: Registry, rows: Sequence[Row], baseline: str) -> None:
+def _add_deltas(registry: Registry, rows: Sequence[Row], baseline: str, every: Sequence[Row]) -> None:
+    """Add differences to `rows`; a baseline of each run itself is looked for among all of its cells, `every`."""
     name, colon, method = baseline.rpartition(":")
     run = registry.resolve(name) if colon else None
-    there = registry.cells([run["id"]]) if run else rows
+    there = registry.cells([run["id"]]) if run else every
     if method not in (known := {row["method"] for row in there}):
         where = f"in run {run['name']} ({run['id']})" if run else "in any run"
         raise RegistryError(f"no method '{method}' {where}.", did_you_mean(method, known))
@@ -134,7 +135,7 @@ def _add_deltas(registry: Registry, rows: Sequence[Row], baseline: str) -> None:
         against = at.get((of, row["shots"], row["n"]), at.get((of, None, row["n"])))
         row["delta"] = _difference(row, against)
         row["delta_low"], row["delta_high"] = intervals.of(row, against)
-    if all(row["delta"] is None for row in rows):
+    if rows and all(row["delta"] is None for row in rows):
         raise RegistryError(
             f"no cell has the questions, shots and n of a cell of {baseline}.", "Choose another baseline."
         )
@@ -204,11 +205,17 @@ def leaderboard_csv(rows: Sequence[Row]) -> str:
 def shown_rows(
     rows: Sequence[Row], every_size: bool = False, group: Sequence[str] = (), sort: Sequence[str] = ()
 ) -> list[Row]:
-    """The rows of each run's largest sample; all with `every_size`, or where n is grouped or sorted by."""
+    """The rows of each run's largest sample (of an imported run, of each log's); all with `every_size`, or where n is
+    grouped or sorted by."""
     if every_size or "n" in {key.removeprefix("-") for key in (*group, *sort)}:
         return list(rows)
-    largest = {row["run"]: row["n"] for row in sorted(rows, key=itemgetter("n"))}
-    return [row for row in rows if row["n"] == largest[row["run"]]]
+    largest = {_asked(row): row["n"] for row in sorted(rows, key=itemgetter("n"))}
+    return [row for row in rows if row["n"] == largest[_asked(row)]]
+
+
+def _asked(row: Row) -> tuple[str, ...]:
+    """Whose largest sample is shown: a run's, or that of each log of an imported run, as a log may be of fewer."""
+    return (row["run"], row["method"]) if row["source"] == "imported" else (row["run"],)
 
 
 def leaderboard_table(
@@ -233,8 +240,8 @@ def _grid(cells: Sequence[Row]) -> list[Block]:
     first, texts = cells[0], {(row["method"], row["shots"]): _cell(row) for row in cells}
     methods = list(dict.fromkeys(row["method"] for row in cells))
     about = ", ".join(filter(None, (first["dataset"], first["model"])))
-    published = "published, " if first["source"] == "published" else ""
-    blocks: list[Block] = [Title(f"{first['name']} ({published}{first['run']}){': ' if about else ''}{about}")]
+    source = "" if first["source"] == "run" else f"{first['source']}, "
+    blocks: list[Block] = [Title(f"{first['name']} ({source}{first['run']}){': ' if about else ''}{about}")]
     shots = sorted({row["shots"] for row in cells})
     lines = [[two_lines(method), *(texts.get((method, s), "-") for s in shots)] for method in methods]
     blocks.append(Grid(["method", *map(shots_text, shots)], lines))
@@ -327,7 +334,7 @@ def _field(row: Row, column: str) -> str:
 
 
 def _name(row: Row) -> str:
-    return f"{row['name']} (published)" if row["source"] == "published" else str(row["name"])
+    return str(row["name"]) if row["source"] == "run" else f"{row['name']} ({row['source']})"
 
 
 def _accuracy(row: Row) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from leverplus_core.registry.registry import Registry
-from leverplus_core.report.methods import FLOOR, NEIGHBORS, Row, trained_methods
+from leverplus_core.report.methods import FLOOR, NEIGHBORS, Row, imported_methods, trained_methods
 from leverplus_core.report.pairing import Cells, Member, Pairing, Side, common_cells, with_corrections
 from leverplus_core.statistics import PairedDifference, accuracy_interval, paired_difference
 
@@ -61,7 +61,8 @@ class Endpoint:
 class Best:
     """The baseline to beat, `name`. It was chosen on `questions` train questions that `source` names ("held_out", or
     "validation_questions": those that chose the epoch), among `accuracies` (name -> mean in [0, 1], over the runs).
-    Where no run chose one, source is None, and text_knn or random stands in. `others` are those that further runs of
+    Where no run chose one, source is None, and text_knn or random stands in, or the
+    first log of an imported run. `others` are those that further runs of
     the arm chose."""
 
     name: str
@@ -73,13 +74,15 @@ class Best:
 
 def best_baseline(registry: Registry, run_ids: Sequence[str], methods: Sequence[str]) -> Best | None:
     """The best baseline among `methods` of the runs of one arm: the one that most of them chose, of several the first.
-    None where they chose none and evaluated neither text_knn nor random."""
+    Where they chose none, text_knn or random stands in, for an imported run its first method; None without these."""
     found = []
     for run_id in run_ids:
         rows = (row["metadata"] or {} for row in registry.stages(run_id) if row["name"] == CHOOSES)
         found += [metadata for metadata in rows if metadata.get("best") in methods]
     if not found:
-        stand_in = next((name for name in (NEIGHBORS, FLOOR) if name in methods), None)
+        run = registry.resolve(run_ids[0])
+        wanted = imported_methods(run)[:1] if run["source"] == "imported" else [NEIGHBORS, FLOOR]
+        stand_in = next((name for name in wanted if name in methods), None)
         return None if stand_in is None else Best(stand_in)
     names = Counter(metadata["best"] for metadata in found)
     name = names.most_common(1)[0][0]

@@ -26,8 +26,9 @@ class Remark(str):
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of texts. `align` has a letter per column: `w` words (left, may wrap), `n` numbers (right, never cut),
-    `m` marks (left, never cut); columns beyond it are `n`. Without `heads` it is a list of names and values.
+    """A table of texts. `align` has a letter per column: `w` words (left, may wrap), `p` paths (left, may break
+    anywhere), `n` numbers (right, never cut), `m` marks (left, never cut); columns beyond it are `n`. Without `heads`
+    it is a list of names and values.
 
     On a terminal too narrow for its longest words, columns of `drop` are left out, the first of these first, and said;
     what is wider still is split into several tables that repeat the first column."""
@@ -67,6 +68,10 @@ def _kinds(grid: Grid) -> str:
     return grid.align.ljust(len(grid.heads), "n")
 
 
+PATH = 30
+"""The fewest cells of a column of paths that are longer."""
+
+
 def _columns(grid: Grid) -> list[tuple[int, int]]:
     """(the fewest cells, the cells without wrapping) of each column: words may wrap between words."""
     from rich.cells import cell_len
@@ -75,8 +80,9 @@ def _columns(grid: Grid) -> list[tuple[int, int]]:
     for i, (head, kind) in enumerate(zip(grid.heads, _kinds(grid), strict=True)):
         lines = [line for text in (head, *(row[i] for row in grid.rows)) for line in shown(text).splitlines()]
         words = [word for line in lines for word in line.split()] if kind == "w" else lines
-        found.append(tuple(max(map(cell_len, texts), default=0) for texts in (words, lines)))
-    return [(low, high) for low, high in found]
+        low, high = (max(map(cell_len, texts), default=0) for texts in (words, lines))
+        found.append((min(low, PATH) if kind == "p" else low, high))
+    return found
 
 
 def _total(widths: Sequence[int], gap: int) -> int:
@@ -138,7 +144,7 @@ def _drawn(block: Block, width: int) -> RenderableType:
     if block.heads and _total([w or 0 for w in widths], block.gap) > width:
         widths = [None] * len(widths)  # rich breaks words, rather than leave columns out
     for head, kind, wide in zip(block.heads or block.align, _kinds(block), widths, strict=True):
-        words, justify = kind == "w", "right" if kind == "n" else "left"
+        words, justify = kind in "wp", "right" if kind == "n" else "left"
         style = "dim" if not block.heads and not table.columns else None
         table.add_column(
             Text(shown(head)), justify=justify, no_wrap=not words, overflow="fold" if words else None,  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Policies that a training left as they were: the epoch that was chosen is 0, the policy before the first."""
+"""Trainings that changed nothing: they chose epoch 0, the policy as it came, or had nothing to learn from."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from leverplus_core.registry.registry import Registry
+from leverplus_core.registry.tables import NOT_TRAINED, UNTRAINED
 from leverplus_core.report.methods import Row
 
 
@@ -29,6 +30,26 @@ def chose_start(metadata: Mapping[str, Any]) -> bool:
     """Whether what a training stage says of itself has epoch 0 as the one chosen, in all folds where there are any."""
     folds: Iterable[Mapping[str, Any]] = metadata["folds"].values() if "folds" in metadata else [metadata]
     return all(fold.get("chosen_epoch") == 0 for fold in folds)
+
+
+def untrained_methods(registry: Registry, runs: Sequence[str]) -> list[Row]:
+    """For each training of `runs` that was left out because it had nothing to learn from: method, reason (of the first
+    of them), runs (how many left it out) and of (how many runs there are)."""
+    left: dict[str, list[str]] = {}
+    for run_id in runs:
+        for row in registry.stages(run_id):
+            if row["status"] == NOT_TRAINED:
+                left.setdefault(row["name"], []).append(str(row["metadata"][UNTRAINED]))
+    return [{"method": name, "reason": why[0], "runs": len(why), "of": len(runs)} for name, why in left.items()]
+
+
+def untrained_text(rows: Sequence[Row]) -> str:
+    """`not trained: rce, grpo (the balancer dropped all 100 questions ...)`, for rows of one reason or several."""
+    by_reason: dict[str, list[str]] = {}
+    for row in rows:
+        seeds = f" (in {row['runs']} of {row['of']} seeds)" if row["of"] > 1 else ""
+        by_reason.setdefault(row["reason"], []).append(f"{row['method']}{seeds}")
+    return "; ".join(f"not trained: {', '.join(names)}: {why}" for why, names in by_reason.items())
 
 
 def unchanged_text(row: Row) -> str:

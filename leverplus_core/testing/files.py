@@ -11,9 +11,16 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from leverplus_core.plugins.contracts import DataImporter, Exporter, Importer, ImportReport, ResultsImporter
+from leverplus_core.plugins.contracts import (
+    DataImporter,
+    Exporter,
+    Importer,
+    ImportReport,
+    ResultsImporter,
+    SamplesImporter,
+)
 from leverplus_core.progress import Silent
-from leverplus_core.records import EmbeddingData, Question, QuestionData, ScoredSequence
+from leverplus_core.records import EmbeddingData, LoggedSample, Question, QuestionData, SampleLog, ScoredSequence
 from leverplus_core.testing.common import check_part, returns
 from leverplus_core.testing.records import tiny_groups, unit_rows
 
@@ -23,7 +30,8 @@ Data = list[QuestionData | EmbeddingData]
 def check_importer(part: Importer, source: Path, questions: Sequence[Question] | None = None) -> None:
     """`source`, a file of the format, is recognized and read, equally each time; a missing file is not recognized.
 
-    What a `DataImporter` gives: each question once, and no candidate or sequence that shows the question itself.
+    A log holds samples, and a score of some. What a `DataImporter` gives: each question once, and no
+    candidate or sequence that shows the question itself.
     """
     check_part(part)
     for path, known in ((source, True), (source.with_name("no such file"), False)):
@@ -35,7 +43,13 @@ def check_importer(part: Importer, source: Path, questions: Sequence[Question] |
         returns("importer", part, "read", table)
         assert table.cells and table == part.read(source), "a table has cells, and is the same each time"
         return
-    assert isinstance(part, DataImporter), "an importer is a DataImporter or a ResultsImporter"
+    if isinstance(part, SamplesImporter):
+        first, second = (list(_log(part, source).samples) for _ in range(2))
+        assert first and all(isinstance(row, LoggedSample) for row in first), "a log holds LoggedSample, at least one"
+        assert first == second, "a log is read equally each time"
+        assert any(row.scores for row in first), "a sample has a score"
+        return
+    assert isinstance(part, DataImporter), "an importer is a DataImporter, a ResultsImporter or a SamplesImporter"
     rows, again = (list(part.read(source, ImportReport(), questions, Silent())) for _ in range(2))
     assert rows, "the file holds something"
     for row in rows:
@@ -47,6 +61,12 @@ def check_importer(part: Importer, source: Path, questions: Sequence[Question] |
     for row in data:
         shown = [c.demonstrations for c in row.candidates] + [s.demonstrations for s in row.sequences]
         assert all(row.question_id not in ids for ids in shown), f"{row.question_id} is shown with itself"
+
+
+def _log(part: SamplesImporter, source: Path) -> SampleLog:
+    found = part.read(source, Silent())
+    returns("importer", part, "read", found)
+    return found
 
 
 def check_exporter(part: Exporter, importer: DataImporter | None = None) -> None:

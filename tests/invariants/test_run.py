@@ -175,6 +175,4 @@ def test_a_balancer_prints_its_table_or_says_why_it_dropped_everything(
     assert metadata["before"]["questions"] == metadata["after"]["questions"] == 20
     assert metadata["change"]["candidates"] == metadata["after"]["candidates"] - metadata["before"]["candidates"] < 0
     done = balance("{name: keep_all, min_pos: 99}")
-    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
-    [mistake] = [line for line in done.stderr.splitlines() if line.startswith("leverplus: ")]
-    assert "the balancer dropped all 20 questions (" in mistake and "fewer than 99 positives, dropped: " in mistake
+    assert done.returncode == 0 and "fewer than 99 positives, dropped" in done.stdout, done.stderr

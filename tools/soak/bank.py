@@ -84,7 +84,7 @@ def measure(folder: Path, demonstrations: int, questions: int) -> dict[str, floa
         {
             "name": "bank",
             "threads": 1,
-            "dataset": {"name": "jsonl", **{split: str(file) for split, (file, _) in files.items()}},
+            "dataset": {"name": "table", **{split: str(file) for split, (file, _) in files.items()}},
             "model": {"name": "caption_lm", "path": str(folder / "model"), "device": "cpu"},
             "encoder": {"name": "sentence", "path": str(folder / "encoder"), "device": "cpu"},
             "sampler": {"name": "mixed"},

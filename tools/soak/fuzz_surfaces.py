@@ -202,7 +202,7 @@ def jsonl(folder: Path) -> Trial:
 
     def trial(rng: Random) -> None:
         (folder / "all.jsonl").write_bytes(as_lines(rng, ROWS))
-        _read_dataset("jsonl", {"path": str(folder / "all.jsonl")})
+        _read_dataset("table", {"path": str(folder / "all.jsonl")})
 
     return trial
 

@@ -101,7 +101,7 @@ def _run_with_damage(folder: Path) -> Outcome:
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (folder / "9.png").write_bytes((folder / "9.png").read_bytes()[:50])
     settings = [
-        f"dataset={{name: jsonl, path: {folder}/rows.jsonl}}", "threads=1", "sampler={name: random, k: 3}",
+        f"dataset={{name: table, path: {folder}/rows.jsonl}}", "threads=1", "sampler={name: random, k: 3}",
         "evaluation.shots=[1]", "evaluation.sizes=[4]", "scoring.beam_search={shots: 1}",
         "scoring.candidates={shots: [1]}",
     ]  # fmt: skip

@@ -118,7 +118,7 @@ def _write_registry(text: _Fields) -> None:
     questions, images = [[f"{kind}{number} {text()}" for number in range(8)] for kind in ("q", "i")]
     with Registry("sqlite:///r.db") as registry:
         for run in ("a", "b"):
-            recipe = {"name": text(), "task": "vqa", "dataset": {"name": "jsonl"}, "note": text()}
+            recipe = {"name": text(), "task": "vqa", "dataset": {"name": "table"}, "note": text()}
             recipe |= {"reward": {"name": text()}, "evaluation": {"shots": [1, 2]}, text(): {text(): text()}}
             registry.begin_run(
                 RunRecord(
@@ -332,7 +332,7 @@ def _markdown(out: str) -> Sequence[str]:
     pictures = [str(t.attrGet("src")) for t in tokens if t.type == "image"]
     odd += [address for address in pictures if not address.startswith("r.md.files/")]
     odd += [
-        t.content for t in tokens if t.type == "html_block" and not t.content.startswith(("<details>", "</details>"))
+        t.content for t in tokens if t.type == "html_block" and not t.content.startswith(("<details", "</details>"))
     ]
     return [f"live in Markdown: {odd[0]}"] if odd else []
 

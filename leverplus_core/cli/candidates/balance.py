@@ -10,6 +10,7 @@ import typer
 from leverplus_core.cli import output
 from leverplus_core.cli.candidates import OutOpt
 from leverplus_core.cli.options import JsonOpt, PluginOpt, SetOpt, load_catalog, load_recipe
+from leverplus_core.errors import DataError
 
 
 def balance(
@@ -22,11 +23,14 @@ def balance(
 ) -> None:
     """Balance a candidates file, and show the table before and after."""
     from leverplus_core.candidates.store import read_groups, write_groups
-    from leverplus_core.pipeline.stages.balance import balanced
+    from leverplus_core.pipeline.stages.balance import balanced, nothing_left
     from leverplus_core.report.balance import balance_table
 
     chosen = load_recipe("demo", overrides, {"balancer": balancer})
     part = load_catalog(plugin).build("balancer", chosen.balancer.name, chosen.balancer.settings, "--balancer")
-    kept, metadata, _ = balanced(read_groups(file), part, chosen.seed)
+    groups = read_groups(file)
+    kept, metadata, _ = balanced(groups, part, chosen.seed)
+    if not metadata["after"]["questions"]:
+        raise DataError(f"{nothing_left(groups, metadata, {})}.", "Loosen its settings, or use keep_all.")
     write_groups(out, kept)
     output.table(metadata, balance_table, json)

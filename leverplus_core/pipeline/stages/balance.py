@@ -11,11 +11,19 @@ from leverplus_core.candidates.stats import balance_metadata
 from leverplus_core.candidates.store import BALANCED, CANDIDATES, Groups, read_groups, write_groups
 from leverplus_core.errors import DataError
 from leverplus_core.io import write_json
+from leverplus_core.metrics import most_frequent
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.stage import Stage, StageReport
 from leverplus_core.plugins.contracts import Balancer
-from leverplus_core.records import Candidate
+from leverplus_core.records import Candidate, Question
 from leverplus_core.seeding import rng
+from leverplus_core.text import shortened
+
+NOTHING_LEFT = "nothing_left"
+"""In the metadata of this stage, where the balancer dropped every question: why, and what the model answers."""
+METADATA = "balance.json"
+SHOWN = 3
+"""Answers of the model, and of the questions, that are quoted."""
 
 
 class Balance(Stage):
@@ -36,8 +44,11 @@ class Balance(Stage):
     def run(self, context: RunContext, inputs: Mapping[str, Path], out: Path, report: StageReport) -> dict[str, Any]:
         groups = read_groups(inputs["candidates"] / CANDIDATES)
         selected, metadata, shortfall = balanced(groups, context.balancer, context.recipe.seed)
+        if not metadata["after"]["questions"]:
+            questions = [] if context.offline else context.dataset.questions("train")
+            metadata[NOTHING_LEFT] = nothing_left(groups, metadata, {q.id: q for q in questions})
         write_groups(out / BALANCED, selected)
-        write_json(out / "balance.json", metadata)
+        write_json(out / METADATA, metadata)
         write_json(out / "shortfall.json", shortfall)
         return metadata
 
@@ -45,7 +56,7 @@ class Balance(Stage):
 def balanced(groups: Groups, balancer: Balancer, seed: int) -> tuple[Groups, dict[str, Any], dict[str, str]]:
     """What the balancer selects, `balance_metadata`, and question id -> what could not be met.
 
-    Raises DataError when it drops every question, or selects what it was not given.
+    Raises DataError when it selects what it was not given.
     """
     selected: dict[str, list[Candidate]] = {}
     shortfall: dict[str, str] = {}
@@ -58,11 +69,22 @@ def balanced(groups: Groups, balancer: Balancer, seed: int) -> tuple[Groups, dic
         why = balancer.shortfall(group, selected[q]) or ("" if selected[q] else "dropped")
         if why:
             shortfall[q] = why
-    metadata = balance_metadata(groups, selected, shortfall)
-    if not metadata["after"]["questions"]:
-        reasons = "; ".join(f"{why}: {count}" for why, count in metadata["shortfall"].items())
-        raise DataError(
-            f"the balancer dropped all {len(groups)} questions ({reasons}).",
-            "Loosen its settings, score more questions, or use keep_all.",
-        )
-    return selected, metadata, shortfall
+    return selected, balance_metadata(groups, selected, shortfall), shortfall
+
+
+def nothing_left(groups: Groups, metadata: Mapping[str, Any], questions: Mapping[str, Question]) -> str:
+    """One sentence on a balancer that dropped every question: its reasons, what the model answers most often, and what
+    the questions' true answers look like where `questions` (by id) are known.
+
+    A model that answers in whole sentences, or always the same, is the commonest cause, and these show it.
+    """
+    reasons = "; ".join(f"{why}: {count:,}" for why, count in metadata["shortfall"].items())
+    said = Counter(candidate.prediction for group in groups.values() for candidate in group)
+    text = f"the balancer dropped all {len(groups):,} questions ({reasons})"
+    if said:
+        often = ", ".join(f"'{shortened(one, 40)}' ({count:,})" for one, count in said.most_common(SHOWN))
+        text += f"; of {said.total():,} answers the model's most frequent are {often}"
+    true = [most_frequent(questions[q].answers) for q in groups if q in questions][:SHOWN]
+    if true:
+        text += f"; true answers are such as {', '.join(repr(shortened(one, 40)) for one in true)}"
+    return text

@@ -11,7 +11,7 @@ from leverplus_core.candidates.store import BALANCED, CANDIDATES, read_groups
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.judging import judge_cost, judge_identity, judge_of
 from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
-from leverplus_core.pipeline.stages.train import read_validation, replay_training
+from leverplus_core.pipeline.stages.train import read_validation, replay_training, without_groups
 
 
 class Online(Stage):
@@ -21,7 +21,7 @@ class Online(Stage):
     provides: ClassVar[str] = "policy"
 
     def enabled(self, context: RunContext) -> bool:
-        return context.recipe.training.online.rounds > 0
+        return "online" in context.policies
 
     def reads(self, context: RunContext) -> Sequence[str]:
         return ("features", "pools", "groups", "candidates", "policy")
@@ -31,6 +31,9 @@ class Online(Stage):
         trainer = context.identity_of("trainer", online.trainer, context.trainers[online.trainer])
         measured = [context.measurement_identity(), context.identity("reward")]
         return [context.training_identity(), measured, online.model_dump(mode="json"), trainer, judge_identity(context)]
+
+    def lacks(self, context: RunContext, inputs: Mapping[str, Path]) -> str:
+        return without_groups(inputs)
 
     def run(self, context: RunContext, inputs: Mapping[str, Path], out: Path, report: StageReport) -> dict[str, Any]:
         from leverplus_core.training.online import learn_online

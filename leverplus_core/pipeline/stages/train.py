@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from leverplus_core.candidates.store import BALANCED, CANDIDATES, read_groups
+from leverplus_core.candidates.store import BALANCED, CANDIDATES, read_candidates, read_groups
+from leverplus_core.io import read_json
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.folds import WHOLE
 from leverplus_core.pipeline.judging import judge_cost, judge_identity, judge_of
 from leverplus_core.pipeline.stage import Planning, Stage, StageCost, StageReport
+from leverplus_core.pipeline.stages.balance import METADATA, NOTHING_LEFT
 from leverplus_core.pipeline.stages.beam_search import read_sequences
 
 
@@ -36,6 +38,9 @@ class Train(Stage):
         reward = context.identity("reward") if trainer.learns_from == "candidates" else None
         of = context.identity_of("trainer", self.name, trainer)
         return [context.training_identity(), of, reward, judge_identity(context)]
+
+    def lacks(self, context: RunContext, inputs: Mapping[str, Path]) -> str:
+        return "" if context.trainers[self.name].learns_from == "sequences" else without_groups(inputs)
 
     def run(self, context: RunContext, inputs: Mapping[str, Path], out: Path, report: StageReport) -> dict[str, Any]:
         trained = {fold: self._train(context, inputs, out / fold, fold, report) for fold in context.folds.names}
@@ -89,6 +94,15 @@ class Train(Stage):
         if fold == WHOLE:
             report.validation_questions(read_validation(out))
         return metadata
+
+
+def without_groups(inputs: Mapping[str, Path]) -> str:
+    """Why no candidate teaches: '' where some do."""
+    if next(read_candidates(inputs["groups"] / BALANCED), None) is not None:
+        return ""
+    file = inputs["groups"] / METADATA
+    found = read_json(file).get(NOTHING_LEFT) if file.exists() else None
+    return str(found or "no candidate was selected that it could learn from")
 
 
 def read_validation(folder: Path) -> list[str]:

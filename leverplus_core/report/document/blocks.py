@@ -25,8 +25,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """The first `stubs` columns are heads of their rows, `narrow` where these are short numbers; columns from there on are
-    numbers, unless `prose`. A `folded` table is closed until a reader opens it."""
+    """The first `stubs` columns are heads of their rows (`narrow`: short numbers), columns from there on are numbers,
+    unless `prose`. A `folded` table is closed until a reader opens it."""
 
     id: str
     caption: str
@@ -70,7 +70,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Lead:
-    """What a reader sees first: the finding in one sentence, what it is about, the symbol and kind of its mark, and its picture."""
+    """What a reader sees first: the finding in one sentence, what that is about, its mark and its picture."""
 
     sentence: str
     about: str = ""

@@ -46,6 +46,8 @@ class Content:
     - headroom: rows of `headroom_rows` with their `contender`;
     - curves: labels, stage, metric and points (step, value), each trained policy once, means over seeds;
     - cost: stage, results (distinct ones), and the seconds and prompts that they took;
+    - shown: label, run (id, of its first seed), seed and method of all whose answers can be looked at, question by
+      question: of one configuration all methods, of several the columns, their oracles and the baseline;
     - left_out: ids of the runs of a sweep that have not finished.
     """
 
@@ -69,6 +71,7 @@ class Content:
     headroom: list[Row]
     curves: list[Row]
     cost: list[Row]
+    shown: list[Row]
     left_out: list[str]
 
     @property
@@ -126,6 +129,7 @@ def report_content(
         headroom=_headroom(pairing, own, arms, heads),
         curves=_curves(registry, mine, stages),
         cost=_cost(stages),
+        shown=_shown(mine, own, base),
         left_out=[run["id"] for run in spec.left_out],
     )
 
@@ -325,6 +329,23 @@ def _headroom(
             found = gap_rows(pairing, arms[label], c.method, heads[label].best)
             rows += [{"contender": c.label, **row} for row in found]
     return rows
+
+
+def _shown(configurations: Sequence[Configuration], contenders: Sequence[Contender], base: Contender) -> list[Row]:
+    found = {(c.configuration.ids[0], c.method): (c.label, c.configuration) for c in (base, *contenders)}
+    for c in configurations:
+        alone = c.ids == base.configuration.ids and len(configurations) == 1
+        for method in c.methods:
+            if alone or (method == CEILING and c.ids[0] in {run_id for run_id, _ in found}):
+                label = method if len(configurations) == 1 else f"{c.label} · {method}"
+                found.setdefault((c.ids[0], method), (label, c))
+    order = {method: i for c in configurations if len(configurations) == 1 for i, method in enumerate(c.methods)}
+    rows = [
+        {"label": label, "run": run_id, "seed": c.runs[0]["seed"], "method": method}
+        for (run_id, method), (label, c) in found.items()
+        if not c.published
+    ]
+    return sorted(rows, key=lambda row: order.get(row["method"], 0))
 
 
 # How it was made.

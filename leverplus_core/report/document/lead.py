@@ -71,7 +71,7 @@ def _versions(environment: Row) -> Iterator[str]:
 # The finding.
 
 
-def lead(content: Content, say: Translator, plot: Plot | None) -> Lead:
+def lead(content: Content, say: Translator, plot: Plot | None = None) -> Lead:
     """The primary comparison in one sentence: of several arms with their baseline, where there are several; of the
     method with the best baseline, where there is one; and what is compared, where nothing was."""
     arms = [row for row in content.primary if row["counts"]]

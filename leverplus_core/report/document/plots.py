@@ -207,7 +207,8 @@ def _accuracy(content: Content, say: Translator) -> Drawn:
     shots = sorted({row["shots"] for row in compared})
     for ax, held in zip(axes, panels, strict=True):
         lines: list[tuple[str, list[Row], dict[str, Any]]]
-        lines = [(f"{content.baseline} ({say('baseline')})", base, {"color": INK, "marker": "x", "linestyle": ":"})]
+        base_name = say("cell", name=content.baseline, shots=say("baseline"))
+        lines = [(base_name, base, {"color": INK, "marker": "x", "linestyle": ":"})]
         for found in content.ceilings:
             cells = [row for row in found["cells"] if row["n"] == n and row["shots"] in shots]
             lines.append((ceiling(found, content, say), cells, {"color": INK, "marker": 6, "linestyle": (0, (1, 3))}))

@@ -25,7 +25,7 @@ BALANCED = ("questions", "candidates", "candidates_per_question", "positive_rate
 
 
 def _base(content: Content, say: Translator) -> str:
-    return f"{content.baseline} ({say('baseline')})"
+    return say("cell", name=content.baseline, shots=say("baseline"))
 
 
 # The primary endpoint.

@@ -24,7 +24,8 @@ NAMED_BY = 3
 
 @dataclass(frozen=True)
 class Configuration:
-    """Runs that differ in their seeds only, or one published table. `methods` are those that all of them have."""
+    """Runs that differ in their seeds only, one published table, or one imported run. `methods` are those that all of
+    them have."""
 
     label: str
     runs: tuple[Row, ...]
@@ -179,7 +180,7 @@ def _settings_of(run: Row) -> dict[str, Any]:
 
 
 def _key(run: Row) -> str:
-    if run["source"] == "published":
+    if run["source"] != "run":
         return str(run["id"])
     if run["sweep"] and run["arm"] is not None:
         return canonical_json([run["sweep"], run["arm"]])

@@ -127,6 +127,8 @@ def _unchanged(content: Content, say: Translator) -> Iterator[str]:
         for row in head["unchanged"]:
             sentence = say("unchanged" if row["start"] else "unchanged_untrained", **row)
             told.setdefault(sentence, []).append(head["label"])
+        for row in head["untrained"]:
+            told.setdefault(say("untrained", **row), []).append(head["label"])
     for sentence, labels in told.items():
         everyone = len(labels) == len(content.headlines)
         yield sentence if everyone else say("in_arms", names=say.names(labels), sentence=sentence)

@@ -8,4 +8,4 @@ from leverplus_core import hookimpl
 @hookimpl
 def leverplus_datasets() -> dict[str, str]:
     """OK-VQA and VQAv2 in their official files, and questions of your own."""
-    return {"vqa_json": "leverplus_datasets.vqa_json:VqaJson", "jsonl": "leverplus_datasets.jsonl:Jsonl"}
+    return {"vqa_json": "leverplus_datasets.vqa_json:VqaJson", "table": "leverplus_datasets.table:Table"}

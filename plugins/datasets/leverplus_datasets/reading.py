@@ -25,15 +25,12 @@ _LONGEST = 4000
 def read_text(path: Path) -> str:
     """The UTF-8 text of a file, decompressed if its name ends in .gz.
 
-    Raises DataError that names the path; of a Parquet file it says how to convert it.
+    Raises DataError that names the path.
     """
     try:
         data = path.read_bytes()
         if data[:4] == b"PAR1":
-            raise DataError(
-                f"{path} is a Parquet file, not JSON.",
-                "Write it as JSON lines: pandas.read_parquet(FILE).to_json('x.jsonl', orient='records', lines=True).",
-            )
+            raise DataError(f"{path} is a Parquet file, not JSON.", "The dataset table reads it: see docs/datasets.md.")
         return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"there is no file {path}.", "Check the dataset's settings.") from None
@@ -66,7 +63,7 @@ def read_document(path: Path, key: str) -> dict[str, Any]:
         known = _dataset_of(document)
         raise DataError(
             f"{path} has no list '{key}'{f': it looks like a file of {known}' if known else ''}.",
-            "Write its rows as JSON lines for the dataset jsonl (docs/datasets.md)."
+            "The dataset table reads it: `leverplus data init FOLDER --from FILE`."
             if known
             else "It must be an official VQA file.",
         )
@@ -122,11 +119,11 @@ def answer_text(value: object) -> str | None:
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
 
 
-def image_file(folder: Path, names: Sequence[str], where: str, anywhere: bool = False) -> str:
+def image_file(folder: Path, names: Sequence[str], where: str, anywhere: bool = False, hint: str = "") -> str:
     """The absolute path of the first of `names` that exists in `folder`, links followed.
 
     Raises DataError that begins with `where` for a name that is none (a URL, the picture itself), a file that is not
-    there, and one outside of `folder` unless `anywhere`.
+    there, and one outside of `folder` unless `anywhere`. `hint` says which settings led to the name.
     """
     if refused := next(filter(None, map(_no_file_name, names)), None):
         raise DataError(f"{where}: {refused}", "Save the picture as a file and give its path.")
@@ -139,13 +136,11 @@ def image_file(folder: Path, names: Sequence[str], where: str, anywhere: bool = 
                     "Set dataset.images to the folder of the images, or dataset.allow_outside=true.",
                 )
             return str(found)
-    raise DataError(f"{where}: there is no image file {folder / names[0]}.", "Check the image folder and file names.")
+    raise DataError(f"{where}: there is no image file {folder / names[0]}.", hint or "Set dataset.images.")
 
 
 def _no_file_name(name: str) -> str:
     """Why an image cannot be the name of a file; '' where it can."""
-    if name.startswith("data:"):
-        return f"image is the picture itself (a data URI of {len(name):,} characters), not a file."
     if re.match(r"[a-z][a-z0-9+]*://", name, re.IGNORECASE):
         return f"image is an address ({name[:_SHOWN]}), not a file."
     if any(len(piece.encode(errors="replace")) > 255 for piece in name.split("/")) or len(name) > _LONGEST:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from string import Formatter
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from leverplus_core import DataError, Dataset, Image, Question, Seed, Settings, Size, Split, rng
+from leverplus_core import DataError, Dataset, Image, PathSetting, Question, Seed, Settings, Size, Split, rng
 from leverplus_datasets.reading import (
     Rows,
     answer_text,
@@ -43,6 +44,7 @@ _FILES = {
     "validation_annotations": "*val*annotations.json",
 }
 """Setting -> pattern of the official name."""
+_File = Annotated[str | None, PathSetting(inside="folder")]
 
 
 class SplitByImage(Settings):
@@ -66,18 +68,20 @@ class _Part:
 class VqaJson(Dataset):
     """OK-VQA or VQAv2 from the official question and annotation files, with photos, captions or both."""
 
-    folder: str | None = Field(None, description=f"folder with files of the official names, or {SLICE}")
-    train_questions: str | None = None
-    train_annotations: str | None = None
-    validation_questions: str | None = None
-    validation_annotations: str | None = None
-    images: str | None = Field(None, description="folder of photos")
+    folder: Annotated[str | None, PathSetting(names=(SLICE,))] = Field(
+        None, description=f"folder with files of the official names, or {SLICE}"
+    )
+    train_questions: _File = Field(None, description="a file, in `folder` where that is given; so the next three")
+    train_annotations: _File = None
+    validation_questions: _File = None
+    validation_annotations: _File = None
+    images: Annotated[str | None, PathSetting()] = Field(None, description="folder of photos")
     image_name: str = Field(
         "COCO_{subtype}_{image_id:012d}.jpg",
         description="photo file in `images` or its folder {subtype}, which is the files' data_subtype (val2014)",
     )
     allow_outside: bool = Field(False, description="photos may lie outside of `images`, behind `..` or a link")
-    captions: str | None = Field(None, description="JSON file {image id: caption}; `folder` may hold one")
+    captions: _File = Field(None, description="JSON file {image id: caption}; `folder` may hold one")
     release: ReleaseName | None = Field(
         None, description="official release of the files: tells `plan` their size before they are downloaded"
     )
@@ -147,7 +151,11 @@ class VqaJson(Dataset):
     def _files(self) -> dict[str, Path]:
         """Setting -> file, for the official splits that are read."""
         needed = [role for role in _FILES if not self.split_by_image or role.startswith("validation")]
-        return {role: place(own) if (own := getattr(self, role)) else self._found(role) for role in needed}
+        return {role: self._file(own) if (own := getattr(self, role)) else self._found(role) for role in needed}
+
+    def _file(self, name: str) -> Path:
+        """The file that a setting names: in `folder`, where that is given and the name is no absolute one."""
+        return place(name) if self._folder is None else self._folder / place(name)
 
     def _found(self, role: str) -> Path:
         if self._folder is None:
@@ -162,7 +170,7 @@ class VqaJson(Dataset):
     @cached_property
     def _captions_file(self) -> Path | None:
         if self.captions is not None:
-            return place(self.captions)
+            return self._file(self.captions)
         found = sorted(self._folder.glob("captions*.json*")) if self._folder else []
         if self.images is None and len(found) > 1:
             names = ", ".join(p.name for p in found)
@@ -214,7 +222,11 @@ class VqaJson(Dataset):
                     f"{where}: no file name from image_name '{self.image_name}' and image id {written}.",
                     "It may hold {subtype} and {image_id}, such as {image_id:012d} for numbers.",
                 ) from e
-            path = image_file(place(self.images), (name, f"{part.subtype}/{name}"), where, self.allow_outside)
+            hint = (
+                f"dataset.images is {self.images}, dataset.image_name is '{self.image_name}', and image_id {written}: "
+                f"the photo is looked for there, and in {part.subtype}/."
+            )
+            path = image_file(place(self.images), (name, f"{part.subtype}/{name}"), where, self.allow_outside, hint)
         image_id = image_number(written)
         return image(image_id, path, self._captions.get(image_id), where)
 

@@ -1,4 +1,4 @@
-"""Files of the Lever-Plus research code, in and out, and published tables, in."""
+"""Files of the Lever-Plus research code, in and out, and published tables and other harnesses' logs, in."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ def leverplus_importers() -> dict[str, str]:
         "rl-data": "leverplus_formats.rl_data:RlDataImporter",
         "beams": "leverplus_formats.beams:BeamsImporter",
         "embeddings": "leverplus_formats.embeddings:EmbeddingsImporter",
+        "lm-eval": "leverplus_formats.lm_eval:LmEvalImporter",
+        "lmms-eval": "leverplus_formats.lm_eval:LmmsEvalImporter",
+        "inspect": "leverplus_formats.inspect_log:InspectImporter",
     }
 
 

@@ -77,8 +77,10 @@ def has_key(path: Path, *names: str) -> bool:
     return path.suffix == ".json" and any(f'"{name}"'.encode() in head for name in names)
 
 
-def entries(path: Path, progress: Progress) -> Iterator[tuple[str, Any]]:
-    """(key, value) of each entry of the object in `path`, in order.
+def entries(path: Path, progress: Progress, *, inside: str = "", lenient: bool = False) -> Iterator[tuple[str, Any]]:
+    """(key, value) of each entry of the object in `path`, in order; of the list at the key `inside`, each element.
+
+    `lenient` reads NaN and Infinity, which other programs write into their logs, as null.
 
     Raises DataError, in one line, for a file that is absent, empty, cut, not UTF-8, no object, not JSON (NaN is not),
     nested too deeply, or has an integer of thousands of digits, half of a surrogate pair or an entry of over 64 MB.
@@ -87,7 +89,7 @@ def entries(path: Path, progress: Progress) -> Iterator[tuple[str, Any]]:
     try:
         size = path.stat().st_size
         with path.open("rb") as f, progress.task(f"read {path.name} (MB)", size // CHUNK) as task:
-            text = _Text(f, task.advance)
+            text = _Text(f, task.advance, lenient)
             opening = text.next()
             if opening != "{":
                 what = f"starts with {opening!r}" if opening else "is empty"
@@ -97,7 +99,10 @@ def entries(path: Path, progress: Progress) -> Iterator[tuple[str, Any]]:
                 key = text.value()
                 if not isinstance(key, str) or text.next() != ":":
                     raise ValueError("a key and ':' are expected")
-                yield key, text.value()
+                if key == inside and text.next(take=False) == "[":
+                    yield from ((key, value) for value in text.elements())
+                else:
+                    yield key, text.value()
                 where = f"after entry '{key[:40]}'"
                 separator = text.next()
                 if separator not in (",", "}"):
@@ -127,8 +132,8 @@ class _Cut(Exception):
 class _Text:
     """The text of a file from a moving position on."""
 
-    def __init__(self, file: BinaryIO, advance: Callable[[int], object]) -> None:
-        self._file, self._advance = file, advance
+    def __init__(self, file: BinaryIO, advance: Callable[[int], object], lenient: bool) -> None:
+        self._file, self._advance, self._lenient = file, advance, lenient
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
         self._text, self._at = "", 0
 
@@ -148,7 +153,7 @@ class _Text:
         self.next(take=False)
         while True:
             try:
-                value, end = decode_json(self._text, self._at)
+                value, end = decode_json(self._text, self._at, lenient=self._lenient)
             except json.JSONDecodeError as e:
                 if self._more():
                     continue
@@ -159,6 +164,17 @@ class _Text:
                 continue  # a number may go on
             self._at = end
             return value
+
+    def elements(self) -> Iterator[Any]:
+        """The elements of the list that begins here, each as it is read."""
+        self.next()
+        more = self.next(take=False) != "]" or not self.next()
+        while more:
+            yield self.value()
+            separator = self.next()
+            if separator not in (",", "]"):
+                raise ValueError("',' or ']' is expected") if separator else _Cut
+            more = separator == ","
 
     def _more(self) -> bool:
         """Read on, as much as there is of this entry, so that long ones are not parsed too often; False at the end."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from leverplus_core import Balancer, Candidate, Catalog, DataError
+from leverplus_core import Balancer, Candidate, Catalog, DataError, Image, Question
 from leverplus_core.candidates.stats import summary
 from leverplus_core.candidates.store import CANDIDATES, read_groups
-from leverplus_core.pipeline.stages.balance import balanced
+from leverplus_core.pipeline.stages.balance import balanced, nothing_left
 
 
 def candidate(question: str, name: str, accuracy: float) -> Candidate:
@@ -113,10 +114,12 @@ def test_a_question_dropped_without_a_reason_is_counted_as_dropped() -> None:
     assert balanced(GROUPS, _Silent(), seed=0)[1]["shortfall"] == {"dropped": 1}
 
 
-def test_a_balancer_that_drops_everything_says_why_in_one_line() -> None:
-    with pytest.raises(DataError) as caught:
-        balanced(GROUPS, top_pn(min_pos=8), seed=0)
-    assert str(caught.value) == (
-        "the balancer dropped all 4 questions (fewer than 8 positives, dropped: 2; no positive, dropped: 2). "
-        "Loosen its settings, score more questions, or use keep_all."
+def test_where_everything_is_dropped_the_reasons_and_the_answers_are_told() -> None:
+    selected, metadata, _ = balanced(GROUPS, top_pn(min_pos=8), seed=0)
+    assert not any(selected.values())
+    questions = {"a": Question("a", "what?", Image("i"), ("red", "dark red", "red"))}
+    said = {q: [replace(c, prediction="A bus." if c.correct else "Yes.") for c in group] for q, group in GROUPS.items()}
+    assert nothing_left(said, metadata, questions) == (
+        "the balancer dropped all 4 questions (fewer than 8 positives, dropped: 2; no positive, dropped: 2); "
+        "of 48 answers the model's most frequent are 'Yes.' (39), 'A bus.' (9); true answers are such as 'red'"
     )

@@ -28,7 +28,7 @@ def recipe(tmp_path: Path) -> Callable[..., Recipe]:
     (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
     def of(*overrides: str) -> Recipe:
-        mine = ["dataset.name=jsonl", f"dataset={{name: jsonl, path: {tmp_path}/all.jsonl}}", "sampler.k=4",
+        mine = ["dataset.name=table", f"dataset={{name: table, path: {tmp_path}/all.jsonl}}", "sampler.k=4",
                 "evaluation.sizes=[4]", "scoring.questions=6", "scoring.candidates.questions=null"]  # fmt: skip
         return Recipe.load("demo", [*mine, *overrides])
 
@@ -114,7 +114,7 @@ def test_checking_a_recipe_loads_no_torch(recipe: Callable[..., Recipe], tmp_pat
 import sys
 from leverplus_core import Catalog, Recipe, RunContext
 from leverplus_core.pipeline.checks import check
-settings = ["dataset={name: jsonl, path: " + sys.argv[1] + "}", "sampler.k=4"]
+settings = ["dataset={name: table, path: " + sys.argv[1] + "}", "sampler.k=4"]
 check(RunContext(Recipe.load("demo", settings), Catalog.load()))
 sys.exit("torch" in sys.modules)
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from leverplus_core.plugins.manager import Catalog
 from leverplus_core.progress import Silent
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.registry.registry import Registry
+from leverplus_core.report.headline import headline, remarks
 
 Tiny = Callable[..., Recipe]
 Finished = tuple[Any, RunResult]
@@ -113,6 +115,28 @@ def test_provenance_names_the_stages_that_were_read_and_no_others(tiny: Tiny, wo
     fingerprints = Pipeline(RunContext(recipe, world.catalog, world.work)).fingerprints
     for stage, read in READ.items():
         assert world.provenance(stage)["inputs"] == {name: fingerprints[name] for name in read}, stage
+
+
+def test_where_nothing_is_left_to_learn_from_all_else_is_evaluated(tiny: Tiny, world: Any) -> None:
+    dropped = tiny("training.grpo.start=rce", balancer="keep_all:min_pos=99")
+    result = world.run(dropped)
+    assert {name for name, state in result.stages.items() if state == "not trained"} == {"rce", "grpo"}
+    assert result.untrained.keys() == {"rce", "grpo"}
+    assert "the balancer dropped all 20 questions (" in result.untrained["rce"]
+    assert re.search(r"the model's most frequent are '(red|blue)' \(\d+\)", result.untrained["rce"])
+    assert re.search(r"true answers are such as '(red|blue)'", result.untrained["rce"])
+    with Registry(world.url) as store:
+        assert {cell["method"] for cell in store.cells([result.run_id])} == {
+            "zero_shot", "random", "text_knn", "oracle", "sft"
+        }  # fmt: skip
+        assert store.runs()[0]["status"] == "done"
+        found = headline(store, [result.run_id])
+        assert found.method == "sft" and [row["method"] for row in found.untrained] == ["rce", "grpo"]
+        assert remarks(found)[-4].startswith("not trained: rce, grpo: the balancer dropped all 20 questions")
+    again = world.run(dropped)
+    assert again.calls == 0 and again.untrained == result.untrained and again.stages["evaluate"] == "reused"
+    without = world.run(tiny("training.rce.epochs=0", "training.grpo.epochs=0"))
+    assert without.calls == 0 and without.stages["evaluate"] == "reused", "it is the evaluation without them"
 
 
 def test_pools_that_need_no_features_do_not_read_them(tiny: Tiny, world: Any) -> None:
@@ -368,7 +392,7 @@ def test_a_run_killed_by_the_system_ends_with_the_same_result(
 @pytest.mark.parametrize(
     "override",
     [
-        "dataset={name: jsonl, train: absent.jsonl, validation: absent.jsonl}",
+        "dataset={name: table, train: absent.jsonl, validation: absent.jsonl}",
         "dataset={name: vqa_json, release: okvqa, folder: absent, images: absent}",
         "imported.folder=absent",
     ],
@@ -389,7 +413,7 @@ def test_data_that_is_absent_is_told_before_anything_is_written(
 ) -> None:
     monkeypatch.chdir(world.folder)
     with pytest.raises(DataError, match=r"absent\.jsonl"):
-        world.run(tiny("dataset={name: jsonl, train: absent.jsonl, validation: absent.jsonl}"))
+        world.run(tiny("dataset={name: table, train: absent.jsonl, validation: absent.jsonl}"))
     assert not list(world.folder.iterdir())
 
 

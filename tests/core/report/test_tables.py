@@ -89,3 +89,11 @@ def test_escaped_text_reads_as_it_is_shown(text: str) -> None:
 def test_escaping_leaves_what_needs_none() -> None:
     for text in ("qwen2_5_vl:demo", "+1.2 [-0.5, +2.9]", "separated · rce", "—", "57.48%", "样例数 (%)"):
         assert escape_markdown(text) == text
+
+
+def test_a_long_path_is_broken_rather_than_the_table_split() -> None:
+    path = ".leverplus/stages/propose-0123456789abcdef/candidates.jsonl"
+    grid = Grid(["file", "questions", "per question"], [[path, "60", "10.5"]], "p")
+    head, _, first, *rest = printed(View([grid]), width=56)
+    assert head.split() == ["file", "questions", "per", "question"] and first.split()[1:] == ["60", "10.5"]
+    assert "".join([first.split()[0], *(line.strip() for line in rest)]) == path

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from leverplus_core.errors import DataError
 from leverplus_core.metrics import accuracy
 from leverplus_core.testing import check_dataset
-from leverplus_datasets.jsonl import Jsonl
+from leverplus_datasets.table import Table
 from leverplus_datasets.vqa_json import SplitByImage, VqaJson
 
 Write = Callable[..., Path]
@@ -100,7 +100,21 @@ def test_vqa_json_finds_photos_by_split_and_names_the_missing_one(vqa: Path, tmp
     (photos / "COCO_train2014_000000000010.jpg").unlink()
     with pytest.raises(DataError, match=r"question 101: there is no image file .*COCO_train2014_000000000010.jpg") as e:
         VqaJson(folder=str(vqa), images=str(photos)).questions("train")
-    one_line(e)
+    assert one_line(e).endswith(
+        f"dataset.images is {photos}, dataset.image_name is 'COCO_{{subtype}}_{{image_id:012d}}.jpg', and image_id 10: "
+        "the photo is looked for there, and in train2014/."
+    )
+
+
+def test_the_files_of_settings_are_looked_for_in_the_folder(vqa: Path, tmp_path: Path) -> None:
+    whole = VqaJson(folder=str(vqa)).questions("train")
+    (vqa / "captions.json").rename(vqa / "own.json")
+    own = {"train_questions": "OpenEnded_mscoco_train2014_questions.json", "captions": "own.json"}
+    assert VqaJson.model_validate({"folder": str(vqa), **own}).questions("train") == whole
+    with pytest.raises(DataError, match=r"there is no file .*okvqa/lost.json"):
+        VqaJson(folder=str(vqa), captions="lost.json").questions("train")
+    elsewhere = shutil.move(vqa / "own.json", tmp_path / "c.json")
+    assert VqaJson(folder=str(vqa), captions=str(elsewhere)).questions("train") == whole
 
 
 def test_vqa_json_limits_are_seeded_and_nested(vqa: Path) -> None:
@@ -262,12 +276,12 @@ def write(tmp_path: Path) -> Write:
     return write
 
 
-def test_jsonl_keeps_the_contract(write: Write, tmp_path: Path) -> None:
+def test_table_keeps_the_contract(write: Write, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"png")
     chinese = {"id": 3, "question": "这是什么", "image": "a.png", "caption": "风筝", "answers": ["风筝"] * 9 + ["鸟"]}
     train = write("train.jsonl", ROW, "", {**ROW, "id": "2", "caption": "a red kite"}, chinese)
     validation = write("validation.jsonl", {**ROW, "id": "v", "caption": "a blue kite", "image_id": 7})
-    dataset = Jsonl(train=str(train), validation=str(validation))
+    dataset = Table(train=str(train), validation=str(validation))
     check_dataset(dataset)
     first, second, third = dataset.questions("train")
     assert first.image.id == second.image.id, "the same caption counts as the same picture"
@@ -278,40 +292,40 @@ def test_jsonl_keeps_the_contract(write: Write, tmp_path: Path) -> None:
     assert dataset.note() == ""
 
 
-def test_jsonl_both_splits_in_one_file(write: Write) -> None:
+def test_table_both_splits_in_one_file(write: Write) -> None:
     path = write("all.jsonl", {**ROW, "split": "train"}, {**ROW, "id": "2", "caption": "b", "split": "validation"})
-    dataset = Jsonl(path=str(path))
+    dataset = Table(path=str(path))
     check_dataset(dataset)
     assert [q.id for q in dataset.questions("validation")] == ["2"]
 
 
-def test_jsonl_few_answers_can_score_and_are_noted(write: Write) -> None:
+def test_table_few_answers_can_score_and_are_noted(write: Write) -> None:
     bare = {k: v for k, v in ROW.items() if k != "answers"}
     train = write("train.jsonl", {**bare, "answer": "kite"}, {**bare, "id": "2", "answers": ["kite", "toy", 2]})
-    dataset = Jsonl(train=str(train), validation=str(write("v.jsonl", {**ROW, "id": "v"})))
+    dataset = Table(train=str(train), validation=str(write("v.jsonl", {**ROW, "id": "v"})))
     one, three = dataset.questions("train")
     assert len(one.answers) == 10 and accuracy("a kite", one.answers) == 1.0
     assert len(three.answers) == 12 and accuracy("two", three.answers) == 1.0
     assert dataset.note().startswith("2 questions had 5 answers or fewer")
 
 
-def test_jsonl_identity_is_content_not_place(write: Write, tmp_path: Path) -> None:
+def test_table_identity_is_content_not_place(write: Write, tmp_path: Path) -> None:
     write("train.jsonl", ROW), write("v.jsonl", {**ROW, "id": "v"})
     shutil.copytree(tmp_path, tmp_path / "moved")
     here, there = (
-        Jsonl(train=str(d / "train.jsonl"), validation=str(d / "v.jsonl")) for d in (tmp_path, tmp_path / "moved")
+        Table(train=str(d / "train.jsonl"), validation=str(d / "v.jsonl")) for d in (tmp_path, tmp_path / "moved")
     )
     assert here.identity() == there.identity()
     write("moved/v.jsonl", {**ROW, "id": "w"})
-    assert Jsonl(**there.model_dump()).identity() != here.identity()
+    assert Table(**there.model_dump()).identity() != here.identity()
 
 
-def test_jsonl_null_is_as_absent_and_numbers_are_texts(write: Write) -> None:
+def test_table_null_is_as_absent_and_numbers_are_texts(write: Write) -> None:
     rows = [
         {**ROW, "image_id": None, "answers": None, "answer": 3.0},
         {**ROW, "id": "2", "caption": "b", "image_id": None},
     ]
-    dataset = Jsonl(train=str(write("t.jsonl", *rows)), validation=str(write("v.jsonl", {**ROW, "id": "v"})))
+    dataset = Table(train=str(write("t.jsonl", *rows)), validation=str(write("v.jsonl", {**ROW, "id": "v"})))
     first, second = dataset.questions("train")
     assert first.image.id != second.image.id and set(first.answers) == {"3"}
 
@@ -338,26 +352,26 @@ def test_jsonl_null_is_as_absent_and_numbers_are_texts(write: Write) -> None:
         ({**ROW, "id": "2", "split": ["train"]}, r"split is '\['train'\]'. It must be train in this file"),
     ],
 )
-def test_jsonl_refuses_bad_rows(write: Write, row: object, message: str) -> None:
-    dataset = Jsonl(train=str(write("train.jsonl", ROW, row)), validation=str(write("v.jsonl", {**ROW, "id": "v"})))
+def test_table_refuses_bad_rows(write: Write, row: object, message: str) -> None:
+    dataset = Table(train=str(write("train.jsonl", ROW, row)), validation=str(write("v.jsonl", {**ROW, "id": "v"})))
     with pytest.raises(DataError, match=message) as e:
         dataset.questions("train")
     one_line(e)
 
 
-def test_jsonl_refuses_bad_files(write: Write, tmp_path: Path) -> None:
+def test_table_refuses_bad_files(write: Write, tmp_path: Path) -> None:
     train = str(write("train.jsonl", ROW))
     with pytest.raises(DataError, match=r"was given train. Set dataset.train and dataset.validation"):
-        Jsonl(train=train).questions("train")
+        Table(train=train).questions("train")
     with pytest.raises(DataError, match=r"there is no file .*lost.jsonl"):
-        Jsonl(train=train, validation=str(tmp_path / "lost.jsonl")).questions("train")
+        Table(train=train, validation=str(tmp_path / "lost.jsonl")).questions("train")
     with pytest.raises(DataError, match=r"v.jsonl has no validation questions"):
-        Jsonl(train=train, validation=str(write("v.jsonl"))).questions("train")
+        Table(train=train, validation=str(write("v.jsonl"))).questions("train")
     with pytest.raises(DataError, match=r"id 1 is already at .*train.jsonl:1"):
-        Jsonl(train=train, validation=str(write("v.jsonl", ROW))).questions("train")
+        Table(train=train, validation=str(write("v.jsonl", ROW))).questions("train")
     (tmp_path / "latin.jsonl").write_bytes('{"id": "é"}'.encode("latin-1"))
     with pytest.raises(DataError, match=r"latin.jsonl is not UTF-8 text: byte 8"):
-        Jsonl(train=train, validation=str(tmp_path / "latin.jsonl")).questions("train")
+        Table(train=train, validation=str(tmp_path / "latin.jsonl")).questions("train")
 
 
 # --- one picture is one image -----------------------------------------------------------------------------------
@@ -371,7 +385,7 @@ def test_a_file_is_one_image_however_its_path_is_written(write: Write, tmp_path:
     (tmp_path / "link.png").symlink_to(tmp_path / "img" / "a.png")
     written = ("img/a.png", "./img/a.png", str(tmp_path / "img" / "a.png"), "img/../img/a.png", "link.png")
     rows = [{**PICTURE, "id": str(i), "image": path} for i, path in enumerate(written)]
-    dataset = Jsonl(train=str(write("t.jsonl", *rows)), validation=str(write("v.jsonl", {**ROW, "id": "v"})))
+    dataset = Table(train=str(write("t.jsonl", *rows)), validation=str(write("v.jsonl", {**ROW, "id": "v"})))
     assert {q.image.id for q in dataset.questions("train")} == {"img/a.png"}
 
 
@@ -380,22 +394,22 @@ def test_equal_names_in_two_folders_are_two_images(write: Write, tmp_path: Path)
         (tmp_path / split).mkdir()
         (tmp_path / split / "a.png").write_bytes(split.encode())
         write(f"{split}/rows.jsonl", {**PICTURE, "id": split, "image": "a.png"})
-    dataset = Jsonl(**{split: str(tmp_path / split / "rows.jsonl") for split in ("train", "validation")})
+    dataset = Table(**{split: str(tmp_path / split / "rows.jsonl") for split in ("train", "validation")})
     check_dataset(dataset)
     assert [dataset.questions(split)[0].image.id for split in ("train", "validation")] == [
         "train/a.png", "validation/a.png",
     ]  # fmt: skip
 
 
-def test_jsonl_reads_images_from_a_folder_of_their_own(write: Write, tmp_path: Path) -> None:
+def test_table_reads_images_from_a_folder_of_their_own(write: Write, tmp_path: Path) -> None:
     (tmp_path / "photos" / "deep").mkdir(parents=True)
     (tmp_path / "photos" / "deep" / "a.png").write_bytes(b"png")
     train = write("rows/t.jsonl", {**PICTURE, "image": "deep/a.png"})
     validation = write("rows/v.jsonl", {**ROW, "id": "v"})
-    dataset = Jsonl(train=str(train), validation=str(validation), images=str(tmp_path / "photos"))
+    dataset = Table(train=str(train), validation=str(validation), images=str(tmp_path / "photos"))
     assert dataset.questions("train")[0].image.id == "deep/a.png"
     with pytest.raises(DataError, match=r"there is no folder .*lost. Set dataset.images"):
-        Jsonl(train=str(train), validation=str(validation), images=str(tmp_path / "lost")).questions("train")
+        Table(train=str(train), validation=str(validation), images=str(tmp_path / "lost")).questions("train")
 
 
 @pytest.mark.parametrize("way", ["..", "absolute", "link"])
@@ -412,9 +426,9 @@ def test_images_outside_of_their_folder_need_leave(write: Write, tmp_path: Path,
     with pytest.raises(
         DataError, match=r"\(id 1\): image .* is the file .*secret.png, which is not in .*rows. Set"
     ) as e:
-        Jsonl(**settings).questions("train")
+        Table(**settings).questions("train")
     one_line(e)
-    allowed = Jsonl(**settings, allow_outside=True).questions("train")[0].image
+    allowed = Table(**settings, allow_outside=True).questions("train")[0].image
     assert allowed.path == str(tmp_path / "secret.png")
 
 
@@ -432,8 +446,10 @@ def test_photos_of_vqa_json_stay_in_their_folder_too(vqa: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("image", "says"),
     [
-        ("data:image/png;base64," + "A" * 5000, r"image is the picture itself \(a data URI of 5,022 characters\)"),
-        ("iVBORw0KGgo" * 500, r"image is a text of 5,500 characters \(iVBORw0KGgo.*\.\.\.\), not the name of a file"),
+        ("data:image/png;base64," + "A" * 5000, r"the picture in the row is no picture of a format that is read"),
+        ("iVBORw0KGgo" * 500, r"the picture in the row is no picture of a format that is read"),
+        ("data:image/png;base64,A", "image is no picture: its base64 is damaged"),
+        ("data:image/png", "image is no picture: it is a data URI without data"),
         ("a/" * 3000, r"image is a text of 6,000 characters"),
         ("https://example.org/a.png", r"image is an address \(https://example.org/a.png\), not a file"),
         ("a\0b.png", r"image 'a\\x00b.png' cannot be the name of a file"),
@@ -441,8 +457,8 @@ def test_photos_of_vqa_json_stay_in_their_folder_too(vqa: Path, tmp_path: Path) 
 )
 def test_an_image_that_is_no_path_is_told_in_one_line(write: Write, image: str, says: str) -> None:
     train = write("t.jsonl", {**PICTURE, "image": image})
-    dataset = Jsonl(train=str(train), validation=str(write("v.jsonl", {**ROW, "id": "v"})))
-    with pytest.raises(DataError, match=rf"t.jsonl:1 \(id 1\): {says}.* Save the picture as a file") as e:
+    dataset = Table(train=str(train), validation=str(write("v.jsonl", {**ROW, "id": "v"})))
+    with pytest.raises(DataError, match=rf"t.jsonl:1 \(id 1\): {says}") as e:
         dataset.questions("train")
     assert len(one_line(e)) < 400
 
@@ -450,15 +466,15 @@ def test_an_image_that_is_no_path_is_told_in_one_line(write: Write, image: str, 
 def test_a_number_and_its_text_are_one_id(write: Write) -> None:
     ids = [7, 7.0, "7"]
     rows = [{**ROW, "id": f"{i}", "caption": f"c{i}", "image_id": image_id} for i, image_id in enumerate(ids)]
-    dataset = Jsonl(train=str(write("t.jsonl", *rows[:2])), validation=str(write("v.jsonl", rows[2])))
+    dataset = Table(train=str(write("t.jsonl", *rows[:2])), validation=str(write("v.jsonl", rows[2])))
     assert {q.image.id for q in (*dataset.questions("train"), *dataset.questions("validation"))} == {"7"}
-    zero = Jsonl(
+    zero = Table(
         train=str(write("t.jsonl", {**ROW, "image_id": 0})),
         validation=str(write("v.jsonl", {**ROW, "id": 5.0, "image_id": -0.0})),
     )
     assert zero.questions("train")[0].image.id == zero.questions("validation")[0].image.id == "0"
     assert zero.questions("validation")[0].id == "5"
-    twice = Jsonl(train=str(write("t.jsonl", {**ROW, "id": 5}, {**ROW, "id": 5.0})), validation=zero.validation)
+    twice = Table(train=str(write("t.jsonl", {**ROW, "id": 5}, {**ROW, "id": 5.0})), validation=zero.validation)
     with pytest.raises(DataError, match=r"t.jsonl:2: id 5 is already at .*t.jsonl:1"):
         twice.questions("train")
 
@@ -468,13 +484,13 @@ def test_what_is_no_id_is_refused(write: Write, value: object) -> None:
     validation = str(write("v.jsonl", {**ROW, "id": "v"}))
     for key, says in (("id", "t.jsonl:1: no id"), ("image_id", r"t.jsonl:1 \(id 1\): image_id is no id")):
         with pytest.raises(DataError, match=says) as e:
-            Jsonl(train=str(write("t.jsonl", {**ROW, key: value})), validation=validation).questions("train")
+            Table(train=str(write("t.jsonl", {**ROW, key: value})), validation=validation).questions("train")
         one_line(e)
 
 
 def test_an_empty_list_of_answers_is_as_absent(write: Write) -> None:
     rows = [{**ROW, "answers": [], "answer": "sun"}, {**ROW, "id": "2", "answers": None, "answer": "rain"}]
-    dataset = Jsonl(train=str(write("t.jsonl", *rows)), validation=str(write("v.jsonl", {**ROW, "id": "v"})))
+    dataset = Table(train=str(write("t.jsonl", *rows)), validation=str(write("v.jsonl", {**ROW, "id": "v"})))
     assert [q.answers[0] for q in dataset.questions("train")] == ["sun", "rain"]
 
 
@@ -569,7 +585,7 @@ def test_files_of_other_datasets_are_known_and_the_way_to_convert_them_is_told(
 ) -> None:
     (vqa / "mscoco_train2014_annotations.json").write_text(json.dumps(document))
     with pytest.raises(
-        DataError, match=rf"has no list 'annotations': it looks like a file of {known}. Write its rows"
+        DataError, match=rf"has no list 'annotations': it looks like a file of {known}. The dataset table"
     ) as e:
         VqaJson(folder=str(vqa)).questions("train")
     one_line(e)
@@ -577,8 +593,8 @@ def test_files_of_other_datasets_are_known_and_the_way_to_convert_them_is_told(
 
 def test_a_parquet_file_is_known(write: Write, tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_bytes(b"PAR1\x15\x04\xff")
-    with pytest.raises(DataError, match=r"t.parquet is a Parquet file, not JSON. Write it as JSON lines"):
-        Jsonl(train=str(tmp_path / "t.parquet"), validation=str(write("v.jsonl", ROW))).questions("train")
+    with pytest.raises(DataError, match=r"t.parquet cannot be read as Parquet: .*complete"):
+        Table(train=str(tmp_path / "t.parquet"), validation=str(write("v.jsonl", ROW))).questions("train")
 
 
 def test_the_identity_follows_the_content_of_pictures(write: Write, tmp_path: Path) -> None:
@@ -589,9 +605,9 @@ def test_the_identity_follows_the_content_of_pictures(write: Write, tmp_path: Pa
         "train": str(write("t.jsonl", {**PICTURE, "image": "a.png"})),
         "validation": str(write("v.jsonl", {**ROW, "id": "v"})),
     }
-    stamp, before = picture.stat(), Jsonl(**settings).identity()
-    assert Jsonl(**settings).identity() == before
+    stamp, before = picture.stat(), Table(**settings).identity()
+    assert Table(**settings).identity() == before
     picture.write_bytes(b"sea")
     os.utime(picture, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert (picture.stat().st_size, picture.stat().st_mtime_ns) == (stamp.st_size, stamp.st_mtime_ns)
-    assert Jsonl(**settings).identity() != before
+    assert Table(**settings).identity() != before

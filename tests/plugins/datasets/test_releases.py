@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 import leverplus_datasets
 from leverplus_core.errors import DataError
-from leverplus_datasets import command, releases
+from leverplus_datasets import data_download, releases
 from leverplus_datasets.download import download, unpack
 from leverplus_datasets.release_copy import Finding, check, download_release, photo_places
 from leverplus_datasets.releases import RELEASES, Release, find_release
@@ -311,7 +311,7 @@ def run(known: Release, monkeypatch: pytest.MonkeyPatch) -> Run:
     """`leverplus data download` in this process: its exit code or error, and its standard output."""
     monkeypatch.setitem(releases.RELEASES, "okvqa", known)
     app = typer.Typer()
-    app.command()(command.download)
+    app.command()(data_download.download)
 
     def run(*arguments: str | Path) -> tuple[int | DataError, str]:
         done = CliRunner().invoke(app, ["okvqa", *map(str, arguments)])

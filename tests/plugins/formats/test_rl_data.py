@@ -485,7 +485,7 @@ def test_a_recipe_numbers_the_rows_on_the_command_line(rl_data: dict[str, Any], 
             for i in range(11, -1, -1)
         ]
         put(f"{split}.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
-    put("r.yaml", b"extends: demo\ndataset: {name: jsonl, train: train.jsonl, validation: validation.jsonl}\n")
+    put("r.yaml", b"extends: demo\ndataset: {name: table, train: train.jsonl, validation: validation.jsonl}\n")
     put("x.json", rl_data)
     code, out, err = cli("import", "rl-data", "x.json", "-o", "in", "--recipe", "r.yaml", "--json")
     assert code == 0, err

@@ -224,7 +224,7 @@ def test_a_table_becomes_a_run(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert all(r["ci_low"] < r["accuracy"] < r["ci_high"] for r in rows)
     assert registry.resolve("report")["id"] == run_id
-    with pytest.raises(RegistryError, match="published tables only"):
+    with pytest.raises(RegistryError, match="imported results only"):
         registry.resolve("latest")
     for name, message in (
         ("report", "holds a run named 'report' already.*another with --name"), (run_id, "already"),

@@ -24,7 +24,8 @@ def test_markdown_is_complete_and_its_tables_are_tables(swept: Registry, tmp_pat
     content = report_content(swept, ["sw"], "separated:rce")
     written = write_report(content, Translator(), tmp_path / "out.md")
     assert sorted(p.name for p in (tmp_path / "out.md.files").iterdir()) == PLOTS
-    assert {p.name for p in written} == {"out.md", *PLOTS}
+    assert written.left_out == []
+    assert {p.name for p in written.files} == {"out.md", *PLOTS}
     text = (tmp_path / "out.md").read_text(encoding="utf-8")
     sections = lay_out(content, Translator()).sections
     tables = [block for section in sections for block in section.blocks if isinstance(block, Table)]

@@ -1,0 +1,176 @@
+"""What the columns of a file may mean: the settings of `table` that its first rows suggest, each with its reason."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from leverplus_core import DataError
+from leverplus_datasets import pictures
+from leverplus_datasets.from_rows import ROW_NUMBER
+from leverplus_datasets.reading import id_text
+from leverplus_datasets.rows import Row, kind_of, read_rows
+
+FIRST = 200
+"""Rows that are looked at."""
+_NAMES: Mapping[str, Sequence[str]] = {
+    "question": ("question", "query", "prompt", "q", "text", "instruction", "sent", "input"),
+    "image": (
+        "image", "imagepath", "imagefile", "imagename", "img", "imgpath", "imageurl", "picture", "photo", "filename",
+        "file", "path", "url", "imageid",
+    ),
+    "caption": ("caption", "description"),
+    "answers": ("answers", "directanswers", "labels"),
+    "answer": ("answer", "label", "target", "multiplechoiceanswer", "gt", "output", "response", "solution"),
+    "id": ("id", "questionid", "qid", "uid", "key", "index", "idx"),
+    "split": ("split", "subset", "partition", "fold"),
+}  # fmt: skip
+_FOLDERS = (
+    "",
+    "images",
+    "photos",
+    "pictures",
+    "img",
+    "imgs",
+    "train2014",
+    "val2014",
+    "train2017",
+    "val2017",
+    "train",
+    "val",
+)
+_PATTERNS = (
+    "{image}", "{image}.jpg", "{image}.png", "{image}.jpeg", "{image:012d}.jpg", "COCO_train2014_{image:012d}.jpg",
+    "COCO_val2014_{image:012d}.jpg",
+)  # fmt: skip
+_TRAIN = re.compile(r"(?<![a-z])(training|train)(?![a-z])", re.IGNORECASE)
+_OTHERS = ("validation", "valid", "val", "dev", "test", "testing")
+SHARE = 0.3
+"""`validation_share` where nothing says what the splits are."""
+
+
+@dataclass
+class Guess:
+    """Settings of `table` by name, paths absolute, and `said`: a line each on where they come from."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+
+def guess(file: Path) -> Guess:
+    """The settings for a file of questions. Raises DataError where it cannot be read, or has no question or answer."""
+    file = file.resolve()
+    rows = [row for _, row in islice(read_rows(file), FIRST) if isinstance(row, dict)]
+    if not rows:
+        raise DataError(f"{file} has no rows that can be read.", "It needs one row per question.")
+    found, columns = Guess(), list(dict.fromkeys(name for row in rows for name in row))
+    meant = _columns(columns, rows, file)
+    if (missing := next((name for name in ("question",) if name not in meant), None)) or not {
+        "answers", "answer"
+    } & meant.keys():  # fmt: skip
+        what = f"no column of {file} looks like the {missing or 'answers'}: it has {', '.join(columns)}."
+        raise DataError(what, f"Rename one to '{missing or 'answers'}', or set dataset.columns in a recipe.")
+    renamed = {name: column for name, column in meant.items() if name != column}
+    if renamed:
+        found.settings["columns"] = renamed
+    found.said += [f"{name}: {_told(column)}" for name, column in meant.items()]
+    if not {"image", "caption"} & meant.keys():
+        what = f"no column of {file} looks like the image or a caption: it has {', '.join(columns)}."
+        raise DataError(what, "Rename one to 'image', or set dataset.columns in a recipe.")
+    if "image" in meant:
+        _pictures(found, file, [row.get(meant["image"]) for row in rows])
+    if kind_of(file) in (".csv", ".tsv") and "answers" in meant:
+        texts = [str(row.get(meant["answers"], "")) for row in rows]
+        separator = next((mark for mark in ("|", ";") if any(mark in text for text in texts)), "|")
+        if separator != "|" and not any(text.lstrip().startswith("[") for text in texts):
+            found.settings["separator"] = separator
+            found.said.append(f"separator: answers are split at '{separator}'")
+    _splits(found, file, "split" in meant)
+    return found
+
+
+def _told(column: str) -> str:
+    return "the number of the row" if column == ROW_NUMBER else f"column '{column}'"
+
+
+def _columns(columns: Sequence[str], rows: Sequence[Row], file: Path) -> dict[str, str]:
+    """What each of ours is called in the file."""
+    plain = {column: re.sub(r"[^a-z0-9]", "", column.lower()) for column in columns}
+    meant: dict[str, str] = {}
+    for name, known in _NAMES.items():
+        free = {plain[column]: column for column in reversed(columns) if column not in meant.values()}
+        if (column := next((free[one] for one in known if one in free), None)) is not None:
+            meant[name] = column
+    if kind_of(file) not in (".csv", ".tsv") and "answers" in meant:
+        values = [row.get(meant["answers"]) for row in rows]
+        if all(isinstance(value, str | int | float) or value is None for value in values):
+            meant["answer"] = meant.pop("answers")
+    if "answers" in meant:
+        meant.pop("answer", None)
+    ids = [id_text(row.get(meant["id"])) for row in rows] if "id" in meant else [None]
+    if None in ids or len(set(ids)) < len(ids):
+        meant["id"] = ROW_NUMBER
+    order = ("id", "question", "image", "caption", "answers", "answer", "split")
+    return {name: meant[name] for name in order if name in meant}
+
+
+def _pictures(found: Guess, file: Path, values: Sequence[Any]) -> None:
+    """Where the pictures are: in the rows, on the web, or in which folder under which names."""
+    texts = [str(value) for value in values if isinstance(value, str | int) and not isinstance(value, bool)][:20]
+    if not texts:
+        found.said.append("pictures: in the rows")
+        return
+    if any(pictures.is_address(text) for text in texts):
+        found.settings["download"] = True
+        found.said.append("pictures: addresses, which will be fetched into the cache folder")
+        return
+    if any(text.startswith("data:") or len(text) > 500 for text in texts):
+        found.said.append("pictures: in the rows")
+        return
+    for folder in _folders(file):
+        for pattern in _PATTERNS:
+            if _all_there(folder, pattern, texts):
+                if folder != file.parent:
+                    found.settings["images"] = str(folder)
+                if pattern != "{image}":
+                    found.settings["image_name"] = pattern
+                found.said.append(f"pictures: {folder}/{pattern}")
+                return
+    found.said.append(f"pictures: not found ({texts[0]}); set dataset.images to their folder")
+
+
+def _folders(file: Path) -> Iterable[Path]:
+    for base in (file.parent, file.parent.parent):
+        for name in _FOLDERS:
+            if (base / name).is_dir():
+                yield base / name if name else base
+
+
+def _all_there(folder: Path, pattern: str, texts: Sequence[str]) -> bool:
+    try:
+        names = [
+            pattern.replace(":012d", "").format(image=text.zfill(12) if "012d" in pattern else text) for text in texts
+        ]
+        return all(os.path.isfile(folder / name) for name in names)
+    except (OSError, ValueError):
+        return False
+
+
+def _splits(found: Guess, file: Path, has_column: bool) -> None:
+    """One file with a column, a file beside it for the other split, or a share of the pictures."""
+    if has_column:
+        found.settings["path"] = str(file)
+        return
+    for other in _OTHERS if _TRAIN.search(file.name) else ():
+        beside = file.with_name(_TRAIN.sub(other, file.name, count=1))
+        if beside.is_file():
+            found.settings |= {"train": str(file), "validation": str(beside)}
+            found.said.append(f"validation: {beside.name} beside it")
+            return
+    found.settings |= {"path": str(file), "validation_share": SHARE}
+    found.said.append(f"validation: the questions about {SHARE:.0%} of the pictures (validation_share)")
