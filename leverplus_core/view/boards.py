@@ -200,7 +200,7 @@ def _grid(registry: Registry, found: Row, n: int | None) -> dict[str, Any]:
     return {
         "table": [(method, [entry(method, at) for at in shots]) for method in methods], "shots": shots,
         "sizes": sizes, "size": size, "scale": _scale(ends), "published": published,
-        "trained": set(trained_methods(found, methods)) if not published else set(),
+        "trained": set(trained_methods(found, methods)) if found["source"] == "run" else set(),
         "pair": [] if published else default_pair(found, here),
     }  # fmt: skip
 
