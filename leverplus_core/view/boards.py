@@ -99,6 +99,7 @@ def runs(registry: Registry, query: Query) -> dict[str, Any]:
     tags = sorted({tag for own in labels.values() for tag in own["tags"]})
     return {
         "rows": rows, "wanted": wanted, "total": len(known), "every": SOON_S if running else LATER_S,
+        "noted": any(row["mine"] or row["note"] or row["tags"] for row in rows),
         "options": {"status": states, "tag": tags, "sweep": sweeps},
     }  # fmt: skip
 

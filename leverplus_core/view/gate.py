@@ -121,7 +121,7 @@ class Gate:
             return 401, "Open the address that `leverplus view` printed: it has the token.", {}
         rest = urlencode([(key, value) for key, value in asked if key != "token"])
         raw = scope.get("raw_path", b"/").decode("latin-1").lstrip("/")
-        path = "/" + quote(raw, safe="/%:@!$&'()*+,;=~")  # never `//host` or `/\\host`, which are elsewhere
+        path = "/" + quote(raw, safe="/%:@!$&'()*+,;=~")  # never `//host` or one with a backslash, which are elsewhere
         cookie = f"{self._cookie}={token}; HttpOnly; SameSite=Strict; Path=/"
         where = path + (f"?{rest}" if rest else "")
         return 303, "Known.", {"location": where, "set-cookie": cookie, "cache-control": "no-store"}
