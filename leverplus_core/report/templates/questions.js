@@ -161,7 +161,6 @@
     else return;
     event.preventDefault();
   });
-  addEventListener("beforeprint", () => { fold.open = true; });
   writing = true;  // the address is read before it is written
   filter();
   writing = false;
