@@ -89,6 +89,7 @@ from leverplus_core.pretrained import find_checkpoint as find_checkpoint
 from leverplus_core.pretrained import load_model as load_model
 from leverplus_core.pretrained import load_pretrained as load_pretrained
 from leverplus_core.pretrained import pick_device as pick_device
+from leverplus_core.pretrained import without_hub as without_hub
 from leverplus_core.progress import Progress as Progress
 from leverplus_core.progress import Silent as Silent
 from leverplus_core.recipes.recipe import Recipe as Recipe

@@ -36,11 +36,12 @@ class PathSetting:
     """Marks a setting as a path: `images: Annotated[str | None, PathSetting()] = None`.
 
     In a recipe file it begins in the folder of that file. `names` are values that are no paths; where the setting
-    `inside` is given, the path begins in it.
+    `inside` is given, the path begins in it; with `only_there` it is a path only where a file or folder is there.
     """
 
     names: tuple[str, ...] = ()
     inside: str = ""
+    only_there: bool = False
 
 
 def _each_once(value: Sequence[Any] | None) -> Sequence[Any] | None:

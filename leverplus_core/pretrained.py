@@ -268,13 +268,9 @@ def _source(path: str, revision: str | None) -> dict[str, Any]:
     found = {"pretrained_model_name_or_path": source, "trust_remote_code": False}
     if Path(source).is_dir():
         return found
-    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub import try_to_load_from_cache
 
-    if constants.HF_HUB_OFFLINE:
-        why = "HF_HUB_OFFLINE is set"
-    elif not _answers(constants.ENDPOINT):
-        why = f"{constants.ENDPOINT} does not answer"
-    else:
+    if not (why := without_hub()):
         return found
     if not isinstance(try_to_load_from_cache(source, "config.json", revision=revision), str):
         raise CheckpointError(
@@ -283,6 +279,15 @@ def _source(path: str, revision: str | None) -> dict[str, Any]:
             f"{_packaged()}.",
         )
     return found | {"local_files_only": True}
+
+
+def without_hub() -> str:
+    """Why no hub can be asked, as the end of a sentence; '' where one can be."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    return "" if _answers(constants.ENDPOINT) else f"{constants.ENDPOINT} does not answer"
 
 
 @cache

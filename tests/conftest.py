@@ -235,6 +235,20 @@ def _table(folder: Path) -> dict[str, Any]:
     return files
 
 
+def _hub(folder: Path) -> dict[str, Any]:
+    """The rows of `_table` as `datasets` saves them, in splits."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    splits = {
+        split: [json.loads(line) for line in Path(file).read_text(encoding="utf-8").splitlines()]
+        for split, file in _table(folder).items()
+    }
+    rows = {split: datasets.Dataset.from_list(of) for split, of in splits.items()}
+    datasets.DatasetDict(rows).save_to_disk(str(folder / "saved"))
+    return {"path": str(folder / "saved")}
+
+
 def _hf_vlm(folder: Path) -> dict[str, Any]:
     """A tiny random Idefics3."""
     from tests.plugins.models.families import save
@@ -262,6 +276,7 @@ def _served(folder: Path) -> dict[str, Any]:
 
 TEST_SETTINGS: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("dataset", "demo_world"): _demo_world,
+    ("dataset", "hub"): _hub,
     ("dataset", "table"): _table,
     ("dataset", "vqa_json"): lambda folder: {"folder": "okvqa-slice"},
     ("encoder", "clip"): _clip,

@@ -6,7 +6,7 @@ Bundled recipes name folders of the user's (`data/okvqa`), so theirs begin in th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,22 +34,22 @@ def with_paths(recipe: Recipe, catalog: Catalog) -> Recipe:
 
 def paths_of(recipe: Recipe, catalog: Catalog) -> dict[str, str]:
     """Dotted key -> where it leads, for each path that is set; relative ones begin in the current folder."""
-    found = {f"{key}.{name}": value for key, name, value, _ in _paths(with_paths(recipe, catalog), catalog)}
+    found = {f"{key}.{name}": value for key, name, value in _paths(with_paths(recipe, catalog), catalog)}
     return {key: os.path.abspath(os.path.expanduser(value)) for key, value in found.items()}
 
 
 def _led(recipe: Recipe, catalog: Catalog) -> Iterator[tuple[str, str]]:
     """(dotted key, absolute path) of each relative path of a recipe file."""
-    for block, setting, value, _ in _paths(recipe, catalog):
+    for block, setting, value in _paths(recipe, catalog):
         folder = recipe.folder_of(f"{block}.{setting}")
         if folder is not None and not os.path.isabs(os.path.expanduser(value)):
             yield f"{block}.{setting}", os.path.normpath(folder / value)
 
 
-def _paths(recipe: Recipe, catalog: Catalog) -> Iterator[tuple[str, str, str, PathSetting]]:
-    """(block, setting, value, what it is) of each path that a recipe sets."""
+def _paths(recipe: Recipe, catalog: Catalog) -> Iterator[tuple[str, str, str]]:
+    """(block, setting, value) of each path that a recipe sets."""
     if recipe.imported.folder:
-        yield "imported", "folder", recipe.imported.folder, PathSetting()
+        yield "imported", "folder", recipe.imported.folder
     for key in PARTS:
         spec: PartSpec = getattr(recipe, key)
         with suppress(PluginError):  # who builds it says so
@@ -59,12 +59,15 @@ def _paths(recipe: Recipe, catalog: Catalog) -> Iterator[tuple[str, str, str, Pa
                 kind = next((mark for mark in field.metadata if isinstance(mark, PathSetting)), None)
                 if not isinstance(value, str):
                     continue
-                if kind and value not in kind.names and not (kind.inside and spec.settings.get(kind.inside)):
-                    yield key, name, value, kind
-                elif name == "path" and issubclass(part, Pretrained) and _is_folder(recipe, f"{key}.{name}", value):
-                    yield key, name, value, PathSetting()
+                if kind is None and name == "path" and issubclass(part, Pretrained):
+                    # The name of a packaged checkpoint, or an id of a hub, is no path.
+                    kind = PathSetting(only_there=True) if "/" in value else None
+                if kind is not None and _leads(kind, value, spec.settings, recipe.folder_of(f"{key}.{name}")):
+                    yield key, name, value
 
 
-def _is_folder(recipe: Recipe, key: str, value: str) -> bool:
-    """Whether a checkpoint's `path` is a folder; the name of a packaged one, or an id of a hub, is none."""
-    return "/" in value and os.path.isdir((recipe.folder_of(key) or Path()) / os.path.expanduser(value))
+def _leads(kind: PathSetting, value: str, settings: Mapping[str, Any], folder: Path | None) -> bool:
+    """Whether a value is a path of its own."""
+    if value in kind.names or (kind.inside and settings.get(kind.inside)):
+        return False
+    return not kind.only_there or os.path.exists((folder or Path()) / os.path.expanduser(value))

@@ -113,7 +113,7 @@ def run(registry: Registry, query: Query) -> dict[str, Any]:
     return {
         "run": found, "tags": own["tags"], "mine": own["note"], "took": _took(found, datetime.now(UTC)),
         "stages": stages, "left": [name for name in planned if name not in there], "at": _under_way(found, stages),
-        "curves": charts(registry.curves(found["id"]), [stage["name"] for stage in stages]),
+        "curves": charts(registry.curve_rows(found["id"]), [stage["name"] for stage in stages]),
         "settings": _yaml(found["recipe"]), "used": found["parts"] or [],
         "about": _about(found), "packages": (found["environment"] or {}).get("packages") or {},
         "every": SOON_S if found["status"] == "running" else None, **_grid(registry, found, None),

@@ -8,7 +8,8 @@ from pathlib import Path
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.document.content import report_content
 from leverplus_core.report.document.i18n import Translator
-from leverplus_core.report.document.render import write_report
+from leverplus_core.report.document.questions import explorer
+from leverplus_core.report.document.render import HTML, write_report
 
 
 def report_file(registry: Registry, runs: Sequence[str], out: Path, lang: str = "en") -> list[Path]:
@@ -17,4 +18,6 @@ def report_file(registry: Registry, runs: Sequence[str], out: Path, lang: str = 
     Raises RegistryError for a run that is not there, StorageError where `out` cannot be written, and LeverplusError
     where matplotlib or jinja2 is not installed.
     """
-    return write_report(report_content(registry, runs), Translator(lang), out)
+    content = report_content(registry, runs)
+    asked = explorer(registry, content) if out.suffix.lower() in HTML else None
+    return write_report(content, Translator(lang), out, asked).files

@@ -119,7 +119,7 @@ def explorer(registry: Registry, content: Content) -> Explorer | None:
         for place, row in enumerate(columns):
             for method, shots in cells[run_id] if row["run"] == run_id else ():
                 if method == row["method"]:
-                    for _, prediction in registry.predictions(run_id, method, shots, MOST):
+                    for _, prediction in registry.cell_predictions(run_id, method, shots, MOST):
                         given.setdefault(prediction.question_id, []).append((place, shots, prediction))
     examples = _Examples(registry, next(iter(runs)))
     examples.read(d for some in given.values() for *_, prediction in some for d in prediction.demonstrations)

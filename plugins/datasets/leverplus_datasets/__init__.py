@@ -7,5 +7,9 @@ from leverplus_core import hookimpl
 
 @hookimpl
 def leverplus_datasets() -> dict[str, str]:
-    """OK-VQA and VQAv2 in their official files, and questions of your own."""
-    return {"vqa_json": "leverplus_datasets.vqa_json:VqaJson", "table": "leverplus_datasets.table:Table"}
+    """OK-VQA and VQAv2 in their official files, questions of your own, and those of the Hugging Face hub."""
+    return {
+        "vqa_json": "leverplus_datasets.vqa_json:VqaJson",
+        "table": "leverplus_datasets.table:Table",
+        "hub": "leverplus_datasets.hub:Hub",
+    }

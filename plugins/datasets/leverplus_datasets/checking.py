@@ -108,7 +108,7 @@ class _Check:
     ) -> None:
         self.dataset, self.db, self.reader, self.decode, self.progress = dataset, db, reader, decode, progress
         self.found = Checked()
-        self.root = f"{dataset.image_root}/" if isinstance(dataset, RowDataset) and dataset.images is None else ""
+        self.root = _root(dataset)
         self.kinds: dict[str, Finding] = {}
         self.said: Counter[str] = Counter()
         self.answer_counts: Counter[int] = Counter()
@@ -273,13 +273,15 @@ class _Check:
             else:
                 repeated += count - 1
         if repeated:
-            self.found.remarks.append(f"{repeated:,} questions are there twice in one split, about the same picture")
+            self.found.remarks.append(
+                f"questions that repeat another of their split, on the same picture: {repeated:,}"
+            )
         shared = self.db.execute(
             "SELECT COUNT(*) FROM (SELECT picture FROM seen GROUP BY picture HAVING COUNT(DISTINCT split) > 1)"
         ).fetchone()[0]
         if shared:
             self.found.remarks.append(
-                f"{shared:,} pictures are in both splits: no question is shown a demonstration with its own picture"
+                f"pictures in both splits: {shared:,}; no question is shown a demonstration with its own picture"
             )
 
     def _found(self, kind: str, example: str, count: int) -> None:
@@ -315,3 +317,12 @@ class _Check:
                     "accuracy wants an answer word by word"
                 )
         found.wrong = list(self.kinds.values())
+
+
+def _root(dataset: Dataset) -> str:
+    """The folder of the files of rows, with its slash; '' where there is none."""
+    try:
+        files = [file for of in dataset.sources().values() for file in of] if isinstance(dataset, RowDataset) else []
+    except DataError:
+        files = []
+    return f"{os.path.commonpath([os.path.abspath(file.parent) for file in files])}/" if files else ""

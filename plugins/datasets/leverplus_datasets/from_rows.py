@@ -87,6 +87,10 @@ class RowDataset(Dataset):
 
         Raises DataError for settings that name no rows."""
 
+    def named(self, role: str) -> str:
+        """A source, as messages name it: its files."""
+        return ", ".join(map(str, self.sources()[role]))
+
     @abstractmethod
     def rows(self, role: str) -> Iterator[tuple[str, Row | DataError]]:
         """(where it stands, row or why it is none) of one of `sources`. Raises DataError where no more can be read."""
@@ -129,8 +133,8 @@ class RowDataset(Dataset):
             drawn = {distinct[i] for i in self.drawn(len(distinct))}
             for question in undecided:
                 rows["validation" if of_image[question.image.id] in drawn else "train"].append(question)
-        named = self.sources()
-        sources = {split: ", ".join(map(str, named.get(split) or named.get("path") or [])) for split in rows}
+        roles = self.sources()
+        sources = {split: self.named(split if split in roles else "path") for split in rows}
         return checked({split: tuple(questions) for split, questions in rows.items()}, sources), repeated
 
     def fetched(self) -> Mapping[str, str | DataError]:
@@ -191,7 +195,7 @@ class RowDataset(Dataset):
     def _split(self, given: object, role: str, where: str) -> Split | None:
         if role != "path":
             own = _SPLIT_NAMES.get(given) if isinstance(given, str) else None
-            if given is not None and own != role and "split" not in self.columns:
+            if given is not None and own != role:
                 raise DataError(f"{where}: split is '{given}'.", f"It must be {role} in this file.")
             return "train" if role == "train" else "validation"
         if given is None and self.validation_share is not None:
@@ -303,11 +307,16 @@ class RowDataset(Dataset):
                 raise DataError(f"there is no folder {folder}.", "Set dataset.images to the folder of the images.")
             return folder.resolve()
         files = [file for of in self.sources().values() for file in of]
-        return Path(os.path.commonpath([file.parent.resolve() for file in files])) if files else Path.cwd()
+        return Path(os.path.commonpath([file.parent.resolve() for file in files])) if files else self.home
 
     @cached_property
     def _cache(self) -> Path:
         return pictures.folder()
+
+    @property
+    def home(self) -> Path:
+        """Where relative paths of rows begin that come from no file."""
+        return Path.cwd()
 
     def _place(self, path: str) -> str:
         """The id of an image by its file: the path from where ids begin, wherever that lies."""

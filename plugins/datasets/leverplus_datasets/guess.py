@@ -112,8 +112,8 @@ def _columns(columns: Sequence[str], rows: Sequence[Row], file: Path) -> dict[st
             meant["answer"] = meant.pop("answers")
     if "answers" in meant:
         meant.pop("answer", None)
-    ids = [id_text(row.get(meant["id"])) for row in rows] if "id" in meant else [None]
-    if None in ids or len(set(ids)) < len(ids):
+    ids = {id_text(row.get(meant["id"])) for row in rows} - {None} if "id" in meant else set()
+    if 2 * len(ids) <= len(rows):  # the id of something else; a few that are absent or there twice are mistakes
         meant["id"] = ROW_NUMBER
     order = ("id", "question", "image", "caption", "answers", "answer", "split")
     return {name: meant[name] for name in order if name in meant}

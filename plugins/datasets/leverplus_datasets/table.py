@@ -10,7 +10,7 @@ from pydantic import Field
 
 from leverplus_core import DataError
 from leverplus_datasets.from_rows import Path_, RowDataset
-from leverplus_datasets.reading import file_hash, image_files_hash, place
+from leverplus_datasets.reading import Rows, file_hash, image_files_hash, place
 from leverplus_datasets.rows import Row, read_rows
 
 _EVIDENCE = {"images", "allow_outside", "download", "private_addresses", "max_megabytes", "train", "validation", "path"}
@@ -26,10 +26,10 @@ class Table(RowDataset):
 
     def identity(self) -> dict[str, object]:
         """The content of the files, independent of their folder, and the settings that are not the defaults."""
-        questions = {split: self.questions(split) for split in ("train", "validation")}
+        questions: Rows = {"train": self.questions("train"), "validation": self.questions("validation")}
         return {
             "files": {role: file_hash(files[0]) for role, files in self.sources().items()},
-            "images": image_files_hash(questions),  # type: ignore[arg-type]
+            "images": image_files_hash(questions),
             **self.model_dump(mode="json", exclude=_EVIDENCE, exclude_defaults=True),
         }
 

@@ -1,0 +1,159 @@
+"""`leverplus data check`: what is wrong is counted and shown row by row, from a file or a recipe, in bounded memory."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from leverplus_core import Question
+from leverplus_datasets.checking import check_dataset
+from leverplus_datasets.from_rows import RowDataset
+from leverplus_datasets.table import Table
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def _pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEVERPLUS_CACHE", str(tmp_path / "cache"))
+    for name, color in (("a", "red"), ("b", "blue"), ("c", "green")):
+        Image.new("RGB", (8, 8), color).save(tmp_path / f"{name}.png")
+    (tmp_path / "copy.png").write_bytes((tmp_path / "a.png").read_bytes())
+    Image.effect_noise((64, 64), 50).save(tmp_path / "broken.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "broken.png").read_bytes()[:2000])
+
+
+def row(key: str, image: str = "a.png", **more: Any) -> dict[str, Any]:
+    return {"id": key, "question": f"What is {key}?", "image": image, "answers": ["x", "x", "y"], **more}
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows), encoding="utf-8")
+    return path
+
+
+BAD = (
+    row("1", split="train"), '{"id": "2", ', row("3", "lost.png", split="train"), row("4", answers=[], split="train"),
+    row("1", "b.png", split="validation"), row("5", "broken.png", split="train"), row("6", split="other"),
+    row("7", "copy.png", question="What  is 1?", split="validation"), row("8", "c.png", split="train", question=""),
+    {"id": "9"}, row("8", "c.png", split="train"), row("8", "c.png", split="train", answers=["z"]),
+)  # fmt: skip
+FOUND = {
+    "rows that are not JSON": 1, "pictures that are missing": 1, "rows without an answer": 1,
+    "ids that are in both splits": 1, "pictures that cannot be read": 1, "rows whose split is not known": 2,
+    "questions that are in both splits, about the same picture": 1, "rows without a question": 1,
+    "ids that are there twice": 1,
+}  # fmt: skip
+
+
+def test_each_thing_that_is_wrong_is_counted_and_named_by_its_row(cli: Cli, tmp_path: Path) -> None:
+    write(tmp_path / "all.jsonl", *BAD)
+    code, out, err = cli("data", "check", "all.jsonl", "--json")
+    found = json.loads(out)
+    assert code == 1 and {one["kind"]: one["count"] for one in found["wrong"]} == FOUND
+    examples = {one["kind"]: one["examples"][0] for one in found["wrong"]}
+    assert examples["rows that are not JSON"].startswith("all.jsonl:2 is not JSON")
+    assert examples["pictures that are missing"].startswith("all.jsonl:3 (id 3): there is no image file lost.png.")
+    assert examples["pictures that cannot be read"].startswith("all.jsonl:6: picture broken.png cannot be read")
+    assert examples["ids that are in both splits"] == "id 1: all.jsonl:1 and all.jsonl:5"
+    assert examples["questions that are in both splits, about the same picture"].endswith("all.jsonl:1 and all.jsonl:8")
+    assert found["rows"] == 12 and found["questions"] == {"train": 4, "validation": 2}
+    assert [one["id"] for one in found["examples"]] == ["1", "1", "5"] and found["pictures"] == 5
+    assert "guessed: answers: column 'answers'" in err
+
+
+def test_it_is_shown_for_eighty_columns(cli: Cli, tmp_path: Path) -> None:
+    write(tmp_path / "all.jsonl", *BAD)
+    code, out, _ = cli("data", "check", "all.jsonl")
+    assert code == 1 and max(map(len, out.splitlines())) <= 80
+    for text in (
+        "12 rows: 4 train, 2 validation questions, about 5 pictures",
+        "most frequent answers: x (5), y (5), z (1)",
+        "example 1: 1 (train)",
+        "answers: x (8), y (4)",
+        "8 x 8 pixels",
+        "wrong: rows without an answer: 1",
+    ):
+        assert text in out, text
+
+
+def test_good_data_of_a_recipe_ends_with_code_zero(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    for name in "abc":
+        (tmp_path / f"{name}.png").rename(tmp_path / "own" / f"{name}.png")
+    write(tmp_path / "own" / "t.jsonl", row("1"), row("2", "b.png"), row("2b", "b.png", question="What is 2?"))
+    write(tmp_path / "own" / "v.jsonl", row("3", "c.png"), row("4", "b.png"))
+    recipe = "extends: demo\ndataset: {name: table, train: t.jsonl, validation: v.jsonl}\n"
+    (tmp_path / "own" / "r.yaml").write_text(recipe)
+    code, out, err = cli("data", "check", "own/r.yaml")
+    assert code == 0 and "nothing is wrong" in out and err == ""
+    assert "repeat another of their split, on the same picture: 1" in out and "in both splits: 1" in out
+    (tmp_path / "own" / "c.png").write_bytes((tmp_path / "broken.png").read_bytes())
+    code, out, _ = cli("data", "check", "own/r.yaml")
+    assert code == 1 and "v.jsonl:1: picture c.png cannot be read" in " ".join(out.split())
+    assert cli("data", "check", "own/r.yaml", "--fast")[0] == 0, "its header is whole"
+
+
+def test_a_data_set_that_is_not_read_row_by_row_stops_at_its_first_mistake(cli: Cli, tmp_path: Path) -> None:
+    code, out, _ = cli("data", "check", "okvqa-laptop", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["questions"]["validation"] > 0 and found["examples"][0]["caption"]
+    code, out, _ = cli("data", "check", "okvqa-laptop", "--set", "dataset.captions=lost.json")
+    assert code == 1 and "there is no file" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_the_splits_of_a_share_are_those_that_a_run_has(tmp_path: Path, share: float) -> None:
+    rows = [row(str(i), f"{'abc'[i % 3]}.png") for i in range(9)] + [row("k", "copy.png")]
+    dataset = Table(path=str(write(tmp_path / "r.jsonl", *rows)), validation_share=share)
+    found = check_dataset(dataset)
+    splits: dict[str, tuple[Question, ...]] = {
+        "train": dataset.questions("train"),
+        "validation": dataset.questions("validation"),
+    }
+    assert found.questions == {split: len(questions) for split, questions in splits.items()}
+    assert found.wrong == [] and {one["id"]: one["split"] for one in found.examples} == {
+        key: next(split for split, questions in splits.items() if any(q.id == key for q in questions)) for key in "012"
+    }
+
+
+class _Many(RowDataset):
+    """Captions without end: rows of no file."""
+
+    count: int = 0
+
+    def sources(self) -> Any:
+        return {"train": [], "validation": []}
+
+    def named(self, role: str) -> str:
+        return role
+
+    def rows(self, role: str) -> Iterator[Any]:
+        for i in range(self.count if role == "train" else 1):
+            key = f"{role}{i}"
+            yield f"{role} row {i}", {"id": key, "question": f"what is {key}?", "caption": key, "answer": str(i % 7)}
+
+
+def test_memory_does_not_grow_with_the_rows() -> None:
+    peaks = []
+    for count in (4_000, 16_000):
+        tracemalloc.start()
+        found = check_dataset(_Many(count=count))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert found.rows == count + 1 and found.wrong == []
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+def test_a_file_without_a_question_or_an_answer_is_told_with_its_columns(cli: Cli, tmp_path: Path) -> None:
+    write(tmp_path / "odd.jsonl", {"id": 1, "what": "?", "image": "a.png", "answer": "x"})
+    code, _, err = cli("data", "check", "odd.jsonl")
+    assert code == 2 and "no column of" in err and "looks like the question: it has id, what, image, answer" in err
+    assert cli("data", "check", "odd.jsonl", "--set", "dataset.columns.question=what")[0] == 2
+    assert cli("data", "check", "lost.jsonl")[2].startswith("leverplus: there is no file")
