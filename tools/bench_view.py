@@ -37,12 +37,13 @@ def add_questions(file: Path, count: int) -> None:
     answers = '["red", "red", "blue", "red", "red", "red", "red", "blue", "red", "red"]'
     with sqlite3.connect(file) as c:
         c.executemany(
-            "INSERT INTO questions VALUES ('world', ?, ?, ?, NULL, NULL, ?)",
+            "INSERT INTO questions (dataset_fingerprint, id, text, image_id, answers) VALUES ('world', ?, ?, ?, ?)",
             ((str(2_000_000 + 7 * i), TEXTS[i % 4].format(THINGS[i % 7]), f"COCO_val2014_{i // 2:012d}", answers)
              for i in range(count)),
         )  # fmt: skip
         c.executemany(
-            "INSERT INTO demonstrations VALUES ('world', ?, 'What is this?', 'COCO_train2014_1', NULL, NULL, 'a cup')",
+            "INSERT INTO demonstrations (dataset_fingerprint, id, text, image_id, answer) "
+            "VALUES ('world', ?, 'What is this?', 'COCO_train2014_1', 'a cup')",
             [("131101",), ("274865",)],
         )
 

@@ -11,7 +11,7 @@ from leverplus_core.cli import options, output
 
 
 def audit(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id, prefix, name or 'latest'.")],
+    run: options.RunArg,
     asked: Annotated[
         bool, typer.Option("--asked", help="Only list the runs that asked the evaluation questions, and when.")
     ] = False,

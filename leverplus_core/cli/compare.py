@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from leverplus_core.cli import output
+from leverplus_core.cli import completion, output
 from leverplus_core.cli.options import DEFAULT_REGISTRY, JsonOpt, RegistryOpt, open_registry
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="RUN or RUN:METHOD.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="RUN or RUN:METHOD.")],
+    a: Annotated[str, typer.Argument(metavar="A", autocompletion=completion.runs, help="RUN or RUN:METHOD.")],
+    b: Annotated[str, typer.Argument(metavar="B", autocompletion=completion.runs, help="RUN or RUN:METHOD.")],
     method: Annotated[
         list[str] | None, typer.Option(help="Of a RUN only this method; repeatable, as all filters are.")
     ] = None,

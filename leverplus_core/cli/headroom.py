@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
-from leverplus_core.cli import output
+from leverplus_core.cli import completion, output
 from leverplus_core.cli.options import DEFAULT_REGISTRY, JsonOpt, RegistryOpt, open_registry
 
 
 def headroom(
-    run: Annotated[str, typer.Argument(metavar="RUN[:METHOD]", help="A run, and one of its methods.")],
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN[:METHOD]", autocompletion=completion.runs, help="A run, and one of its methods."),
+    ],
     registry: RegistryOpt = DEFAULT_REGISTRY,
     json: JsonOpt = False,
 ) -> None:

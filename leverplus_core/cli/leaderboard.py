@@ -6,14 +6,17 @@ from typing import Annotated
 
 import typer
 
-from leverplus_core.cli import output
+from leverplus_core.cli import completion, output
 from leverplus_core.cli.options import DEFAULT_REGISTRY, JsonOpt, RegistryOpt, open_registry
 from leverplus_core.errors import RegistryError
 
 
 def leaderboard(
     run: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Only these runs: id, prefix, name or 'latest'.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]...", autocompletion=completion.runs, help="Only these runs: id, prefix, name or 'latest'."
+        ),
     ] = None,
     dataset: Annotated[
         list[str] | None, typer.Option(help="Only this dataset; repeatable, as all filters are.")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leverplus_core.bounds import unfit
-from leverplus_core.cli import output
+from leverplus_core.cli import completion, output
 from leverplus_core.errors import LeverplusError, RecipeError
 
 if TYPE_CHECKING:
@@ -33,8 +33,16 @@ def _folder(path: Path) -> Path:
     return Path(expanded)
 
 
-RecipeArg = Annotated[str, typer.Argument(metavar="[RECIPE]", help="A recipe file, or a bundled recipe by name.")]
-SetOpt = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting; repeatable.")]
+RecipeArg = Annotated[
+    str,
+    typer.Argument(
+        metavar="[RECIPE]", autocompletion=completion.recipes, help="A recipe file, or a bundled recipe by name."
+    ),
+]
+SetOpt = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", autocompletion=completion.settings, help="Override a setting; repeatable."),
+]
 PluginOpt = Annotated[list[Path] | None, typer.Option("--plugin", help="Try a plugin file without packaging it.")]
 RegistryOpt = Annotated[
     str,
@@ -51,7 +59,9 @@ ImportedOpt = Annotated[
         help="Data measured elsewhere: a folder of `leverplus import`, an rl-data file, or candidates (.jsonl).",
     ),
 ]
-RunArg = Annotated[str, typer.Argument(metavar="RUN", help="Id, prefix, name or 'latest'.")]
+RunArg = Annotated[
+    str, typer.Argument(metavar="RUN", autocompletion=completion.runs, help="Id, prefix, name or 'latest'.")
+]
 YesOpt = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 ExecutorOpt = Annotated[
     str | None,
@@ -64,19 +74,24 @@ ExecutorOpt = Annotated[
 TrackOpt = Annotated[
     list[str] | None,
     typer.Option(
-        "--track", metavar="NAME", envvar="LEVERPLUS_TRACK",
+        "--track", metavar="NAME", envvar="LEVERPLUS_TRACK", autocompletion=completion.trackers,
         help="Keep the run in mlflow, wandb or trackio as well; repeatable.",
     ),
 ]  # fmt: skip
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RowsOpt = Annotated[
     str | None,
-    typer.Option("--recipe", help="The recipe whose dataset numbers the rows; by default a row's number is its id."),
+    typer.Option(
+        "--recipe",
+        autocompletion=completion.recipes,
+        help="The recipe whose dataset numbers the rows; by default a row's number is its id.",
+    ),
 ]
 
 
 def _part(kind: str) -> Any:
-    return typer.Option(f"--{kind}", metavar="NAME[:k=v,...]", help=f"The {kind}, in place of the recipe's.")
+    about = f"The {kind}, in place of the recipe's."
+    return typer.Option(f"--{kind}", metavar="NAME[:k=v,...]", autocompletion=completion.parts(kind), help=about)
 
 
 DatasetOpt = Annotated[str | None, _part("dataset")]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leverplus_core.cli import output
+from leverplus_core.cli import completion, output
 from leverplus_core.cli.options import JsonOpt, PluginOpt, load_catalog
 from leverplus_core.errors import PluginError, did_you_mean
 
@@ -48,7 +48,7 @@ def plugins(
 
 
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a part.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.any_part, help="Name of a part.")],
     kind: Annotated[str | None, typer.Option(help="Of parts with this name in several kinds, the one to show.")] = None,
     plugin: PluginOpt = None,
     json: JsonOpt = False,

@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from leverplus_core.cli import output
-from leverplus_core.cli.options import DEFAULT_REGISTRY, JsonOpt, RegistryOpt, open_registry
+from leverplus_core.cli.options import DEFAULT_REGISTRY, JsonOpt, RegistryOpt, RunArg, open_registry
 
 
 def power(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id, prefix, name or 'latest'.")],
+    run: RunArg,
     effect: Annotated[
         float, typer.Option(min=-100, max=100, help="The difference to detect, in points: 1 is from 50% to 51%.")
     ],

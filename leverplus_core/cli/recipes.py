@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from leverplus_core.cli import options, output
+from leverplus_core.cli import completion, options, output
 from leverplus_core.cli.options import JsonOpt
 from leverplus_core.text import shown
 
@@ -23,7 +23,12 @@ def recipes(json: JsonOpt = False) -> None:
 
 
 def show(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A bundled recipe by name, or a recipe file.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE", autocompletion=completion.recipes, help="A bundled recipe by name, or a recipe file."
+        ),
+    ],
     overrides: options.SetOpt = None,
     full: Annotated[
         bool, typer.Option("--full", help="Every setting: with those of the recipes that it extends, and defaults.")

@@ -7,14 +7,18 @@ from typing import Annotated
 
 import typer
 
-from leverplus_core.cli import output
+from leverplus_core.cli import completion, output
 from leverplus_core.cli.options import DEFAULT_REGISTRY, JsonOpt, RegistryOpt, open_registry
 
 
 def report(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="Sweeps, runs or RUN:METHOD; a run by id, prefix, name or 'latest'."),
+        typer.Argument(
+            metavar="RUN...",
+            autocompletion=completion.runs,
+            help="Sweeps, runs or RUN:METHOD; a run by id, prefix, name or 'latest'.",
+        ),
     ],
     baseline: Annotated[
         str | None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leverplus_core.cli import options, output
+from leverplus_core.cli import completion, options, output
 from leverplus_core.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -35,10 +35,18 @@ def run(
     reward: options.RewardOpt = None,
     imported: options.ImportedOpt = None,
     name: options.NameOpt = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="End after this stage.")] = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--until", metavar="STAGE", autocompletion=completion.stages, help="End after this stage."),
+    ] = None,
     redo: Annotated[
         list[str] | None,
-        typer.Option("--redo", metavar="STAGE", help="Run this stage even if its result is there; repeatable."),
+        typer.Option(
+            "--redo",
+            metavar="STAGE",
+            autocompletion=completion.stages,
+            help="Run this stage even if its result is there; repeatable.",
+        ),
     ] = None,
     seeds: Annotated[
         int, typer.Option("--seeds", min=1, help="Run it with so many seeds, as one arm, sharing equal stages.")

@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from leverplus_core.cli import output
-from leverplus_core.cli.options import DEFAULT_REGISTRY, JsonOpt, RegistryOpt, open_registry
+from leverplus_core.cli.options import DEFAULT_REGISTRY, JsonOpt, RegistryOpt, RunArg, open_registry
 
 
 def show(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id, prefix, name or 'latest'.")],
+    run: RunArg,
     question: Annotated[str, typer.Option("--question", metavar="ID", help="The question to show.")],
     method: Annotated[list[str] | None, typer.Option(help="Only this method; repeatable.")] = None,
     shots: Annotated[list[int] | None, typer.Option(help="Only this number of shots; repeatable.")] = None,

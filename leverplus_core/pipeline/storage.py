@@ -9,7 +9,8 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from leverplus_core.errors import StorageError
@@ -17,25 +18,32 @@ from leverplus_core.io import storage_errors
 from leverplus_core.pipeline.lease import held_by
 from leverplus_core.pipeline.workspace import StageFolder
 from leverplus_core.registry.registry import Registry
+from leverplus_core.scoring.cache import DAY_S, ResponseCache, older_responses
 
 RESPONSES, IMAGES = "responses of the model", "encoded images"
-DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)
 class Stored:
     """One thing in the folder: the folder of a stage, the file of responses, or a file of encoded images.
 
-    `kind` is the stage's name, RESPONSES or IMAGES; `written` is when it was last written, in seconds since 1970.
+    `kind` is the stage's name, RESPONSES or IMAGES; `written` is when it was last written, in seconds since 1970. With
+    `before_day` it is the `number` of responses in the file that are older than that day since 1970.
     """
 
     kind: str
     path: Path
     bytes: int
     written: float
+    number: int = 1
+    before_day: int | None = None
 
     def remove(self) -> None:
         """Raises StorageError where it cannot be removed, or a process is computing it."""
+        if self.before_day is not None:
+            with closing(ResponseCache(self.path)) as responses:
+                responses.prune(self.before_day)
+            return
         is_stage = self.path.is_dir()
         if is_stage and (holder := held_by(self.path)):
             raise StorageError(f"{self.path} is being computed by {holder}.", "Stop it first, or wait for its end.")
@@ -62,8 +70,14 @@ def stored(work: Path) -> list[Stored]:
 
 
 def older_than(things: Iterable[Stored], days: float) -> list[Stored]:
-    """Those that were last written so many days ago or earlier."""
-    return [thing for thing in things if thing.written <= time.time() - days * DAY_S]
+    """Those that were last written so many days ago or earlier, and of the other responses those that are as old."""
+    before, known = time.time() - days * DAY_S, list(things)
+    found = [thing for thing in known if thing.written <= before]
+    for thing in known:
+        if thing.kind == RESPONSES and thing.written > before:
+            number, size = older_responses(thing.path, day := int(before // DAY_S))
+            found += [replace(thing, bytes=size, number=number, before_day=day)] if number else []
+    return found
 
 
 def folders_of(registry: Registry, run_ids: Sequence[str]) -> list[Stored]:

@@ -12,8 +12,9 @@ import hashlib
 import json
 import math
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import cached_property
 from json.encoder import encode_basestring
@@ -34,6 +35,7 @@ from leverplus_core.scoring.meter import PromptMeter
 T = TypeVar("T")
 START = 6
 """Bytes of a key that are of the prompt's first image."""
+DAY_S = 86_400
 WAL_PAGES = 16_384
 """Pages of 4 kB that SQLite collects beside the file before it writes them back: 64 MB."""
 WORKER_BARS = 16
@@ -41,7 +43,8 @@ WORKER_BARS = 16
 
 
 class ResponseCache:
-    """Key -> JSON, in SQLite. Safe for several processes at once; one waits so many seconds for another.
+    """Key -> JSON, in SQLite, with the day (since 1970) on which it was computed. Safe for several processes at once;
+    one waits so many seconds for another.
 
     On a network file system one process at a time has it (`alone`): SQLite's processes share memory, which machines do
     not, and a file that two of them write is damaged.
@@ -61,7 +64,12 @@ class ResponseCache:
             # Pages are written back once for many chunks, not with each.
             self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
             self._db.execute("PRAGMA cache_size=-65536")
-            self._db.execute("CREATE TABLE IF NOT EXISTS responses (key BLOB PRIMARY KEY, value TEXT) WITHOUT ROWID")
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS responses (key BLOB PRIMARY KEY, value TEXT, day INTEGER) WITHOUT ROWID"
+            )
+            if "day" not in {row[1] for row in self._db.execute("PRAGMA table_info(responses)")}:
+                # Begun before days were kept: hours of a model's time, which stay usable. Their day is unknown.
+                self._db.execute("ALTER TABLE responses ADD COLUMN day INTEGER")
         except sqlite3.Error as e:
             if hasattr(self, "_db"):
                 self._db.close()
@@ -81,9 +89,26 @@ class ResponseCache:
 
     def put(self, rows: Sequence[tuple[bytes, str]]) -> None:
         """Add (key, JSON) rows; those that are there stay. Raises StorageError where the file cannot be written."""
+        today = int(time.time() // DAY_S)
         try:
             with self._db:
-                self._db.executemany("INSERT OR IGNORE INTO responses VALUES (?, ?)", rows)
+                self._db.executemany(
+                    "INSERT OR IGNORE INTO responses (key, value, day) VALUES (?, ?, ?)",
+                    [(key, value, today) for key, value in rows],
+                )
+        except sqlite3.Error as e:
+            raise self._failure(e, "written") from e
+
+    def prune(self, day: int) -> None:
+        """Remove the responses that `older_responses` counts, and give their space back to the disk.
+
+        Raises StorageError where the file cannot be written, or another process has it.
+        """
+        try:
+            with self._db:
+                self._db.execute("DELETE FROM responses WHERE day < ?", (day,))
+            self._db.execute("VACUUM")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error as e:
             raise self._failure(e, "written") from e
 
@@ -105,6 +130,18 @@ class ResponseCache:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+
+def older_responses(file: Path, day: int) -> tuple[int, int]:
+    """How many responses in a file were computed before this day (since 1970), and their bytes; not those of an unknown
+    day. Writes nothing. None are counted where the file cannot be read: the next run says why."""
+    wanted = "SELECT count(*), total(length(key) + length(value)) FROM responses WHERE day < ?"
+    try:
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as db:
+            number, size = db.execute(wanted, (day,)).fetchone()
+    except sqlite3.Error:
+        return 0, 0
+    return int(number), int(size)
 
 
 class CachedModel:

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
+from collections.abc import Iterator
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
 
 from leverplus_core.parsing import parse_yaml
+from tests.browser import PHONE, Browser
 from tests.docs import pages
 
 DOCS = [page for page in pages.PAGES if page.parent != pages.ROOT]
 BUILDERS = {"mkdocs": ["mkdocs", "build", "--strict"], "zensical": ["zensical", "build", "--strict"]}
 COUNTED = ("h1", "h2", "h3", "li", "pre", "table", "td", "th", "img", "strong", "em", "code")
+
+
+OPENED = """(() => {
+  if (document.activeElement.shadowRoot || document.activeElement.matches("input.md-search__input")) return true;
+  const search = document.querySelector("input.md-search__input, button.md-search__button");
+  search.focus();
+  search.click();
+  return false;
+})()"""
+"""The search of either builder has been opened; asked again until its script is there."""
+FOUND = "((document.activeElement.shadowRoot ?? document.querySelector('.md-search-result'))?.textContent ?? '')"
 
 
 class Page(HTMLParser):
@@ -98,11 +114,36 @@ def test_nothing_is_loaded_from_elsewhere(built: Path) -> None:
         assert not re.search(r"@import|url\([\"']?(https?:)?//", path.read_text(encoding="utf-8")), path.name
 
 
-def test_its_search_finds_words_of_every_page(built: Path) -> None:
-    (index,) = [path for path in (built / "search" / "search_index.json", built / "search.json") if path.exists()]
-    text = index.read_text(encoding="utf-8")
-    addresses = {p.relative_to(pages.ROOT / "docs").with_suffix(".html").as_posix() for p in DOCS}
-    assert {address for address in addresses - {"index.html"} if address not in text} == set()
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture(scope="module")
+def address(built: Path) -> Iterator[str]:
+    """The site behind a server on this machine."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(built)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_phone_shows_it_and_its_search_finds_a_word_without_another_site(address: str) -> None:
+    with Browser() as browser:
+        with browser.page(PHONE, dark=True) as page:
+            for name in ("index", "comparison", "python", "registry", "results/demo-rl-report"):
+                page.go(f"{address}/{name}.html")
+                assert page.wider_than_the_screen() == [], name
+        with browser.page() as page:
+            page.go(f"{address}/gpu.html")
+            page.until(OPENED)
+            page.press(*"InfoScore")
+            page.until(f"{FOUND}.includes('beam search')")
+            assert [request for request in page.requests() if not request.startswith(address)] == []
+            assert page.troubles() == []
 
 
 def test_every_page_is_in_the_navigation_once() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from leverplus_core.cli import options, output
+from leverplus_core.cli import completion, options, output
 from leverplus_core.errors import RecipeError
 
 
@@ -15,7 +15,8 @@ def prune(
         float | None, typer.Option("--older-than", min=0, metavar="DAYS", help="What was not written for so long.")
     ] = None,
     run: Annotated[
-        list[str] | None, typer.Option(help="The folders of stages that only this run has; repeatable.")
+        list[str] | None,
+        typer.Option(autocompletion=completion.runs, help="The folders of stages that only this run has; repeatable."),
     ] = None,
     yes: options.YesOpt = False,
     registry: options.RegistryOpt = options.DEFAULT_REGISTRY,
@@ -24,6 +25,7 @@ def prune(
 ) -> None:
     """Remove artifacts by age, or those of a run, whose results stay in the registry. Asks first.
 
+    The age of a stage's folder is that of what was written last; each response of the model has its own.
     What is removed is computed again when a run needs it; results are in the registry and stay. A stage that is being
     computed is refused.
     """
@@ -39,12 +41,14 @@ def prune(
     found = found if days is None else older_than(found, days)
     size = output.size(sum(thing.bytes for thing in found))
     for kind, things in by_kind(found).items():
-        output.say(f"{kind}: {len(things):,}, {output.size(sum(thing.bytes for thing in things))}")
+        of_kind = sum(thing.number for thing in things)
+        output.say(f"{kind}: {of_kind:,}, {output.size(sum(thing.bytes for thing in things))}")
+    number = sum(thing.number for thing in found)
     if found:
-        options.confirm(f"Remove {output.many(len(found), 'thing')} ({size})?", yes)
+        options.confirm(f"Remove {output.many(number, 'thing')} ({size})?", yes)
     for thing in found:
         thing.remove()
     if json:
-        output.metadata({"removed": len(found), "bytes": sum(thing.bytes for thing in found)}, json)
+        output.metadata({"removed": number, "bytes": sum(thing.bytes for thing in found)}, json)
     else:
         output.say(f"removed {size}")

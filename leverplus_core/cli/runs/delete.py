@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
-from leverplus_core.cli import options, output
+from leverplus_core.cli import completion, options, output
 from leverplus_core.cli.options import DEFAULT_REGISTRY, JsonOpt, RegistryOpt, open_registry
 
 
 def delete(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids, prefixes or names.")],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", autocompletion=completion.runs, help="Ids, prefixes or names.")
+    ],
     keep_files: Annotated[bool, typer.Option("--keep-files", help="Leave the folders of its stages.")] = False,
     yes: options.YesOpt = False,
     registry: RegistryOpt = DEFAULT_REGISTRY,

@@ -91,15 +91,15 @@ def lead(content: Content, say: Translator, plot: Plot | None = None) -> Lead:
     sentence = say("lead_many", count=len(rows), baseline=content.baseline, **values)
     if better := [row for row in rows if row["mark"] == "better"]:
         most = max(better, key=lambda row: row["delta"])
-        sentence = say("then", first=sentence, second=_one(most, content, say))
+        sentence = say("then", first=sentence, second=_one(most, content, say, "lead_most"))
     return Lead(sentence, about, plot=plot)
 
 
-def _one(row: Row, content: Content, say: Translator) -> str:
+def _one(row: Row, content: Content, say: Translator, key: str = "") -> str:
     best = {head["best"]["name"] for head in content.headlines if head["best"] and head["best"]["source"]}
     baseline = row["baseline"]
     named = say("best_named", name=baseline) if best & {baseline, baseline.rpartition(" · ")[2]} else baseline
-    key = {"better": "lead_better", "worse": "lead_worse"}.get(row["mark"], "lead_unseen")
+    key = key or {"better": "lead_better", "worse": "lead_worse"}.get(row["mark"], "lead_unseen")
     ours, theirs = percent(row["accuracy"]), percent(row["baseline_accuracy"])
     ends = interval(row["corrected_low"], row["corrected_high"])
     return say(

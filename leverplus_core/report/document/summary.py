@@ -90,22 +90,41 @@ def _compared(content: Content, say: Translator) -> Iterator[str]:
 
 def _endpoint(content: Content, say: Translator) -> Iterator[str]:
     """The comparisons of the primary families: with the best baseline and what the recipe names, and of arms."""
-    rows = [row for row in content.primary if row["counts"]]
     known = {(row["arm"], row["baseline"]) for row in content.endpoints}
-    every = [*content.endpoints, *(row for row in rows if (row["arm"], row["baseline"]) not in known)]
-    for row in every:
-        values = {
-            "shots": say.listed(row["over"]), "n": row["questions"], "seeds": say.seeds(row["seeds"]),
-            "name": row["arm"], "baseline": row["baseline"], "delta": points(row["delta"]),
-            "interval": interval(row["corrected_low"], row["corrected_high"]), "mark": say(row["mark"]),
-        }  # fmt: skip
-        first = say("endpoint", **values)
-        unseen = row["mark"] == "no difference seen"
-        second = say("endpoint_unseen", detectable=percent(row["detectable"])) if unseen else ""
-        yield say("then", first=first, second=second) if unseen else first
+    rows = [row for row in content.primary if row["counts"] and (row["arm"], row["baseline"]) not in known]
+    every = [*content.endpoints, *rows]
+    for some in (content.endpoints, rows):
+        yield from (_endpoint_of(row, say) for row in some) if len(some) <= TOLD else _endpoints(some, say)
     numbers = {len(c["runs"]) for c in content.configurations if not c["published"]}
     few = sorted(number for number in numbers if number < SEEDS) if every else []
     yield from (say("one_seed") if number == 1 else say("few_seeds", count=number) for number in few)
+
+
+def _endpoint_of(row: Row, say: Translator) -> str:
+    first = say("endpoint", **_over(row, say), **_difference(row, say))
+    if row["mark"] != "no difference seen":
+        return first
+    return say("then", first=first, second=say("endpoint_unseen", detectable=percent(row["detectable"])))
+
+
+def _endpoints(rows: Sequence[Row], say: Translator) -> Iterator[str]:
+    """More than `TOLD` share a sentence, of those with the same shots, questions and seeds."""
+    groups: dict[str, list[str]] = {}
+    for row in rows:
+        groups.setdefault(say("endpoint_of", **_over(row, say)), []).append(
+            say("endpoint_one", **_difference(row, say))
+        )
+    yield from (say("endpoint_list", of=of, list=say.names(some)) for of, some in groups.items())
+
+
+def _over(row: Row, say: Translator) -> dict[str, object]:
+    return {"shots": say.listed(row["over"]), "n": row["questions"], "seeds": say.seeds(row["seeds"])}
+
+
+def _difference(row: Row, say: Translator) -> dict[str, object]:
+    ends = interval(row["corrected_low"], row["corrected_high"])
+    return {"name": row["arm"], "baseline": row["baseline"], "delta": points(row["delta"]), "interval": ends,
+            "mark": say(row["mark"])}  # fmt: skip
 
 
 def _best(content: Content, say: Translator) -> Iterator[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from leverplus_core.pipeline.lease import lease
 from leverplus_core.pipeline.run import RunResult
 from leverplus_core.pipeline.storage import IMAGES, RESPONSES, by_kind, folders_of, older_than, stored
 from leverplus_core.registry.registry import Registry, RunRecord
+from leverplus_core.scoring.cache import ResponseCache
 
 
 def write(file: Path, size: int, days: float = 0.0) -> None:
@@ -56,6 +59,25 @@ def test_age_counts_from_the_last_file_that_was_written(work: Path) -> None:
     for thing in older_than(stored(work), 0):
         thing.remove()
     assert stored(work) == [] and not (work / "responses.sqlite-wal").exists()
+
+
+def test_of_responses_that_are_added_to_the_old_ones_are_removed(tmp_path: Path) -> None:
+    file, today = tmp_path / "responses.sqlite", int(time.time() // 86_400)
+    with closing(ResponseCache(file)) as cache:
+        cache.put([(b"%04d" % i, '"' + "a" * 98 + '"') for i in range(1000)])
+    with closing(sqlite3.connect(file)) as db, db:
+        assert db.execute("SELECT DISTINCT day FROM responses").fetchall() in ([(today,)], [(today + 1,)])
+        db.execute("UPDATE responses SET day = ? WHERE key < ?", (today - 40, b"0900"))
+        db.execute("UPDATE responses SET day = NULL WHERE key >= ?", (b"0990",))  # computed before days were kept
+    before = file.stat().st_size
+
+    assert older_than(stored(tmp_path), 60) == []
+    [old] = older_than(stored(tmp_path), 30)
+    assert (old.kind, old.number, old.bytes) == (RESPONSES, 900, 900 * (4 + 100))
+    old.remove()
+    assert older_than(stored(tmp_path), 30) == [] and file.stat().st_size < before / 4
+    with closing(ResponseCache(file)) as cache:
+        assert set(cache.get([b"0000", b"0899", b"0900", b"0999"])) == {b"0900", b"0999"}
 
 
 def test_a_stage_that_is_being_computed_is_not_removed(work: Path) -> None:
