@@ -1,11 +1,18 @@
-"""Processes: which one this is, whether another has ended, and who holds a lock on a file."""
+"""Processes: which one this is, whether another has ended, who holds a lock on a file, and how many threads compute."""
 
 from __future__ import annotations
 
+import math
 import os
 import platform
+import sys
 from functools import cache
 from pathlib import Path
+
+MOST_THREADS = 16
+"""Of torch where nobody says a number: the layers of small models are too small to be shared out among more."""
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""How many CPUs the container may use, as `microseconds period` or `max period` (Linux, cgroup v2)."""
 
 
 @cache
@@ -62,3 +69,36 @@ def lock_holder(file: Path) -> str:
     held = [row for row in rows if "->" not in row and len(row) >= 6 and int(row[5].rpartition(":")[2]) in numbers]
     pids = {int(row[4]) for row in held if row[3] == "WRITE"} - {os.getpid(), -1, 0}
     return " and ".join(map(named, sorted(pids))) or "another program"
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use: those of its affinity, and no more than its container has time of."""
+    known = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = QUOTA.read_text().split()
+        return max(1, min(known, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or "max"
+        return known
+
+
+def let_threads_sleep() -> None:
+    """Have the threads of torch sleep between two operations instead of spinning.
+
+    GNU OpenMP, which torch's wheels bring, lets them spin for milliseconds after each operation. The small models of
+    leverplus do Python's work between two operations, so that threads spin nearly always: a run then takes three times
+    the CPU time, and runs side by side take each other's CPUs. OpenMP reads the variable as torch is imported: without
+    effect afterwards, and where a user has set it or `GOMP_SPINCOUNT`.
+    """
+    if "torch" not in sys.modules and "GOMP_SPINCOUNT" not in os.environ:
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def set_threads(wanted: int | None) -> None:
+    """Set torch's threads to `wanted`. None: its own choice, a thread a core or what `OMP_NUM_THREADS` says, but
+    without that variable at most `usable_cpus()` and MOST_THREADS. Torch is imported only where there is something to
+    set."""
+    most = min(usable_cpus(), MOST_THREADS)
+    if wanted is not None or ("OMP_NUM_THREADS" not in os.environ and most < (os.cpu_count() or 1)):
+        import torch
+
+        torch.set_num_threads(wanted or min(torch.get_num_threads(), most))

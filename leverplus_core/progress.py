@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Bar(Protocol):
@@ -12,6 +12,14 @@ class Bar(Protocol):
 
     def advance(self, steps: int = 1) -> None:
         """So many steps more are done."""
+
+
+@runtime_checkable
+class TimedBar(Bar, Protocol):
+    """A bar that can show how long the work still takes, where its steps do not tell."""
+
+    def left(self, seconds: float, more: bool) -> None:
+        """So many seconds are left from now on; `more`: and the time of what has not been measured yet."""
 
 
 class Progress(Protocol):
@@ -79,6 +87,10 @@ class _Counted:
     def advance(self, steps: int = 1) -> None:
         self.done += steps
         self._bar.advance(steps)
+
+    def left(self, seconds: float, more: bool) -> None:
+        if isinstance(self._bar, TimedBar):
+            self._bar.left(seconds, more)
 
 
 class _Quiet:

@@ -22,6 +22,7 @@ from leverplus_core.cli.output import warn
 from leverplus_core.errors import LeverplusError, LeverplusWarning
 from leverplus_core.plugins.calls import show_trace
 from leverplus_core.plugins.installed import pass_over_damaged
+from leverplus_core.processes import let_threads_sleep
 from leverplus_core.text import one_line, shown
 
 INTERRUPTED = 130
@@ -36,6 +37,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    let_threads_sleep()
     signal.signal(signal.SIGTERM, _interrupt)
     pass_over_damaged()
     if isinstance(sys.stdout, io.TextIOWrapper):

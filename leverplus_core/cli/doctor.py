@@ -17,6 +17,7 @@ import typer
 from leverplus_core.cli import output
 from leverplus_core.cli.options import DEFAULT_REGISTRY, DEFAULT_WORK, JsonOpt, PluginOpt, RegistryOpt, WorkOpt
 from leverplus_core.errors import LeverplusError
+from leverplus_core.processes import usable_cpus
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -180,7 +181,7 @@ def _gpu() -> Iterator[Finding]:
 
 
 def _threads() -> Iterator[Finding]:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = usable_cpus()
     asked = os.environ.get("OMP_NUM_THREADS", "")
     found = f"{usable} CPUs; OMP_NUM_THREADS is {asked or 'not set'}"
     if asked.isdigit() and int(asked) > usable:

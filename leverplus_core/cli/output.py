@@ -6,19 +6,20 @@ For the commands of plugins as well: `from leverplus_core import output`. Rich i
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from leverplus_core.cli.bars import Task, screen
 from leverplus_core.errors import LeverplusError
 from leverplus_core.progress import Bar
 from leverplus_core.text import json_text, one_line, shown
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
-    from rich.progress import Progress, ProgressColumn, TaskID
     from rich.segment import Segment
 
 T = TypeVar("T")
@@ -157,26 +158,16 @@ def _json(value: object) -> None:
     print(text)
 
 
-def _rate() -> ProgressColumn:
-    from rich.progress import ProgressColumn
-    from rich.progress import Task as RichTask
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: RichTask) -> Text:
-            speed = task.finished_speed or task.speed
-            shown = f"{speed:,.0f}/s" if speed and speed >= 10 else f"{speed:.2g}/s" if speed else ""
-            return Text(shown, style="dim")
-
-    return Rate()
-
-
 class _BarTask:
-    def __init__(self, progress: Progress, task_id: TaskID) -> None:
-        self._progress, self._id = progress, task_id
+    def __init__(self, bars: Bars, task: Task) -> None:
+        self._bars, self._task = bars, task
 
     def advance(self, steps: int = 1) -> None:
-        self._progress.advance(self._id, steps)
+        self._task.done += steps
+        self._bars.screen.changed(self._task, self._bars.tasks, steps)
+
+    def left(self, seconds: float, more: bool) -> None:
+        self._task.ends, self._task.more = time.monotonic() + seconds, more
 
 
 class Stopped(LeverplusError):
@@ -197,41 +188,43 @@ def stopping() -> Iterator[None]:
 
 
 class Bars:
-    """`leverplus_core.Progress`, drawn on standard error; plain lines where that is no terminal."""
+    """`leverplus_core.Progress` for people: bars on a terminal (standard error), text that is replaced in place in a
+    notebook, and plain lines elsewhere. `run(recipe, progress=Bars())` draws while the run lasts; within
+    `with Bars() as bars` what several calls draw stands in one place."""
 
     def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = _stderr()
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            _rate(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        self.screen = screen(_stderr(), say)
+        self.tasks: list[Task] = []
+        self._entered = False
 
     def __enter__(self) -> Bars:
-        self._progress.start()
+        self._entered = True
+        self.screen.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self._entered = False
+        self.screen.stop()
 
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Bar]:
         """A bar while the block runs."""
-        task_id = self._progress.add_task(one_line(label, 80), total=total or None)
+        alone = not self._entered and not self.tasks
+        if alone:
+            self.screen.start()
+        task = Task(one_line(label, 80), total)
+        self.tasks.append(task)
         try:
-            yield _BarTask(self._progress, task_id)
+            self.screen.opened(task, self.tasks)
+            yield _BarTask(self, task)
         finally:
-            self._progress.remove_task(task_id)
+            self.tasks.remove(task)
+            self.screen.closed(task, self.tasks)
+            if alone:
+                self.screen.stop()
 
     def say(self, message: str) -> None:
-        """One line on standard error."""
-        say(message)
+        """One line that stays."""
+        self.screen.say(one_line(message, LINE))

@@ -22,7 +22,7 @@ from leverplus_core.execution.contract import Chunk
 from leverplus_core.io import canonical_json
 from leverplus_core.plugins.contracts import Model, Part, SupportsCacheFolder, SupportsLookahead
 from leverplus_core.plugins.manager import Catalog
-from leverplus_core.processes import this_host
+from leverplus_core.processes import let_threads_sleep, this_host
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ class Worker:
         return self._replying(lambda: self._compute(chunk, following))
 
     def _start(self, spec: ModelSpec) -> bool:
+        let_threads_sleep()
         import torch
 
         if os.path.isdir(spec.folder):

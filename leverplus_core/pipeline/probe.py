@@ -15,6 +15,7 @@ from leverplus_core.errors import DataError
 from leverplus_core.metrics import most_frequent
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.plan import Throughput
+from leverplus_core.processes import set_threads
 from leverplus_core.records import Demonstration, Question
 from leverplus_core.scoring.prompt import build_prompt
 from leverplus_core.seeding import rng
@@ -67,10 +68,7 @@ def probe(context: RunContext) -> Probe:
             "Set dataset.train higher, or give --prompts-per-s.",
         )
     order = rng(recipe.data_seed, "probe", question.id).permutation(len(allowed))
-    if recipe.threads is not None:
-        import torch
-
-        torch.set_num_threads(recipe.threads)
+    set_threads(recipe.threads)
     drawn = [allowed[i] for i in order[: 2 * (FIRST + OTHERS)]]
     half = max(FIRST + 1, len(drawn) // 2)
     answer = most_frequent(question.answers)

@@ -7,7 +7,7 @@ same result. What the stages are and what they depend on is said by themselves (
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +23,15 @@ from leverplus_core.pipeline.heartbeat import Heartbeat
 from leverplus_core.pipeline.lease import lease
 from leverplus_core.pipeline.picture_check import naming_questions
 from leverplus_core.pipeline.recorder import Membership, Recorder, run_record
+from leverplus_core.pipeline.remaining import planned_work, seconds_left
 from leverplus_core.pipeline.stage import Stage
 from leverplus_core.pipeline.workspace import StageFolder
 from leverplus_core.plugins.contracts import Part, SupportsCacheFolder
 from leverplus_core.plugins.events import Listeners
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.plugins.trackers import find_trackers, open_trackers
-from leverplus_core.progress import Progress, Silent, Watched
+from leverplus_core.processes import let_threads_sleep, set_threads
+from leverplus_core.progress import Bar, Progress, Silent, TimedBar, Watched
 from leverplus_core.provenance import core_code, describe_environment, describe_git
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.records import Demonstration, Prediction, Question, RunInfo
@@ -77,13 +79,11 @@ def run(
     anything that the user can fix; whatever was finished before stays, and the same call resumes from there. A training
     that has nothing to learn from ends nothing: `RunResult.untrained` names it.
     """
-    if recipe.threads is not None:
-        import torch
-
-        torch.set_num_threads(recipe.threads)
     makers = find_trackers(track)
     shown = Watched(progress or Silent())
+    let_threads_sleep()
     with shown.task("reading the data and checking the recipe", 0):
+        set_threads(recipe.threads)
         context = RunContext(recipe, catalog or Catalog.load(), Path(work), built, shown, executors)
         pipeline = Pipeline(context)
         for name in (*redo, *([until] if until else [])):
@@ -141,22 +141,23 @@ class _Job:
         self.pipeline, self.context = pipeline, pipeline.context
         self.info, self.listeners, self.redo, self.registry = info, listeners, redo, registry
         self.watched = watched
+        self.enabled = [stage.name for stage in pipeline.stages if pipeline.enabled[stage.name]]
+        self.work = planned_work(pipeline)
         self.states: dict[str, str] = {}
         self.heartbeat = Heartbeat(lambda: registry.beat(info.id))
 
     def run(self, until: str | None) -> dict[str, str]:
         self._reopen()
-        enabled = [stage.name for stage in self.pipeline.stages if self.pipeline.enabled[stage.name]]
         for stage in self.pipeline.stages:
             if self.pipeline.enabled[stage.name]:
                 self._leave_out(stage)
             if stage.name in self.context.untrained:
                 self.states[stage.name] = NOT_TRAINED
-            elif stage.name in enabled:
-                before, label = enabled.index(stage.name), f"of {len(enabled)}: {stage.name}"
-                with self.context.progress.task(f"stage {before + 1} {label}", len(enabled)) as bar:
+            elif stage.name in self.enabled:
+                before, label = self.enabled.index(stage.name), f"of {len(self.enabled)}: {stage.name}"
+                with self.context.progress.task(f"stage {before + 1} {label}", len(self.enabled)) as bar:
                     bar.advance(before)
-                    self.states[stage.name] = self._stage(stage)
+                    self.states[stage.name] = self._stage(stage, bar, until)
             else:
                 self.states[stage.name] = "off"
             if stage.name == until:
@@ -223,7 +224,7 @@ class _Job:
 
         return lease(folder.path, waiting)
 
-    def _stage(self, stage: Stage) -> str:
+    def _stage(self, stage: Stage, bar: Bar, until: str | None) -> str:
         folder = self.pipeline.folder(stage)
         if self.pipeline.takes_over(stage):
             self._end(stage, folder, {}, reused=True)
@@ -231,8 +232,23 @@ class _Job:
         if not self._finished(stage, folder):
             with self._lease(stage.name, folder):
                 if not self._finished(stage, folder):  # nor while another process held it
-                    return self._compute(stage, folder)
+                    return self._compute(stage, folder, self._time_left(stage, folder, bar, until))
         return self._reuse(stage, folder)
+
+    def _time_left(self, stage: Stage, folder: StageFolder, bar: Bar, until: str | None) -> Callable[[], None]:
+        """A function that tells the bar of the run how long the stages to `until` still take, while `stage` runs."""
+        last = self.enabled.index(until) if until in self.enabled else len(self.enabled) - 1
+        left = self.enabled[self.enabled.index(stage.name) : last + 1]
+        earlier, before = count_keys([folder.path / COMPUTED]) or 0, self.context.meter.calls
+
+        def tell() -> None:
+            computed = earlier + self.context.meter.calls - before
+            to_come = [name for name in left if self.pipeline.enabled[name]]  # a training may have been left out
+            found = seconds_left(self.work, to_come, computed, self.context.meter)
+            if found is not None and isinstance(bar, TimedBar):
+                bar.left(*found)
+
+        return tell
 
     def _finished(self, stage: Stage, folder: StageFolder) -> bool:
         return folder.done and stage.suffices(self.context, folder.path)
@@ -251,8 +267,8 @@ class _Job:
         self._end(stage, folder, provenance["metadata"], reused=True)
         return "reused"
 
-    def _compute(self, stage: Stage, folder: StageFolder) -> str:
-        """Run the stage and finish its folder.
+    def _compute(self, stage: Stage, folder: StageFolder, tell_left: Callable[[], None]) -> str:
+        """Run the stage and finish its folder; `tell_left` is called at its start and every few seconds.
 
         Its cost is that of all attempts: `seconds`; `prompts` that the model computed; `asked`, the distinct prompts
         that it needed, in the response cache or not; and `asked_in_all`, with those of the stages that it was made
@@ -260,6 +276,7 @@ class _Job:
         """
         context, path = self.context, folder.make()
         self._begin(stage, folder)
+        tell_left()
         began, depth = time.perf_counter(), self.watched.depth
         earlier = 0.0
         if (path / COST).exists():
@@ -276,6 +293,7 @@ class _Job:
             keep()
         with (
             self.heartbeat.during(keep),
+            self.heartbeat.during(tell_left),
             naming_questions(context.every_question),
             context.meter.record(path / ASKED, path / COMPUTED),
         ):

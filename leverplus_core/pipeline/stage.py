@@ -76,8 +76,9 @@ class Planning:
     """True answers whose probability counts, a question: the mean of the train split, where there are several."""
 
     @classmethod
-    def of(cls, context: RunContext) -> Planning:
-        """From a composed recipe, without weights. Raises DataError when the dataset is neither there nor of a known
+    def of(cls, context: RunContext, look_at_images: bool = True) -> Planning:
+        """From a composed recipe, without weights; without a look at the files of images nothing is known of their
+        tokens. Raises DataError when the dataset is neither there nor of a known
         size, or nothing would be asked of a model."""
         if context.offline:
             raise DataError(
@@ -99,7 +100,7 @@ class Planning:
             images = {q.image.id: q.image for split in rows for q in split}
             answers = sum(len(references(q.answers)) for q in rows[0]) / max(len(rows[0]), 1)
         model = context.model
-        if not isinstance(model, SupportsPlanning):
+        if not look_at_images or not isinstance(model, SupportsPlanning):
             return cls(context, size, note=note, true_answers=answers)
         tokens, encoded = model.image_tokens(list(images.values())), model.cached_image_bytes()
         return cls(context, size, tokens, encoded, note, answers)

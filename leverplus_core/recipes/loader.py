@@ -105,6 +105,55 @@ def read_layers(source: str | Path, seen: tuple[Path, ...]) -> tuple[dict[str, A
     return values, lines
 
 
+KEYWORDS = "the keyword arguments"
+"""The place of a key that stands in no file."""
+
+
+def extended(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Plain values over the recipe that `extends` names among them, and the place of each dotted key.
+
+    Raises RecipeError as `Recipe.load`.
+    """
+    above = dict(values)
+    base = above.pop("extends")
+    if not isinstance(base, str):
+        raise RecipeError(f"'extends' in {KEYWORDS} is not a recipe: {base!r}.", "Name one recipe.")
+    below, lines = read_layers(base, ())
+    del below["name"]
+    for key in _keys(above):
+        forget_lines(lines, key)
+        lines[key] = KEYWORDS
+    return _merge(below, above), lines
+
+
+def _keys(values: Mapping[str, Any], above: str = "") -> list[str]:
+    """The dotted keys of all values that are no mappings."""
+    found = []
+    for name, value in values.items():
+        key = f"{above}{name}"
+        found += _keys(value, f"{key}.") if isinstance(value, Mapping) and value else [key]
+    return found
+
+
+def plain(value: Any, key: str = "") -> Any:
+    """A value of Python as a recipe's file would hold it: a path as text, a tuple or an array as a list, settings as a
+    mapping. Raises RecipeError for what none holds."""
+    if isinstance(value, Mapping):
+        return {name: plain(below, f"{key}.{name}".lstrip(".")) for name, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(below, f"{key}.{i}") for i, below in enumerate(value)]
+    if value is None or (isinstance(value, bool | int | float | str) and not hasattr(value, "tolist")):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    for method, arguments in (("tolist", {}), ("model_dump", {"mode": "json"})):  # of numpy, of pydantic
+        if (found := getattr(value, method, None)) is not None and not isinstance(value, type):
+            return plain(found(**arguments), key)
+    raise RecipeError(
+        f"'{key}' is a {type(value).__name__}: {value!r}.", "A recipe holds numbers, texts, lists and mappings."
+    )
+
+
 def _start_of(path: Path) -> bytes:
     """As much of a file as shows that it is too long; a device or a pipe may have no end."""
     with path.open("rb") as f:

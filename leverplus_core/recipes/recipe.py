@@ -7,15 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from leverplus_core.bounds import Seed, Settings, unfit
 from leverplus_core.errors import RecipeError, did_you_mean
 from leverplus_core.io import fingerprint
 from leverplus_core.metrics import TASKS, TaskName
-from leverplus_core.recipes.loader import apply_override, forget_lines, read_layers
+from leverplus_core.recipes.loader import apply_override, extended, forget_lines, plain, read_layers
 from leverplus_core.recipes.settings import (
     ABLATED,
     ADAPTIVE,
@@ -35,14 +44,23 @@ from leverplus_core.recipes.settings import (
 
 
 class Recipe(Settings):
-    """Everything that decides a result. Two equal recipes have one fingerprint, and are one run."""
+    """Everything that decides a result. Two equal recipes have one fingerprint, and are one run.
+
+    Keyword arguments are the keys of a recipe's file, `extends` among them:
+    `Recipe(extends="demo", name="mine", sampler="mixed:k=16", scoring={"questions": 40})`. Paths, tuples and numbers of
+    numpy may stand where a file has text, lists and numbers. Raises RecipeError as `load`.
+    """
+
+    if TYPE_CHECKING:  # `extends` is no setting
+
+        def __init__(self, *, extends: str | Path | None = None, **values: Any) -> None: ...
 
     name: str = Field("unnamed", max_length=200)
     note: str = Field("", description="shown with every result")
     seed: Seed = Field(0, description="of training: weights, order, validation questions, sampled candidates")
     data_seed: Seed = Field(0, description="of the data: pools, questions that are scored, evaluation order")
     threads: int | None = Field(
-        None, ge=1, le=4096, description="CPU threads; null leaves torch's choice; not fingerprinted"
+        None, ge=1, le=4096, description="CPU threads; null: one a core, at most 16; not fingerprinted"
     )
     execution: ExecutionSettings = Field(
         ExecutionSettings(), description="where prompts are computed; not fingerprinted"
@@ -64,6 +82,25 @@ class Recipe(Settings):
     stages: tuple[PartSpec, ...] = Field((), description="stages of plugins, beside the built-in ones")
 
     _lines: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_one_line(cls, values: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        """What may stand in a recipe is known here, and where it stands; each mistake is a RecipeError."""
+        lines: Mapping[str, str] = info.context or {}
+        values = plain(values)
+        if "extends" in values:
+            values, lines = extended(values)
+        if (found := unfit(values)) is not None:
+            key, reason = found
+            where = nearest_line(lines, key)
+            raise RecipeError(f"'{key}'{f' in {where}' if where else ''} {reason}.")
+        try:
+            recipe = handler(values)
+        except ValidationError as e:
+            raise _explain(e, lines) from e
+        recipe._lines.update(lines)
+        return recipe
 
     @model_validator(mode="before")
     @classmethod
@@ -107,16 +144,7 @@ class Recipe(Settings):
     @classmethod
     def of(cls, values: Mapping[str, Any], lines: Mapping[str, str] | None = None) -> Recipe:
         """Validate plain values; `lines` says where each dotted key stands."""
-        if (found := unfit(values)) is not None:
-            key, reason = found
-            where = nearest_line(lines or {}, key)
-            raise RecipeError(f"'{key}'{f' in {where}' if where else ''} {reason}.")
-        try:
-            recipe = cls.model_validate(dict(values))
-        except ValidationError as e:
-            raise _explain(e, lines or {}) from e
-        recipe._lines.update(lines or {})
-        return recipe
+        return cls.model_validate(dict(values), context=lines)
 
     def changed(self, **values: Any) -> Recipe:
         """The recipe with other values at the top, such as `name`. Raises RecipeError for one that no run can have."""

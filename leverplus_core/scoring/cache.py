@@ -13,7 +13,7 @@ import json
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import cached_property
@@ -30,7 +30,7 @@ from leverplus_core.processes import lock_holder
 from leverplus_core.progress import Bar, Progress, Silent
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt
 from leverplus_core.scoring.chunks import cut
-from leverplus_core.scoring.meter import PromptMeter
+from leverplus_core.scoring.meter import ANSWERS, LOGPROBS, PromptMeter
 
 T = TypeVar("T")
 START = 6
@@ -234,8 +234,12 @@ class CachedModel:
             with ExitStack() as bars:
                 task = bars.enter_context(self._progress.task(label, len(missing)))
                 own: dict[str, Bar] = {}  # of each worker, for its rate
+                began = time.perf_counter()
                 for computed in self._executor.map(chunks):
                     part = rows[computed.index]
+                    began, since = time.perf_counter(), began
+                    kind = ANSWERS if isinstance(chunks[computed.index], GenerateChunk) else LOGPROBS
+                    self.meter.took(kind, _images(prompts[i] for i in part), began - since)
                     values = _as_json(chunks[computed.index], computed.results)
                     fresh = [(keys[i], value) for i, value in zip(part, values, strict=True)]
                     self.meter.computed([key for key, _ in fresh])
@@ -280,6 +284,10 @@ class CachedModel:
             digest.update(b"\0" + (image.caption or "").encode())
             self._images[image] = digest.hexdigest()
         return self._images[image]
+
+
+def _images(prompts: Iterable[Prompt]) -> int:
+    return sum(isinstance(part, Image) for prompt in prompts for turn in prompt.turns for part in turn.content)
 
 
 def _as_json(chunk: Chunk, results: Results) -> list[str]:

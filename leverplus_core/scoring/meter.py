@@ -24,6 +24,10 @@ COMPUTED = "computed.bin"
 """Those of them that the model itself computed, in the same folder."""
 KEY_BYTES = 8
 """Kept of each prompt's key, its last ones: among ten million prompts, two are taken for one with probability 3e-6."""
+LOGPROBS, ANSWERS = "logprobs", "answers"
+"""Kinds of prompts, which take different times."""
+LEAST_S = 2.0
+"""Seconds of computing that a speed is taken from, at least."""
 KEY = np.dtype("<u8")
 Keys = NDArray[np.uint64]
 
@@ -33,6 +37,7 @@ class PromptMeter:
 
     def __init__(self) -> None:
         self.calls = 0
+        self._speeds: dict[str, list[float]] = {}
         self._asked: list[_Keys] = []
         self._computed: list[_Keys] = []
 
@@ -59,6 +64,21 @@ class PromptMeter:
         """The model has computed these prompts, which are about to be stored."""
         self._add(self._computed, keys)
         self.calls += len(keys)
+
+    def took(self, kind: str, images: int, seconds: float) -> None:
+        """Prompts of a kind (LOGPROBS, ANSWERS) that show so many images together were computed in so many seconds.
+
+        What comes first of a kind is not counted: it loads weights.
+        """
+        measured = self._speeds.setdefault(kind, [0.0, 0.0, 0.0])
+        if measured[0]:
+            measured[1:] = measured[1] + images, measured[2] + seconds
+        measured[0] += 1
+
+    def seconds_per_image(self, kind: str) -> float | None:
+        """The mean over all that `took` was told of this kind, None before it was told of enough."""
+        _, images, seconds = self._speeds.get(kind, (0.0, 0.0, 0.0))
+        return seconds / images if images and seconds >= LEAST_S else None
 
     def _add(self, files: Sequence[_Keys], keys: Sequence[bytes]) -> None:
         if files and keys:

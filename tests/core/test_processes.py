@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from leverplus_core import processes
 from leverplus_core.processes import has_ended, lock_holder, named, this_host
 
 
@@ -58,3 +59,42 @@ def test_who_holds_a_lock_on_a_database_is_told(tmp_path: Path, mode: str) -> No
         other.stdin.close()
     assert lock_holder(file) == lock_holder(tmp_path / "absent") == "another program"
     db.close()
+
+
+@pytest.mark.parametrize(("quota", "most"), [("150000 100000", 2), ("max 100000", 64), ("1000 100000", 1), ("", 64)])
+def test_a_container_has_no_more_cpus_than_it_has_time_of(
+    quota: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpu.max").write_text(quota)
+    monkeypatch.setattr(processes, "QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
+    assert processes.usable_cpus() == most
+
+
+CHILD = """
+import os, sys
+from leverplus_core.processes import let_threads_sleep, set_threads
+os.sched_getaffinity = lambda pid: {0}
+let_threads_sleep()
+set_threads(None)
+threads = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else "not set"
+print(os.environ.get("OMP_WAIT_POLICY"), threads)
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "printed"),
+    [
+        ({}, "passive 1"),
+        ({"OMP_NUM_THREADS": "20"}, "passive not set"),
+        ({"OMP_NUM_THREADS": "20", "GOMP_SPINCOUNT": "7"}, "None not set"),
+        ({"OMP_NUM_THREADS": "20", "OMP_WAIT_POLICY": "active"}, "active not set"),
+    ],
+)
+def test_threads_sleep_and_are_no_more_than_cpus_unless_the_user_says_otherwise(
+    given: dict[str, str], printed: str
+) -> None:
+    kept = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    command = [sys.executable, "-c", CHILD]
+    done = subprocess.run(command, env=kept | given, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == printed

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from leverplus_core.errors import LeverplusError, RecipeError
@@ -341,3 +343,41 @@ def test_a_pattern_of_a_file_name_needs_no_quotes_in_an_option() -> None:
         assert Recipe.load("demo", [], {"dataset": f"vqa_json:image_name={pattern}"}).dataset.settings["image_name"]
     with pytest.raises(RecipeError, match=r"the value in '--set a=\{b: 1\}\}' is not YAML"):
         Recipe.load("demo", ["a={b: 1}}"])
+
+
+def test_keyword_arguments_are_the_keys_of_a_recipes_file(tmp_path: Path) -> None:
+    text = (
+        "extends: demo\nsampler: mixed:k=8\ndataset: {train: a/b.jsonl}\nscoring: {questions: 40, candidates: "
+        "{samples: {1.0: 2}}}\ntraining: {mrt: {epochs: 3}}\nevaluation: {shots: [1, 2], baselines: [random]}\n"
+    )
+    written = Recipe.load(_write(tmp_path, text))
+    made = Recipe(
+        extends="demo", name="mine", sampler="mixed:k=8", dataset={"train": Path("a/b.jsonl")},
+        scoring={"questions": np.int64(40), "candidates": {"samples": {1.0: 2}}}, training={"mrt": {"epochs": 3}},
+        evaluation={"shots": (1, 2), "baselines": ["random"]},
+    )  # fmt: skip
+    assert made.values() == written.values() and made.fingerprint() == written.fingerprint()
+    assert Recipe(extends=tmp_path / "mine.yaml", name="mine").values() == written.values()
+    assert Recipe(extends="demo").name == "unnamed" and Recipe().values() == Recipe.of({}).values()
+    other = Recipe(decoding=written.decoding, evaluation={"shots": np.arange(1, 3)})
+    assert other.evaluation.shots == (1, 2) and other.decoding == written.decoding
+
+
+@pytest.mark.parametrize(
+    ("keywords", "told"),
+    [
+        ({"samplr": "mixed"}, "unknown key 'samplr'. Did you mean 'sampler'?"),
+        ({"extends": "demo", "scoring": {"question": 3}}, "unknown key 'scoring.question' in the keyword arguments."),
+        ({"sampler": 3}, "'sampler' is not a part (given: 3). Write NAME, or {name: NAME, setting: value}."),
+        ({"extends": "demo", "seed": -1}, "'seed' in the keyword arguments: Input should be greater than or equal to"),
+        ({"extends": "dem"}, "no recipe 'dem'."),
+        ({"extends": 7}, "'extends' in the keyword arguments is not a recipe: 7."),
+        ({"dataset": {"train": {1, 2}}}, "'dataset.train' is a set: {1, 2}. A recipe holds numbers, texts, lists"),
+        ({"evaluation": {"shots": [1, float("nan")]}}, "'evaluation.shots.1' is nan. Write a finite number."),
+        ({"name": "latest"}, "'name': must not be empty, 'latest', or hold a colon (given: 'latest')."),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_keyword_arguments_is_one_line_that_names_the_key(keywords: dict[str, Any], told: str) -> None:
+    with pytest.raises(RecipeError) as raised:
+        Recipe(**keywords)
+    assert str(raised.value).startswith(told) and "\n" not in str(raised.value)
