@@ -51,7 +51,8 @@ def installed(group: str) -> tuple[list[Point], list[str]]:
             if not found:
                 continue
             metadata = distribution.metadata  # from Python 3.12 on a key that is not there is a warning
-            name, version = (metadata[key] if key in metadata else "" for key in ("Name", "Version"))
+            name = metadata["Name"] if "Name" in metadata else ""  # noqa: SIM401
+            version = metadata["Version"] if "Version" in metadata else ""  # noqa: SIM401
             if os.path.basename(folder).startswith("~"):
                 raise LeverplusError("it is left over from an interrupted pip")
             if not name or not version:
