@@ -99,12 +99,14 @@ def test_every_block_of_a_page_is_run(name: str) -> None:
     assert not unaccounted(page(name))
 
 
+@pytest.mark.timeout(600)
 def test_the_tutorial_and_an_own_reward_work_on_a_smaller_demo(cli: Cli, environment: None) -> None:
     Path("demo.yaml").write_text(DEMO, encoding="utf-8")
     rehearse("tutorial.md", TUTORIAL, cli)
     rehearse("own-reward.md", REWARD, cli)
 
 
+@pytest.mark.timeout(600)
 def test_own_data_work_with_fewer_pictures(cli: Cli, environment: None) -> None:
     rehearse("own-data.md", DATA, cli)
 
