@@ -30,7 +30,7 @@ TEXT = 0.5
 WORDS = (
     "questions_answers", "questions_given", "questions_method", "questions_score", "questions_raw", "questions_none",
     "questions_nothing", "questions_any", "questions_right", "questions_wrong", "questions_find", "questions_and",
-    "questions_more", "questions_keys",
+    "questions_more", "questions_keys", "questions_unknown",
 )  # fmt: skip
 """Phrases of the page and its script without values to fill in."""
 

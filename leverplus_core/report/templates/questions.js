@@ -115,7 +115,7 @@
       card.append(head, line);
       if (g[5] !== undefined) card.append(make("p", `${words.raw} ${JSON.stringify(g[5])}`, "remark"));
       const examples = make("div", undefined, "examples");
-      examples.append(...(g[4].length ? g[4].map(example) : [make("p", words.none, "remark")]));
+      examples.append(...(g[4].length ? g[4].map(example) : [make("p", g[1] ? words.unknown : words.none, "remark")]));
       card.append(examples);
       return card;
     });
