@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 QUOTING = ("README.md", "CHANGELOG.md")
-OWN_FIGURES = ("tutorial.md", "own-data.md", "own-reward.md", "candidates.md")
+OWN_FIGURES = ("tutorial.md", "own-data.md", "own-reward.md", "candidates.md", "harnesses.md")
 """Pages of docs that show an experiment of their own."""
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 QUOTED = re.compile(r"[+-]?\d+\.\d+ \[[+-]\d+\.\d+, [+-]\d+\.\d+\]")

@@ -6,9 +6,12 @@ notebook. What stays in it is one output with the lines that were said.
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -200,6 +203,10 @@ class Notebook:
     def __init__(self) -> None:
         self._said, self._shown = list[str](), 0.0
         self._output: Any = None
+        with warnings.catch_warnings(), suppress(ImportError):
+            # Libraries of models import this, which in a notebook without ipywidgets is a warning in the cell.
+            warnings.simplefilter("ignore")
+            importlib.import_module("tqdm.auto")
 
     def start(self) -> None:
         pass

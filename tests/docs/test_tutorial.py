@@ -17,7 +17,7 @@ from tools import transcript
 
 Cli = Callable[..., tuple[int, str, str]]
 
-PAGES = ("tutorial.md", "own-reward.md", "candidates.md")
+PAGES = ("tutorial.md", "own-reward.md", "own-data.md", "candidates.md")
 
 DEMO = """
 extends: demo
@@ -44,8 +44,10 @@ TUTORIAL = {
     r"k: 16\b": "k: 6",
     r"questions: 600\b": "questions: 30",
     r"--question \S+": "--question {asked}",
+    r"^\$ leverplus view$": "$ leverplus view --port 0",
 }
 REWARD = {r"\brun demo\b": "run demo.yaml"}
+DATA = {r'"train": 120, "validation": 40': '"train": 60, "validation": 12'}
 
 
 def rehearse(name: str, smaller: Mapping[str, str], cli: Cli) -> None:
@@ -97,15 +99,21 @@ def test_every_block_of_a_page_is_run(name: str) -> None:
     assert not unaccounted(page(name))
 
 
+@pytest.mark.timeout(600)
 def test_the_tutorial_and_an_own_reward_work_on_a_smaller_demo(cli: Cli, environment: None) -> None:
     Path("demo.yaml").write_text(DEMO, encoding="utf-8")
     rehearse("tutorial.md", TUTORIAL, cli)
     rehearse("own-reward.md", REWARD, cli)
 
 
+@pytest.mark.timeout(600)
+def test_own_data_work_with_fewer_pictures(cli: Cli, environment: None) -> None:
+    rehearse("own-data.md", DATA, cli)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("names", [("tutorial.md", "own-reward.md"), ("candidates.md",)])
+@pytest.mark.parametrize("names", [("tutorial.md", "own-reward.md"), ("own-data.md",), ("candidates.md",)])
 def test_pages_run_as_they_stand_and_print_what_they_show(
     names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: None
 ) -> None:
