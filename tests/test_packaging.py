@@ -1,24 +1,31 @@
-"""The wheel in a clean environment, and third-party packages beside it: a good one, a broken one, a clashing one."""
+"""What is distributed: the wheel, made from the source distribution, in a clean environment;
+and third-party packages beside it: a good one, a broken one, a clashing one."""
 
 from __future__ import annotations
 
+import ast
 import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import venv
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from leverplus_core.parsing import parse_yaml
 
 ROOT = Path(__file__).parents[1]
 PART_FILES = (
@@ -111,13 +118,19 @@ class Site:
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The source distribution, and the wheel that is built from it and not from the checkout."""
+    folder = tmp_path_factory.mktemp("built")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    (built,) = folder.glob("*.whl")
-    return built
+    (source,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
+    return source, wheel
+
+
+@pytest.fixture(scope="session")
+def wheel(built: tuple[Path, Path]) -> Path:
+    return built[1]
 
 
 @pytest.fixture(scope="session")
@@ -148,6 +161,121 @@ def test_the_wheel_holds_every_room_and_its_data(wheel: Path) -> None:
     rooms = {path.name for path in (ROOT / "plugins").glob("*/leverplus_*")}
     assert tops == {"leverplus_core", *rooms}
     assert wheel.stat().st_size < 30e6
+
+
+def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
+    """Templates, recipes, pictures and weights as well as code: all that a checkout has."""
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if ".dist-info" not in name}
+    folders = [ROOT / "leverplus_core", *(ROOT / "plugins").glob("*/leverplus_*")]
+    there = {
+        path.relative_to(folder.parent).as_posix()
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert packed == there
+
+
+def test_the_source_distribution_holds_what_tests_and_docs_need(built: tuple[Path, Path]) -> None:
+    with tarfile.open(built[0]) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "Makefile",
+                 "constraints.txt",
+                 "mkdocs.yml", "docs/tutorial.md", "tests/conftest.py", "tests/acme/pyproject.toml",
+                 "tests/plugins/formats/logs/inspect_base.eval", "tools/gen_docs.py"):  # fmt: skip
+        assert name in names, name
+    assert not [name for name in names if name.startswith((".venv", ".git/", ".leverplus", "dist/"))]
+
+
+def _imported(tree: ast.Module) -> set[str]:
+    """The top names that a module imports, wherever in it."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def test_what_the_code_imports_is_declared() -> None:
+    """In `dependencies` or in an extra that users install: an empty environment has nothing else."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {name: specs for name, specs in project["optional-dependencies"].items() if name not in ("dev", "docs")}
+    declared = {_name(spec) for spec in [*project["dependencies"], *itertools.chain(*extras.values())]}
+    providers = packages_distributions()
+    undeclared: dict[str, str] = {}
+    for folder in (ROOT / "leverplus_core", *(ROOT / "plugins").glob("*/leverplus_*")):
+        for path in folder.rglob("*.py"):
+            for name in _imported(ast.parse(path.read_text(encoding="utf-8"))) - sys.stdlib_module_names:
+                if not name.startswith("leverplus_") and not declared & {_name(d) for d in providers.get(name, [name])}:
+                    undeclared[name] = path.relative_to(ROOT).as_posix()
+    assert undeclared.keys() <= UNDECLARED, undeclared
+
+
+UNDECLARED = {"pytest", "triton", "pydantic_core", "huggingface_hub", "packaging"}
+"""There with the caller (of the pytest plugin), with torch on a GPU, with pydantic; the last two with transformers."""
+
+
+def _name(spec: str) -> str:
+    return re.split(r"[\[>=<;! ]", spec)[0].strip().lower().replace("_", "-")
+
+
+def test_the_citation_file_is_one_and_of_this_version() -> None:
+    """Keys as the schema of version 1.2.0 of the Citation File Format has them."""
+    known = {
+        "abstract", "authors", "cff-version", "commit", "contact", "date-released", "doi", "identifiers", "keywords",
+        "license", "license-url", "message", "preferred-citation", "references", "repository", "repository-artifact",
+        "repository-code", "title", "type", "url", "version",
+    }  # fmt: skip
+    values, _ = parse_yaml((ROOT / "CITATION.cff").read_bytes())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {"cff-version", "message", "title", "authors"} <= values.keys() <= known
+    assert (values["cff-version"], values["type"]) == ("1.2.0", "software")
+    assert (values["title"], str(values["version"])) == (project["name"], project["version"])
+    assert (values["license"], values["keywords"]) == (project["license"], project["keywords"])
+    assert values["authors"] and all({"name"} == author.keys() for author in values["authors"])
+
+
+PYTHONS = ("3.11", "3.12", "3.13")
+
+
+def interpreter(version: str) -> str | None:
+    """A Python of this version on this machine: this one, on the path, or of pyenv."""
+    if version == f"{sys.version_info.major}.{sys.version_info.minor}":
+        return sys.executable
+    kept = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+    for found in (shutil.which(f"python{version}"), *map(str, kept)):
+        if found and subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return found
+    return None
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_every_supported_python_reads_the_code(version: str) -> None:
+    """Without dependencies: that no file has syntax, or an escape that warns, which this version refuses."""
+    if (python := interpreter(version)) is None:
+        pytest.skip(f"there is no Python {version} here")
+    program = """
+import pathlib, sys, warnings
+warnings.simplefilter("error")
+files = [p for root in sys.argv[1:] for p in pathlib.Path(root).rglob("*.py")]
+for path in files:
+    compile(path.read_text(encoding="utf-8"), str(path), "exec")
+print(len(files))
+"""
+    roots = [str(ROOT / name) for name in ("leverplus_core", "plugins", "tools", "tests")]
+    done = subprocess.run([python, "-c", program, *roots], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and int(done.stdout) > 500, done.stderr
+
+
+def test_the_supported_pythons_are_the_ones_that_are_named() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = [
+        c.rpartition(" ")[2] for c in project["classifiers"] if c.startswith("Programming Language :: Python :: 3.")
+    ]
+    assert (tuple(named), project["requires-python"]) == (PYTHONS, f">={PYTHONS[0]}")
 
 
 def test_the_installed_command_lists_the_built_ins(site: Site) -> None:
@@ -237,6 +365,6 @@ def test_constraints_pin_what_pyproject_asks_for() -> None:
     wanted = {
         re.split(r"[\[>]", spec)[0].strip().lower()  # an extra is part of no pin
         for spec in [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
-    } - {"leverplus"}  # an extra may name the others
+    } - {"leverplus", "trackio"}  # an extra may name the others; of trackio the tests do without
     assert wanted <= canonical_json, wanted - canonical_json
     assert pins["torch"] == "2.13.0"

@@ -18,6 +18,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,13 @@ def _shown(default: object) -> str:
 
 
 def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", "\\n")
+    """Text of a cell. A bar in code is written as HTML: GitHub and the site read an escaped one differently there."""
+    text = re.sub(
+        r"`([^`\n]*\|[^`\n]*)`",
+        lambda m: f"<code>{escape(m[1], quote=False).replace('|', '&#124;')}</code>",
+        str(value),
+    )
+    return text.replace("|", "\\|").replace("\n", "\\n")
 
 
 def plugins_page(text: str) -> str:
@@ -267,8 +274,8 @@ def _signature(function: Any) -> str:
 
 
 def _first(value: Any) -> str:
-    """The first paragraph of a docstring. Code in a cell cannot hold a bar on both GitHub and the site."""
-    return _cell(" ".join((inspect.getdoc(value) or "").split("\n\n")[0].split()).replace(" | ", " or "))
+    """The first paragraph of a docstring."""
+    return _cell(" ".join((inspect.getdoc(value) or "").split("\n\n")[0].split()).replace("``", "`"))
 
 
 def _written_below(name: str, module: str) -> str:

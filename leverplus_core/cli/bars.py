@@ -6,11 +6,14 @@ notebook. What stays in it is one output with the lines that were said.
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +28,7 @@ KEPT = 200
 """Lines that a notebook keeps."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Task:
     """A bar that is open; `id` is that of rich. Times are of `time.monotonic`."""
 
@@ -60,8 +63,12 @@ def span(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
 
 
-class Screen(Protocol):
-    """Where bars are drawn. `tasks` are those that are open, each within the one before it, or beside it."""
+class Screen:
+    """Where bars are drawn: here nowhere. `tasks` are those that are open, each within the one before it, or beside it.
+    `say` prints a line that stays."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
 
     def start(self) -> None:
         """Bars are about to be drawn."""
@@ -74,9 +81,6 @@ class Screen(Protocol):
 
     def closed(self, task: Task, tasks: list[Task]) -> None:
         """A bar is removed."""
-
-    def say(self, message: str) -> None:
-        """A line that stays."""
 
     def stop(self) -> None:
         """No bar is left."""
@@ -95,7 +99,7 @@ def in_notebook() -> bool:
     return python is not None and getattr(python.get_ipython(), "kernel", None) is not None
 
 
-class Terminal:
+class Terminal(Screen):
     """Bars that move, by rich."""
 
     def __init__(self, console: Console, say: Callable[[str], None]) -> None:
@@ -108,7 +112,8 @@ class Terminal:
                 bar.pulse = bar.pulse or not task.completed  # weights are loaded, say: it moves all the same
                 return bar
 
-        self.say, self._tasks = say, dict[Any, Task]()
+        super().__init__(say)
+        self._tasks: dict[Any, Task] = {}
         # A label gives way: what rich would cut, once a table is too wide, are the numbers as well.
         wide, bar = console.width >= 100, 20 if console.width >= 100 else 10 * (console.width >= 80)
         room = console.width - bar - len("12,288/102,400") - wide * len("1,234/s") - len("12 min and more left") - 4
@@ -169,40 +174,34 @@ class Terminal:
         return ours.time() if ours is not None else ""
 
 
-class Lines:
+class Lines(Screen):
     """Plain lines, for a file or a pipe: what is said, and once a minute how far the work is."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say
+        super().__init__(say)
         self._last = time.monotonic()
 
     def start(self) -> None:
         self._last = time.monotonic()
-
-    def stop(self) -> None:
-        pass
-
-    def opened(self, task: Task, tasks: list[Task]) -> None:
-        pass
 
     def changed(self, task: Task, tasks: list[Task], steps: int) -> None:
         if time.monotonic() - self._last >= LINE_EVERY_S:
             self._last = time.monotonic()
             self.say(", ".join(" ".join(filter(None, (t.label, t.steps()))) for t in tasks) + _left(tasks))
 
-    def closed(self, task: Task, tasks: list[Task]) -> None:
-        pass
 
-
-class Notebook:
+class Notebook(Screen):
     """One output of the cell, whose text is replaced."""
 
     def __init__(self) -> None:
-        self._said, self._shown = list[str](), 0.0
+        self._said: list[str] = []
+        self._shown = 0.0
+        super().__init__(self._keep)
         self._output: Any = None
-
-    def start(self) -> None:
-        pass
+        with warnings.catch_warnings(), suppress(ImportError):
+            # Libraries of models import this, which in a notebook without ipywidgets is a warning in the cell.
+            warnings.simplefilter("ignore")
+            importlib.import_module("tqdm.auto")
 
     def stop(self) -> None:
         self._draw([], at_once=True)
@@ -216,7 +215,7 @@ class Notebook:
     def closed(self, task: Task, tasks: list[Task]) -> None:
         self._draw(tasks)
 
-    def say(self, message: str) -> None:
+    def _keep(self, message: str) -> None:
         self._said = [*self._said, message][-KEPT:]
 
     def _draw(self, tasks: list[Task], at_once: bool = False) -> None:

@@ -1,6 +1,8 @@
 """Queries of one who looks through a run's answers: which questions fit, and what was answered to a few of them.
 
-All methods of a run answer the same questions in the same order, so that a position (from 0) names one question.
+A position, from 0, is the place of a question among the answers of one (method, shots) of the run. The methods of a run
+answer the same questions in the same order; those that were imported from other programs need not, so that answers
+belong together by the id of their question.
 """
 
 from __future__ import annotations
@@ -19,18 +21,27 @@ Condition = tuple[str, int, float | None, float | None]
 
 
 def matching_positions(
-    c: Connection, run_id: str, dataset: str, conditions: Sequence[Condition], words: Sequence[str], n: int
+    c: Connection,
+    run_id: str,
+    dataset: str,
+    of: Answered,
+    conditions: Sequence[Condition],
+    words: Sequence[str],
+    n: int,
 ) -> list[int]:
-    """The positions below `n` of the questions whose answers fit all conditions and whose text, id or caption holds all
-    words, ascending. Lower and upper case are one; SQLite knows this of ASCII only."""
-    q, first, *others = tables.questions, *conditions
-    p = tables.predictions.alias()
-    wanted = select(p.c.position).where(p.c.run_id == run_id, p.c.position < n, *_fits(p, first))
-    for condition in others:
-        more = tables.predictions.alias()
-        # By position, which the index of scores has; the id is in that index as well.
-        same = and_(more.c.run_id == run_id, more.c.position == p.c.position, more.c.question_id == p.c.question_id)
-        wanted = wanted.join(more, and_(same, *_fits(more, condition)))
+    """Of the first `n` questions that one (method, shots) answered, the positions of those on which all conditions hold
+    and whose text, id or caption holds all words, ascending. Lower and upper case are one; SQLite knows this of ASCII
+    only."""
+    p, q = tables.predictions.alias(), tables.questions
+    wanted = select(p.c.position).where(p.c.run_id == run_id, p.c.method == of[0], p.c.shots == of[1], p.c.position < n)
+    for method, shots, least, below in conditions:
+        answer = p
+        if (method, shots) != of:
+            answer = tables.predictions.alias()
+            key = (answer.c.run_id == run_id, answer.c.method == method, answer.c.shots == shots)
+            wanted = wanted.join(answer, and_(*key, answer.c.question_id == p.c.question_id))
+        wanted = wanted.where(answer.c.accuracy >= least) if least is not None else wanted
+        wanted = wanted.where(answer.c.accuracy < below) if below is not None else wanted
     if words:
         wanted = wanted.outerjoin(q, and_(q.c.dataset_fingerprint == dataset, q.c.id == p.c.question_id))
         for word in words:
@@ -38,13 +49,6 @@ def matching_positions(
             wanted = wanted.where(where.icontains(word, autoescape=True))
     # The driver's own rows: SQLAlchemy's take twice as long.
     return [row[0] for row in c.execute(wanted.order_by(p.c.position)).cursor.fetchall()]
-
-
-def _fits(p: Any, condition: Condition) -> list[Any]:
-    method, shots, least, below = condition
-    found = [p.c.method == method, p.c.shots == shots]
-    found += [p.c.accuracy >= least] if least is not None else []
-    return found + ([p.c.accuracy < below] if below is not None else [])
 
 
 def listed_rows(
@@ -64,13 +68,13 @@ def listed_rows(
 
 
 def accuracy_rows(
-    c: Connection, run_id: str, columns: Sequence[Answered], positions: Iterable[int]
-) -> dict[tuple[str, int, int], float]:
-    """(method, shots, position) -> accuracy, of some methods at some positions."""
-    p, at = tables.predictions.c, list(positions)
-    found: dict[tuple[str, int, int], float] = {}
+    c: Connection, run_id: str, columns: Sequence[Answered], question_ids: Iterable[str]
+) -> dict[tuple[str, int, str], float]:
+    """(method, shots, question id) -> accuracy, of some methods on some questions."""
+    p, ids = tables.predictions.c, list(question_ids)
+    found: dict[tuple[str, int, str], float] = {}
     for method, shots in columns:
         mine = (p.run_id == run_id, p.method == method, p.shots == shots)
-        rows = c.execute(select(p.position, p.accuracy).where(*mine, p.position.in_(at)))
-        found |= {(method, shots, position): accuracy for position, accuracy in rows}
+        rows = c.execute(select(p.question_id, p.accuracy).where(*mine, p.question_id.in_(ids)))
+        found |= {(method, shots, question_id): accuracy for question_id, accuracy in rows}
     return found

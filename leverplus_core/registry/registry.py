@@ -452,19 +452,21 @@ class Registry:
         with self._read() as c:
             return answer_rows(c, run_id, question_id)
 
-    def matching(self, run_id: str, conditions: Sequence[Condition], words: Sequence[str], n: int) -> list[int]:
-        """Positions of the run's first `n` questions that fit, see `explore.matching_positions`."""
+    def matching(
+        self, run_id: str, of: Answered, conditions: Sequence[Condition], words: Sequence[str], n: int
+    ) -> list[int]:
+        """Positions of the first `n` questions of one (method, shots) that fit, see `explore.matching_positions`."""
         with self._read() as c:
-            return matching_positions(c, run_id, _dataset(c, run_id), conditions, words, n)
+            return matching_positions(c, run_id, _dataset(c, run_id), of, conditions, words, n)
 
     def listed(
         self, run_id: str, of: Answered, positions: Sequence[int], columns: Sequence[Answered]
-    ) -> tuple[list[dict[str, Any]], dict[tuple[str, int, int], float]]:
+    ) -> tuple[list[dict[str, Any]], dict[tuple[str, int, str], float]]:
         """The questions at some positions, and accuracies of (method, shots) on them: see `explore.listed_rows` and
         `explore.accuracy_rows`."""
         with self._read() as c:
             rows = listed_rows(c, run_id, _dataset(c, run_id), of, positions)
-            return rows, accuracy_rows(c, run_id, columns, positions)
+            return rows, accuracy_rows(c, run_id, columns, [row["question_id"] for row in rows])
 
     def runs(self) -> list[dict[str, Any]]:
         """All runs as rows of the table `runs`, the last started first, with `interrupted` for those that are."""

@@ -96,7 +96,7 @@ stages = _table(
     _run(),
     _key("name", String(64), "of the stage"),
     _value("fingerprint", String(64), "of its settings, its code and what it reads"),
-    _value("status", String(16), "as of a run"),
+    _value("status", String(16), "as of a run; `not trained`: it had nothing to learn from"),
     _value("seconds", Float, "wall time of all attempts"),
     _value("path", Text, "its folder"),
     _value("reused", Boolean, "whether an earlier run had made it"),

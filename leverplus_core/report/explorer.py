@@ -1,7 +1,8 @@
 """What is known of the questions of one run's evaluation: which fit a filter, and everything about one of them.
 
-A run is a row of the registry's table `runs` (`Registry.resolve`). All its methods answered the same questions in the
-same order, so that a position, from 0, names a question, and pages are told by positions and not by counting rows.
+A run is a row of the registry's table `runs` (`Registry.resolve`). A position, from 0, names one of the questions of
+its largest cell, which all its methods answered in one order; of an imported run, whose methods may have answered other
+questions, those are the ones that are listed. Pages are told by positions and not by counting rows.
 """
 
 from __future__ import annotations
@@ -178,7 +179,7 @@ def matching_questions(
     if not wanted.outcomes and not words:
         return range(n)
     ends = [(o.method, o.shots, RIGHT if o.right else None, None if o.right else RIGHT) for o in wanted.outcomes]
-    return registry.matching(run["id"], ends or [(*_largest(cells), None, None)], words, n)
+    return registry.matching(run["id"], _largest(cells), ends, words, n)
 
 
 def question_page(
@@ -211,7 +212,7 @@ def question_page(
         ListedQuestion(
             row["question_id"], row["position"], row["text"], row["image_id"], row["image_path"], row["caption"],
             tuple(row["answers"] or ()),
-            {key: scores[(*key, row["position"])] for key in there if (*key, row["position"]) in scores},
+            {key: scores[*key, row["question_id"]] for key in there if (*key, row["question_id"]) in scores},
         )
         for row in rows
     )  # fmt: skip
@@ -252,8 +253,9 @@ def question_detail(registry: Registry, run: Mapping[str, Any], question_id: str
     rows.sort(key=lambda row: place[row["method"], row["shots"]])
     known = registry.demonstrations(run["id"], (d for row in rows for d in row["demonstrations"]))
     recorded: Mapping[str, Any] = registry.question(run["id"], question_id) or {}
-    position = rows[0]["position"]
-    sizes = {n for row in rows for n in cells[row["method"], row["shots"]] if position < n}
+    place_of = {(row["method"], row["shots"]): row["position"] for row in rows}
+    position = place_of.get(_largest(cells), rows[0]["position"])
+    sizes = {n for key, at in place_of.items() for n in cells[key] if at < n}
     given = (
         GivenAnswer(
             row["method"], row["shots"], _demonstrations(row["demonstrations"], known), row["raw_text"],

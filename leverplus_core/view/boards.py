@@ -99,6 +99,7 @@ def runs(registry: Registry, query: Query) -> dict[str, Any]:
     tags = sorted({tag for own in labels.values() for tag in own["tags"]})
     return {
         "rows": rows, "wanted": wanted, "total": len(known), "every": SOON_S if running else LATER_S,
+        "noted": any(row["mine"] or row["note"] or row["tags"] for row in rows),
         "options": {"status": states, "tag": tags, "sweep": sweeps},
     }  # fmt: skip
 
@@ -200,7 +201,7 @@ def _grid(registry: Registry, found: Row, n: int | None) -> dict[str, Any]:
     return {
         "table": [(method, [entry(method, at) for at in shots]) for method in methods], "shots": shots,
         "sizes": sizes, "size": size, "scale": _scale(ends), "published": published,
-        "trained": set(trained_methods(found, methods)) if not published else set(),
+        "trained": set(trained_methods(found, methods)) if found["source"] == "run" else set(),
         "pair": [] if published else default_pair(found, here),
     }  # fmt: skip
 

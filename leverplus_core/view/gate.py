@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -120,7 +120,8 @@ class Gate:
         if not any(_equal(value, token) for key, value in asked if key == "token"):
             return 401, "Open the address that `leverplus view` printed: it has the token.", {}
         rest = urlencode([(key, value) for key, value in asked if key != "token"])
-        path = "/" + scope.get("raw_path", b"/").decode("latin-1").lstrip("/")  # never `//host`, which is elsewhere
+        raw = scope.get("raw_path", b"/").decode("latin-1").lstrip("/")
+        path = "/" + quote(raw, safe="/%:@!$&'()*+,;=~")  # never `//host` or one with a backslash, which are elsewhere
         cookie = f"{self._cookie}={token}; HttpOnly; SameSite=Strict; Path=/"
         where = path + (f"?{rest}" if rest else "")
         return 303, "Known.", {"location": where, "set-cookie": cookie, "cache-control": "no-store"}

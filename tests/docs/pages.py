@@ -85,7 +85,8 @@ def blocks(*languages: str) -> list[Block]:
 
 def calls(text: str) -> Iterator[list[str]]:
     """The words after `leverplus` of each call in a shell's text: comments, pipes and continued lines as a shell has
-    them; a transcript's lines that begin with `$ ` alone are calls."""
+    them; a transcript's lines that begin with `$ ` alone are calls. `[--from FILE]` is taken as given."""
+    text = re.sub(r"\[(-[^\]]*)\]", r"\1", text)
     lines = text.replace("\\\n", " ").splitlines()
     prompted = [line[2:] for line in lines if line.startswith("$ ")]
     for line in prompted or lines:

@@ -27,6 +27,7 @@ from tests.docs.pages import Block
 
 CATALOG = Catalog.load(disabled="")
 MAKE = re.findall(r"^([a-z-]+):", (pages.ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+FILE = r"<!-- file: (\S+\.yaml) -->\n```yaml\n(.*?)```"
 PLACEHOLDER = re.compile(r"\.\.\.|[A-Z]{2,}|\$\w|\b[A-Z]\b")
 """In an argument: it stands for something else, so that its value cannot be checked."""
 
@@ -45,9 +46,9 @@ def made_here() -> frozenset[tuple[str, str]]:
 @pytest.mark.parametrize("block", pages.blocks("yaml"), ids=str)
 def test_a_yaml_block_is_a_recipe_or_part_of_one(block: Block, tmp_path: Path) -> None:
     """Parts are built from their settings where the example does not define them itself."""
-    for named in pages.blocks("yaml"):  # a recipe of a page may extend another one of it
-        for file in re.findall(r"<!-- file: (\S+\.yaml) -->\n```yaml\n(.*?)```", _text(named.page), flags=re.DOTALL):
-            (tmp_path / file[0]).write_text(file[1], encoding="utf-8")
+    for file, text in re.findall(FILE, _text(block.page), flags=re.DOTALL):  # it may extend another of its page
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text, encoding="utf-8")
     values, _ = parse_yaml(block.text.encode())
     head = "" if "extends" in values else "extends: demo\n"
     file = tmp_path / "block.yaml"
@@ -82,10 +83,13 @@ def test_a_python_block_compiles_and_its_imports_exist(block: Block) -> None:
 @pytest.mark.parametrize("block", pages.blocks("python"), ids=str)
 def test_a_python_block_calls_what_its_public_classes_have(block: Block) -> None:
     """`Registry("...").cells(...)`: the method is there."""
-    for node in ast.walk(ast.parse(block.text)):
+    nodes = list(ast.walk(ast.parse(block.text)))
+    froms = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module == "leverplus_core"]
+    ours = {alias.name for node in froms for alias in node.names if alias.name[0].isupper()}
+    for node in nodes:
         if isinstance(node, ast.Attribute):
             owner = node.value.func if isinstance(node.value, ast.Call) else node.value
-            if isinstance(owner, ast.Name) and owner.id in leverplus_core.__all__ and owner.id[0].isupper():
+            if isinstance(owner, ast.Name) and owner.id in ours:
                 assert hasattr(getattr(leverplus_core, owner.id), node.attr), f"{owner.id}.{node.attr}"
 
 

@@ -145,7 +145,7 @@ def _configuration(c: Configuration) -> Row:
     ]
     first = c.runs[0]
     about = {"dataset": first["dataset"], "model": first["model"], "methods": list(c.methods), "runs": runs}
-    return {"label": c.label, "published": c.published, **about}
+    return {"label": c.label, "published": c.published, "imported": first["source"] == "imported", **about}
 
 
 Stages = Mapping[str, Mapping[str, Row]]

@@ -13,7 +13,7 @@ from leverplus_core.report.methods import CEILING, Row
 from leverplus_core.report.tables import interval, percent, points
 
 NAMED = 3
-"""Runs that are named each; more of them are counted."""
+"""Runs, or methods in the title, that are named each; more of them are counted."""
 
 
 def title(content: Content, say: Translator) -> str:
@@ -21,9 +21,11 @@ def title(content: Content, say: Translator) -> str:
     own = [c for c in content.configurations if not c["published"]]
     name = own[0]["label"] if len(own) == len(content.configurations) == 1 else ""
     names = content.contenders
+    if name and len(names) <= NAMED:
+        return say("title_named", name=name, names=say.names(names), baseline=content.baseline)
     if name:
         return say("title_run", name=name, count=len(names), baseline=content.baseline)
-    if len(names) > 3:
+    if len(names) > NAMED:
         return say("title_many", count=len(names), baseline=content.baseline)
     return say("title", names=say.names(names), baseline=content.baseline)
 

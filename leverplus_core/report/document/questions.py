@@ -30,7 +30,7 @@ TEXT = 0.5
 WORDS = (
     "questions_answers", "questions_given", "questions_method", "questions_score", "questions_raw", "questions_none",
     "questions_nothing", "questions_any", "questions_right", "questions_wrong", "questions_find", "questions_and",
-    "questions_more", "questions_keys",
+    "questions_more", "questions_keys", "questions_unknown",
 )  # fmt: skip
 """Phrases of the page and its script without values to fill in."""
 
@@ -102,9 +102,11 @@ class Explorer:
 
 def explorer(registry: Registry, content: Content) -> Explorer | None:
     """The first `MOST` questions that the methods of a report answered, from the first seed of each arm; None where
-    there are none."""
-    columns = content.shown
-    runs = {row["run"]: registry.resolve(row["run"]) for row in columns}
+    there are none. Runs on other questions than the first one's are left out."""
+    every = {row["run"]: registry.resolve(row["run"]) for row in content.shown}
+    asks = next(iter(every.values()))["dataset_fingerprint"] if every else None
+    runs = {run_id: run for run_id, run in every.items() if run["dataset_fingerprint"] == asks}
+    columns = [row for row in content.shown if row["run"] in runs]
     cells = {run_id: answered_cells(registry, run) for run_id, run in runs.items()}
     if not columns or not all(cells.values()):
         return None

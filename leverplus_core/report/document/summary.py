@@ -95,7 +95,8 @@ def _endpoint(content: Content, say: Translator) -> Iterator[str]:
     every = [*content.endpoints, *rows]
     for some in (content.endpoints, rows):
         yield from (_endpoint_of(row, say) for row in some) if len(some) <= TOLD else _endpoints(some, say)
-    numbers = {len(c["runs"]) for c in content.configurations if not c["published"]}
+    # Of other harnesses' logs nothing was trained, so that there are no seeds to miss.
+    numbers = {len(c["runs"]) for c in content.configurations if not (c["published"] or c["imported"])}
     few = sorted(number for number in numbers if number < SEEDS) if every else []
     yield from (say("one_seed") if number == 1 else say("few_seeds", count=number) for number in few)
 
@@ -130,8 +131,11 @@ def _difference(row: Row, say: Translator) -> dict[str, object]:
 def _best(content: Content, say: Translator) -> Iterator[str]:
     """How the baseline to beat was found; configurations of one answer share the sentence."""
     told = []
+    imported = {c["label"] for c in content.configurations if c["imported"]}
     for head in content.headlines:
         best = head["best"]
+        if head["label"] in imported:
+            continue  # the baseline is the log that was named, or came first
         if best is not None and best["source"] is None:
             told.append(say("best_none", name=best["name"]))
         elif best is not None:

@@ -107,21 +107,21 @@
     return figure;
   };
   const fill = item => {
-    const at = Number(controls.s.value), cards = item.querySelector(".cards");
-    const pair = [Number(controls.a.value), Number(controls.b.value)];
-    const order = [...new Set([...pair, ...methods.keys()])];
-    cards.replaceChildren(...order.map(m => [m, given(item.dataset.place, m, at)]).filter(([, g]) => g).map(([m, g]) => {
+    const at = Number(controls.s.value), pair = [...new Set([Number(controls.a.value), Number(controls.b.value)])];
+    const cards = order => order.map(m => [m, given(item.dataset.place, m, at)]).filter(([, g]) => g).map(([m, g]) => {
       const card = make("section", undefined, "card"), head = make("h3", methods[m]), line = make("p");
       line.append(make("span", right(g) ? "✓ " : "✗ ", right(g) ? "r" : "w"), make("b", g[3] || words.nothing),
         ` ${words.score} ${g[2].toFixed(2)}`);
       card.append(head, line);
       if (g[5] !== undefined) card.append(make("p", `${words.raw} ${JSON.stringify(g[5])}`, "remark"));
       const examples = make("div", undefined, "examples");
-      examples.append(...(g[4].length ? g[4].map(example) : [make("p", words.none, "remark")]));
+      examples.append(...(g[4].length ? g[4].map(example) : [make("p", g[1] ? words.unknown : words.none, "remark")]));
       card.append(examples);
       return card;
-    }));
-    item.querySelector(".cards").setAttribute("aria-label", words.at[shots.indexOf(at)]);
+    });
+    // The two that are compared stand above the overview of all.
+    item.querySelector(".pair").replaceChildren(...cards(pair));
+    item.querySelector(".rest").replaceChildren(...cards([...methods.keys()].filter(m => !pair.includes(m))));
   };
   const open = item => {
     fold.open = true;
@@ -161,7 +161,6 @@
     else return;
     event.preventDefault();
   });
-  addEventListener("beforeprint", () => { fold.open = true; });
   writing = true;  // the address is read before it is written
   filter();
   writing = false;

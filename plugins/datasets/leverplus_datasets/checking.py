@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -151,11 +151,11 @@ class _Check:
                 for number, (where, row) in enumerate(dataset.rows(role), 1):
                     self.found.rows += 1
                     try:
-                        question, split, _ = dataset.question(row, role, where, number, fetched)
+                        question, split, given = dataset.question(row, role, where, number, fetched)
                     except DataError as e:
                         self._wrong(e.what)
                         continue
-                    yield where, question, split
+                    yield where, replace(question, answers=question.answers[:given]), split
             except DataError as e:  # the rest of the file cannot be read
                 self._wrong(e.what)
 

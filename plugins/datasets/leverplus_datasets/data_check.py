@@ -20,9 +20,14 @@ def check(
     target: Annotated[
         str, typer.Argument(metavar="FILE|RECIPE", help="A file of questions, or a recipe whose dataset is meant.")
     ],
-    overrides: Annotated[
+    column: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="A.B=C", help="Override a setting, such as dataset.columns.question=query."),
+        typer.Option(
+            "--column", metavar="NAME=COLUMN", help="What a column of FILE holds: question=query; repeatable."
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting; repeatable.")
     ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Read the headers of pictures only.")] = False,
     plugin: Annotated[list[Path] | None, typer.Option("--plugin", help="Try a plugin file.")] = None,
@@ -36,7 +41,7 @@ def check(
     from leverplus_core import Bars, output
     from leverplus_datasets.checking import check_dataset
 
-    dataset, reader = load(target, overrides or [], plugin or [])
+    dataset, reader = load(target, overrides or [], plugin or [], column or [])
     with Bars() as bars:
         found = check_dataset(dataset, reader, not fast, bars)
     output.table(found.data(), lambda _: render(found), json)
@@ -44,19 +49,21 @@ def check(
         raise typer.Exit(1)
 
 
-def load(target: str, overrides: list[str], plugin: list[Path]) -> tuple[Dataset, PictureSettings]:
+def load(target: str, overrides: list[str], plugin: list[Path], column: list[str]) -> tuple[Dataset, PictureSettings]:
     """The dataset of a file, with guessed columns, or of a recipe; and how pictures are read."""
-    from leverplus_core import Catalog, PictureSettings, Recipe, RunContext, output
+    from leverplus_core import Catalog, PictureSettings, Recipe, RecipeError, RunContext, output
     from leverplus_datasets.rows import KINDS
 
     settings = list(overrides)
     if target.removesuffix(".gz").endswith(KINDS):
-        from leverplus_datasets.guess import guess
+        from leverplus_datasets.guess import guess, parse_columns
 
-        guessed = guess(Path(os.path.expanduser(target)))
+        guessed = guess(Path(os.path.expanduser(target)), parse_columns(column))
         for line in guessed.said:
             output.say(f"guessed: {line}")
         recipe = Recipe.load("demo", [f"dataset={json_.dumps({'name': 'table', **guessed.settings})}", *settings])
+    elif column:
+        raise RecipeError("--column is for a FILE.", "Of a recipe, set dataset.columns.")
     else:
         recipe = Recipe.load(target, settings)
     catalog = Catalog.load(plugin)

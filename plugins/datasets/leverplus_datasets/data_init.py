@@ -74,6 +74,12 @@ def init(
     source: Annotated[
         Path | None, typer.Option("--from", metavar="FILE", help="Your questions: JSON lines, CSV, Parquet.")
     ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column", metavar="NAME=COLUMN", help="What a column of FILE holds: question=query; repeatable."
+        ),
+    ] = None,
 ) -> None:
     """Write a recipe for own data that runs in about a minute on a CPU, and what to do next.
 
@@ -90,9 +96,9 @@ def init(
     if source is None:
         settings, about = _example(folder), "Questions about drawn pictures, as an example of how rows look."
     else:
-        from leverplus_datasets.guess import guess
+        from leverplus_datasets.guess import guess, parse_columns
 
-        guessed = guess(Path(os.path.expanduser(source)))
+        guessed = guess(Path(os.path.expanduser(source)), parse_columns(column or []))
         for line in guessed.said:
             output.say(f"guessed: {line}")
         settings, about = guessed.settings, f"Questions of `{source.name}`."

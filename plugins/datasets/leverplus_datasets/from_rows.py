@@ -41,7 +41,7 @@ Column = Literal["id", "question", "image", "caption", "image_id", "answers", "a
 ROW_NUMBER = "#"
 """As the column of `id`: the number of the row, for files without ids."""
 Path_ = Annotated[str | None, PathSetting()]
-_FEW = 5
+FEW = 5
 _MANY = 10
 _SPLITS: tuple[Split, Split] = ("train", "validation")
 _SPLIT_NAMES: Mapping[str, Split] = {
@@ -103,7 +103,7 @@ class RowDataset(Dataset):
         """How many questions had too few answers for VQA accuracy, and who made the splits; '' for neither."""
         few, notes = self._loaded[1], list[str]()
         if few:
-            notes.append(f"{few} questions had {_FEW} answers or fewer, which were repeated up to ten")
+            notes.append(f"{few} questions had {FEW} answers or fewer, which were repeated up to ten")
         if self.validation_share is not None:
             notes.append(
                 f"validation questions are those about {self.validation_share:.0%} of the pictures, drawn with seed "
@@ -121,11 +121,11 @@ class RowDataset(Dataset):
         with_pictures = self.fetched() if self.download else {}
         for role in self.sources():
             for number, (where, row) in enumerate(self.rows(role), 1):
-                question, split, few = self.question(row, role, where, number, with_pictures)
+                question, split, given = self.question(row, role, where, number, with_pictures)
                 if question.id in lines:
                     raise DataError(f"{where}: id {question.id} is already at {lines[question.id]}.", "Make it unique.")
                 lines[question.id] = where
-                repeated += few
+                repeated += given <= FEW
                 (undecided if split is None else rows[split]).append(question)
         if undecided:
             of_image = _pictures(undecided)
@@ -146,9 +146,9 @@ class RowDataset(Dataset):
 
     def question(
         self, row: Row | DataError, role: str, where: str, number: int, fetched: Mapping[str, str | DataError]
-    ) -> tuple[Question, Split | None, bool]:
-        """The question of the row of this number in `role`, its split (None: `validation_share` decides), and whether
-        its answers had to be repeated. Raises DataError that says where the row stands."""
+    ) -> tuple[Question, Split | None, int]:
+        """The question of the row of this number in `role`, its split (None: `validation_share` decides), and how many
+        answers the row gives: of `FEW` or fewer, all are repeated. Raises DataError that says where the row stands."""
         if isinstance(row, DataError):
             raise row
         given = {name: row.get(self.columns.get(name, name)) for name in Column.__args__}  # type: ignore[attr-defined]
@@ -165,11 +165,11 @@ class RowDataset(Dataset):
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{where}: no question.", f"A row needs {self._named('question')}.")
         answers = self._answers(given["answers"], given["answer"], where)
-        few = len(answers) <= _FEW
-        if few:
+        count = len(answers)
+        if count <= FEW:
             # VQA accuracy needs three matches among the other annotators, so a single correct answer could never score;
             # OK-VQA doubles its five answers for the same reason.
-            answers = answers * -(-_MANY // len(answers))
+            answers = answers * -(-_MANY // count)
         caption = given["caption"]
         if caption is not None and not isinstance(caption, str):
             raise DataError(f"{where}: caption must be a text.", "Give a text or leave it out.")
@@ -185,7 +185,7 @@ class RowDataset(Dataset):
                     f"Give a whole number or a text of at most {LONGEST_ID} characters, or leave it out.",
                 )
             image_id = self._place(file) if file else f"caption-{fingerprint(caption)}"
-        return Question(key, text, image(image_id, file, caption, where), tuple(answers)), split, few
+        return Question(key, text, image(image_id, file, caption, where), tuple(answers)), split, count
 
     def _named(self, name: Column) -> str:
         """A column as the user knows it."""

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from leverplus_core import DataError
+from leverplus_core import DataError, RecipeError, did_you_mean
 from leverplus_datasets import pictures
-from leverplus_datasets.from_rows import ROW_NUMBER
+from leverplus_datasets.from_rows import ROW_NUMBER, Column
 from leverplus_datasets.reading import id_text
 from leverplus_datasets.rows import Row, kind_of, read_rows
 
@@ -27,7 +27,7 @@ _NAMES: Mapping[str, Sequence[str]] = {
     "caption": ("caption", "description"),
     "answers": ("answers", "directanswers", "labels"),
     "answer": ("answer", "label", "target", "multiplechoiceanswer", "gt", "output", "response", "solution"),
-    "id": ("id", "questionid", "qid", "uid", "key", "index", "idx"),
+    "id": ("id", "questionid", "qid", "uid", "key", "number", "index", "idx"),
     "split": ("split", "subset", "partition", "fold"),
 }  # fmt: skip
 _FOLDERS = (
@@ -62,26 +62,41 @@ class Guess:
     said: list[str] = field(default_factory=list)
 
 
-def guess(file: Path) -> Guess:
-    """The settings for a file of questions. Raises DataError where it cannot be read, or has no question or answer."""
+def parse_columns(given: Iterable[str]) -> dict[str, str]:
+    """`answers=said` of --column, by what the column holds. Raises RecipeError for another form."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, column = text.partition("=")
+        if not equals or name not in get_args(Column) or not column:
+            known = did_you_mean(name, get_args(Column))
+            raise RecipeError(f"--column '{text}' is not NAME=COLUMN.", f"Write --column question=query. {known}")
+        found[name] = column
+    return found
+
+
+def guess(file: Path, given: Mapping[str, str] | None = None) -> Guess:
+    """The settings for a file of questions; `given` are the columns that are known, by what they hold.
+
+    Raises DataError where it cannot be read, or has no question, answer or picture.
+    """
     file = file.resolve()
     rows = [row for _, row in islice(read_rows(file), FIRST) if isinstance(row, dict)]
     if not rows:
         raise DataError(f"{file} has no rows that can be read.", "It needs one row per question.")
     found, columns = Guess(), list(dict.fromkeys(name for row in rows for name in row))
-    meant = _columns(columns, rows, file)
+    meant = _columns(columns, rows, file, given or {})
     if (missing := next((name for name in ("question",) if name not in meant), None)) or not {
         "answers", "answer"
     } & meant.keys():  # fmt: skip
         what = f"no column of {file} looks like the {missing or 'answers'}: it has {', '.join(columns)}."
-        raise DataError(what, f"Rename one to '{missing or 'answers'}', or set dataset.columns in a recipe.")
+        raise DataError(what, f"Say which one is: --column {missing or 'answers'}=COLUMN.")
     renamed = {name: column for name, column in meant.items() if name != column}
     if renamed:
         found.settings["columns"] = renamed
     found.said += [f"{name}: {_told(column)}" for name, column in meant.items()]
     if not {"image", "caption"} & meant.keys():
         what = f"no column of {file} looks like the image or a caption: it has {', '.join(columns)}."
-        raise DataError(what, "Rename one to 'image', or set dataset.columns in a recipe.")
+        raise DataError(what, "Say which one is: --column image=COLUMN.")
     if "image" in meant:
         _pictures(found, file, [row.get(meant["image"]) for row in rows])
     if kind_of(file) in (".csv", ".tsv") and "answers" in meant:
@@ -98,24 +113,30 @@ def _told(column: str) -> str:
     return "the number of the row" if column == ROW_NUMBER else f"column '{column}'"
 
 
-def _columns(columns: Sequence[str], rows: Sequence[Row], file: Path) -> dict[str, str]:
+def _columns(columns: Sequence[str], rows: Sequence[Row], file: Path, given: Mapping[str, str]) -> dict[str, str]:
     """What each of ours is called in the file."""
+    if unknown := next((column for column in given.values() if column not in (*columns, ROW_NUMBER)), None):
+        raise DataError(f"{file} has no column '{unknown}'.", did_you_mean(unknown, columns))
     plain = {column: re.sub(r"[^a-z0-9]", "", column.lower()) for column in columns}
-    meant: dict[str, str] = {}
+    meant: dict[str, str] = dict(given)
     for name, known in _NAMES.items():
+        if name in meant or (name, "answer" in meant) == ("answers", True):
+            continue
         free = {plain[column]: column for column in reversed(columns) if column not in meant.values()}
         if (column := next((free[one] for one in known if one in free), None)) is not None:
             meant[name] = column
-    if kind_of(file) not in (".csv", ".tsv") and "answers" in meant:
+    if kind_of(file) not in (".csv", ".tsv") and "answers" in meant and "answers" not in given:
         values = [row.get(meant["answers"]) for row in rows]
         if all(isinstance(value, str | int | float) or value is None for value in values):
             meant["answer"] = meant.pop("answers")
     if "answers" in meant:
         meant.pop("answer", None)
     ids = {id_text(row.get(meant["id"])) for row in rows} - {None} if "id" in meant else set()
-    if 2 * len(ids) <= len(rows):  # the id of something else; a few that are absent or there twice are mistakes
+    if "id" not in given and 2 * len(ids) <= len(
+        rows
+    ):  # the id of something else; a few that are absent or there twice are mistakes
         meant["id"] = ROW_NUMBER
-    order = ("id", "question", "image", "caption", "answers", "answer", "split")
+    order = get_args(Column)
     return {name: meant[name] for name in order if name in meant}
 
 

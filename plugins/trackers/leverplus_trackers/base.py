@@ -32,9 +32,9 @@ DONE = "done"
 class RunTracker(ABC):
     """A run in another program's store. Subclasses open it, write to it and close it.
 
-    Curves are metrics `STAGE/NAME` with the epoch as their step. Results are metrics without a step: `accuracy/METHOD/K
-    shots` over the largest sample, with ` low` and ` high`, the ends of its 95% interval; `seconds/STAGE` and
-    `prompts/STAGE`. The leaderboard is a table of all cells, the HTML report a file.
+    Curves are metrics `STAGE/NAME` with the epoch as their step. Results are metrics without a step:
+    `accuracy/METHOD/K-shot` over the largest sample, with ` low` and ` high`, the ends of its 95% interval;
+    `seconds/STAGE` and `prompts/STAGE`. The leaderboard is a table of all cells, the HTML report a file.
 
     A run that is resumed tells its curves again. What of them was sent stands in a file of its folder of artifacts,
     WORK/trackers/NAME-RUN.json, which counts for one tracked run in one place only.
@@ -119,7 +119,7 @@ class RunTracker(ABC):
         low, high = interval
         self._cells.append((method, shots, n, accuracy, low, high))
         if n == self._largest:
-            key = f"accuracy/{method}/{shots} shots"
+            key = f"accuracy/{method}/{shots}-shot"
             self._send(self._results, {key: accuracy, f"{key} low": low, f"{key} high": high})
 
     @hookimpl

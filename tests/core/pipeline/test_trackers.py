@@ -93,8 +93,8 @@ def test_mlflow_has_settings_curves_results_the_table_and_the_report(tiny: Tiny,
     with Registry(world.url) as store:
         cells = {(c["method"], c["shots"], c["n"]): c for c in store.cells([result.run_id])}
     largest = cells["rce", 2, 10]
-    assert tracked.data.metrics["accuracy/rce/2 shots"] == largest["accuracy"]
-    assert tracked.data.metrics["accuracy/rce/2 shots low"] == largest["ci_low"]
+    assert tracked.data.metrics["accuracy/rce/2-shot"] == largest["accuracy"]
+    assert tracked.data.metrics["accuracy/rce/2-shot low"] == largest["ci_low"]
     assert {"seconds/rce", "prompts/evaluate"} <= set(tracked.data.metrics)
 
     table = mlflow.artifacts.load_dict(f"{tracked.info.artifact_uri}/leaderboard.json")
@@ -138,8 +138,8 @@ def test_a_method_gets_a_name_that_mlflow_takes() -> None:
     pytest.importorskip("mlflow")
     from leverplus_trackers.mlflow import _key
 
-    assert _key("accuracy/grpo+reversed/2 shots low") == "accuracy/grpo_reversed/2 shots low"
-    assert _key("accuracy/\N{GREEK SMALL LETTER PI}/2 shots") == "accuracy/_/2 shots"
+    assert _key("accuracy/grpo+reversed/2-shot low") == "accuracy/grpo_reversed/2-shot low"
+    assert _key("accuracy/\N{GREEK SMALL LETTER PI}/2-shot") == "accuracy/_/2-shot"
 
 
 def test_a_server_that_is_gone_is_one_line_before_anything_is_written(
@@ -178,7 +178,7 @@ def test_w_and_b_offline_has_settings_curves_results_the_table_and_the_report(
     summary = _summary(records)
     with Registry(world.url) as store:
         [cell] = [c for c in store.cells([result.run_id]) if (c["method"], c["shots"], c["n"]) == ("rce", 2, 10)]
-    assert summary["accuracy/rce/2 shots"] == cell["accuracy"]
+    assert summary["accuracy/rce/2-shot"] == cell["accuracy"]
     assert summary["status"] == "done"
     [table] = file.parent.glob("files/media/table/leaderboard_*.table.json")
     assert json.loads(table.read_text())["columns"] == ["method", "shots", "n", "accuracy", "low", "high"]
@@ -231,7 +231,7 @@ def test_trackio_has_settings_curves_results_the_table_and_the_report(
         assert [(row["step"], row[key]) for row in rows if key in row] == points, key
     with Registry(world.url) as store:
         [cell] = [c for c in store.cells([result.run_id]) if (c["method"], c["shots"], c["n"]) == ("rce", 2, 10)]
-    assert [row["accuracy/rce/2 shots"] for row in rows if "accuracy/rce/2 shots" in row] == [cell["accuracy"]]
+    assert [row["accuracy/rce/2-shot"] for row in rows if "accuracy/rce/2-shot" in row] == [cell["accuracy"]]
     [table] = [row["leaderboard"] for row in rows if "leaderboard" in row]
     assert set(table["_value"][0]) == {"method", "shots", "n", "accuracy", "low", "high"}
 

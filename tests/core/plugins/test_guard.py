@@ -18,6 +18,7 @@ from leverplus_core.plugins import contracts
 from leverplus_core.plugins.calls import by_signal, third_party
 from leverplus_core.plugins.checks import CHECKS
 from leverplus_core.plugins.manager import KINDS
+from leverplus_core.progress import Silent
 from leverplus_core.testing import tiny_bank, tiny_groups
 
 Install = Callable[..., str]
@@ -272,11 +273,42 @@ def test_a_file_of_parts_is_guarded_by_its_path(tmp_path: Path) -> None:
     del sys.modules[file.stem]
 
 
+IMPORTERS = ("DataImporter", "ResultsImporter", "SamplesImporter")
+
+
+@pytest.mark.parametrize(
+    ("body", "wrong"),
+    [
+        ("return [1]", r"read\(\) returned \[1\]: it is of type list.*SampleLog"),
+        ("return SampleLog('acme', '', 't', 'm', 0, [1])", r"read\(\) returned 1: one is of type int.*LoggedSample"),
+        ("return SampleLog('acme', '', 't', 'm', 0, (1 / 0 for _ in 'a'))", r"read\(\) raised ZeroDivisionError"),
+    ],
+)
+def test_what_a_log_holds_is_checked_as_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, wrong: str
+) -> None:
+    file = tmp_path / "my_logs.py"
+    file.write_text(
+        "from leverplus_core import SampleLog, SamplesImporter, hookimpl\n"
+        "class Acme(SamplesImporter):\n"
+        "    def recognizes(self, source): return True\n"
+        f"    def read(self, source, progress): {body}\n"
+        "@hookimpl\n"
+        "def leverplus_importers(): return {'acme-log': __name__ + ':Acme'}\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setitem(sys.modules, file.stem, None)  # so that it is forgotten in the end
+    del sys.modules[file.stem]
+    part = Catalog.load([file], disabled="").build("importer", "acme-log", {})
+    with pytest.raises(PluginError, match=f"^importer 'acme-log' of .*{wrong}"):
+        list(part.read(file, Silent()).samples)
+
+
 def test_every_method_of_every_contract_is_guarded() -> None:
     """A method that a contract gains must say what it returns."""
     mixins: dict[str, list[type]] = {"model": [c for n, c in vars(contracts).items() if n.startswith("Supports")]}
     helpers = {"reward": {"require"}}
-    below = {"selector": ("BaselineSelector", "TrainableSelector"), "importer": ("DataImporter", "ResultsImporter")}
+    below = {"selector": ("BaselineSelector", "TrainableSelector"), "importer": IMPORTERS}
     for kind, public in KINDS.items():
         found = [getattr(leverplus_core, public), *mixins.get(kind, [])]
         found += [getattr(leverplus_core, name) for name in below.get(kind, ())]

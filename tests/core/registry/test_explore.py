@@ -58,7 +58,7 @@ def registry(url: str) -> Iterator[Registry]:
 def test_questions_that_fit_by_outcome_and_by_words(
     registry: Registry, conditions: list[Condition], words: list[str], n: int, expected: list[int]
 ) -> None:
-    assert registry.matching("a", conditions, words, n) == expected
+    assert registry.matching("a", ("random", 1), conditions, words, n) == expected
 
 
 def test_listed_questions_have_the_texts_of_their_own_dataset(registry: Registry) -> None:
@@ -67,12 +67,29 @@ def test_listed_questions_have_the_texts_of_their_own_dataset(registry: Registry
         (1, "q1", TEXTS[1], "1.png"), (3, "q3", TEXTS[3], "3.png"),
     ]  # fmt: skip
     assert rows[0]["answers"] == ["x"]
-    assert scores == {("rce", 2, 1): 1.0, ("rce", 2, 3): 0.3, ("random", 1, 1): 0.0, ("random", 1, 3): 0.3}
+    assert scores == {
+        ("rce", 2, "q1"): 1.0, ("rce", 2, "q3"): 0.3, ("random", 1, "q1"): 0.0, ("random", 1, "q3"): 0.3,
+    }  # fmt: skip
+
+
+def test_answers_in_another_order_belong_together_by_their_question(registry: Registry) -> None:
+    """As those of two logs of another program may be: the second left q0 out."""
+    rows = [
+        (i, Prediction("log", 0, q, q, (), "", "", s))
+        for i, (q, s) in enumerate((("q3", 1.0), ("q1", 1.0), ("q2", 0.0)))
+    ]
+    registry.record_cell_predictions("a", "log", 0, rows, [3])
+    assert registry.matching("a", ("random", 1), [("log", 0, 0.5, None)], [], 4) == [1, 3]
+    assert registry.matching("a", ("random", 1), [("log", 0, None, 0.5), RIGHT], [], 4) == [2]
+    assert registry.listed("a", ("random", 1), [1, 3], [("log", 0)])[1] == {
+        ("log", 0, "q1"): 1.0,
+        ("log", 0, "q3"): 1.0,
+    }
 
 
 def test_opened_to_be_read_it_answers_and_refuses_to_write(registry: Registry, url: str) -> None:
     with Registry(url, read_only=True) as reader:
-        assert reader.matching("a", [RIGHT], [], 4) == [0, 2]
+        assert reader.matching("a", ("rce", 2), [RIGHT], [], 4) == [0, 2]
         with pytest.raises(RegistryError):
             reader.label_run("a", "a note")
     assert registry.labels() == {}

@@ -76,7 +76,7 @@ def test_it_is_shown_for_eighty_columns(cli: Cli, tmp_path: Path) -> None:
         "12 rows: 4 train, 2 validation questions, about 5 pictures",
         "most frequent answers: x (5), y (5), z (1)",
         "example 1: 1 (train)",
-        "answers: x (8), y (4)",
+        "answers: x (2), y",
         "8 x 8 pixels",
         "wrong: rows without an answer: 1",
     ):
@@ -155,5 +155,11 @@ def test_a_file_without_a_question_or_an_answer_is_told_with_its_columns(cli: Cl
     write(tmp_path / "odd.jsonl", {"id": 1, "what": "?", "image": "a.png", "answer": "x"})
     code, _, err = cli("data", "check", "odd.jsonl")
     assert code == 2 and "no column of" in err and "looks like the question: it has id, what, image, answer" in err
-    assert cli("data", "check", "odd.jsonl", "--set", "dataset.columns.question=what")[0] == 2
+    assert "--column question=COLUMN" in err
+    code, _, err = cli("data", "check", "odd.jsonl", "--column", "question=wha")
+    assert code == 2 and "has no column 'wha'. Did you mean 'what'?" in err
+    code, _, err = cli("data", "check", "odd.jsonl", "--column", "query=what")
+    assert code == 2 and "--column 'query=what' is not NAME=COLUMN" in err
+    write(tmp_path / "odd.jsonl", *({"id": i, "what": "?", "image": f"{i}.png", "answer": "x"} for i in "abc"))
+    assert cli("data", "check", "odd.jsonl", "--column", "question=what")[0] == 0
     assert cli("data", "check", "lost.jsonl")[2].startswith("leverplus: there is no file")

@@ -41,7 +41,7 @@ def test_the_runs_are_on_one_line_with_day_machine_versions_and_seeds(one: Regis
     assert origin(twice, Translator()) == (
         "run a1, b2 · 2026-03-04 · Linux x86_64, 2 CPUs · leverplus 1.2.3, torch 2.13.0, Python 3.11.7 · seed 0, 1"
     )
-    assert title(twice, Translator()) == "mine: 2 methods compared with random"
+    assert title(twice, Translator()) == "mine: sft; rce compared with random"
     # A registry of another version may know nothing of its machine.
     assert re.fullmatch(r"run a1 · \d{4}-\d\d-\d\d · seed 0", origin(content, Translator()))
 

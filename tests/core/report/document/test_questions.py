@@ -182,6 +182,7 @@ def test_one_goes_through_questions_by_keys(file: Path, browser: Browser) -> Non
         page.press("/", *"color", "Escape")
         assert page.read(SEEN) == [0]
         assert page.read("document.activeElement.tagName") == "BODY"
+        page.press("/", "Enter")
         assert page.troubles() == []
 
 
@@ -221,6 +222,17 @@ def test_a_link_to_a_section_and_to_a_question_opens_what_is_folded(file: Path, 
         assert page.until("document.querySelector('#q-2').checkVisibility()")
         page.click("nav a[href='#configuration']")
         assert page.until("document.querySelector('#configuration').checkVisibility()")
+
+
+def test_what_is_folded_is_printed_and_questions_only_where_they_are_open(file: Path, browser: Browser) -> None:
+    seen = "['#configuration', '#q-0'].map(s => document.querySelector(s).checkVisibility())"
+    with browser.page() as page:
+        page.go(file)
+        assert page.read(seen) == [False, False]
+        page.ask("Emulation.setEmulatedMedia", media="print")
+        assert page.until(f"{seen}[0]") and page.read(seen) == [True, False]
+        page.go(f"{file.as_uri()}#q=q0")
+        assert page.until(f"{seen}[1]")
 
 
 def test_nothing_of_a_hostile_question_is_live(file: Path, browser: Browser) -> None:
