@@ -84,7 +84,8 @@ def test_a_damaged_log_is_said_to_be_damaged_and_not_to_be_no_log(tmp_path: Path
     for harness, data in lines.items():
         first = data[: data.index(b"\n")]
         for name, damaged in {
-            "surrogate": first[:-1] + b', "more": "\\ud800"}\n', "long": first[:-1] + b', "more": 1' + b"0" * 5000 + b"}\n",
+            "surrogate": first[:-1] + b', "more": "\\ud800"}\n',
+            "long": first[:-1] + b', "more": 1' + b"0" * 5000 + b"}\n",
             "deep": first[:-1] + b', "more": ' + b"[" * 5000 + b"]" * 5000 + b"}\n", "cut": first[:-1],
         }.items():  # fmt: skip
             (file := tmp_path / f"{name}.jsonl").write_bytes(damaged)
@@ -92,10 +93,10 @@ def test_a_damaged_log_is_said_to_be_damaged_and_not_to_be_no_log(tmp_path: Path
             with pytest.raises(DataError, match=f"{name}.jsonl:1 is not JSON"):
                 read(file)
     (tmp_path / "cut.eval").write_bytes(INSPECT[0].read_bytes()[:5_000])
-    with pytest.raises(DataError, match="no whole zip file: File is not a zip file. It was cut"):
+    with pytest.raises(DataError, match=r"no whole zip file: File is not a zip file\. It was cut"):
         read(tmp_path / "cut.eval")
     (tmp_path / "empty.jsonl").touch()
-    with pytest.raises(DataError, match="is empty. Was its evaluation stopped"):
+    with pytest.raises(DataError, match=r"is empty\. Was its evaluation stopped"):
         read(tmp_path / "empty.jsonl")
 
 
