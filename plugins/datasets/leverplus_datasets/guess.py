@@ -19,15 +19,18 @@ from leverplus_datasets.rows import Row, kind_of, read_rows
 FIRST = 200
 """Rows that are looked at."""
 _NAMES: Mapping[str, Sequence[str]] = {
-    "question": ("question", "query", "prompt", "q", "text", "instruction", "sent", "input"),
+    "question": ("question", "query", "prompt", "q", "text", "instruction", "sent", "input", "问题", "提问"),
     "image": (
         "image", "imagepath", "imagefile", "imagename", "img", "imgpath", "imageurl", "picture", "photo", "filename",
-        "file", "path", "url", "imageid",
+        "file", "path", "url", "imageid", "图片", "图像", "照片",
     ),
-    "caption": ("caption", "description"),
+    "caption": ("caption", "description", "描述"),
     "answers": ("answers", "directanswers", "labels"),
-    "answer": ("answer", "label", "target", "multiplechoiceanswer", "gt", "output", "response", "solution"),
-    "id": ("id", "questionid", "qid", "uid", "key", "number", "index", "idx"),
+    "answer": (
+        "answer", "label", "target", "multiplechoiceanswer", "gt", "output", "response", "solution",
+        "答案", "回答",
+    ),
+    "id": ("id", "questionid", "qid", "uid", "key", "number", "index", "idx", "编号", "序号"),
     "split": ("split", "subset", "partition", "fold"),
 }  # fmt: skip
 _FOLDERS = (
@@ -80,9 +83,12 @@ def guess(file: Path, given: Mapping[str, str] | None = None) -> Guess:
     Raises DataError where it cannot be read, or has no question, answer or picture.
     """
     file = file.resolve()
-    rows = [row for _, row in islice(read_rows(file), FIRST) if isinstance(row, dict)]
+    first = [row for _, row in islice(read_rows(file), FIRST)]
+    rows = [row for row in first if isinstance(row, dict)]
     if not rows:
-        raise DataError(f"{file} has no rows that can be read.", "It needs one row per question.")
+        if wrong := next((row for row in first if isinstance(row, DataError)), None):
+            raise wrong
+        raise DataError(f"{file} has no rows.", "It needs one row per question.")
     found, columns = Guess(), list(dict.fromkeys(name for row in rows for name in row))
     meant = _columns(columns, rows, file, given or {})
     if (missing := next((name for name in ("question",) if name not in meant), None)) or not {
@@ -117,7 +123,7 @@ def _columns(columns: Sequence[str], rows: Sequence[Row], file: Path, given: Map
     """What each of ours is called in the file."""
     if unknown := next((column for column in given.values() if column not in (*columns, ROW_NUMBER)), None):
         raise DataError(f"{file} has no column '{unknown}'.", did_you_mean(unknown, columns))
-    plain = {column: re.sub(r"[^a-z0-9]", "", column.lower()) for column in columns}
+    plain = {column: re.sub(r"[\W_]", "", column.lower()) for column in columns}
     meant: dict[str, str] = dict(given)
     for name, known in _NAMES.items():
         if name in meant or (name, "answer" in meant) == ("answers", True):
