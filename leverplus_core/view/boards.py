@@ -33,17 +33,15 @@ SOON_S, LATER_S = 3, 15
 
 
 def leaderboard(registry: Registry, query: Query) -> dict[str, Any]:
-    """Cells that fit the filters, of each run's largest sample unless `n` says otherwise, best first."""
+    """Cells that fit the filters, of each method's largest sample unless `n` says otherwise, best first."""
     known = registry.runs()
     rows = _cells(registry, known)
     options = {column: _values(rows, column) for column in FILTERS}
     chosen = {column: query.text(column) for column in FILTERS}
     kept = [row for row in rows if all(not v or str(row[c]) == v for c, v in chosen.items())]
     if not chosen["n"]:
-        largest: dict[str, int] = {}
-        for row in kept:
-            largest[row["run"]] = max(row["n"], largest.get(row["run"], 0))
-        kept = [row for row in kept if row["n"] == largest[row["run"]]]
+        largest = _largest(kept)
+        kept = [row for row in kept if row["n"] == largest[row["run"], row["method"]]]
     runs = list(dict.fromkeys(row["run"] for row in kept))
     baselines = list(dict.fromkeys(row["method"] for row in rows if row["run"] == runs[0])) if len(runs) == 1 else []
     baseline = query.text("baseline") if query.text("baseline") in baselines else ""
@@ -114,7 +112,7 @@ def run(registry: Registry, query: Query) -> dict[str, Any]:
     return {
         "run": found, "tags": own["tags"], "mine": own["note"], "took": _took(found, datetime.now(UTC)),
         "stages": stages, "left": [name for name in planned if name not in there], "at": _under_way(found, stages),
-        "curves": charts(registry.curve_rows(found["id"]), [stage["name"] for stage in stages]),
+        "curves": charts(registry.curve_rows(found["id"]), stages),
         "settings": _yaml(found["recipe"]), "used": found["parts"] or [],
         "about": _about(found), "packages": (found["environment"] or {}).get("packages") or {},
         "every": SOON_S if found["status"] == "running" else None, **_grid(registry, found, None),
@@ -142,6 +140,15 @@ def _cells(registry: Registry, known: Sequence[Row]) -> list[Row]:
     last = (len(known), 0)  # of a run that began meanwhile
     rows.sort(key=lambda row: (*place.get((row["run"], row["method"]), last), row["shots"], row["n"]))
     return rows
+
+
+def _largest(rows: Iterable[Row]) -> dict[tuple[str, str], int]:
+    """(run, method) -> the size of its largest sample; logs of other harnesses need not have answered the same."""
+    found: dict[tuple[str, str], int] = {}
+    for row in rows:
+        key = (row["run"], row["method"])
+        found[key] = max(row["n"], found.get(key, 0))
+    return found
 
 
 def _values(rows: Sequence[Row], column: str) -> list[Any]:
@@ -183,24 +190,30 @@ def _grid(registry: Registry, found: Row, n: int | None) -> dict[str, Any]:
             f"run {found['name']} ({found['id']}) has no sample of {n}.", did_you_mean(str(n), map(str, sizes))
         )
     size = n if n is not None else max(sizes, default=None)
-    here = {(cell["method"], cell["shots"]): cell for cell in cells if cell["n"] == size}
+    largest = _largest(cells)
+    here = {
+        (cell["method"], cell["shots"]): cell
+        for cell in cells
+        if cell["n"] == (largest[cell["run"], cell["method"]] if n is None else n)
+    }
     methods = ordered_methods(found, (method for method, _ in here))
     shots = sorted({s for _, s in here})
     rivals = {s: [cell["accuracy"] for (m, t), cell in here.items() if t == s and m != CEILING] for s in shots}
     best = {s: max(found) for s, found in rivals.items() if len(found) > 1}
     published = found["source"] == "published"
+    uneven = len({cell["n"] for cell in here.values()}) > 1
 
     def entry(method: str, at: int) -> tuple[Row, str | None, bool] | None:
         if (cell := here.get((method, at))) is None:
             return None
         wrong = str(Outcome(method, at, False))
-        to = None if published else link("runs", found["id"], "questions", where=wrong, n=size)
-        return cell, to, method != CEILING and at in best and cell["accuracy"] >= best[at]
+        to = None if published else link("runs", found["id"], "questions", where=wrong, n=cell["n"])
+        return cell, to, method != CEILING and at in best and cell["accuracy"] >= best[at] and not uneven
 
     ends = [end for cell in here.values() for end in (cell["ci_low"], cell["ci_high"]) if end is not None]
     return {
         "table": [(method, [entry(method, at) for at in shots]) for method in methods], "shots": shots,
-        "sizes": sizes, "size": size, "scale": _scale(ends), "published": published,
+        "sizes": sizes, "size": None if uneven else size, "scale": _scale(ends), "published": published,
         "trained": set(trained_methods(found, methods)) if found["source"] == "run" else set(),
         "pair": [] if published else default_pair(found, here),
     }  # fmt: skip
@@ -218,7 +231,7 @@ def _under_way(found: Row, stages: Iterable[Row]) -> dict[str, Any] | None:
 
 def _took(found: Row, now: datetime) -> float | None:
     """Seconds from its last start to its end, or to now."""
-    if found["source"] == "published":
+    if found["source"] != "run":
         return None
     end = datetime.fromisoformat(found["finished_at"]) if found["finished_at"] else now
     return max(0.0, (end - datetime.fromisoformat(found["started_at"])).total_seconds())
@@ -228,9 +241,11 @@ def _about(found: Row) -> dict[str, Any]:
     environment, git = found["environment"] or {}, found["git"] or {}
     commit = str(git.get("commit", ""))
     return {
-        "dataset": found["dataset"], "model": found["model"], "seed": found["seed"], "sweep": found["sweep"],
+        "dataset": found["dataset"], "model": found["model"], "sweep": found["sweep"],
+        "seed": found["seed"] if found["source"] == "run" else None,
         "arm": ", ".join(f"{key} {value}" for key, value in (found["arm"] or {}).items()),
-        "host": found["host"], "process": found["pid"], "Python": environment.get("python"),
+        "host": (found["host"] or "").partition(":")[0],
+        "process": found["pid"] if found["status"] == "running" else None, "Python": environment.get("python"),
         "system": environment.get("system"), "CPUs": environment.get("cpus"),
         "commit": f"{commit[:12]}{', with changes' if git.get('dirty') else ''}" if commit else None,
         "fingerprint": found["fingerprint"], "dataset fingerprint": found["dataset_fingerprint"],

@@ -9,8 +9,10 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import pytest
 from starlette.testclient import TestClient
 
+from leverplus_core.records import Image, Prediction, Question
 from leverplus_core.registry.registry import Registry, RunRecord
 from leverplus_core.view.app import create_app
+from leverplus_core.view.gate import Gate
 from leverplus_core.view.query import link
 from tests.core.view.conftest import HOSTILE, ID, QUESTIONS, accuracy, question_id
 
@@ -106,7 +108,9 @@ def test_runs_say_their_state_and_how_far_they_are(page: Read) -> None:
 def test_a_run_shows_its_stages_curves_grid_and_settings(page: Read) -> None:
     words = Parsed(page("/runs/run1")).words
     assert "encode ↺ reused 1 min 10 s 1,234 5,678" in words and "evaluate ○ waiting" in words
-    assert "rce loss 0.1111" in words and "rce accuracy 0.8889" in words
+    # Of the epoch whose policy was kept, not of the last.
+    assert "rce loss epoch 4 chosen: 0.2 " in words and "rce accuracy epoch 4 chosen: 0.444 " in words
+    assert page("/runs/run1").count('class="ring"') == 2
     assert "commit 0123456789ab, with changes" in words and "torch 2.6" in words and "sampler random" in words
     assert "seed: 3" in words
     assert page("/runs/run1").count("<polyline") == 2
@@ -210,3 +214,21 @@ def test_every_word_that_pages_print_of_data_is_escaped_in_every_place(client: T
             address
         )
     assert HOSTILE not in client.get("/runs/run1").text
+
+
+def test_methods_that_answered_different_numbers_of_questions_are_all_shown(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'r.db'}"
+    with Registry(url) as registry:
+        registry.begin_run(RunRecord("run1", "logs", "f1", "sums", "m", 0))
+        registry.record_questions("run1", [Question(f"q{i}", "1 + 1?", Image(f"i{i}"), ("2",)) for i in range(12)], [])
+        for method, n in (("base", 12), ("oracle", 10)):
+            rows = [(i, Prediction(method, 2, f"q{i}", f"i{i}", (), "2", "2", 1.0, False)) for i in range(n)]
+            registry.record_cell_predictions("run1", method, 2, rows, [n])
+        registry.finish_run("run1", "done")
+    client = TestClient(Gate(create_app(url), "127.0.0.1", None), "http://127.0.0.1")
+    for address in ("/", "/runs/run1", "/runs/run1/grid"):
+        words = Parsed(client.get(address).text).words
+        assert "base" in words and "oracle saw the answers" in words, address
+    grid = Parsed(client.get("/runs/run1/grid").text).words
+    assert re.search(r"base .*n = 12 .*oracle saw the answers n = 10 ", grid) and "their numbers differ" in grid
+    assert "picture" not in Parsed(client.get("/runs/run1/questions").text).words.partition("question")[0]
