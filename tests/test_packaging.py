@@ -214,8 +214,9 @@ def test_what_the_code_imports_is_declared() -> None:
     assert undeclared.keys() <= UNDECLARED, undeclared
 
 
-UNDECLARED = {"pytest", "triton", "pydantic_core", "huggingface_hub", "packaging"}
-"""There with the caller (of the pytest plugin), with torch on a GPU, with pydantic; the last two with transformers."""
+UNDECLARED = {"IPython", "pytest", "triton", "pydantic_core", "huggingface_hub", "packaging"}
+"""There with the caller (of a notebook, of the pytest plugin), with torch on a GPU, with pydantic; the last two with
+transformers."""
 
 
 def _name(spec: str) -> str:

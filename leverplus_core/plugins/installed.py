@@ -50,7 +50,9 @@ def installed(group: str) -> tuple[list[Point], list[str]]:
             found = [point for point in _entry_points(distribution) if point.group in GROUPS]
             if not found:
                 continue
-            name, version = distribution.metadata["Name"], distribution.version
+            metadata = distribution.metadata  # from Python 3.12 on a key that is not there is a warning
+            name = metadata["Name"] if "Name" in metadata else ""  # noqa: SIM401
+            version = metadata["Version"] if "Version" in metadata else ""  # noqa: SIM401
             if os.path.basename(folder).startswith("~"):
                 raise LeverplusError("it is left over from an interrupted pip")
             if not name or not version:

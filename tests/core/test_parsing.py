@@ -13,6 +13,10 @@ from leverplus_core.io import iter_jsonl, read_json
 from leverplus_core.parsing import DEPTH, DIGITS, NODES, Unreadable, decode_json, parse_json, parse_yaml
 
 DEEP = "[" * DEPTH + "]" * DEPTH
+TRAILING_COMMA = (
+    "Expecting property name enclosed in double quotes at line 2, column 4"
+    "|Illegal trailing comma before end of object at line 2, column 3"  # as Python 3.13 has it
+)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +41,7 @@ def test_json_is_read_as_it_stands(text: str | bytes, value: object) -> None:
     ("text", "reason"),
     [
         ("", "Expecting value at column 1"),
-        ('{"a":\n 1,}', "Expecting property name enclosed in double quotes at line 2, column 4"),
+        ('{"a":\n 1,}', TRAILING_COMMA),
         ("[1] 2", "text follows the value at column 5"),
         (b"[1, \xff]", "it is not UTF-8 text: byte 4"),
         (b'"\xed\xa0\x80"', "it is not UTF-8 text: byte 1"),
@@ -55,6 +59,14 @@ def test_json_is_read_as_it_stands(text: str | bytes, value: object) -> None:
 def test_json_that_cannot_be_meant_is_refused_with_the_reason(text: str | bytes, reason: str) -> None:
     with pytest.raises(Unreadable, match=reason):
         parse_json(text)
+
+
+def test_a_lenient_reader_takes_what_is_no_number_as_null_and_refuses_the_rest() -> None:
+    assert parse_json('{"a": NaN, "b": [Infinity, -Infinity, 1]}', lenient=True) == {"a": None, "b": [None, None, 1]}
+    assert parse_json(f"[NaN, {'9' * DIGITS}]", lenient=True) == [None, 10**DIGITS - 1]  # through the exact reader
+    for text in ("[nan]", "1e999", '{"a": NaN, "a": 1}', f"[{DEEP}]"):
+        with pytest.raises(Unreadable):
+            parse_json(text, lenient=True)
 
 
 def test_a_value_in_the_middle_of_a_text_ends_where_it_ends() -> None:

@@ -107,7 +107,7 @@ def test_what_run_prints_is_what_the_tool_reads(headlines: ModuleType) -> None:
     compared |= {"mark": "no difference seen", "comparisons": 1}
     primary = [{"method": "grpo", "baseline": "text_image_knn", **compared}]
     best = Best("text_image_knn", "held_out", 100, {})
-    made = Headline("demo", ["a"] * 3, 3, [1, 2], 400, "grpo", best, rows, primary, [], 7, [])
+    made = Headline("demo", ["a"] * 3, 3, [1, 2], 400, "grpo", best, rows, primary, [], 7, [], [])
     out = io.StringIO()
     Console(file=out, width=80, color_system=None).print(headline_view(made))
     assert max(map(len, out.getvalue().splitlines())) <= 80

@@ -276,7 +276,8 @@ class Engine:
 
         def decode(walk: TreeWalk, cache: KVCache, ended: Sequence[Ended]) -> None:
             branches = Branches(self.model, cache.layers, walk.bucket_by_length, walk.padding)
-            alive = [(row, search(), [path]) for rows, _ in ended for row, path in rows]
+            # Not `for rows, _`: Python 3.12.1 would then lose the `rows` around this function.
+            alive = [(row, search(), [path]) for some, _ in ended for row, path in some]
             logprobs, tokens = (torch.cat(found) for found in zip(*(found for _, found in ended), strict=True))
             for n in range(decoding.max_new_tokens):
                 values, ids, at, going = _numbers(logprobs.cpu().numpy()), tokens.cpu().numpy(), 0, []
