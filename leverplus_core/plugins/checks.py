@@ -486,7 +486,7 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
     "trainer": {**_PART, "fit": _fitted},
     "stage": {
         **_PART, "enabled": _flag, "reads": _contents, "depends": _jsonable, "run": _named_values,
-        "suffices": _flag, "replay": _anything, "cost": _cost("StageCost"),
+        "lacks": _line, "suffices": _flag, "replay": _anything, "cost": _cost("StageCost"),
     },
     "importer": {**_PART, "recognizes": _flag, "read": _table},
     "exporter": {**_PART, "write": _anything},
