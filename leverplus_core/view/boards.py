@@ -23,6 +23,8 @@ FILTERS: Mapping[str, str] = {
 }  # fmt: skip
 """Column -> what the page calls it."""
 SORTS = ("name", "method", "shots", "n", "accuracy", "delta")
+FALLING = ("accuracy", "delta")
+"""Columns whose highest values a reader wants first."""
 ROWS = 200
 """Cells on a page of the leaderboard."""
 OPTIONS = 500
@@ -57,12 +59,9 @@ def leaderboard(registry: Registry, query: Query) -> dict[str, Any]:
         state["sort"] = sort
 
     def turned(key: str) -> str:
-        return link(
-            **{
-                **state,
-                "sort": f"-{key}" if sort == key or (sort != f"-{key}" and key in ("accuracy", "delta")) else key,
-            }
-        )
+        """Where the head of a column leads: to its order, and from there to the other direction."""
+        falling = sort == key or (sort != f"-{key}" and key in FALLING)
+        return link(**{**state, "sort": f"-{key}" if falling else key})
 
     ends = [end for row in shown for end in (row["ci_low"], row["ci_high"]) if end is not None]
     return {
