@@ -17,19 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from leverplus_core.plugins.contracts import (
-    MEASUREMENTS,
-    Balancer,
-    Bank,
-    Dataset,
-    Floats,
-    Part,
-    ResultsImporter,
-    Reward,
-    Sampler,
-    SamplesImporter,
-    Size,
-)
+from leverplus_core.plugins.contracts import MEASUREMENTS, Balancer, Bank, Dataset, Floats, Part, Reward, Sampler, Size
+from leverplus_core.plugins.format_contracts import ResultsImporter, SamplesImporter
 from leverplus_core.records import AnswerLogprob, Demonstration, Ids, Image, PublishedTable, Question, SampleLog
 
 Given = Mapping[str, Any]

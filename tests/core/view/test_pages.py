@@ -11,6 +11,8 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import pytest
 from starlette.testclient import TestClient
 
+from leverplus_core.records import Prediction
+from leverplus_core.registry.imported import ImportedMethod
 from leverplus_core.registry.registry import Registry, RunRecord
 from leverplus_core.view.app import create_app
 from leverplus_core.view.gate import Gate
@@ -123,6 +125,24 @@ def test_the_grid_of_a_sample_leads_to_the_questions_that_were_answered_wrong(pa
     assert "Nothing is evaluated yet" in page("/runs/run2/grid") and "Nothing is evaluated" in page(
         "/runs/run2/questions"
     )
+
+
+def test_logs_of_different_lengths_are_all_shown(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'r.db'}"
+    with Registry(url) as registry:
+        logs = [
+            ImportedMethod(m, "llava", 0, ("log",), "lm-eval", tuple(
+                Prediction(m, 0, f"q{i}", f"q{i}", (), "red", "red", 1.0, None) for i in range(n)
+            ), (), {}, 1, 0)
+            for m, n in (("long", 3), ("short", 2))
+        ]  # fmt: skip
+        run = registry.record_samples("logs", "vqav2", "exact_match", "lm-eval", logs)
+    client = TestClient(create_app(url))
+    for address in ("/", f"/runs/{run}", f"/runs/{run}/grid"):
+        words = Parsed(client.get(address).text).words
+        assert "long" in words and "short" in words, address
+    assert "all questions of each log" in Parsed(client.get(f"/runs/{run}/grid").text).words
+    assert "short" not in Parsed(client.get(f"/runs/{run}/grid?n=3").text).words
 
 
 def test_questions_by_outcome_and_by_words_in_pages_that_meet(page: Read) -> None:
