@@ -52,6 +52,14 @@ FOUND = {
 }  # fmt: skip
 
 
+def test_as_many_rows_of_a_finding_are_shown_as_are_asked_for(cli: Cli, tmp_path: Path) -> None:
+    write(tmp_path / "all.jsonl", row("0"), *(row(str(n), answers=[]) for n in range(1, 9)))
+    for given, shown in (((), 3), (("--examples", "1"), 1), (("--examples", "100"), 8)):
+        code, out, _ = cli("data", "check", "all.jsonl", "--set", "dataset.validation_share=0.3", "--json", *given)
+        (found,) = (one for one in json.loads(out)["wrong"] if one["kind"] == "rows without an answer")
+        assert code == 1 and found["count"] == 8 and len(found["examples"]) == shown
+
+
 def test_each_thing_that_is_wrong_is_counted_and_named_by_its_row(cli: Cli, tmp_path: Path) -> None:
     write(tmp_path / "all.jsonl", *BAD)
     code, out, err = cli("data", "check", "all.jsonl", "--json")
