@@ -44,7 +44,7 @@ _KINDS = (
     ("no id", "rows without an id"), ("no question", "rows without a question"),
     ("no answers", "rows without an answer"), ("answers must be", "rows without an answer"),
     ("there is no image file", "pictures that are missing"), ("neither image nor caption", "rows without a picture"),
-    ("which is not in", "pictures outside of their folder"), ("cannot be fetched", "addresses that cannot be fetched"),
+    ("which is not in", "pictures outside of their folder (dataset.allow_outside)"), ("cannot be fetched", "addresses that cannot be fetched"),
     ("the server answers", "addresses that cannot be fetched"), ("split is", "rows whose split is not known"),
     ("is an address", "addresses, which are not fetched (dataset.download)"),
     ("picture in the row", "pictures that cannot be read"),
@@ -171,7 +171,7 @@ class _Check:
                         continue
                     yield where, replace(question, answers=question.answers[:given]), split
             except DataError as e:  # the rest of the file cannot be read
-                self._wrong(e.what)
+                self._wrong(str(e))
 
     def _near(self, text: str) -> str:
         """A message with paths as they are seen from the folder of the rows."""

@@ -53,9 +53,11 @@ def check(
 def load(target: str, overrides: list[str], plugin: list[Path], column: list[str]) -> tuple[Dataset, PictureSettings]:
     """The dataset of a file, with guessed columns, or of a recipe; and how pictures are read."""
     from leverplus_core import Catalog, PictureSettings, Recipe, RecipeError, RunContext, output
-    from leverplus_datasets.rows import KINDS
+    from leverplus_datasets.rows import KINDS, kind_of
 
     settings = list(overrides)
+    if os.path.isdir(folder := Path(os.path.expanduser(target))):
+        kind_of(folder)
     if target.removesuffix(".gz").endswith(KINDS):
         from leverplus_datasets.guess import guess, parse_columns
 

@@ -121,7 +121,7 @@ def test_chinese_headings_and_an_unusual_folder_with_a_picture_missing_are_known
     lines = ["问题,图片,答案,划分"]
     for i in range(12):
         Image.new("RGB", (9 + i, 9), "red").save(tmp_path / "店" / "图" / f"图{i}.png")
-        lines.append(f"这是什么？,图{i}.png,红色,{'训练' if i < 8 else '验证'}")
+        lines.append(f"这是什么,图{i}.png,红色,{'训练' if i < 8 else '验证'}")
     (tmp_path / "店" / "图" / "图0.png").unlink()
     (tmp_path / "店" / "问题.csv").write_text("\n".join(lines), encoding="utf-8-sig")
     code, out, err = cli("data", "init", "店", "--from", "店/问题.csv")
