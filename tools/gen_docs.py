@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import importlib
 import inspect
 import itertools
@@ -253,13 +254,27 @@ def _public_rows(name: str, value: Any, module: str) -> Iterator[str]:
         fields = list(value.model_fields) if issubclass(value, BaseModel) else fields
         shown = f" Fields: {', '.join(f'`{field}`' for field in fields)}." if fields else ""
         yield f"| `{name}` | {_first(value)}{shown} |"
-        for method, found in vars(value).items():
+        for method, found in _members(value).items():
             plain = found.__func__ if isinstance(found, classmethod | staticmethod) else found
             public = not method.startswith(("_", "model_"))  # `model_`: pydantic's own
             if inspect.isfunction(plain) and public and inspect.getdoc(plain):
                 yield f"| `{name}.{method}` | `{_signature(plain)}` {_first(plain)} |"
     else:
         yield f"| `{name}` | {_cell(_written_below(name, module))} |"
+
+
+def _members(value: type) -> dict[str, Any]:
+    """What a class has, with what it has from classes that are not public themselves."""
+    inner = [
+        c for c in value.__mro__ if c is value or (c.__module__.startswith("leverplus_core.") and c not in _public())
+    ]
+    return {name: found for c in reversed(inner) for name, found in vars(c).items()}
+
+
+@functools.cache
+def _public() -> frozenset[Any]:
+    values = (getattr(leverplus_core, name) for name in leverplus_core.__all__)
+    return frozenset(value for value in values if inspect.isclass(value))
 
 
 def _signature(function: Any) -> str:

@@ -67,7 +67,7 @@ class Importers(PartCommands):
 
 
 FilesArg = Annotated[
-    list[Path], typer.Argument(metavar="FILE...", help="Logs of single samples: of one or several models, or tasks.")
+    list[Path], typer.Argument(metavar="FILE", help="Logs of single samples: of one or several models, or tasks.")
 ]
 MetricOpt = Annotated[str | None, typer.Option("--metric", help="Whose scores; needed where the logs have several.")]
 ScaleOpt = Annotated[
