@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from leverplus_core.errors import RegistryError, did_you_mean
+from leverplus_core.recipes.loader import as_yaml
 from leverplus_core.registry.registry import Registry
+from leverplus_core.registry.scores import largest_samples
 from leverplus_core.report.explorer import Outcome
 from leverplus_core.report.leaderboard import leaderboard_rows
 from leverplus_core.report.methods import CEILING, Row, merged_order, ordered_methods, trained_methods
@@ -24,6 +23,8 @@ FILTERS: Mapping[str, str] = {
 }  # fmt: skip
 """Column -> what the page calls it."""
 SORTS = ("name", "method", "shots", "n", "accuracy", "delta")
+FALLING = ("accuracy", "delta")
+"""Columns whose highest values a reader wants first."""
 ROWS = 200
 """Cells on a page of the leaderboard."""
 OPTIONS = 500
@@ -40,8 +41,7 @@ def leaderboard(registry: Registry, query: Query) -> dict[str, Any]:
     chosen = {column: query.text(column) for column in FILTERS}
     kept = [row for row in rows if all(not v or str(row[c]) == v for c, v in chosen.items())]
     if not chosen["n"]:
-        largest = _largest(kept)
-        kept = [row for row in kept if row["n"] == largest[row["run"], row["method"]]]
+        kept = largest_samples(kept)
     runs = list(dict.fromkeys(row["run"] for row in kept))
     baselines = list(dict.fromkeys(row["method"] for row in rows if row["run"] == runs[0])) if len(runs) == 1 else []
     baseline = query.text("baseline") if query.text("baseline") in baselines else ""
@@ -59,12 +59,9 @@ def leaderboard(registry: Registry, query: Query) -> dict[str, Any]:
         state["sort"] = sort
 
     def turned(key: str) -> str:
-        return link(
-            **{
-                **state,
-                "sort": f"-{key}" if sort == key or (sort != f"-{key}" and key in ("accuracy", "delta")) else key,
-            }
-        )
+        """Where the head of a column leads: to its order, and from there to the other direction."""
+        falling = sort == key or (sort != f"-{key}" and key in FALLING)
+        return link(**{**state, "sort": f"-{key}" if falling else key})
 
     ends = [end for row in shown for end in (row["ci_low"], row["ci_high"]) if end is not None]
     return {
@@ -113,7 +110,7 @@ def run(registry: Registry, query: Query) -> dict[str, Any]:
         "run": found, "tags": own["tags"], "mine": own["note"], "took": _took(found, datetime.now(UTC)),
         "stages": stages, "left": [name for name in planned if name not in there], "at": _under_way(found, stages),
         "curves": charts(registry.curve_rows(found["id"]), stages),
-        "settings": _yaml(found["recipe"]), "used": found["parts"] or [],
+        "settings": as_yaml(found["recipe"] or {}), "used": found["parts"] or [],
         "about": _about(found), "packages": (found["environment"] or {}).get("packages") or {},
         "every": SOON_S if found["status"] == "running" else None, **_grid(registry, found, None),
     }  # fmt: skip
@@ -140,15 +137,6 @@ def _cells(registry: Registry, known: Sequence[Row]) -> list[Row]:
     last = (len(known), 0)  # of a run that began meanwhile
     rows.sort(key=lambda row: (*place.get((row["run"], row["method"]), last), row["shots"], row["n"]))
     return rows
-
-
-def _largest(rows: Iterable[Row]) -> dict[tuple[str, str], int]:
-    """(run, method) -> the size of its largest sample; logs of other harnesses need not have answered the same."""
-    found: dict[tuple[str, str], int] = {}
-    for row in rows:
-        key = (row["run"], row["method"])
-        found[key] = max(row["n"], found.get(key, 0))
-    return found
 
 
 def _values(rows: Sequence[Row], column: str) -> list[Any]:
@@ -189,31 +177,27 @@ def _grid(registry: Registry, found: Row, n: int | None) -> dict[str, Any]:
         raise RegistryError(
             f"run {found['name']} ({found['id']}) has no sample of {n}.", did_you_mean(str(n), map(str, sizes))
         )
-    size = n if n is not None else max(sizes, default=None)
-    largest = _largest(cells)
-    here = {
-        (cell["method"], cell["shots"]): cell
-        for cell in cells
-        if cell["n"] == (largest[cell["run"], cell["method"]] if n is None else n)
-    }
+    chosen = largest_samples(cells) if n is None else [cell for cell in cells if cell["n"] == n]
+    of = {cell["n"] for cell in chosen}
+    size = max(of) if len(of) == 1 else None  # logs of an imported run may be of different lengths
+    here = {(cell["method"], cell["shots"]): cell for cell in chosen}
     methods = ordered_methods(found, (method for method, _ in here))
     shots = sorted({s for _, s in here})
     rivals = {s: [cell["accuracy"] for (m, t), cell in here.items() if t == s and m != CEILING] for s in shots}
     best = {s: max(found) for s, found in rivals.items() if len(found) > 1}
     published = found["source"] == "published"
-    uneven = len({cell["n"] for cell in here.values()}) > 1
 
     def entry(method: str, at: int) -> tuple[Row, str | None, bool] | None:
         if (cell := here.get((method, at))) is None:
             return None
         wrong = str(Outcome(method, at, False))
         to = None if published else link("runs", found["id"], "questions", where=wrong, n=cell["n"])
-        return cell, to, method != CEILING and at in best and cell["accuracy"] >= best[at] and not uneven
+        return cell, to, method != CEILING and at in best and cell["accuracy"] >= best[at]
 
     ends = [end for cell in here.values() for end in (cell["ci_low"], cell["ci_high"]) if end is not None]
     return {
         "table": [(method, [entry(method, at) for at in shots]) for method in methods], "shots": shots,
-        "sizes": sizes, "size": None if uneven else size, "scale": _scale(ends), "published": published,
+        "sizes": sizes, "size": size, "scale": _scale(ends), "published": published,
         "trained": set(trained_methods(found, methods)) if found["source"] == "run" else set(),
         "pair": [] if published else default_pair(found, here),
     }  # fmt: skip
@@ -250,12 +234,3 @@ def _about(found: Row) -> dict[str, Any]:
         "commit": f"{commit[:12]}{', with changes' if git.get('dirty') else ''}" if commit else None,
         "fingerprint": found["fingerprint"], "dataset fingerprint": found["dataset_fingerprint"],
     }  # fmt: skip
-
-
-def _yaml(value: Any) -> str:
-    out = io.StringIO()
-    writer = YAML()
-    writer.default_flow_style = False
-    writer.width = 100
-    writer.dump(value, out)
-    return out.getvalue()

@@ -343,7 +343,7 @@ def _curves(content: Content, say: Translator) -> Drawn:
             told = [title, say("unchanged_curve")] if same else [title]
             ax.set_title(", ".join(told), loc="left")
     for ax in axes.flat:
-        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
     for ax in axes[-1]:
         ax.set_xlabel(say("axis_epoch"))
     ringed = any(line["chosen"] is not None for line in lines)

@@ -178,5 +178,39 @@ def test_a_full_width_parenthesis_is_followed_by_no_space() -> None:
     assert told.startswith("未见 mrt 与 image_knn（最佳基线）的差异")  # noqa: RUF001
 
 
+def test_of_arms_below_the_best_baseline_no_share_of_the_gap_is_quoted(one: Registry) -> None:
+    content = report_content(one, ["a1"])
+    row = content.headroom[0] | {
+        "method": "sft",
+        "contender": "sft",
+        "share": -1.2,
+        "share_low": -4.0,
+        "share_high": -0.1,
+    }
+    other = row | {"method": "rce", "contender": "rce", "share": 0.5, "share_low": 0.2, "share_high": 0.8}
+    (told,) = [s for s in summary(replace(content, headroom=[row, other]), Translator()) if "closed" in s]
+    assert told.endswith("in %: rce 50.0 [20.0, 80.0]; none by sft (not above the baseline).")
+
+
+def test_the_chosen_epoch_has_a_ring_and_epochs_are_whole(one: Registry) -> None:
+    content = report_content(one, ["a1"])
+    line = {
+        "labels": ["mine"],
+        "stage": "sft",
+        "metric": "accuracy",
+        "points": [(e, e / 10) for e in range(1, 11)],
+        "chosen": 2,
+    }
+    plots = {
+        chosen: next(
+            p for p in draw(replace(content, curves=[line | {"chosen": chosen}]), Translator()) if p.id == "curves"
+        )
+        for chosen in (None, 2)
+    }
+    assert "ring" in plots[2].title and "ring" not in plots[None].title
+    assert ">10<" in plots[2].svg and ">2.5<" not in plots[2].svg
+    assert len(re.findall("<use ", plots[2].svg)) == len(re.findall("<use ", plots[None].svg)) + 1
+
+
 def test_points_of_about_equal_prompts_stand_side_by_side() -> None:
     assert _aside([0, 0, 0, 900, 16_300, 16_200]) == [-7, 0, 7, 0, -3.5, 3.5]
