@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import importlib
 import inspect
 import itertools
@@ -22,7 +23,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-os.environ["COLUMNS"] = "100"
+os.environ["COLUMNS"] = "84"  # as wide as a block of the site on a screen of 1,280 pixels
 
 import typer
 from pydantic import BaseModel
@@ -61,7 +62,7 @@ def cli_page() -> str:
         "",
     ]
     for words, command in _commands(group, "leverplus"):
-        context = type(command).context_class(command, info_name=words, terminal_width=100, max_content_width=100)
+        context = type(command).context_class(command, info_name=words, terminal_width=84, max_content_width=84)
         lines += [f"## {words}", "", "```", command.get_help(context).rstrip(), "```", ""]
     return "\n".join(lines)
 
@@ -253,13 +254,27 @@ def _public_rows(name: str, value: Any, module: str) -> Iterator[str]:
         fields = list(value.model_fields) if issubclass(value, BaseModel) else fields
         shown = f" Fields: {', '.join(f'`{field}`' for field in fields)}." if fields else ""
         yield f"| `{name}` | {_first(value)}{shown} |"
-        for method, found in vars(value).items():
+        for method, found in _members(value).items():
             plain = found.__func__ if isinstance(found, classmethod | staticmethod) else found
             public = not method.startswith(("_", "model_"))  # `model_`: pydantic's own
             if inspect.isfunction(plain) and public and inspect.getdoc(plain):
                 yield f"| `{name}.{method}` | `{_signature(plain)}` {_first(plain)} |"
     else:
         yield f"| `{name}` | {_cell(_written_below(name, module))} |"
+
+
+def _members(value: type) -> dict[str, Any]:
+    """What a class has, with what it has from classes that are not public themselves."""
+    inner = [
+        c for c in value.__mro__ if c is value or (c.__module__.startswith("leverplus_core.") and c not in _public())
+    ]
+    return {name: found for c in reversed(inner) for name, found in vars(c).items()}
+
+
+@functools.cache
+def _public() -> frozenset[Any]:
+    values = (getattr(leverplus_core, name) for name in leverplus_core.__all__)
+    return frozenset(value for value in values if inspect.isclass(value))
 
 
 def _signature(function: Any) -> str:

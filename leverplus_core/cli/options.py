@@ -1,15 +1,14 @@
-"""What commands share: their options, and how these become a recipe, a catalog and a registry."""
+"""What commands share: their options, and how these become a catalog, a pipeline and a registry."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -33,12 +32,6 @@ def _folder(path: Path) -> Path:
     return Path(expanded)
 
 
-RecipeArg = Annotated[
-    str,
-    typer.Argument(
-        metavar="[RECIPE]", autocompletion=completion.recipes, help="A recipe file, or a bundled recipe by name."
-    ),
-]
 SetOpt = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", autocompletion=completion.settings, help="Override a setting; repeatable."),
@@ -52,25 +45,10 @@ WorkOpt = Annotated[
     Path,
     typer.Option("--work", envvar="LEVERPLUS_WORK", callback=_folder, help="Folder of artifacts and cached responses."),
 ]
-ImportedOpt = Annotated[
-    Path | None,
-    typer.Option(
-        "--imported",
-        help="Data measured elsewhere: a folder of `leverplus import`, an rl-data file, or candidates (.jsonl).",
-    ),
-]
 RunArg = Annotated[
     str, typer.Argument(metavar="RUN", autocompletion=completion.runs, help="Id, prefix, name or 'latest'.")
 ]
 YesOpt = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-ExecutorOpt = Annotated[
-    str | None,
-    typer.Option(
-        "--executor",
-        metavar="NAME[:WORKERS]",
-        help="Where prompts are computed: local (this process), local:8 (processes, a GPU each), ray, ray:8.",
-    ),
-]
 TrackOpt = Annotated[
     list[str] | None,
     typer.Option(
@@ -89,59 +67,8 @@ RowsOpt = Annotated[
 ]
 
 
-def _part(kind: str) -> Any:
-    about = f"The {kind}, in place of the recipe's."
-    return typer.Option(f"--{kind}", metavar="NAME[:k=v,...]", autocompletion=completion.parts(kind), help=about)
-
-
-DatasetOpt = Annotated[str | None, _part("dataset")]
-ModelOpt = Annotated[str | None, _part("model")]
-EncoderOpt = Annotated[str | None, _part("encoder")]
-SamplerOpt = Annotated[str | None, _part("sampler")]
-SelectorOpt = Annotated[str | None, _part("selector")]
-BalancerOpt = Annotated[str | None, _part("balancer")]
-RewardOpt = Annotated[str | None, _part("reward")]
-
-NameOpt = Annotated[str | None, typer.Option("--name", help="Name the run.")]
-
 DEFAULT_REGISTRY = "sqlite:///leverplus.db"
 DEFAULT_WORK = Path(".leverplus")
-
-
-def load_recipe(
-    recipe: str,
-    overrides: list[str] | None = None,
-    parts: dict[str, str | None] | None = None,
-    name: str | None = None,
-    imported: Path | None = None,
-    executor: str | None = None,
-) -> Recipe:
-    """The recipe with what the options override. Raises RecipeError as `Recipe.load` does."""
-    from leverplus_core.recipes.recipe import Recipe
-
-    return Recipe.load(recipe, settings_of(overrides, name, imported, executor), given(parts or {}))
-
-
-def given(parts: Mapping[str, str | None]) -> dict[str, str]:
-    """The parts that options name, by kind."""
-    return {kind: text for kind, text in parts.items() if text}
-
-
-def settings_of(
-    overrides: list[str] | None, name: str | None = None, imported: Path | None = None, executor: str | None = None
-) -> list[str]:
-    """What --set, --name, --imported and --executor say, as overrides."""
-    options = {"name": name, "imported.folder": imported}
-    extra = [f"{key}={json.dumps(str(value))}" for key, value in options.items() if value is not None]
-    return [*(overrides or []), *executing(executor), *extra]
-
-
-def executing(executor: str | None) -> list[str]:
-    """`--executor` as overrides; the recipe's other settings of the execution stay."""
-    from leverplus_core.recipes.settings import parse_executor
-
-    given = {"workers": None, **parse_executor(executor)} if executor is not None else {}
-    return [f"execution.{key}={json.dumps(value)}" for key, value in given.items()]
 
 
 def load_catalog(files: list[Path] | None) -> Catalog:
@@ -183,11 +110,12 @@ def load_train_questions(recipe: str | None, plugin: list[Path] | None) -> Seque
     """The train questions of a recipe's dataset, which number the rows of imported files; None without a recipe."""
     from leverplus_core.pipeline.by_picture import ByPicture
     from leverplus_core.pipeline.paths import with_paths
+    from leverplus_core.recipes.recipe import Recipe
 
     if recipe is None:
         return None
     catalog = load_catalog(plugin)
-    loaded = with_paths(load_recipe(recipe), catalog)
+    loaded = with_paths(Recipe.load(recipe), catalog)
     spec = loaded.dataset
     where = loaded.where("dataset.name") or loaded.where("dataset")
     dataset: Dataset = catalog.build("dataset", spec.name, spec.settings, where=where)

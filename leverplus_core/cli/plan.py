@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leverplus_core.cli import options, output
+from leverplus_core.cli.recipe_options import RecipeOptions, takes_recipe
 from leverplus_core.errors import LeverplusError, RecipeError
 
 if TYPE_CHECKING:
@@ -15,19 +16,10 @@ if TYPE_CHECKING:
     from leverplus_core.pipeline.probe import Probe
 
 
+@takes_recipe
 def plan(
-    recipe: options.RecipeArg = "demo",
-    overrides: options.SetOpt = None,
-    dataset: options.DatasetOpt = None,
-    model: options.ModelOpt = None,
-    encoder: options.EncoderOpt = None,
-    sampler: options.SamplerOpt = None,
-    selector: options.SelectorOpt = None,
-    balancer: options.BalancerOpt = None,
-    reward: options.RewardOpt = None,
-    imported: options.ImportedOpt = None,
-    name: options.NameOpt = None,
-    executor: options.ExecutorOpt = None,
+    *,
+    chosen: RecipeOptions,
     prompts_per_s: Annotated[
         float | None, typer.Option("--prompts-per-s", min=0.001, help="Prompts of two demonstrations per second.")
     ] = None,
@@ -54,12 +46,7 @@ def plan(
     if probe and given:
         named = " and ".join(f"--{name.replace('_', '-')}" for name in given)
         raise RecipeError(f"--probe measures what {named} would state.", "Give one or the other.")
-    parts = {
-        "dataset": dataset, "model": model, "encoder": encoder, "sampler": sampler, "selector": selector,
-        "balancer": balancer, "reward": reward,
-    }  # fmt: skip
-    chosen = options.load_recipe(recipe, overrides, parts, name, imported, executor)
-    with options.composed(chosen, plugin, work) as pipeline:
+    with options.composed(chosen.load(), plugin, work) as pipeline:
         found = plan_of(pipeline.context)
         remarks = _remarks(pipeline.context)
         timed = _timed(pipeline.context) if probe else None

@@ -8,6 +8,7 @@ import typer
 
 from leverplus_core.cli import completion, options, output
 from leverplus_core.cli.options import JsonOpt
+from leverplus_core.cli.recipe_options import RecipeOptions
 from leverplus_core.text import shown
 
 
@@ -47,7 +48,7 @@ def show(
         return
     from leverplus_core.pipeline.paths import with_paths
 
-    values = with_paths(options.load_recipe(recipe, overrides), options.load_catalog(None)).values()
+    values = with_paths(RecipeOptions(recipe, overrides).load(), options.load_catalog(None)).values()
     if json:
         output.metadata(values, json)
     else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leverplus_core.cli import completion, options, output
+from leverplus_core.cli.recipe_options import RecipeOptions, takes_recipe
 from leverplus_core.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -23,18 +24,10 @@ MEND = (
 )
 
 
+@takes_recipe
 def run(
-    recipe: options.RecipeArg = "demo",
-    overrides: options.SetOpt = None,
-    dataset: options.DatasetOpt = None,
-    model: options.ModelOpt = None,
-    encoder: options.EncoderOpt = None,
-    sampler: options.SamplerOpt = None,
-    selector: options.SelectorOpt = None,
-    balancer: options.BalancerOpt = None,
-    reward: options.RewardOpt = None,
-    imported: options.ImportedOpt = None,
-    name: options.NameOpt = None,
+    *,
+    chosen: RecipeOptions,
     until: Annotated[
         str | None,
         typer.Option("--until", metavar="STAGE", autocompletion=completion.stages, help="End after this stage."),
@@ -51,7 +44,6 @@ def run(
     seeds: Annotated[
         int, typer.Option("--seeds", min=1, help="Run it with so many seeds, as one arm, sharing equal stages.")
     ] = 1,
-    executor: options.ExecutorOpt = None,
     track: options.TrackOpt = None,
     plugin: options.PluginOpt = None,
     registry: options.RegistryOpt = options.DEFAULT_REGISTRY,
@@ -67,16 +59,12 @@ def run(
     Imported data that brings its own features ends after training, because no other question can be asked.
     Where the balancer leaves nothing to learn from, what can be evaluated is, and the exit code is 1.
     """
-    parts = {
-        "dataset": dataset, "model": model, "encoder": encoder, "sampler": sampler, "selector": selector,
-        "balancer": balancer, "reward": reward,
-    }  # fmt: skip
-    chosen = options.load_recipe(recipe, overrides, parts, name, imported, executor)
+    recipe = chosen.load()
     from leverplus_core.pipeline.run import run as run_recipe
     from leverplus_core.registry.registry import Registry
     from leverplus_core.report.unchanged import untrained_methods
 
-    if until == "mine" and not chosen.scoring.mining.min_positives:
+    if until == "mine" and not recipe.scoring.mining.min_positives:
         raise RecipeError(
             "mining is off: scoring.mining.min_positives is 0.", "Use --set scoring.mining.min_positives=4, or another."
         )
@@ -88,8 +76,8 @@ def run(
             )
         from leverplus_core.pipeline.sweep import Sweep, run_sweep
 
-        planned, store = Sweep.repeated(chosen, seeds), Registry(registry)
-        output.say(f"{planned.name}: {seeds} seeds from {chosen.seed} on")
+        planned, store = Sweep.repeated(recipe, seeds), Registry(registry)
+        output.say(f"{planned.name}: {seeds} seeds from {recipe.seed} on")
         with output.Bars() as bars, output.stopping():
             ids = run_sweep(planned, store, work, catalog, bars, track or ())
         _show_evaluated(store, ids, planned.name, json)
@@ -98,9 +86,9 @@ def run(
     store = Registry(registry)
     with output.Bars() as bars, output.stopping():
         result = run_recipe(
-            chosen, store, work, until=until, redo=redo or (), catalog=catalog, progress=bars, track=track or ()
+            recipe, store, work, until=until, redo=redo or (), catalog=catalog, progress=bars, track=track or ()
         )
-    output.say(f"run {result.run_id} ({chosen.name}): {result.calls:,} model calls")
+    output.say(f"run {result.run_id} ({recipe.name}): {result.calls:,} model calls")
     _show(store, result, until, json)
     _end(untrained_methods(store, [result.run_id]))
 

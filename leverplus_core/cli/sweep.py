@@ -7,26 +7,18 @@ from typing import Annotated
 import typer
 
 from leverplus_core.cli import options, output
+from leverplus_core.cli.recipe_options import RecipeOptions, takes_recipe
 
 
+@takes_recipe
 def sweep(
-    recipe: options.RecipeArg = "demo",
+    *,
     over: Annotated[
         list[str] | None,
         typer.Option("--over", metavar="A.B=V,W,...", help="A setting, part, or `recipe`, and its values; repeatable."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds per combination.")] = 1,
-    overrides: options.SetOpt = None,
-    dataset: options.DatasetOpt = None,
-    model: options.ModelOpt = None,
-    encoder: options.EncoderOpt = None,
-    sampler: options.SamplerOpt = None,
-    selector: options.SelectorOpt = None,
-    balancer: options.BalancerOpt = None,
-    reward: options.RewardOpt = None,
-    imported: options.ImportedOpt = None,
-    name: Annotated[str | None, typer.Option("--name", help="Name the sweep.")] = None,
-    executor: options.ExecutorOpt = None,
+    chosen: RecipeOptions,
     track: options.TrackOpt = None,
     plugin: options.PluginOpt = None,
     registry: options.RegistryOpt = options.DEFAULT_REGISTRY,
@@ -43,13 +35,8 @@ def sweep(
     from leverplus_core.report.sweep import sweep_rows, sweep_table
 
     catalog = options.load_catalog(plugin)
-    parts = {
-        "dataset": dataset, "model": model, "encoder": encoder, "sampler": sampler, "selector": selector,
-        "balancer": balancer, "reward": reward,
-    }  # fmt: skip
     axes = [Axis.parse(text) for text in over or []]
-    settings = options.settings_of(overrides, imported=imported, executor=executor)
-    planned = Sweep.of(recipe, axes, seeds, settings, name, options.given(parts))
+    planned = Sweep.of(chosen.recipe, axes, seeds, chosen.settings(), chosen.name, chosen.parts())
     store = Registry(registry)
     output.say(f"sweep {planned.name}: {len(planned.runs)} runs")
     if planned.held_out:

@@ -7,25 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leverplus_core.cli import options, output
+from leverplus_core.cli.recipe_options import RecipeOptions, takes_recipe
 
 if TYPE_CHECKING:
     from leverplus_core.pipeline.context import RunContext
     from leverplus_core.pipeline.graph import Pipeline
 
 
+@takes_recipe
 def validate(
-    recipe: options.RecipeArg = "demo",
-    overrides: options.SetOpt = None,
-    dataset: options.DatasetOpt = None,
-    model: options.ModelOpt = None,
-    encoder: options.EncoderOpt = None,
-    sampler: options.SamplerOpt = None,
-    selector: options.SelectorOpt = None,
-    balancer: options.BalancerOpt = None,
-    reward: options.RewardOpt = None,
-    imported: options.ImportedOpt = None,
-    name: options.NameOpt = None,
-    executor: options.ExecutorOpt = None,
+    *,
+    chosen: RecipeOptions,
     plugin: options.PluginOpt = None,
     work: options.WorkOpt = options.DEFAULT_WORK,
     data: Annotated[
@@ -37,12 +29,7 @@ def validate(
 
     No model is loaded and nothing is written.
     """
-    parts = {
-        "dataset": dataset, "model": model, "encoder": encoder, "sampler": sampler, "selector": selector,
-        "balancer": balancer, "reward": reward,
-    }  # fmt: skip
-    chosen = options.load_recipe(recipe, overrides, parts, name, imported, executor)
-    with options.composed(chosen, plugin, work) as pipeline:
+    with options.composed(chosen.load(), plugin, work) as pipeline:
         described = _described(pipeline)
         if data and not pipeline.context.offline:
             described["pictures"] = f"{_decoded(pipeline.context):,}, all of which can be read"

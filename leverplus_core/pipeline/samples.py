@@ -17,7 +17,7 @@ from statistics import fmean
 
 from leverplus_core.errors import DataError, did_you_mean
 from leverplus_core.io import fingerprint
-from leverplus_core.plugins.contracts import SamplesImporter
+from leverplus_core.plugins.format_contracts import SamplesImporter
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.records import Image, LoggedSample, Prediction, Question, SampleLog
 from leverplus_core.registry.imported import ImportedMethod

@@ -71,8 +71,8 @@ class Names:
 def write_project(kind: str, name: str, into: Path) -> Path:
     """Write the project `leverplus-NAME` for a part of `kind` (one of CHOICES) into the folder `into`; its path.
 
-    Raises PluginError for an unknown kind, a name that cannot be used or is taken, or a project folder that is not empty, and
-    StorageError where it cannot be written.
+    Raises PluginError for an unknown kind, a name that cannot be used or is taken, or a project folder that is not
+    empty, and StorageError where it cannot be written.
     """
     if kind not in CHOICES:
         raise PluginError(f"no plugin of the kind '{kind}' can be made.", did_you_mean(kind, CHOICES))

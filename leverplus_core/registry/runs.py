@@ -1,18 +1,19 @@
-"""The rows of `runs`: their beginning, their heartbeat, their end, and those that never came to one."""
+"""The rows of `runs`: their beginning, heartbeat and end, those that never came to one, and which one a text names."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from leverplus_core.errors import RegistryError
+from leverplus_core.errors import LeverplusWarning, RegistryError, did_you_mean
 from leverplus_core.processes import this_host
 from leverplus_core.registry import tables
-from leverplus_core.registry.database import insert
+from leverplus_core.registry.database import MAKE_ONE, insert
 from leverplus_core.registry.liveness import is_interrupted
 
 ENDINGS = ("done", "partial", "stopped", "failed")
@@ -76,6 +77,48 @@ def refuse_running(c: Connection, run_id: str) -> None:
     row = c.execute(select(t.status, t.name).where(t.id == run_id)).one_or_none()
     if row is not None and row.status == "running" and run_id not in interrupted(c):
         raise RegistryError(f"run {run_id} ({row.name}) is running.", "Stop it first, or wait for its end.")
+
+
+def dataset_of(c: Connection, run_id: str) -> str:
+    """The fingerprint of the run's dataset. Raises RegistryError for a run that was never begun."""
+    row = c.execute(select(tables.runs.c.dataset_fingerprint).where(tables.runs.c.id == run_id)).one_or_none()
+    if row is None:
+        raise RegistryError(f"no run {run_id} in the registry.", "Begin the run before writing to it.")
+    return str(row[0] or run_id)
+
+
+def resolve(rows: Sequence[dict[str, Any]], text: str) -> dict[str, Any]:
+    """Of rows of `runs`, the last started first, the one that `text` names: see `Reader.resolve`."""
+    if not rows:
+        raise RegistryError("the registry holds no runs.", MAKE_ONE)
+    if text == "latest":
+        if latest := next((row for row in rows if row["source"] == "run"), None):
+            return latest
+        raise RegistryError("the registry holds imported results only, no latest run.", "Name one of them.")
+    for key in ("id", "name"):
+        if exact := [row for row in rows if row[key] == text]:
+            if len(exact) > 1:
+                _warn_of_others(text, exact)
+            return exact[0]
+    near = [row for row in rows if text and row["id"].startswith(text)]
+    if len(near) == 1:
+        return near[0]
+    if near:
+        listed = ", ".join(f"{row['id']} ({row['name']})" for row in near)
+        raise RegistryError(f"'{text}' is the start of {len(near)} runs: {listed}.", "Give more of the id.")
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    raise RegistryError(f"no run '{text}' in the registry.", did_you_mean(text, names))
+
+
+def _warn_of_others(name: str, rows: Sequence[dict[str, Any]]) -> None:
+    others = ", ".join(f"{row['id']} of {row['started_at'][:16]}" for row in rows[1:4])
+    more = f" and {len(rows) - 4} more" if len(rows) > 4 else ""
+    warnings.warn(
+        f"{len(rows)} runs are named '{name}': this is about {rows[0]['id']}, started last (others: "
+        f"{others}{more}). Name a run by its id, or give it a name with `leverplus runs rename`.",
+        LeverplusWarning,
+        stacklevel=1,  # one place, so that Python shows it once however often a command asks
+    )
 
 
 def _heard_of(moment: str) -> dict[str, Any]:

@@ -67,9 +67,8 @@ class ResponseCache:
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS responses (key BLOB PRIMARY KEY, value TEXT, day INTEGER) WITHOUT ROWID"
             )
-            if "day" not in {row[1] for row in self._db.execute("PRAGMA table_info(responses)")}:
-                # Begun before days were kept: hours of a model's time, which stay usable. Their day is unknown.
-                self._db.execute("ALTER TABLE responses ADD COLUMN day INTEGER")
+            # A file with another table is refused here, not once the model has computed a chunk.
+            self._db.execute("SELECT key, value, day FROM responses LIMIT 0")
         except sqlite3.Error as e:
             if hasattr(self, "_db"):
                 self._db.close()
@@ -133,8 +132,9 @@ class ResponseCache:
 
 
 def older_responses(file: Path, day: int) -> tuple[int, int]:
-    """How many responses in a file were computed before this day (since 1970), and their bytes; not those of an unknown
-    day. Writes nothing. None are counted where the file cannot be read: the next run says why."""
+    """How many responses in a file were computed before this day (since 1970), and their bytes. Writes nothing.
+
+    None are counted where the file cannot be read: the next run says why."""
     wanted = "SELECT count(*), total(length(key) + length(value)) FROM responses WHERE day < ?"
     try:
         with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as db:

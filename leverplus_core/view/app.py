@@ -24,9 +24,8 @@ from leverplus_core.report.thumbnail import MEDIA_TYPE, thumbnail
 from leverplus_core.text import one_line, shown
 from leverplus_core.view import boards, questions
 from leverplus_core.view.query import Query, link
+from leverplus_core.view.questions import SIDES
 
-SIDES = (160, 640)
-"""Sizes of pictures, in pixels: in lists and beside a question."""
 KEPT = 1000
 """Pictures in memory; some kilobytes each."""
 BROKEN = (
@@ -92,9 +91,9 @@ def _answer(url: str, environment: Environment, template: str, compute: Page, re
 def _picture(url: str, query: Query, known: str | None) -> Response:
     """A small copy of a picture that a row of the registry names; no other file is ever opened."""
     try:
-        side = query.integer("side", SIDES[0])
-        if side not in SIDES:
-            raise RegistryError(f"no pictures of {side} pixels.", f"Known: {', '.join(map(str, SIDES))}.")
+        side = query.integer("side", SIDES["small"])
+        if side is None or side not in SIDES.values():
+            raise RegistryError(f"no pictures of {side} pixels.", f"Known: {', '.join(map(str, SIDES.values()))}.")
         with Registry(url, read_only=True) as registry:
             path = _named(registry, query)
         if path is None:

@@ -9,7 +9,8 @@ import typer
 
 from leverplus_core.cli import output
 from leverplus_core.cli.candidates import OutOpt
-from leverplus_core.cli.options import JsonOpt, PluginOpt, SetOpt, load_catalog, load_recipe
+from leverplus_core.cli.options import JsonOpt, PluginOpt, SetOpt, load_catalog
+from leverplus_core.cli.recipe_options import RecipeOptions
 from leverplus_core.errors import DataError
 
 
@@ -26,7 +27,7 @@ def balance(
     from leverplus_core.pipeline.stages.balance import balanced, nothing_left
     from leverplus_core.report.balance import balance_table
 
-    chosen = load_recipe("demo", overrides, {"balancer": balancer})
+    chosen = RecipeOptions(overrides=overrides, balancer=balancer).load()
     part = load_catalog(plugin).build("balancer", chosen.balancer.name, chosen.balancer.settings, "--balancer")
     groups = read_groups(file)
     kept, metadata, _ = balanced(groups, part, chosen.seed)

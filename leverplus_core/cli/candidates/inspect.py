@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leverplus_core.cli import options, output
+from leverplus_core.cli.recipe_options import RecipeOptions
 from leverplus_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def inspect(
     from leverplus_core.report.health import health_view
 
     file, pool, known = _locate(target, registry)
-    against = options.load_recipe(recipe) if recipe else known
+    against = RecipeOptions(recipe).load() if recipe else known
     dataset = reward = pools = None
     if against:
         from leverplus_core.pipeline.pools import POOLS, all_pools

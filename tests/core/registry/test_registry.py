@@ -20,8 +20,7 @@ from sqlalchemy import JSON, inspect
 
 from leverplus_core.errors import DataError, LeverplusWarning, RegistryError, StorageError
 from leverplus_core.records import Demonstration, Image, Prediction, Question
-from leverplus_core.registry import database, migrations, readonly, tables
-from leverplus_core.registry import registry as registry_module
+from leverplus_core.registry import connected, database, migrations, readonly, tables
 from leverplus_core.registry.liveness import STALE_S
 from leverplus_core.registry.migrations import CURRENT
 from leverplus_core.registry.registry import Registry, RunRecord
@@ -461,7 +460,7 @@ def test_a_registry_of_an_older_version_takes_the_missing_steps_and_loses_nothin
     registry.close()
     steps = (("ALTER TABLE runs ADD COLUMN added TEXT", "UPDATE runs SET added = id"), ("DROP TABLE curves",))
     monkeypatch.setattr(migrations, "STEPS", (*migrations.STEPS, *steps))
-    for module in (migrations, registry_module):
+    for module in (migrations, connected):
         monkeypatch.setattr(module, "CURRENT", CURRENT + 2)
     with Registry.open_existing(url(file)) as newer:
         assert newer.sql("SELECT id, added FROM runs")[1] == [("abc123", "abc123")]

@@ -16,7 +16,7 @@ from leverplus_core.errors import StorageError
 from leverplus_core.io import canonical_json, fingerprint
 from leverplus_core.plugins.contracts import Model
 from leverplus_core.records import AnswerLogprob, Decoding, Image, Prompt, Turn
-from leverplus_core.scoring.cache import CachedModel, ResponseCache, older_responses
+from leverplus_core.scoring.cache import CachedModel, ResponseCache
 
 HOLD = """
 import sqlite3, sys
@@ -115,12 +115,10 @@ def test_a_value_that_is_no_response_is_told(tmp_path: Path, value: str) -> None
     asked.close()
 
 
-def test_a_file_that_was_begun_without_days_is_used_on(tmp_path: Path) -> None:
+def test_a_file_with_another_table_is_refused_when_it_is_opened(tmp_path: Path) -> None:
+    """No chunk of a model's work is lost to a file that cannot take it."""
     file = tmp_path / "responses.sqlite"
     with closing(sqlite3.connect(file)) as db, db:
         db.execute("CREATE TABLE responses (key BLOB PRIMARY KEY, value TEXT) WITHOUT ROWID")
-        db.execute("INSERT INTO responses VALUES (?, ?)", (b"old", '"red"'))
-    with closing(ResponseCache(file)) as cache:
-        cache.put([(b"new", '"blue"')])
-        assert cache.get([b"old", b"new"]) == {b"old": '"red"', b"new": '"blue"'}
-    assert older_responses(file, 2**31) == (1, len(b"new") + len('"blue"')), "the age of the other is not known"
+    with pytest.raises(StorageError, match=r"cannot be opened: no such column: day. Move the file away and run again"):
+        ResponseCache(file)

@@ -15,7 +15,7 @@ import pytest
 
 from leverplus_core.errors import DataError, RegistryError
 from leverplus_core.pipeline.samples import ImportedSamples, read_samples, recognize
-from leverplus_core.plugins.contracts import SamplesImporter
+from leverplus_core.plugins.format_contracts import SamplesImporter
 from leverplus_core.progress import Silent
 from leverplus_core.records import LoggedSample, SampleLog
 from leverplus_core.registry.registry import Registry
