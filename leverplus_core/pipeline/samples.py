@@ -60,6 +60,8 @@ def recognize(importers: Mapping[str, SamplesImporter], path: Path) -> SamplesIm
     """The importer that recognizes the file. Raises DataError where none does, naming them."""
     if not path.is_file():
         raise DataError(f"{path} is no file.", "Give the log file of each task.")
+    if not path.stat().st_size:
+        raise DataError(f"{path} is empty.", "Was its evaluation stopped? Give a log with samples.")
     for importer in importers.values():
         if importer.recognizes(path):
             return importer

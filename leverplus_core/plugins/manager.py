@@ -283,7 +283,11 @@ def import_target(entry: Entry) -> Any:
     except BaseException as error:
         if by_signal(error):
             raise
-        raise PluginError(f"{title(entry)} cannot be imported from {entry.target}: {describe(error)}.") from error
+        file = Path(entry.distribution)
+        hint = ""
+        if file.suffix == ".py" and isinstance(error, ModuleNotFoundError) and error.name == module != file.stem:
+            hint = f"A class of this file is '{file.stem}:{attribute}'."
+        raise PluginError(f"{title(entry)} cannot be imported from {entry.target}: {describe(error)}.", hint) from error
 
 
 def _code(entry: Entry) -> str:

@@ -33,7 +33,7 @@ from leverplus_core import (
 from leverplus_datasets.from_rows import RowDataset
 
 EXAMPLES = 3
-"""Of each finding, and questions that are shown."""
+"""Of each finding where no other number is asked for, and questions that are shown."""
 _SPLITS: tuple[Split, Split] = ("train", "validation")
 _CHUNK = 2000
 _KNOWN = 20_000
@@ -44,7 +44,7 @@ _KINDS = (
     ("no id", "rows without an id"), ("no question", "rows without a question"),
     ("no answers", "rows without an answer"), ("answers must be", "rows without an answer"),
     ("there is no image file", "pictures that are missing"), ("neither image nor caption", "rows without a picture"),
-    ("which is not in", "pictures outside of their folder"), ("cannot be fetched", "addresses that cannot be fetched"),
+    ("which is not in", "pictures outside of their folder (dataset.allow_outside)"), ("cannot be fetched", "addresses that cannot be fetched"),
     ("the server answers", "addresses that cannot be fetched"), ("split is", "rows whose split is not known"),
     ("is an address", "addresses, which are not fetched (dataset.download)"),
     ("picture in the row", "pictures that cannot be read"),
@@ -65,10 +65,10 @@ class Finding:
     count: int = 0
     examples: list[str] = field(default_factory=list)
 
-    def add(self, example: str) -> None:
-        """Count one more."""
+    def add(self, example: str, most: int = EXAMPLES) -> None:
+        """Count one more, and keep it where fewer than `most` are kept."""
         self.count += 1
-        if len(self.examples) < EXAMPLES:
+        if len(self.examples) < most:
             self.examples.append(example)
 
 
@@ -90,23 +90,37 @@ class Checked:
 
 
 def check_dataset(
-    dataset: Dataset, reader: PictureSettings | None = None, decode: bool = True, progress: Progress | None = None
+    dataset: Dataset,
+    reader: PictureSettings | None = None,
+    decode: bool = True,
+    progress: Progress | None = None,
+    examples: int = EXAMPLES,
 ) -> Checked:
-    """Everything that is wrong with a data set. Without `decode`, only the headers of pictures are read.
+    """Everything that is wrong with a data set, with the first `examples` of each finding.
+
+    Without `decode`, only the headers of pictures are read.
 
     A data set that is not read row by row (`vqa_json`, a plugin's) stops at the first bad row, which is then the one
     finding. Raises DataError where its settings name no rows.
     """
     with tempfile.TemporaryDirectory() as folder, closing(sqlite3.connect(Path(folder) / "rows.sqlite")) as db:
         db.executescript(_TABLES)
-        return _Check(dataset, db, reader or PictureSettings(), decode, progress or Silent()).run()
+        check = _Check(dataset, db, reader or PictureSettings(), decode, progress or Silent(), examples)
+        return check.run()
 
 
 class _Check:
     def __init__(
-        self, dataset: Dataset, db: sqlite3.Connection, reader: PictureSettings, decode: bool, progress: Progress
+        self,
+        dataset: Dataset,
+        db: sqlite3.Connection,
+        reader: PictureSettings,
+        decode: bool,
+        progress: Progress,
+        examples: int,
     ) -> None:
         self.dataset, self.db, self.reader, self.decode, self.progress = dataset, db, reader, decode, progress
+        self.examples = examples
         self.found = Checked()
         self.root = _root(dataset)
         self.kinds: dict[str, Finding] = {}
@@ -157,7 +171,7 @@ class _Check:
                         continue
                     yield where, replace(question, answers=question.answers[:given]), split
             except DataError as e:  # the rest of the file cannot be read
-                self._wrong(e.what)
+                self._wrong(str(e))
 
     def _near(self, text: str) -> str:
         """A message with paths as they are seen from the folder of the rows."""
@@ -165,7 +179,7 @@ class _Check:
 
     def _wrong(self, what: str, kind: str | None = None) -> None:
         name = kind or next((name for mark, name in _KINDS if mark in what), "rows that cannot be used")
-        self.kinds.setdefault(name, Finding(name)).add(self._near(what))
+        self.kinds.setdefault(name, Finding(name)).add(self._near(what), self.examples)
 
     def _count(self, question: Question, split: Split | None) -> None:
         given = [answer for answer in question.answers if answer.strip()]
@@ -286,7 +300,7 @@ class _Check:
 
     def _found(self, kind: str, example: str, count: int) -> None:
         finding = self.kinds.setdefault(kind, Finding(kind))
-        finding.add(self._near(example))
+        finding.add(self._near(example), self.examples)
         finding.count += count - 1
 
     def _places(self, condition: str, values: tuple[Any, ...]) -> str:

@@ -30,6 +30,7 @@ def check(
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting; repeatable.")
     ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Read the headers of pictures only.")] = False,
+    examples: Annotated[int, typer.Option(metavar="N", min=1, help="How many rows of each finding to show.")] = 3,
     plugin: Annotated[list[Path] | None, typer.Option("--plugin", help="Try a plugin file.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -43,7 +44,7 @@ def check(
 
     dataset, reader = load(target, overrides or [], plugin or [], column or [])
     with Bars() as bars:
-        found = check_dataset(dataset, reader, not fast, bars)
+        found = check_dataset(dataset, reader, not fast, bars, examples)
     output.table(found.data(), lambda _: render(found), json)
     if found.wrong:
         raise typer.Exit(1)
@@ -52,9 +53,11 @@ def check(
 def load(target: str, overrides: list[str], plugin: list[Path], column: list[str]) -> tuple[Dataset, PictureSettings]:
     """The dataset of a file, with guessed columns, or of a recipe; and how pictures are read."""
     from leverplus_core import Catalog, PictureSettings, Recipe, RecipeError, RunContext, output
-    from leverplus_datasets.rows import KINDS
+    from leverplus_datasets.rows import KINDS, kind_of
 
     settings = list(overrides)
+    if os.path.isdir(folder := Path(os.path.expanduser(target))):
+        kind_of(folder)
     if target.removesuffix(".gz").endswith(KINDS):
         from leverplus_datasets.guess import guess, parse_columns
 

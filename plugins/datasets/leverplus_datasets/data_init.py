@@ -80,6 +80,10 @@ def init(
             "--column", metavar="NAME=COLUMN", help="What a column of FILE holds: question=query; repeatable."
         ),
     ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", metavar="FOLDER", help="Where the pictures of FILE are, if not beside it."),
+    ] = None,
 ) -> None:
     """Write a recipe for own data that runs in about a minute on a CPU, and what to do next.
 
@@ -98,15 +102,22 @@ def init(
     else:
         from leverplus_datasets.guess import guess, parse_columns
 
-        guessed = guess(Path(os.path.expanduser(source)), parse_columns(column or []))
+        if images is not None and not (images := Path(os.path.expanduser(images))).is_dir():
+            raise DataError(f"--images {images} is no folder.", "Name the one that holds the pictures.")
+        guessed = guess(Path(os.path.expanduser(source)), parse_columns(column or []), images)
         for line in guessed.said:
             output.say(f"guessed: {line}")
         settings, about = guessed.settings, f"Questions of `{source.name}`."
     found = _checked(settings)
     if found.wrong and not any(found.questions.values()):
         first = found.wrong[0]
-        raise DataError(f"no row can be used: {first.kind}: {first.examples[0]}", "Set dataset.columns in a recipe.")
+        hint = "Say what a column holds with --column, and where the pictures are with --images."
+        raise DataError(f"no row can be used: {first.kind}: {first.examples[0]}", hint)
     _write(folder, settings, found, about, source is None)
+    if source is not None and _pictured(found):
+        output.say(
+            "the recipe's demo model knows nothing of your pictures: set `model` in it before you believe a result"
+        )
     for finding in found.wrong:
         output.warn(f"{finding.kind}: {finding.count:,}, such as {finding.examples[0]}")
     typer.echo(f"{folder / RECIPE}: {found.questions['train']:,} train, {found.questions['validation']:,} validation")
@@ -120,6 +131,10 @@ def _checked(settings: Mapping[str, Any]) -> Checked:
 
     with Bars() as bars:
         return check_dataset(Table.model_validate(dict(settings)), decode=False, progress=bars)
+
+
+def _pictured(found: Checked) -> bool:
+    return any(one["path"] for one in found.examples)
 
 
 def _example(folder: Path) -> dict[str, Any]:
@@ -155,7 +170,7 @@ def _write(folder: Path, settings: Mapping[str, Any], found: Checked, about: str
     from leverplus_core import atomic_write
 
     train, validation = found.questions["train"], found.questions["validation"]
-    pictured = any(one["path"] for one in found.examples)
+    pictured = _pictured(found)
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in folder.resolve().name).strip("-.") or "mine"
     relative = {key: _beside(folder, value) if key in _PATHS else value for key, value in settings.items()}
     text = _RECIPE.format(
@@ -192,6 +207,6 @@ def _yaml(values: Mapping[str, Any]) -> str:
 
     lines = []
     for key, value in values.items():
-        shown = value if isinstance(value, str) and _PLAIN.fullmatch(value) else json.dumps(value)
+        shown = value if isinstance(value, str) and _PLAIN.fullmatch(value) else json.dumps(value, ensure_ascii=False)
         lines.append(f"  {key}: {shown}\n")
     return "".join(lines)

@@ -46,7 +46,8 @@ _MANY = 10
 _SPLITS: tuple[Split, Split] = ("train", "validation")
 _SPLIT_NAMES: Mapping[str, Split] = {
     "train": "train", "training": "train", "validation": "validation", "val": "validation", "valid": "validation",
-    "dev": "validation", "test": "validation",
+    "dev": "validation", "test": "validation", "训练": "train", "训练集": "train", "验证": "validation",
+    "验证集": "validation", "测试": "validation", "测试集": "validation",
 }  # fmt: skip
 """How files name the splits. Test questions are questions that are evaluated."""
 

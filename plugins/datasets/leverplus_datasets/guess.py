@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,16 +20,19 @@ from leverplus_datasets.rows import Row, kind_of, read_rows
 FIRST = 200
 """Rows that are looked at."""
 _NAMES: Mapping[str, Sequence[str]] = {
-    "question": ("question", "query", "prompt", "q", "text", "instruction", "sent", "input"),
+    "question": ("question", "query", "prompt", "q", "text", "instruction", "sent", "input", "问题", "提问", "题目"),
     "image": (
         "image", "imagepath", "imagefile", "imagename", "img", "imgpath", "imageurl", "picture", "photo", "filename",
-        "file", "path", "url", "imageid",
+        "file", "path", "url", "imageid", "图片", "图像", "照片", "图片路径", "图片名", "文件名",
     ),
-    "caption": ("caption", "description"),
+    "caption": ("caption", "description", "描述", "图片描述"),
     "answers": ("answers", "directanswers", "labels"),
-    "answer": ("answer", "label", "target", "multiplechoiceanswer", "gt", "output", "response", "solution"),
-    "id": ("id", "questionid", "qid", "uid", "key", "number", "index", "idx"),
-    "split": ("split", "subset", "partition", "fold"),
+    "answer": (
+        "answer", "label", "target", "multiplechoiceanswer", "gt", "output", "response", "solution", "答案", "回答",
+        "标签", "标准答案",
+    ),
+    "id": ("id", "questionid", "qid", "uid", "key", "number", "index", "idx", "编号", "序号"),
+    "split": ("split", "subset", "partition", "fold", "划分", "数据集"),
 }  # fmt: skip
 _FOLDERS = (
     "",
@@ -48,6 +52,8 @@ _PATTERNS = (
     "{image}", "{image}.jpg", "{image}.png", "{image}.jpeg", "{image:012d}.jpg", "COCO_train2014_{image:012d}.jpg",
     "COCO_val2014_{image:012d}.jpg",
 )  # fmt: skip
+_LOOKED_AT = 1000
+"""Entries of the folder of the file, among which folders of pictures are looked for."""
 _TRAIN = re.compile(r"(?<![a-z])(training|train)(?![a-z])", re.IGNORECASE)
 _OTHERS = ("validation", "valid", "val", "dev", "test", "testing")
 SHARE = 0.3
@@ -74,8 +80,9 @@ def parse_columns(given: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def guess(file: Path, given: Mapping[str, str] | None = None) -> Guess:
-    """The settings for a file of questions; `given` are the columns that are known, by what they hold.
+def guess(file: Path, given: Mapping[str, str] | None = None, images: Path | None = None) -> Guess:
+    """The settings for a file of questions; `given` are the columns that are known, by what they hold, and `images`
+    is the folder of the pictures where it is known.
 
     Raises DataError where it cannot be read, or has no question, answer or picture.
     """
@@ -98,7 +105,7 @@ def guess(file: Path, given: Mapping[str, str] | None = None) -> Guess:
         what = f"no column of {file} looks like the image or a caption: it has {', '.join(columns)}."
         raise DataError(what, "Say which one is: --column image=COLUMN.")
     if "image" in meant:
-        _pictures(found, file, [row.get(meant["image"]) for row in rows])
+        _pictures(found, file, [row.get(meant["image"]) for row in rows], images and images.resolve())
     if kind_of(file) in (".csv", ".tsv") and "answers" in meant:
         texts = [str(row.get(meant["answers"], "")) for row in rows]
         separator = next((mark for mark in ("|", ";") if any(mark in text for text in texts)), "|")
@@ -117,7 +124,7 @@ def _columns(columns: Sequence[str], rows: Sequence[Row], file: Path, given: Map
     """What each of ours is called in the file."""
     if unknown := next((column for column in given.values() if column not in (*columns, ROW_NUMBER)), None):
         raise DataError(f"{file} has no column '{unknown}'.", did_you_mean(unknown, columns))
-    plain = {column: re.sub(r"[^a-z0-9]", "", column.lower()) for column in columns}
+    plain = {column: re.sub(r"[\W_]", "", column.lower()) for column in columns}
     meant: dict[str, str] = dict(given)
     for name, known in _NAMES.items():
         if name in meant or (name, "answer" in meant) == ("answers", True):
@@ -140,9 +147,10 @@ def _columns(columns: Sequence[str], rows: Sequence[Row], file: Path, given: Map
     return {name: meant[name] for name in order if name in meant}
 
 
-def _pictures(found: Guess, file: Path, values: Sequence[Any]) -> None:
+def _pictures(found: Guess, file: Path, values: Sequence[Any], images: Path | None) -> None:
     """Where the pictures are: in the rows, on the web, or in which folder under which names."""
-    texts = [str(value) for value in values if isinstance(value, str | int) and not isinstance(value, bool)][:20]
+    named = (str(value) for value in values if isinstance(value, str | int) and not isinstance(value, bool))
+    texts = [text for text in named if text.strip()][:20]
     if not texts:
         found.said.append("pictures: in the rows")
         return
@@ -153,33 +161,47 @@ def _pictures(found: Guess, file: Path, values: Sequence[Any]) -> None:
     if any(text.startswith("data:") or len(text) > 500 for text in texts):
         found.said.append("pictures: in the rows")
         return
-    for folder in _folders(file):
-        for pattern in _PATTERNS:
-            if _all_there(folder, pattern, texts):
-                if folder != file.parent:
-                    found.settings["images"] = str(folder)
-                if pattern != "{image}":
-                    found.settings["image_name"] = pattern
-                found.said.append(f"pictures: {folder}/{pattern}")
-                return
+    places = ((folder, pattern) for folder in _folders(file, images) for pattern in _PATTERNS)
+    there, folder, pattern = 0, images or file.parent, "{image}"
+    for place in places:  # the first that has all of them, else the first that has the most: some may be missing
+        if (count := _there(*place, texts)) > there:
+            there, (folder, pattern) = count, place
+        if there == len(texts):
+            break
+    if folder != file.parent:
+        found.settings["images"] = str(folder)
+    if pattern != "{image}":
+        found.settings["image_name"] = pattern
+    if there:
+        found.said.append(f"pictures: {folder}/{pattern}")
+        return
     found.said.append(f"pictures: not found ({texts[0]}); set dataset.images to their folder")
 
 
-def _folders(file: Path) -> Iterable[Path]:
-    for base in (file.parent, file.parent.parent):
-        for name in _FOLDERS:
-            if (base / name).is_dir():
-                yield base / name if name else base
+def _folders(file: Path, images: Path | None) -> Iterable[Path]:
+    """`images` alone where it is said; else the usual names beside the file, what else is beside, the usual above."""
+    if images is not None:
+        yield images
+        return
+    yield from _usual(file.parent)
+    with suppress(OSError), os.scandir(file.parent) as entries:
+        yield from sorted(Path(one.path) for one in islice(entries, _LOOKED_AT) if one.is_dir())
+    yield from _usual(file.parent.parent)
 
 
-def _all_there(folder: Path, pattern: str, texts: Sequence[str]) -> bool:
+def _usual(base: Path) -> Iterable[Path]:
+    return (base / name if name else base for name in _FOLDERS if (base / name).is_dir())
+
+
+def _there(folder: Path, pattern: str, texts: Sequence[str]) -> int:
+    """How many of the pictures a folder has under such names."""
     try:
         names = [
             pattern.replace(":012d", "").format(image=text.zfill(12) if "012d" in pattern else text) for text in texts
         ]
-        return all(os.path.isfile(folder / name) for name in names)
+        return sum(os.path.isfile(folder / name) for name in names)
     except (OSError, ValueError):
-        return False
+        return 0
 
 
 def _splits(found: Guess, file: Path, has_column: bool) -> None:

@@ -18,6 +18,12 @@ from leverplus_datasets.rows import Row
 _SAVED = ("dataset_dict.json", "state.json")
 """What `save_to_disk` leaves: of several splits, of one."""
 
+_SPLIT_HINT = {
+    "train": "Set dataset.train to the name of one.",
+    "validation": "Set dataset.validation to the name of one, or to null with dataset.validation_share=0.3.",
+}
+_SPLIT_HINT["path"] = _SPLIT_HINT["train"]
+
 
 class Hub(RowDataset):
     """A dataset of the Hugging Face hub, or a folder that `datasets` saved or reads, columns by name."""
@@ -58,7 +64,7 @@ class Hub(RowDataset):
         split = (self.validation if role == "validation" else self.train) or ""
         if split not in self._splits:
             known = ", ".join(self._splits)
-            raise DataError(f"{self.path} has no split '{split}': it has {known}.", f"Set dataset.{role}.")
+            raise DataError(f"{self.path} has no split '{split}': it has {known}.", _SPLIT_HINT[role])
         rows, labels = self._splits[split], dict[str, Any]()
         from datasets import ClassLabel, Image
 

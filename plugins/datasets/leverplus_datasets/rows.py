@@ -42,6 +42,9 @@ def read_rows(path: Path) -> Rows:
 
 def kind_of(path: Path) -> str:
     """The one of `KINDS` that a file is, by the end of its name. Raises DataError for another."""
+    if path.is_dir():
+        hint = "Name a file of questions; a folder of `datasets` is `dataset: {name: hub, path: FOLDER}` in a recipe."
+        raise DataError(f"{path} is a folder.", hint)
     kind = Path(path.name.removesuffix(".gz")).suffix.lower()
     if kind not in KINDS:
         raise DataError(f"{path} has no name that says what it is.", f"It must end in {', '.join(KINDS)}, or .gz.")

@@ -319,6 +319,14 @@ def test_a_plugin_file_is_tried_unpackaged(tmp_path: Path) -> None:
     del sys.modules["my_parts_tried"]
 
 
+def test_a_plugin_file_that_was_renamed_says_what_its_class_is_called_now(tmp_path: Path) -> None:
+    file = tmp_path / "acme_renamed.py"
+    file.write_text(textwrap.dedent(REWARD.replace('__name__ + ":Flat"', '"acme_before:Flat"')), encoding="utf-8")
+    with pytest.raises(PluginError) as error:
+        Catalog.load([file], disabled="").build("reward", "NAME", {})
+    assert str(error.value).endswith("No module named 'acme_before'. A class of this file is 'acme_renamed:Flat'.")
+
+
 @pytest.mark.parametrize(
     ("name", "code", "says"),
     [

@@ -52,6 +52,14 @@ FOUND = {
 }  # fmt: skip
 
 
+def test_as_many_rows_of_a_finding_are_shown_as_are_asked_for(cli: Cli, tmp_path: Path) -> None:
+    write(tmp_path / "all.jsonl", row("0"), *(row(str(n), answers=[]) for n in range(1, 9)))
+    for given, shown in (((), 3), (("--examples", "1"), 1), (("--examples", "100"), 8)):
+        code, out, _ = cli("data", "check", "all.jsonl", "--set", "dataset.validation_share=0.3", "--json", *given)
+        (found,) = (one for one in json.loads(out)["wrong"] if one["kind"] == "rows without an answer")
+        assert code == 1 and found["count"] == 8 and len(found["examples"]) == shown
+
+
 def test_each_thing_that_is_wrong_is_counted_and_named_by_its_row(cli: Cli, tmp_path: Path) -> None:
     write(tmp_path / "all.jsonl", *BAD)
     code, out, err = cli("data", "check", "all.jsonl", "--json")
@@ -163,3 +171,18 @@ def test_a_file_without_a_question_or_an_answer_is_told_with_its_columns(cli: Cl
     write(tmp_path / "odd.jsonl", *({"id": i, "what": "?", "image": f"{i}.png", "answer": "x"} for i in "abc"))
     assert cli("data", "check", "odd.jsonl", "--column", "question=what")[0] == 0
     assert cli("data", "check", "lost.jsonl")[2].startswith("leverplus: there is no file")
+
+
+def test_a_folder_and_a_split_that_is_not_there_say_what_to_write(cli: Cli, tmp_path: Path) -> None:
+    import datasets
+
+    datasets.disable_progress_bars()
+    one = datasets.Dataset.from_list([{"question": "?", "caption": "c", "answer": "x"}])
+    one.save_to_disk(str(tmp_path / "saved"))
+    for command in (("check", "saved"), ("init", "mine", "--from", "saved")):
+        code, _, err = cli("data", *command)
+        assert code == 2 and "saved is a folder." in err and "dataset: {name: hub, path: FOLDER}" in err
+    (tmp_path / "hub.yaml").write_text("extends: demo\ndataset: {name: hub, path: saved, columns: {id: '#'}}\n")
+    code, out, _ = cli("data", "check", "hub.yaml", "--json")
+    (found,) = (one for one in json.loads(out)["wrong"] if "no split 'validation'" in one["examples"][0])
+    assert code == 1 and "or to null with dataset.validation_share=0.3." in found["examples"][0]

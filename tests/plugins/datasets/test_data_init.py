@@ -114,3 +114,34 @@ def test_a_file_of_the_other_split_beside_it_is_found(tmp_path: Path) -> None:
     found = guess(tmp_path / "my_train_v1.jsonl")
     assert found.settings == {split: str(tmp_path / f"my_{short}_v1.jsonl")
                               for split, short in (("train", "train"), ("validation", "val"))}  # fmt: skip
+
+
+def test_chinese_headings_and_an_unusual_folder_with_a_picture_missing_are_known(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "店" / "图").mkdir(parents=True)
+    lines = ["问题,图片,答案,划分"]
+    for i in range(12):
+        Image.new("RGB", (9 + i, 9), "red").save(tmp_path / "店" / "图" / f"图{i}.png")
+        lines.append(f"这是什么,图{i}.png,红色,{'训练' if i < 8 else '验证'}")
+    (tmp_path / "店" / "图" / "图0.png").unlink()
+    (tmp_path / "店" / "问题.csv").write_text("\n".join(lines), encoding="utf-8-sig")
+    code, out, err = cli("data", "init", "店", "--from", "店/问题.csv")
+    assert code == 0 and "店/recipe.yaml: 7 train, 4 validation" in out, err
+    assert "warning: pictures that are missing: 1" in err and "knows nothing of your pictures" in err
+    text = (tmp_path / "店" / "recipe.yaml").read_text(encoding="utf-8")
+    assert '"question": "问题", "image": "图片"' in text, "as a person reads it"
+    assert Recipe.load(tmp_path / "店" / "recipe.yaml").dataset.settings == {
+        "columns": {"id": "#", "question": "问题", "image": "图片", "answer": "答案", "split": "划分"},
+        "images": "图", "path": "问题.csv",
+    }  # fmt: skip
+
+
+def test_where_the_pictures_are_can_be_said(cli: Cli, tmp_path: Path) -> None:
+    _own(tmp_path / "own")
+    (tmp_path / "own" / "photos").rename(tmp_path / "elsewhere")
+    code, _, err = cli("data", "init", "own", "--from", "own/rows.csv")
+    assert code == 2 and "where the pictures are with --images" in err and not (tmp_path / "own/recipe.yaml").exists()
+    code, _, err = cli("data", "init", "own", "--from", "own/rows.csv", "--images", "nowhere")
+    assert code == 2 and "--images nowhere is no folder." in err
+    code, out, err = cli("data", "init", "own", "--from", "own/rows.csv", "--images", "elsewhere")
+    assert code == 0 and "21 train, 9 validation" in out, err
+    assert Recipe.load(tmp_path / "own" / "recipe.yaml").dataset.settings["images"] == str(tmp_path / "elsewhere")
