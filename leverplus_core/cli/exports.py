@@ -13,7 +13,8 @@ from leverplus_core.cli.options import JsonOpt, PluginOpt, RowsOpt, load_train_q
 from leverplus_core.cli.part_commands import PartCommands
 
 if TYPE_CHECKING:
-    from leverplus_core.plugins.contracts import Exporter, Part
+    from leverplus_core.plugins.contracts import Part
+    from leverplus_core.plugins.format_contracts import Exporter
 
 
 class Exporters(PartCommands):

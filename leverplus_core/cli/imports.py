@@ -15,7 +15,8 @@ from leverplus_core.cli.part_commands import PartCommands
 from leverplus_core.errors import DataError
 
 if TYPE_CHECKING:
-    from leverplus_core.plugins.contracts import DataImporter, Part, ResultsImporter, SamplesImporter
+    from leverplus_core.plugins.contracts import Part
+    from leverplus_core.plugins.format_contracts import DataImporter, ResultsImporter, SamplesImporter
 
 SAMPLES = "samples"
 ABOUT_SAMPLES = "Logs of single samples of lm-eval, lmms-eval or inspect, told apart by what they hold, as predictions."
@@ -28,7 +29,7 @@ class Importers(PartCommands):
     kind = "importer"
 
     def action(self, part: type[Part]) -> Callable[..., None]:
-        from leverplus_core.plugins.contracts import ResultsImporter, SamplesImporter
+        from leverplus_core.plugins.format_contracts import ResultsImporter, SamplesImporter
 
         if issubclass(part, SamplesImporter):
             return _import_samples
@@ -59,7 +60,7 @@ class Importers(PartCommands):
 
     def _samples_importers(self) -> dict[str, SamplesImporter]:
         """All parts that read logs of single samples, by name."""
-        from leverplus_core.plugins.contracts import SamplesImporter
+        from leverplus_core.plugins.format_contracts import SamplesImporter
 
         known = [e.name for e in self.catalog.checked_entries() if e.kind == self.kind and e.status == "ok"]
         named = [name for name in known if issubclass(self.catalog.part_class(self.kind, name), SamplesImporter)]

@@ -7,7 +7,7 @@ first used.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from leverplus_core.io import canonical_json, fingerprint
 from leverplus_core.metrics import TASKS
 from leverplus_core.pictures import PictureSettings
 from leverplus_core.pipeline.by_picture import ByPicture
+from leverplus_core.pipeline.composed import check_composed
 from leverplus_core.pipeline.folds import WHOLE, BothSplits, Folds
 from leverplus_core.pipeline.imported import FILES, ImportedFolder, ensure_imported
 from leverplus_core.pipeline.paths import with_paths
@@ -31,7 +32,7 @@ from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Model, 
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.recipes.recipe import Recipe
-from leverplus_core.recipes.settings import ADAPTIVE, PARTS, PartSpec
+from leverplus_core.recipes.settings import PARTS, PartSpec
 from leverplus_core.records import Question
 from leverplus_core.scoring.cache import CachedModel, ResponseCache
 from leverplus_core.scoring.meter import PromptMeter
@@ -86,11 +87,7 @@ class RunContext:
             spec.name: self.build("selector", spec.name, spec.settings, f"evaluation.baselines.{i}", BaselineSelector)
             for i, spec in enumerate(recipe.evaluation.baselines)
         }
-        self._check_names()
-        self._check_split()
-        if measured_here:
-            self._check_states()
-            self.check_shots()
+        check_composed(self)
 
     # --- parts ---
 
@@ -232,67 +229,6 @@ class RunContext:
             return self.imported.fingerprint
         return fingerprint([self.recipe.dataset.name, self.dataset.identity()])
 
-    def _check_names(self) -> None:
-        if both := sorted(set(self.trainers) & set(self.baselines)):
-            raise RecipeError(
-                f"'{both[0]}'{self.at(f'training.{both[0]}')} is a trainer and a baseline of this recipe.",
-                "A method has one name: leave one out.",
-            )
-        wanted = self.recipe.training.online.trainer
-        if self.recipe.training.online.rounds and getattr(self.trainers.get(wanted), "learns_from", "") != "candidates":
-            known = [name for name, trainer in self.trainers.items() if trainer.learns_from == "candidates"]
-            raise RecipeError(
-                f"training.online.trainer '{wanted}'{self.at('training.online.trainer')} is not a trainer that learns "
-                "from candidates.",
-                did_you_mean(wanted, known),
-            )
-        if self.recipe.imported.folder is None:
-            for name in self.policies:
-                self.start_of(name)
-        policies = [*self.trainers, "online", *(stage.name for stage in self.recipe.stages), ADAPTIVE]
-        if unknown := next((name for name in self.recipe.evaluation.policies or () if name not in policies), None):
-            raise RecipeError(
-                f"evaluation.policies{self.at('evaluation.policies')} names '{unknown}', which nothing trains.",
-                did_you_mean(unknown, policies),
-            )
-        primary, methods = self.recipe.evaluation.primary, [*self.baselines, *policies]
-        if unknown := next((m for m in (primary.method, *primary.against) if m and m not in methods), None):
-            raise RecipeError(
-                f"evaluation.primary{self.at('evaluation.primary')} names '{unknown}', which is no method.",
-                did_you_mean(unknown, methods),
-            )
-
-    def _check_split(self) -> None:
-        if not self.cross_fit:
-            return
-        at = self.at("evaluation.split")
-        if self.recipe.training.online.rounds:
-            raise RecipeError(
-                f"evaluation.split{at} is cross_fit, and on-policy rounds are not cross-fitted.",
-                "Set training.online.rounds=0, or another split.",
-            )
-        if self.recipe.imported.folder is not None:
-            raise RecipeError(
-                f"evaluation.split{at} is cross_fit, and imported data are not cross-fitted: their pools hold "
-                "demonstrations of every fold.",
-                "Leave imported out, or set another split.",
-            )
-
-    def _check_states(self) -> None:
-        """Raises RecipeError where the sampler or a baseline reads hidden states that nothing encodes."""
-        readers: dict[str, tuple[str, Sampler | BaselineSelector]] = {
-            "sampler": (f"sampler '{self.recipe.sampler.name}'", self.sampler)
-        }
-        for i, (name, baseline) in enumerate(self.baselines.items()):
-            readers[f"evaluation.baselines.{i}"] = (f"baseline '{name}'", baseline)
-        for key, (what, part) in readers.items():
-            if "state" in part.blocks() and self.encoder.hidden_states is None:
-                at = self.at(f"{key}.name") or self.at(key)
-                raise RecipeError(
-                    f"{what}{at} reads hidden states, and there are none.",
-                    "Set encoder.hidden_states, for example to 4.",
-                )
-
     def at(self, key: str) -> str:
         """' in FILE:LINE' of a key, or nothing for a default."""
         where = self.recipe.where(key)
@@ -327,27 +263,6 @@ class RunContext:
             # Otherwise the dataset's other questions need features and pools, too.
             return self.offline and self.imported.has(content)
         return self.imported.has(content)
-
-    def check_shots(self) -> None:
-        """Raises RecipeError for a number of shots that a pool cannot fill, where the sampler draws the pools."""
-        recipe, online = self.recipe, self.recipe.training.online
-        imported = recipe.imported.folder is not None
-        wanted: dict[str, Sequence[int]] = {"evaluation.shots": recipe.evaluation.shots}
-        if not imported and recipe.scoring.beam_search.num_beams:
-            wanted["scoring.beam_search.shots"] = [recipe.scoring.beam_search.shots]
-        if self.learns_from_candidates and not imported:
-            wanted["scoring.candidates.shots"] = recipe.scoring.candidates.shots
-        if recipe.scoring.mining.min_positives:
-            wanted["scoring.mining.shots"] = recipe.scoring.mining.shots or ()
-        if online.rounds:
-            wanted["training.online.candidates.shots"] = online.candidates.shots
-        for key, shots in wanted.items():
-            if (most := max(shots, default=0)) > self.sampler.k:
-                at = recipe.where(key)
-                raise RecipeError(
-                    f"{key}{f' in {at}' if at else ''}: {most} shots cannot be filled from a pool of {self.sampler.k}.",
-                    f"Set sampler.k to at least {most}, or lower the number of shots.",
-                )
 
     @property
     def has_sequences(self) -> bool:

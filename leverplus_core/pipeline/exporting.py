@@ -15,7 +15,7 @@ from leverplus_core.errors import DataError
 from leverplus_core.io import atomic_write, iter_jsonl, read_json
 from leverplus_core.pipeline.import_folder import EMBEDDINGS, MANIFEST, POOLS, SEQUENCES, Manifest
 from leverplus_core.pipeline.importing import dataset_identity, given
-from leverplus_core.plugins.contracts import Exporter
+from leverplus_core.plugins.format_contracts import Exporter
 from leverplus_core.records import EmbeddingData, Question, QuestionData, ScoredSequence
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from leverplus_core.errors import PluginError, RecipeError, did_you_mean
 from leverplus_core.io import fingerprint
+from leverplus_core.pipeline.composed import check_shots
 from leverplus_core.pipeline.context import RunContext
 from leverplus_core.pipeline.stage import Stage
 from leverplus_core.pipeline.stages import PIPELINE
@@ -51,7 +52,7 @@ class Pipeline:
     def enabled(self) -> Mapping[str, bool]:
         """Stage -> whether the recipe has a use for it."""
         if self.context.imported is not None and not self.context.offline:
-            self.context.check_shots()
+            check_shots(self.context)
         return {stage.name: stage.enabled(self.context) for stage in self.stages}
 
     def providers(self, stage: Stage) -> dict[str, Stage]:

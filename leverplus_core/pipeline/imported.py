@@ -14,7 +14,7 @@ from leverplus_core.errors import DataError
 from leverplus_core.io import fingerprint, iter_jsonl
 from leverplus_core.pipeline.import_folder import MANIFEST, POOLS, SEQUENCES, Manifest, hash_of
 from leverplus_core.pipeline.importing import import_data
-from leverplus_core.plugins.contracts import DataImporter, ImportReport
+from leverplus_core.plugins.format_contracts import DataImporter, ImportReport
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.progress import Progress
 from leverplus_core.records import Question, QuestionData

@@ -33,7 +33,7 @@ from leverplus_core.pipeline.import_folder import (
     seal,
 )
 from leverplus_core.pipeline.text_features import write_embedding_features, write_text_features
-from leverplus_core.plugins.contracts import DataImporter, ImportReport
+from leverplus_core.plugins.format_contracts import DataImporter, ImportReport
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.records import Candidate, EmbeddingData, Question, QuestionData, ScoredSequence
 from leverplus_core.selector.feature_set import FEATURES

@@ -17,7 +17,7 @@ from statistics import fmean
 
 from leverplus_core.errors import DataError, did_you_mean
 from leverplus_core.io import fingerprint
-from leverplus_core.plugins.contracts import SamplesImporter
+from leverplus_core.plugins.format_contracts import SamplesImporter
 from leverplus_core.progress import Progress, Silent
 from leverplus_core.records import Image, LoggedSample, Prediction, Question, SampleLog
 from leverplus_core.registry.imported import ImportedMethod
@@ -60,6 +60,8 @@ def recognize(importers: Mapping[str, SamplesImporter], path: Path) -> SamplesIm
     """The importer that recognizes the file. Raises DataError where none does, naming them."""
     if not path.is_file():
         raise DataError(f"{path} is no file.", "Give the log of each task and model, such as OUT/*/samples_*.jsonl.")
+    if not path.stat().st_size:
+        raise DataError(f"{path} is empty.", "Was its evaluation stopped? Give a log with samples.")
     for importer in importers.values():
         if importer.recognizes(path):
             return importer

@@ -17,19 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from leverplus_core.plugins.contracts import (
-    MEASUREMENTS,
-    Balancer,
-    Bank,
-    Dataset,
-    Floats,
-    Part,
-    ResultsImporter,
-    Reward,
-    Sampler,
-    SamplesImporter,
-    Size,
-)
+from leverplus_core.plugins.contracts import MEASUREMENTS, Balancer, Bank, Dataset, Floats, Part, Reward, Sampler, Size
+from leverplus_core.plugins.format_contracts import ResultsImporter, SamplesImporter
 from leverplus_core.records import AnswerLogprob, Demonstration, Ids, Image, PublishedTable, Question, SampleLog
 
 Given = Mapping[str, Any]
@@ -486,7 +475,7 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
     "trainer": {**_PART, "fit": _fitted},
     "stage": {
         **_PART, "enabled": _flag, "reads": _contents, "depends": _jsonable, "run": _named_values,
-        "suffices": _flag, "replay": _anything, "cost": _cost("StageCost"),
+        "lacks": _line, "suffices": _flag, "replay": _anything, "cost": _cost("StageCost"),
     },
     "importer": {**_PART, "recognizes": _flag, "read": _table},
     "exporter": {**_PART, "write": _anything},

@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from json import JSONDecodeError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -115,6 +116,9 @@ def failures(engine: Engine) -> Iterator[None]:
         file = sqlite_file(engine)
         holder = lock_holder(file) if file is not None else "another program"
         raise _failure(e, f"registry {shown(engine.url)}", holder) from e
+    except (JSONDecodeError, RecursionError) as e:
+        what = f"registry {shown(engine.url)} is damaged: a column that holds JSON holds something else."
+        raise RegistryError(what, "Restore it from a copy. " + ELSEWHERE) from e
     except UnicodeEncodeError as e:
         what = f"half of a surrogate pair is no text: '{e.object}' cannot be in registry {shown(engine.url)}."
         raise RegistryError(what, "Write the text as UTF-8.") from e

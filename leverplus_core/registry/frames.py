@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from leverplus_core.registry.scores import largest_samples
+
 if TYPE_CHECKING:
     from pandas import DataFrame
 
@@ -30,12 +32,9 @@ CURVES: Mapping[str, str] = {
 
 
 def leaderboard_frame(rows: Sequence[Mapping[str, Any]], every_size: bool, runs: Iterable[str]) -> DataFrame:
-    """Rows of `Registry.cells` as a frame, in the order of `runs`; of each run its largest n, unless `every_size`."""
+    """Rows of `Registry.cells` as a frame, in the order of `runs`; `largest_samples` unless `every_size`."""
     place = {run: i for i, run in enumerate(runs)}
-    largest: dict[str, int] = {}
-    for row in rows:
-        largest[row["run"]] = max(largest.get(row["run"], 0), row["n"])
-    kept = [row for row in rows if every_size or row["n"] == largest[row["run"]]]
+    kept = list(rows) if every_size else largest_samples(rows)
     kept.sort(key=lambda row: place[row["run"]])  # stable: within a run by method, shots and n
     arms = (json.dumps(row["arm"], ensure_ascii=False) if row["arm"] else None for row in kept)
     return frame([{**row, "arm": arm} for row, arm in zip(kept, arms, strict=True)], LEADERBOARD)

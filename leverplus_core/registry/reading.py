@@ -193,9 +193,9 @@ class Reader(Connected):
         method, accuracy_text, status, note, sample; whole numbers: seed, shots, n; floats: accuracy, ci_low, ci_high)
         and `copied` (float: share of answers that a demonstration shown has) and `prompts` (whole: what led to the
         method). `run` names one run or several, see `resolve`; None is all, the one started last first. Within a run
-        rows are sorted by method, shots and n. Each run has its largest n only, since samples are nested and their
-        accuracies no further evidence; all with `every_size`, or those that a filter `n` names. `filters` are those of
-        `cells`. Raises RegistryError for a run or a column that is not there.
+        rows are sorted by method, shots and n. Each run has its largest n only (of an imported run, each log), since
+        samples are nested and their accuracies no further evidence; all with `every_size`, or those that a filter `n`
+        names. `filters` are those of `cells`. Raises RegistryError for a run or a column that is not there.
         """
         names = [run] if isinstance(run, str) else run
         rows = self.cells(names, **filters)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, select
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Ids = NDArray[np.str_]
+
+Cell = TypeVar("Cell", bound=Mapping[str, Any])
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,3 +75,18 @@ def sample_names(dataset: str, asked: Iterable[tuple[str, str]], sizes: Sequence
         if count in sizes:
             found[count] = seen.hexdigest()[:16]
     return found
+
+
+def largest_samples(cells: Sequence[Cell]) -> list[Cell]:
+    """Of rows of the view `leaderboard`, those of each run's largest sample, in their order.
+
+    Of an imported run, those of each log's: logs are no nested samples of one evaluation, and one may be of fewer.
+    """
+    largest: dict[tuple[str, ...], int] = {}
+    for cell in cells:
+        largest[_evaluation(cell)] = max(largest.get(_evaluation(cell), 0), cell["n"])
+    return [cell for cell in cells if cell["n"] == largest[_evaluation(cell)]]
+
+
+def _evaluation(cell: Mapping[str, Any]) -> tuple[str, ...]:
+    return (cell["run"], cell["method"]) if cell["source"] == "imported" else (cell["run"],)

@@ -55,9 +55,9 @@ class QuestionFilter:
 
 
 @dataclass(frozen=True)
-class ListedQuestion:
-    """A question in a list. `accuracies` has those of the columns that answered it; text, image_path and caption are
-    None, and answers (of every annotator) empty, where they were not recorded."""
+class AskedQuestion:
+    """A question as a run recorded it: text, image_path and caption are None, and answers (of every annotator) empty,
+    where they were not recorded."""
 
     id: str
     position: int
@@ -66,6 +66,12 @@ class ListedQuestion:
     image_path: str | None
     caption: str | None
     answers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ListedQuestion(AskedQuestion):
+    """A question in a list. `accuracies` has those of the columns that answered it."""
+
     accuracies: Mapping[Answered, float]
 
 
@@ -128,18 +134,10 @@ class GivenAnswer:
 
 
 @dataclass(frozen=True)
-class QuestionDetail:
-    """All that a run recorded for one question. Text, image_path and caption are None, and answers (of every annotator)
-    empty, where they were not recorded; `sizes` are the nested samples that hold it; `given` is in the order of
+class QuestionDetail(AskedQuestion):
+    """All that a run recorded for one question. `sizes` are the nested samples that hold it; `given` is in the order of
     reports: by method, then shots."""
 
-    id: str
-    position: int
-    text: str | None
-    image_id: str
-    image_path: str | None
-    caption: str | None
-    answers: tuple[str, ...]
     sizes: tuple[int, ...]
     given: tuple[GivenAnswer, ...]
 

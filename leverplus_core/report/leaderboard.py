@@ -14,6 +14,7 @@ from typing import Any
 
 from leverplus_core.errors import RegistryError, did_you_mean
 from leverplus_core.registry.registry import Registry, Scores
+from leverplus_core.registry.scores import largest_samples
 from leverplus_core.report.methods import Row, merged_order, ordered_methods
 from leverplus_core.report.tables import (
     Block,
@@ -209,13 +210,7 @@ def shown_rows(
     grouped or sorted by."""
     if every_size or "n" in {key.removeprefix("-") for key in (*group, *sort)}:
         return list(rows)
-    largest = {_asked(row): row["n"] for row in sorted(rows, key=itemgetter("n"))}
-    return [row for row in rows if row["n"] == largest[_asked(row)]]
-
-
-def _asked(row: Row) -> tuple[str, ...]:
-    """Whose largest sample is shown: a run's, or that of each log of an imported run, as a log may be of fewer."""
-    return (row["run"], row["method"]) if row["source"] == "imported" else (row["run"],)
+    return largest_samples(rows)
 
 
 def leaderboard_table(

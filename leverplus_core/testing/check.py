@@ -7,17 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from leverplus_core.pipeline.stage import Stage
-from leverplus_core.plugins.contracts import (
-    Balancer,
-    Dataset,
-    Encoder,
-    Exporter,
-    Importer,
-    Model,
-    Part,
-    Reward,
-    Sampler,
-)
+from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Model, Part, Reward, Sampler
+from leverplus_core.plugins.format_contracts import Exporter, Importer
 from leverplus_core.records import Image
 from leverplus_core.selector.base import BaselineSelector, TrainableSelector
 from leverplus_core.testing.candidates import check_balancer, check_reward, check_sampler

@@ -12,18 +12,8 @@ from pydantic import ValidationError
 from leverplus_core.pipeline.stage import Stage
 from leverplus_core.plugins.calls import brief
 from leverplus_core.plugins.checks import CHECKS, Breach, class_defect
-from leverplus_core.plugins.contracts import (
-    Balancer,
-    Dataset,
-    Encoder,
-    Exporter,
-    Floats,
-    Importer,
-    Model,
-    Part,
-    Reward,
-    Sampler,
-)
+from leverplus_core.plugins.contracts import Balancer, Dataset, Encoder, Floats, Model, Part, Reward, Sampler
+from leverplus_core.plugins.format_contracts import Exporter, Importer
 from leverplus_core.selector.base import Selector
 from leverplus_core.training.base import Trainer
 

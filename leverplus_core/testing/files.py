@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from leverplus_core.plugins.contracts import (
+from leverplus_core.plugins.format_contracts import (
     DataImporter,
     Exporter,
     Importer,

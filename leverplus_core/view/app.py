@@ -21,14 +21,17 @@ from leverplus_core.errors import DataError, LeverplusError, RegistryError
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.tables import interval, percent, points
 from leverplus_core.report.thumbnail import MEDIA_TYPE, thumbnail
-from leverplus_core.text import shown
+from leverplus_core.text import one_line, shown
 from leverplus_core.view import boards, questions
 from leverplus_core.view.query import Query, link
+from leverplus_core.view.questions import SIDES
 
-SIDES = (160, 640)
-"""Sizes of pictures, in pixels: in lists and beside a question."""
 KEPT = 1000
 """Pictures in memory; some kilobytes each."""
+BROKEN = (
+    "Either the registry holds what leverplus has not written, or this is a mistake of leverplus; its trace is on the "
+    "terminal of `leverplus view`. Other pages are not touched by it."
+)
 Page = Callable[[Registry, Query], Mapping[str, Any]]
 
 
@@ -49,6 +52,12 @@ def create_app(url: str) -> Starlette:
         text = environment.get_template("error.html").render(title="no such page", what="There is no such page.")
         return HTMLResponse(text, 404)
 
+    def broken(request: Request, error: Exception) -> Response:
+        """The server raises the error again, so that its trace is on the terminal."""
+        why = f"{type(error).__name__}: {one_line(error, 300)}"
+        text = environment.get_template("error.html").render(title="this page cannot be shown", what=f"{why}. {BROKEN}")
+        return HTMLResponse(text, 500, headers={"cache-control": "no-store"})
+
     run = "/runs/{run}"
     routes = [
         Route("/", page("leaderboard.html", boards.leaderboard)),
@@ -60,7 +69,7 @@ def create_app(url: str) -> Starlette:
         Route("/picture", picture),
         Mount("/static", StaticFiles(packages=[("leverplus_core.view", "static")])),
     ]
-    return Starlette(routes=routes, exception_handlers={404: absent})
+    return Starlette(routes=routes, exception_handlers={404: absent, 500: broken})
 
 
 def _answer(url: str, environment: Environment, template: str, compute: Page, request: Request) -> Response:
@@ -82,9 +91,9 @@ def _answer(url: str, environment: Environment, template: str, compute: Page, re
 def _picture(url: str, query: Query, known: str | None) -> Response:
     """A small copy of a picture that a row of the registry names; no other file is ever opened."""
     try:
-        side = query.integer("side", SIDES[0])
-        if side not in SIDES:
-            raise RegistryError(f"no pictures of {side} pixels.", f"Known: {', '.join(map(str, SIDES))}.")
+        side = query.integer("side", SIDES["small"])
+        if side is None or side not in SIDES.values():
+            raise RegistryError(f"no pictures of {side} pixels.", f"Known: {', '.join(map(str, SIDES.values()))}.")
         with Registry(url, read_only=True) as registry:
             path = _named(registry, query)
         if path is None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from leverplus_core.errors import RegistryError, did_you_mean
+from leverplus_core.recipes.loader import as_yaml
 from leverplus_core.registry.registry import Registry
+from leverplus_core.registry.scores import largest_samples
 from leverplus_core.report.explorer import Outcome
 from leverplus_core.report.leaderboard import leaderboard_rows
 from leverplus_core.report.methods import CEILING, Row, merged_order, ordered_methods, trained_methods
@@ -24,6 +23,8 @@ FILTERS: Mapping[str, str] = {
 }  # fmt: skip
 """Column -> what the page calls it."""
 SORTS = ("name", "method", "shots", "n", "accuracy", "delta")
+FALLING = ("accuracy", "delta")
+"""Columns whose highest values a reader wants first."""
 ROWS = 200
 """Cells on a page of the leaderboard."""
 OPTIONS = 500
@@ -40,10 +41,7 @@ def leaderboard(registry: Registry, query: Query) -> dict[str, Any]:
     chosen = {column: query.text(column) for column in FILTERS}
     kept = [row for row in rows if all(not v or str(row[c]) == v for c, v in chosen.items())]
     if not chosen["n"]:
-        largest: dict[str, int] = {}
-        for row in kept:
-            largest[row["run"]] = max(row["n"], largest.get(row["run"], 0))
-        kept = [row for row in kept if row["n"] == largest[row["run"]]]
+        kept = largest_samples(kept)
     runs = list(dict.fromkeys(row["run"] for row in kept))
     baselines = list(dict.fromkeys(row["method"] for row in rows if row["run"] == runs[0])) if len(runs) == 1 else []
     baseline = query.text("baseline") if query.text("baseline") in baselines else ""
@@ -61,12 +59,9 @@ def leaderboard(registry: Registry, query: Query) -> dict[str, Any]:
         state["sort"] = sort
 
     def turned(key: str) -> str:
-        return link(
-            **{
-                **state,
-                "sort": f"-{key}" if sort == key or (sort != f"-{key}" and key in ("accuracy", "delta")) else key,
-            }
-        )
+        """Where the head of a column leads: to its order, and from there to the other direction."""
+        falling = sort == key or (sort != f"-{key}" and key in FALLING)
+        return link(**{**state, "sort": f"-{key}" if falling else key})
 
     ends = [end for row in shown for end in (row["ci_low"], row["ci_high"]) if end is not None]
     return {
@@ -115,7 +110,7 @@ def run(registry: Registry, query: Query) -> dict[str, Any]:
         "run": found, "tags": own["tags"], "mine": own["note"], "took": _took(found, datetime.now(UTC)),
         "stages": stages, "left": [name for name in planned if name not in there], "at": _under_way(found, stages),
         "curves": charts(registry.curve_rows(found["id"]), [stage["name"] for stage in stages]),
-        "settings": _yaml(found["recipe"]), "used": found["parts"] or [],
+        "settings": as_yaml(found["recipe"] or {}), "used": found["parts"] or [],
         "about": _about(found), "packages": (found["environment"] or {}).get("packages") or {},
         "every": SOON_S if found["status"] == "running" else None, **_grid(registry, found, None),
     }  # fmt: skip
@@ -182,8 +177,10 @@ def _grid(registry: Registry, found: Row, n: int | None) -> dict[str, Any]:
         raise RegistryError(
             f"run {found['name']} ({found['id']}) has no sample of {n}.", did_you_mean(str(n), map(str, sizes))
         )
-    size = n if n is not None else max(sizes, default=None)
-    here = {(cell["method"], cell["shots"]): cell for cell in cells if cell["n"] == size}
+    chosen = largest_samples(cells) if n is None else [cell for cell in cells if cell["n"] == n]
+    of = {cell["n"] for cell in chosen}
+    size = max(of) if len(of) == 1 else None  # logs of an imported run may be of different lengths
+    here = {(cell["method"], cell["shots"]): cell for cell in chosen}
     methods = ordered_methods(found, (method for method, _ in here))
     shots = sorted({s for _, s in here})
     rivals = {s: [cell["accuracy"] for (m, t), cell in here.items() if t == s and m != CEILING] for s in shots}
@@ -235,12 +232,3 @@ def _about(found: Row) -> dict[str, Any]:
         "commit": f"{commit[:12]}{', with changes' if git.get('dirty') else ''}" if commit else None,
         "fingerprint": found["fingerprint"], "dataset fingerprint": found["dataset_fingerprint"],
     }  # fmt: skip
-
-
-def _yaml(value: Any) -> str:
-    out = io.StringIO()
-    writer = YAML()
-    writer.default_flow_style = False
-    writer.width = 100
-    writer.dump(value, out)
-    return out.getvalue()

@@ -12,10 +12,10 @@ from leverplus_core.registry.registry import Registry
 from leverplus_core.report.explorer import (
     RIGHT,
     Answered,
+    AskedQuestion,
     GivenAnswer,
     ListedQuestion,
     Outcome,
-    QuestionDetail,
     QuestionFilter,
     ShownDemonstration,
     answered_cells,
@@ -30,6 +30,8 @@ from leverplus_core.view.query import Query, link
 ROWS = 50
 CONDITIONS = 3
 """Outcomes that the form of the list has room for."""
+SIDES = {"small": 160, "large": 640}
+"""Pixels of the longer side of a picture, in lists and beside a question."""
 
 
 def listed(registry: Registry, query: Query) -> dict[str, Any]:
@@ -146,9 +148,7 @@ def _row(
     }  # fmt: skip
 
 
-def _picture_of(
-    run: Mapping[str, Any], item: ListedQuestion | QuestionDetail | ShownDemonstration
-) -> dict[str, str | None]:
+def _picture_of(run: Mapping[str, Any], item: AskedQuestion | ShownDemonstration) -> dict[str, str | None]:
     """`small` and `large`: where the picture is served, None with the reason in `why` where there is none."""
     about = {"small": None, "large": None, "alt": item.caption or f"image {item.image_id or 'not recorded'}"}
     if item.image_path is None:
@@ -156,10 +156,7 @@ def _picture_of(
     if not os.path.isfile(item.image_path):
         return about | {"why": f"the file is gone: {item.image_path}"}
     of = "demonstration" if isinstance(item, ShownDemonstration) else "question"
-    places = {
-        name: link("picture", run=run["id"], side=side, **{of: item.id})
-        for name, side in (("small", 160), ("large", 640))
-    }
+    places = {name: link("picture", run=run["id"], side=side, **{of: item.id}) for name, side in SIDES.items()}
     return about | places | {"why": None}
 
 

@@ -28,8 +28,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Image]:
 def test_the_catalog_has_all_that_the_rooms_register() -> None:
     """A room that fails to load, or is no entry point, would otherwise take its parts out of these tests unseen."""
     rooms = {path.parent.name for path in ROOMS.glob("*/leverplus_*/__init__.py")}
-    points = importlib.metadata.distribution("leverplus").entry_points.select(group="leverplus")
-    assert {point.value.partition(".")[0] for point in points} == rooms
+    every = importlib.metadata.distribution("leverplus").entry_points
+    points = every.select(group="leverplus")
+    trackers = every.select(group="leverplus.trackers")
+    assert {point.value.partition(".")[0] for point in (*points, *trackers)} == rooms
     registered = set()
     for point in points:
         room = importlib.import_module(point.value)

@@ -94,7 +94,7 @@ def html_text(document: Document) -> str:
 def html_page(document: Document, say: Translator, questions: Explorer | None = None, most_mb: float = MOST_MB) -> Page:
     """The report as one HTML page, with as many questions and pictures as `most_mb` million bytes leave room for.
     Raises LeverplusError where jinja2 is not installed."""
-    plain = _page(document, None)
+    plain = html_text(document)
     if questions is None or not most_mb:
         return Page(plain, [])
     told = words(questions, say)

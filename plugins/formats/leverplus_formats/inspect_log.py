@@ -39,15 +39,21 @@ class InspectImporter(SamplesImporter):
     """Samples of inspect (.eval or .json), as predictions of the registry."""
 
     def recognizes(self, source: Path) -> bool:
-        """A zip file with the header or the beginning of a log; a JSON object that begins with a log's keys."""
+        """A zip file with the header or the beginning of a log; a JSON object that begins with a log's keys.
+
+        A damaged zip file is one by its name, so that `read` says what is wrong with it.
+        """
         try:
             with source.open("rb") as f:
                 head = f.read(HEAD)
-            if head.startswith(b"PK"):
+        except OSError:
+            return False
+        if head.startswith(b"PK"):
+            try:
                 with LogZip(source) as log:
                     return HEADER in log.members or START in log.members
-        except (OSError, DataError):
-            return False
+            except DataError:
+                return source.suffix == ".eval"
         start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
         return start.startswith(b"{") and all(f'"{key}"'.encode() in head for key in ("version", "status", "eval"))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,6 +30,7 @@ HEAD = 1 << 22
 LARGEST_RESULTS = 1 << 26
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 """Of a picture, where a document is written as text: another one each time."""
+_KEY = re.compile(r'"(\w+)"\s*:')
 _NO_DOCUMENT = "74234e98afe7498fb5daf1f36ac2d78acc339464f950703b8c019892f982b90b"
 """sha256 of `null`: the hash that lmms-eval 0.7 writes for every document, as it hands none on."""
 
@@ -45,22 +46,31 @@ class _Importer(SamplesImporter):
     own_keys: ClassVar[frozenset[str]]
     """Keys of a line that are no metric."""
 
+    required: ClassVar[frozenset[str]]
+    """Keys of every line."""
+    foreign: ClassVar[str] = ""
+    """A key that a line of this harness does not have, and one of the other has."""
+
     @classmethod
-    @abstractmethod
-    def is_row(cls, row: Mapping[str, Any]) -> bool:
-        """Whether a line is one of this harness."""
+    def is_row(cls, row: Container[str]) -> bool:
+        """Whether a line with these keys is one of this harness."""
+        return all(key in row for key in cls.required) and cls.foreign not in row
 
     @abstractmethod
     def sample(self, row: Mapping[str, Any], scores: Mapping[str, float]) -> LoggedSample:
         """The sample of a line."""
 
     def recognizes(self, source: Path) -> bool:
-        """By the keys of its first line."""
+        """By the keys of its first line; of one that is no JSON, which `read` says, by what stands in it."""
+        line = b""
         try:
             with source.open("rb") as f:
-                row = parse_json(f.readline(HEAD), lenient=True)
-        except (OSError, ValueError):
+                line = f.readline(HEAD)
+            row = parse_json(line, lenient=True)
+        except OSError:
             return False
+        except ValueError:
+            return line.startswith(b"{") and self.is_row(set(_KEY.findall(line.decode("utf-8", "replace"))))
         return isinstance(row, dict) and self.is_row(row)
 
     def read(self, source: Path, progress: Progress) -> SampleLog:
@@ -118,10 +128,7 @@ class LmEvalImporter(_Importer):
         "prompt_hash", "target_hash",
     })  # fmt: skip
 
-    @classmethod
-    def is_row(cls, row: Mapping[str, Any]) -> bool:
-        """With the document and the arguments of the model's calls."""
-        return {"doc_id", "doc", "arguments", "filtered_resps", "target"} <= row.keys()
+    required = frozenset({"doc_id", "doc", "arguments", "filtered_resps", "target"})
 
     def sample(self, row: Mapping[str, Any], scores: Mapping[str, float]) -> LoggedSample:
         """The sample of a line: of a multiple choice, the text of what the model holds most probable."""
@@ -153,10 +160,8 @@ class LmmsEvalImporter(_Importer):
         "arguments", "submission",
     })  # fmt: skip
 
-    @classmethod
-    def is_row(cls, row: Mapping[str, Any]) -> bool:
-        """With the prompt, and without the document."""
-        return {"doc_id", "filtered_resps", "target", "doc_hash", "input"} <= row.keys() and "arguments" not in row
+    required = frozenset({"doc_id", "filtered_resps", "target", "doc_hash", "input"})
+    foreign = "arguments"
 
     def sample(self, row: Mapping[str, Any], scores: Mapping[str, float]) -> LoggedSample:
         """The sample of a line, whose document is identified by its true answer alone where no hash of it is logged."""

@@ -11,6 +11,7 @@ import pytest
 
 from leverplus_core import Registry
 from leverplus_core.cli import doctor
+from leverplus_core.registry.migrations import CURRENT
 
 if TYPE_CHECKING:
     from tests.core.conftest import Install
@@ -40,7 +41,10 @@ def test_a_machine_without_trouble_is_told_what_it_has(cli: Cli, tmp_path: Path)
     (folder / "a").write_bytes(b"x" * 1_500_000)
     code, found = _findings(cli)
     assert code == 0 and not [row for row in found.values() if row["trouble"]]
-    assert found["registry"]["found"].startswith("version 1, 0 runs, 0.") and "whole" in found["registry"]["found"]
+    assert (
+        found["registry"]["found"].startswith(f"version {CURRENT}, 0 runs, 0.")
+        and "whole" in found["registry"]["found"]
+    )
     assert found["artifacts"]["found"] == "1.5 MB in .leverplus (stages 1.5 MB)"
     assert {"python", "leverplus", "plugins", "cache", "checkpoints", "free space", "memory", "threads"} <= set(found)
     code, out, _ = cli("doctor", "--no-gpu")

@@ -16,6 +16,7 @@ from leverplus_core.cli.leaderboard import leaderboard
 from leverplus_core.errors import RegistryError
 from leverplus_core.records import Image, Prediction, Question
 from leverplus_core.registry.frames import CURVES, LEADERBOARD, PREDICTIONS
+from leverplus_core.registry.imported import ImportedMethod
 from leverplus_core.registry.registry import Registry, RunRecord
 from leverplus_core.report.leaderboard import FIELDS
 
@@ -61,6 +62,16 @@ def test_the_leaderboard_has_each_runs_largest_sample_and_the_run_started_last_f
     assert found["copied"].dropna().tolist() == [1.0, 1.0]
     assert sorted(registry.leaderboard("second", every_size=True)["n"]) == [2, 2, 4, 4]
     assert registry.leaderboard(n=2, method="=random")["accuracy"].tolist() == [pytest.approx(0.15)]
+
+
+def test_every_log_of_an_imported_run_is_on_the_leaderboard_whatever_its_length(registry: Registry) -> None:
+    logs = [
+        ImportedMethod(method, "llava", 0, ("log",), "lm-eval", tuple(p for _, p in answered(method, 0, found)), (), {},
+                       1, 0)
+        for method, found in (("long", [1.0, 0.0, 1.0]), ("short", [1.0, 0.0]))
+    ]  # fmt: skip
+    registry.record_samples("logs", "vqav2", "exact_match", "lm-eval", logs)
+    assert registry.leaderboard("logs")[["method", "n"]].to_numpy().tolist() == [["long", 3], ["short", 2]]
 
 
 def test_the_leaderboard_is_what_the_command_writes_as_csv(

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import parse_qs, urljoin, urlsplit
@@ -9,8 +11,11 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import pytest
 from starlette.testclient import TestClient
 
+from leverplus_core.records import Prediction
+from leverplus_core.registry.imported import ImportedMethod
 from leverplus_core.registry.registry import Registry, RunRecord
 from leverplus_core.view.app import create_app
+from leverplus_core.view.gate import Gate
 from leverplus_core.view.query import link
 from tests.core.view.conftest import HOSTILE, ID, QUESTIONS, accuracy, question_id
 
@@ -122,6 +127,24 @@ def test_the_grid_of_a_sample_leads_to_the_questions_that_were_answered_wrong(pa
     )
 
 
+def test_logs_of_different_lengths_are_all_shown(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'r.db'}"
+    with Registry(url) as registry:
+        logs = [
+            ImportedMethod(m, "llava", 0, ("log",), "lm-eval", tuple(
+                Prediction(m, 0, f"q{i}", f"q{i}", (), "red", "red", 1.0, None) for i in range(n)
+            ), (), {}, 1, 0)
+            for m, n in (("long", 3), ("short", 2))
+        ]  # fmt: skip
+        run = registry.record_samples("logs", "vqav2", "exact_match", "lm-eval", logs)
+    client = TestClient(create_app(url))
+    for address in ("/", f"/runs/{run}", f"/runs/{run}/grid"):
+        words = Parsed(client.get(address).text).words
+        assert "long" in words and "short" in words, address
+    assert "all questions of each log" in Parsed(client.get(f"/runs/{run}/grid").text).words
+    assert "short" not in Parsed(client.get(f"/runs/{run}/grid?n=3").text).words
+
+
 def test_questions_by_outcome_and_by_words_in_pages_that_meet(page: Read) -> None:
     both = {"where": ["random@2:right", "rce@2:wrong"]}
     expected = [question_id(i) for i in range(QUESTIONS) if accuracy("random", i) and not accuracy("rce", i)]
@@ -210,3 +233,22 @@ def test_every_word_that_pages_print_of_data_is_escaped_in_every_place(client: T
             address
         )
     assert HOSTILE not in client.get("/runs/run1").text
+
+
+def test_what_leverplus_has_not_written_breaks_one_page_and_says_so(url: str, tmp_path: Path) -> None:
+    """A registry may come from others: what is no JSON is told as damage, what is other JSON as a page that failed."""
+    file = tmp_path / "theirs.db"
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        connection.execute("VACUUM INTO ?", (str(file),))
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("UPDATE runs SET parts = '[\"<b>\"]' WHERE id = 'run1'")
+        connection.execute("UPDATE questions SET answers = 'none' WHERE id = 'q2'")
+        connection.execute("UPDATE questions SET answers = ? WHERE id = 'q4'", ("[" * 5000 + "]" * 5000,))
+    client = TestClient(Gate(create_app(f"sqlite:///{file}"), "127.0.0.1", None), "http://127.0.0.1",
+                        raise_server_exceptions=False)  # fmt: skip
+    broken = client.get("/runs/run1")
+    assert broken.status_code == 500 and "This page cannot be shown" in broken.text and "UndefinedError" in broken.text
+    assert "content-security-policy" in broken.headers and client.get("/").status_code == 200
+    for name in ("q2", "q4"):
+        answer = client.get(f"/runs/run1/question?id={name}")
+        assert answer.status_code == 404 and "is damaged: a column that holds JSON" in answer.text

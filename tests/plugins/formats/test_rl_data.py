@@ -25,7 +25,7 @@ from leverplus_core.io import read_json, write_jsonl
 from leverplus_core.pipeline.exporting import export_data
 from leverplus_core.pipeline.imported import ImportedFolder, ensure_imported
 from leverplus_core.pipeline.importing import import_data
-from leverplus_core.plugins.contracts import ImportReport
+from leverplus_core.plugins.format_contracts import ImportReport
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.records import Candidate, Image, Question
 from leverplus_formats.rl_data import RlDataExporter, RlDataImporter

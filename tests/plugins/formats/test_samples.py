@@ -15,7 +15,7 @@ import pytest
 
 from leverplus_core.errors import DataError, RegistryError
 from leverplus_core.pipeline.samples import ImportedSamples, read_samples, recognize
-from leverplus_core.plugins.contracts import SamplesImporter
+from leverplus_core.plugins.format_contracts import SamplesImporter
 from leverplus_core.progress import Silent
 from leverplus_core.records import LoggedSample, SampleLog
 from leverplus_core.registry.registry import Registry
@@ -69,13 +69,35 @@ def test_a_log_is_recognized_by_what_it_holds_and_meets_the_contract(harness: st
 
 def test_what_is_no_log_is_recognized_by_none(tmp_path: Path) -> None:
     for i, data in enumerate(
-        [b"", b"{}", b"PK\x03\x04", b'{"doc_id": 1}\n', b"\xff\xfe", b'["version", "status", "eval"]']
+        [b"{}", b"{", b"PK\x03\x04", b'{"doc_id": 1}\n', b"\xff\xfe", b'["version", "status", "eval"]']
     ):
         (tmp_path / str(i)).write_bytes(data)
         with pytest.raises(DataError, match="is no log of lm-eval, lmms-eval, inspect"):
             recognize(IMPORTERS, tmp_path / str(i))
     with pytest.raises(DataError, match="is no file"):
         recognize(IMPORTERS, tmp_path)
+
+
+def test_a_damaged_log_is_said_to_be_damaged_and_not_to_be_no_log(tmp_path: Path) -> None:
+    """All that begins as one does: whoever cut it wants to know that, and not what a log is."""
+    lines = {"lm-eval": BASE.read_bytes(), "lmms-eval": EYES[0].read_bytes()}
+    for harness, data in lines.items():
+        first = data[: data.index(b"\n")]
+        for name, damaged in {
+            "surrogate": first[:-1] + b', "more": "\\ud800"}\n',
+            "long": first[:-1] + b', "more": 1' + b"0" * 5000 + b"}\n",
+            "deep": first[:-1] + b', "more": ' + b"[" * 5000 + b"]" * 5000 + b"}\n", "cut": first[:-1],
+        }.items():  # fmt: skip
+            (file := tmp_path / f"{name}.jsonl").write_bytes(damaged)
+            assert recognize(IMPORTERS, file) is IMPORTERS[harness], (harness, name)
+            with pytest.raises(DataError, match=f"{name}.jsonl:1 is not JSON"):
+                read(file)
+    (tmp_path / "cut.eval").write_bytes(INSPECT[0].read_bytes()[:5_000])
+    with pytest.raises(DataError, match=r"no whole zip file: File is not a zip file\. It was cut"):
+        read(tmp_path / "cut.eval")
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(DataError, match=r"is empty\. Was its evaluation stopped"):
+        read(tmp_path / "empty.jsonl")
 
 
 # --- what the harnesses said themselves -------------------------------------------------------------------------------
