@@ -31,7 +31,7 @@ def check(
     ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Read the headers of pictures only.")] = False,
     examples: Annotated[int, typer.Option(metavar="N", min=1, help="How many rows of each finding to show.")] = 3,
-    plugin: Annotated[list[Path] | None, typer.Option("--plugin", help="Try a plugin file.")] = None,
+    plugin: Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE.py", help="Try a plugin file.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Read a data set row by row, and say what is wrong with it: rows, pictures, answers, duplicates, leaks.
