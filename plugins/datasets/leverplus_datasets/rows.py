@@ -164,6 +164,4 @@ def _parquet(path: Path) -> Rows:
                     number += 1
                     yield f"{path}: row {number}", row
     except (OSError, pa.ArrowException) as e:
-        raise DataError(
-            f"{path} cannot be read as Parquet: {str(e).strip(' .')}.", "Check that the file is complete."
-        ) from e
+        raise DataError(f"{path} cannot be read as Parquet: {e}.", "Check that the file is complete.") from e
