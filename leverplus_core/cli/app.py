@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Union
@@ -69,8 +70,9 @@ GROUPS = {
     "registry": "Copy a registry to another database: SQLite to PostgreSQL, and back.",
     "import": "Import what others measured: samples of other harnesses, published tables, Lever-Plus files.",
     "export": "Export candidates, beams and embeddings to files that others read.",
+    "data": "Check your own questions and pictures, begin a recipe for them, or download official ones.",
 }
-"""The help line of a group whose commands are our own."""
+"""The help line of a group."""
 
 SETTINGS: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
 
@@ -123,7 +125,7 @@ class Commands(TyperGroup):
         """Command -> its line on the help page."""
         table = {**self._added, **self.own}
         lines = {word: _line(table, word) for word in self.list_commands(None)}
-        return {**lines, **GROUPS} if self.own is COMMANDS else lines
+        return {word: GROUPS.get(word, line) for word, line in lines.items()} if self.own is COMMANDS else lines
 
 
 def _find(table: Mapping[str, Target], word: str) -> Any:
@@ -166,7 +168,7 @@ def _with_commands(word: str, function: Callable[..., Any], below: Mapping[str, 
     made.callback(invoke_without_command=True)(call)
     group: Any = typer.main.get_group(made)
     group.own = below
-    return group
+    return _plain(group)
 
 
 def _group(word: str, cls: type[Commands], text: str = "") -> Commands:
@@ -177,7 +179,24 @@ def command(word: str, function: Callable[..., Any]) -> Any:
     """The command `word` behind a function, whose annotated arguments are its options."""
     single = typer.Typer(**SETTINGS)
     single.command(word)(function)
-    return typer.main.get_command(single)
+    return _plain(typer.main.get_command(single))
+
+
+_VALUES = {"Path": "PATH", "str": "TEXT", "int": "N", "float": "NUMBER"}
+
+
+def _plain(made: Any) -> Any:
+    """The command with a word for each value, where typer's help page has a type of Python such as `<list[Path]>`."""
+    for param in made.params:
+        if (bare := getattr(param, "bare_type", None)) is None:  # an older typer, which has such words itself
+            continue
+        if param.param_type_name == "argument":
+            param.display_type_rich = lambda ctx: ""
+            if param.metavar:  # the usage line has its own marks of what may be left out or repeated
+                param.metavar = re.sub(r"^\[(.*)\]$", r"\1", param.metavar.removesuffix("..."))
+        elif param.metavar is None:
+            param.metavar = _VALUES.get(bare().removeprefix("list[").removesuffix("]"))
+    return made
 
 
 def _line(table: Mapping[str, Target], word: str) -> str:

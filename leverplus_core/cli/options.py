@@ -36,7 +36,9 @@ SetOpt = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", autocompletion=completion.settings, help="Override a setting; repeatable."),
 ]
-PluginOpt = Annotated[list[Path] | None, typer.Option("--plugin", help="Try a plugin file without packaging it.")]
+PluginOpt = Annotated[
+    list[Path] | None, typer.Option("--plugin", metavar="FILE.py", help="Try a plugin file without packaging it.")
+]
 RegistryOpt = Annotated[
     str,
     typer.Option("--registry", envvar="LEVERPLUS_REGISTRY", help="Database URL of the registry."),

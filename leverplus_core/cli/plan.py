@@ -35,7 +35,7 @@ def plan(
 ) -> None:
     """Estimate model calls, disk and time per stage; nothing is written, and without --probe no weights are loaded.
 
-    A recipe that cannot run on this machine is planned all the same, for the machine that it is for, and said.
+    A recipe that cannot run on this machine is planned all the same, and what this machine lacks is told.
     """
     from leverplus_core.pipeline.paths import paths_of
     from leverplus_core.pipeline.plan import Throughput, plan_table

@@ -26,6 +26,7 @@ from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.recipes.settings import ABLATED
 from leverplus_core.records import Prediction, Question
 from leverplus_core.registry.registry import Registry
+from leverplus_core.report.pairing import unevaluated
 from leverplus_core.scoring.cache import CachedModel, ResponseCache
 from leverplus_core.scoring.prompt import post_process
 from leverplus_core.scoring.scorer import Scorer
@@ -80,7 +81,7 @@ def audit(
     if row["source"] != "run":
         raise RegistryError(f"run {row['name']} was imported.", "Nothing here can ask its model again.")
     if not cells:
-        raise RegistryError(f"run {row['name']} ({row['id']}) has evaluated nothing yet.", "Run it to the end.")
+        raise unevaluated(registry, row)
     recipe = Recipe.of(row["recipe"])
     context = Pipeline(RunContext(recipe, catalog or Catalog.load(), work, progress=progress)).context
     content = context.dataset_fingerprint

@@ -59,7 +59,7 @@ class _File:
 def recognize(importers: Mapping[str, SamplesImporter], path: Path) -> SamplesImporter:
     """The importer that recognizes the file. Raises DataError where none does, naming them."""
     if not path.is_file():
-        raise DataError(f"{path} is no file.", "Give the log file of each task.")
+        raise DataError(f"{path} is no file.", "Give the log of each task and model, such as OUT/*/samples_*.jsonl.")
     if not path.stat().st_size:
         raise DataError(f"{path} is empty.", "Was its evaluation stopped? Give a log with samples.")
     for importer in importers.values():

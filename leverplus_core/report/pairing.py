@@ -86,6 +86,16 @@ def split_name(text: str) -> tuple[str, str | None]:
     return (name, method) if colon else (text, None)
 
 
+def unevaluated(registry: Registry, run: Row) -> RegistryError:
+    """That a run has no results: one that failed is `latest`, too, so the last one that has some is named."""
+    last = next((row for row in registry.runs() if row["source"] == "run" and registry.cells([row["id"]])), None)
+    other = f" The last run with results is {last['name']} ({last['id']})." if last else ""
+    return RegistryError(
+        f"run {run['name']} ({run['id']}) has evaluated nothing yet; its status is '{run['status']}'.",
+        f"Run it to the end.{other}",
+    )
+
+
 def members(registry: Registry, run: str) -> dict[str, Member]:
     """The evaluated methods of a run. Raises RegistryError for an unknown run, or one without results."""
     found = registry.resolve(run)
@@ -93,7 +103,7 @@ def members(registry: Registry, run: str) -> dict[str, Member]:
     for row in registry.cells([found["id"]]):
         cells.setdefault(row["method"], {}).setdefault(row["shots"], set()).add(row["n"])
     if not cells:
-        raise RegistryError(f"run {found['name']} ({found['id']}) has evaluated nothing yet.", "Run it to the end.")
+        raise unevaluated(registry, found)
     return {method: Member(found, method, where) for method, where in cells.items()}
 
 

@@ -54,7 +54,15 @@ def question_view(record: Mapping[str, Any]) -> View:
         # The raw text only where more than spaces was cut from it.
         raw = "" if row["raw_text"].strip() == row["prediction"] else f"\nfrom {row['raw_text']!r}"
         shown = "\n".join(map(_shown, row["demonstrations"]))
-        lines.append([row["method"], str(row["shots"]), percent(row["accuracy"]), f"{row['prediction']}{raw}", shown])
+        lines.append(
+            [
+                row["method"],
+                str(row["shots"]),
+                percent(row["accuracy"]),
+                f"{row['prediction'] or '(empty)'}{raw}",
+                shown,
+            ]
+        )
     return View([
         Grid((), [[name, value] for name, value in about.items() if value], "ww", gap=2),
         "",

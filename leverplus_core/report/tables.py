@@ -208,11 +208,14 @@ def bracket(low: float | None, high: float | None) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """An interval of differences in points, with as many digits as show that it excludes zero where it does."""
+    """An interval of differences in points, with as many digits as show that it excludes zero where it does.
+
+    An end of 0.0, without a sign, belongs to it.
+    """
     digits = next(
         (d for d in (1, 2, 3) if (round(100 * low, d) > 0) == (low > 0) and (round(100 * high, d) < 0) == (high < 0)), 4
     )
-    return f"[{100 * low:+.{digits}f}, {100 * high:+.{digits}f}]"
+    return f"[{points(low, digits)}, {points(high, digits)}]"
 
 
 def count(value: float) -> str:

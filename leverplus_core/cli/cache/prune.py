@@ -12,7 +12,8 @@ from leverplus_core.errors import RecipeError
 
 def prune(
     days: Annotated[
-        float | None, typer.Option("--older-than", min=0, metavar="DAYS", help="What was not written for so long.")
+        float | None,
+        typer.Option("--older-than", min=0, metavar="DAYS", help="Only what was not written for so many days."),
     ] = None,
     run: Annotated[
         list[str] | None,

@@ -39,7 +39,9 @@ def _primary(content: Content, say: Translator) -> Iterator[Table]:
             for row in content.endpoints
         ]  # fmt: skip
         heads = map(say, ("comparison", "difference", "share_percent", "seeds_head", "n", "shots"))
-        remarks = [say("endpoints_remark"), _corrected(content.endpoints, say)]
+        planned = not all(one["imported"] for one in content.configurations)
+        fixed = say("endpoints_recipe" if planned else "endpoints_imported")
+        remarks = [say("endpoints_remark", fixed=fixed), _corrected(content.endpoints, say)]
         yield table("endpoints", say("endpoints_table"), heads, rows, remarks)
     lines = [
         (_base(content, say) if row["baseline"] is None else row["arm"], _with_interval(row), _against(row, say),

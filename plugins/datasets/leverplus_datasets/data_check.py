@@ -31,7 +31,7 @@ def check(
     ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Read the headers of pictures only.")] = False,
     examples: Annotated[int, typer.Option(metavar="N", min=1, help="How many rows of each finding to show.")] = 3,
-    plugin: Annotated[list[Path] | None, typer.Option("--plugin", help="Try a plugin file.")] = None,
+    plugin: Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE.py", help="Try a plugin file.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Read a data set row by row, and say what is wrong with it: rows, pictures, answers, duplicates, leaks.
@@ -56,13 +56,14 @@ def load(target: str, overrides: list[str], plugin: list[Path], column: list[str
     from leverplus_datasets.rows import KINDS, kind_of
 
     settings = list(overrides)
-    if os.path.isdir(folder := Path(os.path.expanduser(target))):
-        kind_of(folder)
+    file = Path(os.path.expanduser(target))
+    if file.is_dir():
+        kind_of(file)
     named = target.lower().removesuffix(".gz")
-    if named.endswith(KINDS) or (Path(target).is_file() and not named.endswith((".yaml", ".yml"))):
+    if named.endswith(KINDS) or (file.is_file() and not named.endswith((".yaml", ".yml"))):
         from leverplus_datasets.guess import guess, parse_columns
 
-        guessed = guess(Path(os.path.expanduser(target)), parse_columns(column))
+        guessed = guess(file, parse_columns(column))
         for line in guessed.said:
             output.say(f"guessed: {line}")
         recipe = Recipe.load("demo", [f"dataset={json_.dumps({'name': 'table', **guessed.settings})}", *settings])

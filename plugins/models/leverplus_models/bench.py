@@ -32,14 +32,16 @@ def bench(
         str | None, typer.Option(help="cpu, cuda or cuda:1; sets model.device. Default: the recipe's.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's own choice.")] = None,
-    plugin: Annotated[list[Path] | None, typer.Option(help="Try a plugin file without packaging it.")] = None,
+    plugin: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE.py", help="Try a plugin file without packaging it.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Time a recipe's model: prompts per second of the InfoScore search and of generation, on a few questions.
 
     `cpu_s` is CPU seconds per 1,000 prompts, on which other programs of the machine have less influence. Responses are
     not cached; images are encoded in a first run that is not timed. A GPU has finished a call when its
-    results are there. Raises DataError for a dataset that is too small, CheckpointError for a device that is not there.
+    results are there.
     """
     import torch
 

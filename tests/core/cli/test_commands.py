@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -41,7 +42,7 @@ def test_help_lists_every_command_with_its_line(cli: Cli) -> None:
     words = (
         "run sweep validate plan audit candidates leaderboard compare headroom power report show sql recipes plugins"
     )
-    for word in (*words.split(), "import", "export"):
+    for word in (*words.split(), "import", "export", "data"):
         (line,) = [line for line in out.splitlines() if line.startswith(f"  {word} ")]
         assert len(line.split()) > 3, line
     assert cli()[1] == out, "without a command the help is shown"
@@ -56,6 +57,7 @@ def test_each_command_has_a_help_page(cli: Cli, words: str) -> None:
     line = command_help(str(COMMANDS[words])).split("\n")[0]
     assert line or words in ("import", "export"), "the line is read from the source"
     assert " ".join(line.split()) in " ".join(out.split())
+    assert not re.search(r"<(str|int|float|path|list)\b|\[\[|\.\.\.\}", out), "words for values, no types of Python"
 
 
 def test_a_command_of_a_plugin_is_listed_and_called(cli: Cli, install: Install) -> None:

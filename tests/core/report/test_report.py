@@ -304,7 +304,10 @@ def test_what_cannot_be_compared_is_one_line(registry: Registry) -> None:
         ("demo", "reseeded"): "different settings of demo_world",
         ("demo", "disjoint"): "no question in common",
         ("demo:rce", "demo:sft"): "no question in common at any number of shots",
-        ("demo", "empty"): "evaluated nothing yet",
+        (
+            "demo",
+            "empty",
+        ): r"evaluated nothing yet; its status is 'running'\. Run it to the end\. The last run with .* is ",
         ("demo:rcee", "demo"): "Did you mean 'rce'",
         ("demo:", "demo"): "no method ''",
         ("nobody:rce", "demo"): "no run 'nobody'",

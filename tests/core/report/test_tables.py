@@ -73,7 +73,8 @@ def test_numbers_as_they_are_written() -> None:
 def test_an_interval_that_excludes_zero_never_touches_it_in_print() -> None:
     assert interval(0.0004, 0.3) == "[+0.04, +30.00]"
     assert interval(-0.02, -0.00001) == "[-2.000, -0.001]"
-    assert interval(-0.0000001, 0.01) == "[-0.0, +1.0]"
+    assert interval(-0.0000001, 0.01) == interval(0.0, 0.01) == "[0.0, +1.0]", "an end that belongs to it has no sign"
+    assert interval(-0.01, 0.0) == "[-1.0, 0.0]"
     assert interval(-0.01, 0.02) == "[-1.0, +2.0]"
 
 

@@ -77,6 +77,14 @@ def test_each_thing_that_is_wrong_is_counted_and_named_by_its_row(cli: Cli, tmp_
     assert "guessed: answers: column 'answers'" in err
 
 
+def test_what_is_wrong_is_told_from_the_texts_of_the_rows(cli: Cli, tmp_path: Path) -> None:
+    first, second = row("no question", answers=[], split="train"), row("2", split="cannot be fetched")
+    write(tmp_path / "no id.jsonl", first, second)
+    _, out, _ = cli("data", "check", "no id.jsonl", "--json")
+    kinds = [one["kind"] for one in json.loads(out)["wrong"]]
+    assert kinds[:2] == ["rows without an answer", "rows whose split is not known"]
+
+
 def test_it_is_shown_for_eighty_columns(cli: Cli, tmp_path: Path) -> None:
     write(tmp_path / "all.jsonl", *BAD)
     code, out, _ = cli("data", "check", "all.jsonl")
@@ -174,6 +182,21 @@ def test_a_file_without_a_question_or_an_answer_is_told_with_its_columns(cli: Cl
     assert cli("data", "check", "lost.jsonl")[2].startswith("leverplus: there is no file")
 
 
+def test_a_folder_and_a_split_that_is_not_there_say_what_to_write(cli: Cli, tmp_path: Path) -> None:
+    import datasets
+
+    datasets.disable_progress_bars()
+    one = datasets.Dataset.from_list([{"question": "?", "caption": "c", "answer": "x"}])
+    one.save_to_disk(str(tmp_path / "saved"))
+    for command in (("check", "saved"), ("init", "mine", "--from", "saved")):
+        code, _, err = cli("data", *command)
+        assert code == 2 and "saved is a folder." in err and "dataset: {name: hub, path: FOLDER}" in err
+    (tmp_path / "hub.yaml").write_text("extends: demo\ndataset: {name: hub, path: saved, columns: {id: '#'}}\n")
+    code, out, _ = cli("data", "check", "hub.yaml", "--json")
+    (found,) = (one for one in json.loads(out)["wrong"] if "no split 'validation'" in one["examples"][0])
+    assert code == 1 and "or to null with dataset.validation_share=0.3." in found["examples"][0]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
@@ -213,18 +236,3 @@ def test_columns_named_in_chinese_and_names_in_capitals_are_read_and_long_exampl
     (tmp_path / "A.CSV").write_text(f"编号,问题,描述,答案\n{rows}", encoding="utf-8")
     code, out, error = cli("data", "check", str(tmp_path / "A.CSV"))
     assert code == 0 and "question: column '问题'" in error and "[1,001 characters]" in out, error + out
-
-
-def test_a_folder_and_a_split_that_is_not_there_say_what_to_write(cli: Cli, tmp_path: Path) -> None:
-    import datasets
-
-    datasets.disable_progress_bars()
-    one = datasets.Dataset.from_list([{"question": "?", "caption": "c", "answer": "x"}])
-    one.save_to_disk(str(tmp_path / "saved"))
-    for command in (("check", "saved"), ("init", "mine", "--from", "saved")):
-        code, _, err = cli("data", *command)
-        assert code == 2 and "saved is a folder." in err and "dataset: {name: hub, path: FOLDER}" in err
-    (tmp_path / "hub.yaml").write_text("extends: demo\ndataset: {name: hub, path: saved, columns: {id: '#'}}\n")
-    code, out, _ = cli("data", "check", "hub.yaml", "--json")
-    (found,) = (one for one in json.loads(out)["wrong"] if "no split 'validation'" in one["examples"][0])
-    assert code == 1 and "or to null with dataset.validation_share=0.3." in found["examples"][0]

@@ -533,6 +533,8 @@ def test_the_command(tmp_path: Path, cli: Cli) -> None:
     assert code == 0 and "80.0" in out and "lm-eval 0.4.13" in out, err
     code, out, _ = cli("compare", "sums:new", "sums:sums-base", *url)
     assert code == 0 and "+20.0" in out and "up to 2" in out
+    code, out, err = cli("report", "sums", "--lang", "en", *url)
+    assert code == 0 and "compared with the first that was imported" in out and "fixed in the recipe" not in out, err
     code, _, err = cli("import", "inspect", str(BASE), *url)
     assert code == 2 and "is not JSON" in err
     for name in ("samples", "inspect", "lm-eval", "lmms-eval"):
