@@ -43,8 +43,8 @@ class MlflowTracker(RunTracker):
     def _open(self, settings: Mapping[str, Any]) -> tuple[str, bool]:
         for variable, value in _PATIENCE.items():
             os.environ.setdefault(variable, value)
-        for logger in ("mlflow.store", "alembic"):  # they tell of each step in making a new database
-            logging.getLogger(logger).setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of each step in making a new database
+        logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)  # so does it, and traces what it raises as well
         address = _public(mlflow.get_tracking_uri())
         try:
             with needs_extra("mlflow"):
