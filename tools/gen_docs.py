@@ -23,7 +23,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-os.environ["COLUMNS"] = "100"
+os.environ["COLUMNS"] = "84"  # as wide as a block of the site on a screen of 1,280 pixels
 
 import typer
 from pydantic import BaseModel
@@ -62,7 +62,7 @@ def cli_page() -> str:
         "",
     ]
     for words, command in _commands(group, "leverplus"):
-        context = type(command).context_class(command, info_name=words, terminal_width=100, max_content_width=100)
+        context = type(command).context_class(command, info_name=words, terminal_width=84, max_content_width=84)
         lines += [f"## {words}", "", "```", command.get_help(context).rstrip(), "```", ""]
     return "\n".join(lines)
 

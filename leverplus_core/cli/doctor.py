@@ -139,8 +139,8 @@ def _caches(work: Path) -> Iterator[Finding]:
     for name, folder in (("artifacts", work), ("cache", cache_folder()), ("checkpoints", hub)):
         kinds = {path.name: _size(path) for path in _children(folder)}
         largest = sorted(kinds, key=lambda kind: -kinds[kind])[:3]
-        parts = ", ".join(f"{kind} {_bytes(kinds[kind])}" for kind in largest if kinds[kind])
-        total = f"{_bytes(sum(kinds.values()))} in {folder}" if folder.exists() else f"none yet in {folder}"
+        parts = ", ".join(f"{kind} {output.size(kinds[kind])}" for kind in largest if kinds[kind])
+        total = f"{output.size(sum(kinds.values()))} in {folder}" if folder.exists() else f"none yet in {folder}"
         yield Finding(name, total + (f" ({parts})" if parts else ""))
 
 
@@ -148,8 +148,8 @@ def _space(work: Path) -> Iterator[Finding]:
     folder = next(parent for parent in (work.absolute(), *work.absolute().parents) if parent.exists())
     free = shutil.disk_usage(folder).free
     low = free < LEAST_SPACE
-    trouble = f"{folder} has less than {_bytes(LEAST_SPACE)} left." if low else ""
-    yield Finding("free space", f"{_bytes(free)} at {folder}", trouble, "Free some, or name another --work." * low)
+    trouble = f"{folder} has less than {output.size(int(LEAST_SPACE))} left." if low else ""
+    yield Finding("free space", f"{output.size(free)} at {folder}", trouble, "Free some, or name another --work." * low)
     if not os.access(folder, os.W_OK):
         yield Finding("folder", str(folder), "It cannot be written.", "Name another folder with --work.")
 
@@ -163,8 +163,8 @@ def _memory() -> Iterator[Finding]:
     kilobytes = {line.partition(":")[0]: int(line.split()[1]) for line in lines if len(line.split()) > 1}
     free, total = (1024 * kilobytes.get(name, 0) for name in ("MemAvailable", "MemTotal"))
     low = free < LEAST_MEMORY
-    trouble = f"less than {_bytes(LEAST_MEMORY)} is free." if low else ""
-    yield Finding("memory", f"{_bytes(free)} free of {_bytes(total)}", trouble, "End other programs." * low)
+    trouble = f"less than {output.size(int(LEAST_MEMORY))} is free." if low else ""
+    yield Finding("memory", f"{output.size(free)} free of {output.size(total)}", trouble, "End other programs." * low)
 
 
 def _gpu() -> Iterator[Finding]:
@@ -177,7 +177,7 @@ def _gpu() -> Iterator[Finding]:
         return
     for i in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(i)
-        yield Finding(f"gpu {i}", f"{torch.cuda.get_device_name(i)}, {_bytes(free)} free of {_bytes(total)}")
+        yield Finding(f"gpu {i}", f"{torch.cuda.get_device_name(i)}, {output.size(free)} free of {output.size(total)}")
 
 
 def _threads() -> Iterator[Finding]:
@@ -211,11 +211,8 @@ def _file_size(path: Path) -> int:
         return 0
 
 
-def _bytes(size: float) -> str:
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
-
-
 def _view(findings: Sequence[dict[str, Any]]) -> RenderableType:
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
@@ -228,5 +225,4 @@ def _view(findings: Sequence[dict[str, Any]]) -> RenderableType:
             text.append(f"\nTROUBLE: {row['trouble']}" + (f"\n{row['fix']}" if row["fix"] else ""), style="bold")
         drawn.add_row(Text(row["check"]), text)
     wrong = sum(bool(row["trouble"]) for row in findings)
-    drawn.add_row(Text(""), Text(f"Troubles: {wrong}." if wrong else "All well."))
-    return drawn
+    return Group(drawn, Text(""), Text(f"Troubles: {wrong}." if wrong else "All well."))

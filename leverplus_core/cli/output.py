@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from types import TracebackType
@@ -71,9 +71,9 @@ def table(data: T, render: Callable[[T], RenderableType], json: bool) -> None:
         _print(render(data))
 
 
-def rows(rows_: Sequence[Mapping[str, Any]], json: bool, records: bool = False) -> None:
+def rows(rows_: Sequence[Mapping[str, Any]], json: bool, records: bool = False, right: Collection[str] = ()) -> None:
     """Print `rows_`, which have the same keys, as JSON, or as a plain table; with `records` one wider than the terminal
-    is a block for each row."""
+    is a block for each row; columns in `right` hold numbers as text."""
     if json:
         _json(rows_)
         return
@@ -85,7 +85,7 @@ def rows(rows_: Sequence[Mapping[str, Any]], json: bool, records: bool = False) 
 
     drawn = Table(box=None, pad_edge=False)
     for column in rows_[0]:
-        numbers = all(isinstance(row[column], int | float) for row in rows_)
+        numbers = column in right or all(isinstance(row[column], int | float) for row in rows_)
         drawn.add_column(Text(shown(column)), justify="right" if numbers else "left", overflow="fold")
     for row in rows_:
         drawn.add_row(*(Text(_cell(value)) for value in row.values()))

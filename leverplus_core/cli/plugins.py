@@ -101,7 +101,8 @@ def _view(parts: Sequence[dict[str, Any]]) -> RenderableType:
         drawn += [Text(f"{part['kind']} '{part['name']}' of {origin}"), Text(""), Text(part["about"]), Text("")]
         table = Table(box=None, pad_edge=False)
         for column in ("setting", "type", "default", "bounds"):
-            table.add_column(column, overflow="fold")
+            # What one copies from here, the name, stays in one piece.
+            table.add_column(column, overflow="fold", no_wrap=column == "setting")
         for row in part["settings"]:
             table.add_row(*(Text(str(row[key])) for key in ("name", "type", "default", "bounds")))
         drawn.append(table if part["settings"] else Text("It has no settings."))

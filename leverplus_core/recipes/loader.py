@@ -28,7 +28,7 @@ class Place(str):
 def bundled() -> dict[str, Path]:
     """The recipes that ship with leverplus, by name."""
     folder = Path(str(resources.files("leverplus_core") / "recipes"))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)}
 
 
 def recipe_file(source: str | Path, seen: tuple[Path, ...] = ()) -> Path:

@@ -30,4 +30,4 @@ def describe(url: str) -> str:
         engine.dispose()
     size = f", {file.stat().st_size / 1e6:,.1f} MB, whole" if file is not None else ""
     older = "" if found == CURRENT else f" (brought to {CURRENT} by the next run)"
-    return f"version {found}{older}, {runs:,} runs{size}"
+    return f"version {found}{older}, {runs:,} run{'' if runs == 1 else 's'}{size}"

@@ -214,8 +214,8 @@ def family_remarks(comparisons: int) -> list[str]:
         ]
     return [
         "accuracy in %, a - b in points on the same questions with its corrected interval.",
-        f"{comparisons} comparisons were made: intervals and p are corrected for all of them (Holm,",
-        "5% for any false verdict). The verdict follows from the interval.",
+        f"{comparisons} comparisons were made: intervals and p are corrected for all of them (Holm, 5% for any false "
+        "verdict). The verdict follows from the interval.",
     ]
 
 

@@ -34,7 +34,7 @@ SOON_S, LATER_S = 3, 15
 
 
 def leaderboard(registry: Registry, query: Query) -> dict[str, Any]:
-    """Cells that fit the filters, of each run's largest sample unless `n` says otherwise, best first."""
+    """Cells that fit the filters, of each method's largest sample unless `n` says otherwise, best first."""
     known = registry.runs()
     rows = _cells(registry, known)
     options = {column: _values(rows, column) for column in FILTERS}
@@ -109,7 +109,7 @@ def run(registry: Registry, query: Query) -> dict[str, Any]:
     return {
         "run": found, "tags": own["tags"], "mine": own["note"], "took": _took(found, datetime.now(UTC)),
         "stages": stages, "left": [name for name in planned if name not in there], "at": _under_way(found, stages),
-        "curves": charts(registry.curve_rows(found["id"]), [stage["name"] for stage in stages]),
+        "curves": charts(registry.curve_rows(found["id"]), stages),
         "settings": as_yaml(found["recipe"] or {}), "used": found["parts"] or [],
         "about": _about(found), "packages": (found["environment"] or {}).get("packages") or {},
         "every": SOON_S if found["status"] == "running" else None, **_grid(registry, found, None),
@@ -191,7 +191,7 @@ def _grid(registry: Registry, found: Row, n: int | None) -> dict[str, Any]:
         if (cell := here.get((method, at))) is None:
             return None
         wrong = str(Outcome(method, at, False))
-        to = None if published else link("runs", found["id"], "questions", where=wrong, n=size)
+        to = None if published else link("runs", found["id"], "questions", where=wrong, n=cell["n"])
         return cell, to, method != CEILING and at in best and cell["accuracy"] >= best[at]
 
     ends = [end for cell in here.values() for end in (cell["ci_low"], cell["ci_high"]) if end is not None]
@@ -215,7 +215,7 @@ def _under_way(found: Row, stages: Iterable[Row]) -> dict[str, Any] | None:
 
 def _took(found: Row, now: datetime) -> float | None:
     """Seconds from its last start to its end, or to now."""
-    if found["source"] == "published":
+    if found["source"] != "run":
         return None
     end = datetime.fromisoformat(found["finished_at"]) if found["finished_at"] else now
     return max(0.0, (end - datetime.fromisoformat(found["started_at"])).total_seconds())
@@ -225,9 +225,11 @@ def _about(found: Row) -> dict[str, Any]:
     environment, git = found["environment"] or {}, found["git"] or {}
     commit = str(git.get("commit", ""))
     return {
-        "dataset": found["dataset"], "model": found["model"], "seed": found["seed"], "sweep": found["sweep"],
+        "dataset": found["dataset"], "model": found["model"], "sweep": found["sweep"],
+        "seed": found["seed"] if found["source"] == "run" else None,
         "arm": ", ".join(f"{key} {value}" for key, value in (found["arm"] or {}).items()),
-        "host": found["host"], "process": found["pid"], "Python": environment.get("python"),
+        "host": (found["host"] or "").partition(":")[0],
+        "process": found["pid"] if found["status"] == "running" else None, "Python": environment.get("python"),
         "system": environment.get("system"), "CPUs": environment.get("cpus"),
         "commit": f"{commit[:12]}{', with changes' if git.get('dirty') else ''}" if commit else None,
         "fingerprint": found["fingerprint"], "dataset fingerprint": found["dataset_fingerprint"],

@@ -25,5 +25,5 @@ def cache(work: options.WorkOpt = options.DEFAULT_WORK, json: options.JsonOpt = 
          "last written (UTC)": datetime.fromtimestamp(row["last written"], UTC).strftime("%Y-%m-%d %H:%M")}
         for row in rows
     ]  # fmt: skip
-    output.rows(shown, json)
+    output.rows(shown, json, right=("number", "size"))
     output.say(f"{output.size(sum(row['bytes'] for row in rows))} in {work}")

@@ -26,7 +26,8 @@ class Cell:
 @dataclass(frozen=True)
 class Table:
     """The first `stubs` columns are heads of their rows (`narrow`: short numbers), columns from there on are numbers,
-    unless `prose`. A `folded` table is closed until a reader opens it."""
+    unless `prose`. A `folded` table is closed until a reader opens it. Of a `marked` one pages show the commonest mark
+    by its symbol alone, which a remark explains."""
 
     id: str
     caption: str
@@ -37,6 +38,7 @@ class Table:
     prose: bool = False
     folded: bool = False
     narrow: bool = False
+    marked: bool = False
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ class Content:
     - unpaired: rows of `unpaired_rows`, of each published table and the baseline, or of every contender and a
       published one;
     - headroom: rows of `headroom_rows` with their `contender`;
-    - curves: labels, stage, metric and points (step, value), each trained policy once, means over seeds;
+    - curves: labels, stage, metric, points (step, value) and chosen (the epoch; None where there are several seeds),
+      each trained policy once, means over seeds;
     - cost: stage, results (distinct ones), and the seconds and prompts that they took;
     - shown: label, run (id, of its first seed), seed and method of all whose answers can be looked at, question by
       question: of one configuration all methods, of several the columns, their oracles and the baseline;
@@ -363,7 +364,9 @@ def _curves(registry: Registry, configurations: Sequence[Configuration], stages:
         for (stage, metric), steps in points.items():
             sources = sorted(str(stages[run["id"]].get(stage, {}).get("fingerprint", run["id"])) for run in c.runs)
             points_ = [(step, mean(values)) for step, values in steps.items()]
+            chosen = [(stages[run["id"]].get(stage, {}).get("metadata") or {}).get("chosen_epoch") for run in c.runs]
             line: Row = {"labels": [], "stage": stage, "metric": metric, "points": points_}
+            line["chosen"] = chosen[0] if len(chosen) == 1 else None
             found.setdefault(canonical_json([stage, metric, sources]), line)["labels"].append(c.label)
     order = merged_order([*map(list, stages.values()), [line["stage"] for line in found.values()]])
     return sorted(found.values(), key=lambda line: (order.index(line["stage"]), line["metric"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import resources
 
@@ -33,7 +33,9 @@ class Translator:
         self._phrases = phrases(language)
 
     def __call__(self, key: str, **values: object) -> str:
-        return self._phrases[key].format(**values)
+        text = self._phrases[key].format(**values)
+        # A full-width parenthesis brings its own space.
+        return text.replace("\uff09 ", "\uff09") if self.language == "zh" else text
 
     def listed(self, values: Iterable[object]) -> str:
         """`1, 2, 3`."""
@@ -46,6 +48,10 @@ class Translator:
     def shots(self, shots: int) -> str:
         """`1 shot`, `2 shots`."""
         return self("one_shot") if shots == 1 else self("some_shots", shots=shots)
+
+    def over(self, shots: Sequence[int]) -> str:
+        """`1 shot`, `1, 2, 3 shots`."""
+        return self.shots(shots[0]) if len(shots) == 1 else self("some_shots", shots=self.listed(shots))
 
     def seeds(self, seeds: int) -> str:
         """`one seed`, `3 seeds`."""

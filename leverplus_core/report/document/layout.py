@@ -32,7 +32,10 @@ def lay_out(content: Content, say: Translator, plots: bool = True) -> Document:
         ("training", content.curves, ("curves",)),
         ("cost", content.cost, ("cost",)),
     )
-    sections = [Section("summary", say("summary"), (compared(content, say),), tuple(conclusions(content, say)))]
+    opening, what = lead(content, say, first), compared(content, say)
+    # Where nothing can be concluded, what is compared opens the report, and is not said twice.
+    paragraphs = () if opening.sentence == what else (what,)
+    sections = [Section("summary", say("summary"), paragraphs, tuple(conclusions(content, say)))]
     for name, data, figures in made:
         blocks: list[Table | Plot] = list(TABLES[name](content, say)) if data and name in TABLES else []
         shown = [drawn[figure] for figure in figures if figure in drawn]
@@ -44,6 +47,6 @@ def lay_out(content: Content, say: Translator, plots: bool = True) -> Document:
         elif name == "data" and content.own:
             sections.append(Section(name, say(name), (say("no_data"),), folded=folded))
     return Document(
-        say.language, title(content, say), origin(content, say), lead(content, say, first), tuple(sections),
+        say.language, title(content, say), origin(content, say), opening, tuple(sections),
         say("made_by", version=metadata.version("leverplus")),
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
 from typing import Any
 
 from leverplus_core.report.document.blocks import MARKS, Lead, Plot
@@ -78,13 +79,15 @@ def lead(content: Content, say: Translator, plot: Plot | None = None) -> Lead:
     method with the best baseline, where there is one; and what is compared, where nothing was."""
     arms = [row for row in content.primary if row["counts"]]
     rows = arms if len(content.headlines) > 1 and arms else (content.endpoints or arms)[:1]
+    unfinished = _unfinished(content, say)
     if not rows:
-        return Lead(compared(content, say), plot=plot)
+        return Lead(compared(content, say), unfinished, plot=plot)
     first = rows[0]
     about = say(
-        "lead_about", shots=say.listed(first["over"]), n=first["questions"], seeds=say.seeds(first["seeds"]),
+        "lead_about", shots=say.over(first["over"]), n=first["questions"], seeds=say.seeds(first["seeds"]),
         corrected=say("lead_corrected", count=first["comparisons"]) if first["comparisons"] > 1 else "",
     )  # fmt: skip
+    about = say("then", first=unfinished, second=about) if unfinished else about
     if len(rows) == 1:
         symbol, kind = MARKS[first["mark"]]
         return Lead(_one(first, content, say), about, symbol, kind, plot)
@@ -95,6 +98,15 @@ def lead(content: Content, say: Translator, plot: Plot | None = None) -> Lead:
         most = max(better, key=lambda row: row["delta"])
         sentence = say("then", first=sentence, second=_one(most, content, say, "lead_most"))
     return Lead(sentence, about, plot=plot)
+
+
+def _unfinished(content: Content, say: Translator) -> str:
+    """Which runs are not complete, so that a finding of today may not be that of tomorrow; empty where all are."""
+    runs = [run for c in content.configurations for run in c["runs"] if run["status"] != "done"]
+    if len(runs) > NAMED:
+        return say("unfinished_many", count=len(runs))
+    told = [say("unfinished", **run) for run in runs]
+    return reduce(lambda first, second: say("then", first=first, second=second), told) if told else ""
 
 
 def _one(row: Row, content: Content, say: Translator, key: str = "") -> str:

@@ -167,7 +167,7 @@ def _lead(content: Content, say: Translator) -> Drawn:
     ax.set_ylim(len(rows) - 0.5, -0.6)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(say("axis_accuracy"))
-    yield "lead", say("plot_lead", shots=say.listed(rows[0]["over"]), n=rows[0]["n"]), figure
+    yield "lead", say("plot_lead", shots=say.over(rows[0]["over"]), n=rows[0]["n"]), figure
 
 
 def _role_name(row: dict[str, Any], say: Translator) -> str:
@@ -180,20 +180,44 @@ def _spent(content: Content, say: Translator) -> Drawn:
     rows = content.spent
     if not rows:
         return
+    from matplotlib.transforms import ScaledTranslation
+
     figure, (ax,) = _figure([2.8], len(rows))
+    aside = _aside([row["prompts"] for row in rows])
     for place, row in enumerate(rows):
         y = 100 * row["accuracy"]
         ends = [[y - 100 * row["ci_low"]], [100 * row["ci_high"] - y]]
         style = _style(place) | {"linestyle": ""}
-        ax.errorbar([row["prompts"]], [y], yerr=ends, label=row["label"], capsize=2, elinewidth=1, **style)
+        beside = ScaledTranslation(aside[place] / 72, 0, figure.dpi_scale_trans)
+        ax.errorbar(
+            [row["prompts"]], [y], yerr=ends, label=row["label"], capsize=2, elinewidth=1,
+            transform=ax.transData + beside, **style,
+        )  # fmt: skip
     most = max(row["prompts"] for row in rows)
     ax.set_xscale("symlog", linthresh=1, linscale=0.5)
     ticks = [0, *(10**power for power in range(0, int(np.ceil(np.log10(max(most, 1)))) + 1, 2))]
     ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     ax.set_xlim(-0.4, max(most, 1) * 3)
+    low, high = 100 * min(row["ci_low"] for row in rows), 100 * max(row["ci_high"] for row in rows)
+    ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     ax.set_xlabel(say("prompts"))
     ax.set_ylabel(say("axis_accuracy"))
     yield "spent", say("plot_spent"), _legend(figure, [ax])
+
+
+def _aside(prompts: Sequence[float]) -> list[float]:
+    """How far to draw each point from its number of prompts, in points of 1/72 inch: those within a tenth of each other
+    would hide one another's intervals, so they stand side by side in their order."""
+    groups: list[list[int]] = []
+    for place in sorted(range(len(prompts)), key=lambda place: prompts[place]):
+        near = groups and prompts[place] <= 1.1 * prompts[groups[-1][0]]
+        groups[-1].append(place) if near else groups.append([place])
+    found = [0.0] * len(prompts)
+    for group in groups:
+        step = min(7.0, 42 / len(group))
+        for i, place in enumerate(sorted(group)):
+            found[place] = (i - (len(group) - 1) / 2) * step
+    return found
 
 
 def _accuracy(content: Content, say: Translator) -> Drawn:
@@ -296,6 +320,8 @@ def _curves(content: Content, say: Translator) -> Drawn:
     lines = [line for line in content.curves if line["metric"] in (*JUDGED, "loss")]
     if not lines:
         return
+    from matplotlib.ticker import MaxNLocator
+
     stages = list(dict.fromkeys(line["stage"] for line in lines))
     names = list(dict.fromkeys(say.names(line["labels"]) for line in lines))
     figure, axes = _figure([1.5] * len(stages), len(names), columns=2)
@@ -303,7 +329,12 @@ def _curves(content: Content, say: Translator) -> Drawn:
         ax = axes[stages.index(line["stage"])][0 if line["metric"] in JUDGED else 1]
         label = say.names(line["labels"])
         x, y = zip(*line["points"], strict=True)
-        ax.plot(x, y, label=label, markevery=max(1, len(x) // 6), **_style(names.index(label)))
+        style = _style(names.index(label))
+        ax.plot(x, y, label=label, markevery=max(1, len(x) // 6), **style)
+        if line["chosen"] in x and line["metric"] in JUDGED:
+            ax.plot(
+                [line["chosen"]], [y[x.index(line["chosen"])]], "o", color=INK, markerfacecolor="none", markersize=11
+            )
     kept = [{row["method"] for row in head["unchanged"]} for head in content.headlines]
     for stage, row in zip(stages, axes, strict=True):
         for ax, metric in zip(row, ("validation", "loss"), strict=True):
@@ -311,9 +342,12 @@ def _curves(content: Content, say: Translator) -> Drawn:
             title = f"{stage}: {say(metric)}"
             told = [title, say("unchanged_curve")] if same else [title]
             ax.set_title(", ".join(told), loc="left")
+    for ax in axes.flat:
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
     for ax in axes[-1]:
         ax.set_xlabel(say("axis_epoch"))
-    yield "curves", say("plot_curves"), _legend(figure, axes.flat)
+    ringed = any(line["chosen"] is not None for line in lines)
+    yield "curves", say("plot_curves") + say("plot_chosen") * ringed, _legend(figure, axes.flat)
 
 
 def _cost(content: Content, say: Translator) -> Drawn:

@@ -38,7 +38,7 @@ def _primary(content: Content, say: Translator) -> Iterator[Table]:
              str(row["seeds"]), str(row["questions"]), say.listed(row["over"]))
             for row in content.endpoints
         ]  # fmt: skip
-        heads = map(say, ("comparison", "difference", "share", "seeds_head", "n", "shots"))
+        heads = map(say, ("comparison", "difference", "share_percent", "seeds_head", "n", "shots"))
         planned = not all(one["imported"] for one in content.configurations)
         fixed = say("endpoints_recipe" if planned else "endpoints_imported")
         remarks = [say("endpoints_remark", fixed=fixed), _corrected(content.endpoints, say)]
@@ -49,7 +49,7 @@ def _primary(content: Content, say: Translator) -> Iterator[Table]:
         for row in content.primary
     ]  # fmt: skip
     first, counted = content.primary[-1], [row for row in content.primary if row["counts"]]
-    caption = say("primary_table", shots=say.listed(first["over"]), n=first["n"], baseline=content.baseline)
+    caption = say("primary_table", shots=say.over(first["over"]), n=first["n"], baseline=content.baseline)
     heads = map(say, ("arm", "accuracy", "difference", "copied", "prompts", "seeds_head"))
     remarks = [*([_corrected(counted, say)] if counted else []), say("exploratory_remark"), say("copied_remark")]
     yield table("primary", caption, heads, lines, remarks)
@@ -132,8 +132,8 @@ def _data(content: Content, say: Translator) -> Iterator[Table]:
 
 def _rate(name: str, values: dict[str, float]) -> str:
     if name == "positive_rate":
-        return f"{100 * values[name]:.2f}%"
-    return f"{values[name]:,.2f}" if name == "candidates_per_question" else count(values[name])
+        return f"{100 * values[name]:.1f}%"
+    return f"{values[name]:,.1f}" if name == "candidates_per_question" else count(values[name])
 
 
 # The grid.
@@ -141,13 +141,14 @@ def _rate(name: str, values: dict[str, float]) -> str:
 
 def _by_cell(
     id: str, caption: str, columns: Mapping[str, str], rows: Iterable[Row], key: str, cell: Callable[[Row], Cell],
-    remarks: Iterable[str], say: Translator,
+    remarks: Iterable[str], say: Translator, marked: bool = False,
 ) -> Table:  # fmt: skip
     """A row per sample size and number of shots; `columns` are heads by their value of `key` in `rows`."""
     at = {(row["n"], row["shots"], row[key]): cell(row) for row in rows}
     places = sorted({(n, shots) for n, shots, _ in at})
     lines = [(str(n), str(s), *(at.get((n, s, column), ABSENT) for column in columns)) for n, s in places]
-    return table(id, caption, (say("n"), say("shots"), *columns.values()), lines, remarks, stubs=2, narrow=True)
+    heads = (say("n"), say("shots"), *columns.values())
+    return table(id, caption, heads, lines, remarks, stubs=2, narrow=True, marked=marked)
 
 
 def _grid(content: Content, say: Translator) -> Iterator[Table]:
@@ -170,7 +171,7 @@ def _grid(content: Content, say: Translator) -> Iterator[Table]:
     yield _by_cell(
         "differences", say("difference_table", baseline=baseline), names, compared, "arm",
         lambda row: _marked(points(row["delta"]), row, row["mark"], say),
-        [family(content, say), say("detectable", list=seen), *lost], say,
+        [say("symbols"), family(content, say), say("detectable", list=seen), *lost], say, marked=True,
     )  # fmt: skip
 
 

@@ -76,15 +76,15 @@ def _compared(content: Content, say: Translator) -> Iterator[str]:
     names = content.contenders
     cells = content.compared + [row for rows in content.unpaired for row in rows if row["verdict"]]
     who = say("names_one", name=names[0]) if len(names) == 1 else say("names_many", count=len(names))
-    shots, sizes = (say.listed(sorted({row[key] for row in cells})) for key in ("shots", "n"))
+    shots, sizes = (sorted({row[key] for row in cells}) for key in ("shots", "n"))
     dataset, model = (
         say.listed(dict.fromkeys(c[key] or say("unknown") for c in content.configurations))
         for key in ("dataset", "model")
     )
     numbers = sorted({len(c["runs"]) for c in content.configurations if not c["published"]})
     yield say(
-        "compared", names=who, baseline=content.baseline, shots=shots, sizes=sizes, dataset=dataset, model=model,
-        seeds=say.listed(say.seeds(number) for number in numbers) or say("unknown"),
+        "compared", names=who, baseline=content.baseline, shots=say.over(shots), sizes=say.listed(sizes),
+        dataset=dataset, model=model, seeds=say.listed(say.seeds(number) for number in numbers) or say("unknown"),
     )  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def _endpoints(rows: Sequence[Row], say: Translator) -> Iterator[str]:
 
 
 def _over(row: Row, say: Translator) -> dict[str, object]:
-    return {"shots": say.listed(row["over"]), "n": row["questions"], "seeds": say.seeds(row["seeds"])}
+    return {"shots": say.over(row["over"]), "n": row["questions"], "seeds": say.seeds(row["seeds"])}
 
 
 def _difference(row: Row, say: Translator) -> dict[str, object]:
@@ -278,8 +278,12 @@ def _headroom(content: Content, say: Translator) -> Iterator[str]:
             ends = (row["baseline"], percent(row["baseline_accuracy"]), percent(row[CEILING]), row["n"])
             gaps.setdefault(ends, []).append(row)
     for (baseline, low, oracle, n), some in gaps.items():
-        texts = {row["contender"]: share_text(row) for row in some}
-        shares = say.names(say("headroom_share", name=name, share=text) for name, text in texts.items() if text)
+        texts = {row["contender"]: share_text(row) for row in some if row["share"] is None or row["share"] > 0}
+        told = [say("headroom_share", name=name, share=text) for name, text in texts.items() if text]
+        # How far below the baseline an arm is in shares of a gap says little: the table has it.
+        if below := [row["contender"] for row in some if row["contender"] not in texts]:
+            told.append(say("headroom_below", names=say.listed(below)))
+        shares = say.names(told)
         if shares:
             ends_ = {"baseline": baseline, "low": low, "oracle": oracle}
             yield say("headroom_some", shots=say.shots(most), n=n, shares=shares, **ends_)
@@ -292,7 +296,7 @@ def _balanced(content: Content, say: Translator) -> Iterator[str]:
         before, after = row["before"], row["after"]
         values = {
             "before": count(before["questions"]), "after": count(after["questions"]),
-            "candidates": f"{after['candidates_per_question']:.2f}", "share": f"{100 * after['positive_rate']:.2f}",
+            "candidates": f"{after['candidates_per_question']:.1f}", "share": f"{100 * after['positive_rate']:.1f}",
         }  # fmt: skip
         yield say("balanced", labels=say.names(row["labels"]), **values)
 

@@ -56,12 +56,14 @@ def load(target: str, overrides: list[str], plugin: list[Path], column: list[str
     from leverplus_datasets.rows import KINDS, kind_of
 
     settings = list(overrides)
-    if os.path.isdir(folder := Path(os.path.expanduser(target))):
-        kind_of(folder)
-    if target.removesuffix(".gz").endswith(KINDS):
+    file = Path(os.path.expanduser(target))
+    if file.is_dir():
+        kind_of(file)
+    named = target.lower().removesuffix(".gz")
+    if named.endswith(KINDS) or (file.is_file() and not named.endswith((".yaml", ".yml"))):
         from leverplus_datasets.guess import guess, parse_columns
 
-        guessed = guess(Path(os.path.expanduser(target)), parse_columns(column))
+        guessed = guess(file, parse_columns(column))
         for line in guessed.said:
             output.say(f"guessed: {line}")
         recipe = Recipe.load("demo", [f"dataset={json_.dumps({'name': 'table', **guessed.settings})}", *settings])
@@ -106,8 +108,17 @@ def _counts(found: Checked) -> str:
     return f"{output.many(found.rows, 'row')}: {questions} questions, about {output.many(found.pictures, 'picture')}"
 
 
+def _start(text: str, most: int = 400) -> str:
+    """A text may have megabytes, where columns are taken for others."""
+    return text if len(text) <= most else f"{text[:most]} ... [{len(text):,} characters]"
+
+
 def _example(example: dict[str, Any]) -> list[str]:
     size = " x ".join(map(str, example["size"])) + " pixels" if example["size"] else ""
     answers = ", ".join(answer if count == 1 else f"{answer} ({count})" for answer, count in example["answers"].items())
     picture = example["path"] or f"caption: {example['caption']}"
-    return [example["question"], f"answers: {answers}", " ".join(filter(None, ("picture:", picture, size)))]
+    return [
+        _start(example["question"]),
+        _start(f"answers: {answers}"),
+        " ".join(filter(None, ("picture:", picture, size))),
+    ]

@@ -87,9 +87,12 @@ def guess(file: Path, given: Mapping[str, str] | None = None, images: Path | Non
     Raises DataError where it cannot be read, or has no question, answer or picture.
     """
     file = file.resolve()
-    rows = [row for _, row in islice(read_rows(file), FIRST) if isinstance(row, dict)]
+    first = [row for _, row in islice(read_rows(file), FIRST)]
+    rows = [row for row in first if isinstance(row, dict)]
     if not rows:
-        raise DataError(f"{file} has no rows that can be read.", "It needs one row per question.")
+        if wrong := next((row for row in first if isinstance(row, DataError)), None):
+            raise wrong
+        raise DataError(f"{file} has no rows.", "It needs one row per question.")
     found, columns = Guess(), list(dict.fromkeys(name for row in rows for name in row))
     meant = _columns(columns, rows, file, given or {})
     if (missing := next((name for name in ("question",) if name not in meant), None)) or not {

@@ -16,8 +16,10 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
 
@@ -28,11 +30,15 @@ READER = PictureSettings(max_file_megapixels=170)
 HOPS = 5
 WAIT = 20.0
 """Seconds in which a server has to answer, and in which the next bytes have to come."""
+LONGEST = 60.0
+"""Seconds in which a picture has to be there: a server can send a byte at a time, for ever."""
 TRIES = 2
 AT_ONCE = 8
 _MARKS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk0", "SUkq", "TU0AK")
 """How base64 of a picture begins: JPEG, PNG, GIF, WebP, BMP and TIFF."""
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+"""Addresses of IPv6 that a gateway turns into those of IPv4 (RFC 6052)."""
 _REDIRECTED = (301, 302, 303, 307, 308)
 
 
@@ -127,6 +133,7 @@ class _Refused(Exception):
 
 
 def _get(address: str, most: int, private: bool) -> bytes:
+    end = time.monotonic() + LONGEST
     for _ in range(HOPS + 1):
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
@@ -136,10 +143,10 @@ def _get(address: str, most: int, private: bool) -> bytes:
         except ValueError as e:
             raise _Refused(str(e), "Correct the address.") from e
         connection = _Connection(parts.hostname, port, parts.scheme == "https", private)
-        try:
-            path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (
-                f"?{quote(parts.query, safe='/%:@!$&()*+,;=~-._?')}" if parts.query else ""
-            )
+        path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (
+            f"?{quote(parts.query, safe='/%:@!$&()*+,;=~-._?')}" if parts.query else ""
+        )
+        with _until(end, connection):
             connection.request("GET", path, headers={"User-Agent": "leverplus", "Accept": "image/*"})
             answer = connection.getresponse()
             if answer.status in _REDIRECTED and (further := answer.getheader("Location")):
@@ -150,10 +157,35 @@ def _get(address: str, most: int, private: bool) -> bytes:
             data = answer.read(most + 1)
             if len(data) > most:
                 raise _Refused(f"it has more than {most / 1e6:g} MB", "Raise dataset.max_megabytes, or leave it out.")
+            if answer.length:  # `read` with a limit takes the end of the connection for the end of the picture
+                raise OSError(f"the connection ended {answer.length:,} bytes early")
             return data
-        finally:
-            connection.close()
     raise _Refused(f"it leads on more than {HOPS} times", "Give the address that it leads to.")
+
+
+@contextmanager
+def _until(end: float, connection: _Connection) -> Iterator[None]:
+    """Closes the connection afterwards, and at the moment `end` whatever it waits for. Raises _Refused then."""
+
+    def hang_up() -> None:
+        connection.late.set()
+        if connection.opened is not None:
+            with suppress(OSError):  # it has ended by itself
+                socket.socket.shutdown(connection.opened, socket.SHUT_RDWR)
+
+    watch = threading.Timer(max(0.0, end - time.monotonic()), hang_up)
+    watch.daemon = True
+    watch.start()
+    try:
+        yield
+    except (OSError, ValueError, http.client.HTTPException):
+        if not connection.late.is_set():
+            raise
+    finally:
+        watch.cancel()
+        connection.close()
+    if connection.late.is_set():
+        raise _Refused(f"it takes over {LONGEST:g} s", "Save it as a file.")
 
 
 class _Connection(http.client.HTTPConnection):
@@ -163,6 +195,8 @@ class _Connection(http.client.HTTPConnection):
         super().__init__(host, port, timeout=WAIT)
         self._secure, self._private = secure, private
         self.default_port = 443 if secure else 80
+        self.late = threading.Event()
+        self.opened: socket.socket | None = None  # `sock` is let go of while the end of an answer is still read
 
     def connect(self) -> None:
         found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
@@ -182,13 +216,22 @@ class _Connection(http.client.HTTPConnection):
         else:
             raise problem
         if self._secure:
-            self.sock = _tls().wrap_socket(self.sock, server_hostname=self.host)
+            self.sock = _tls().wrap_socket(self.sock, server_hostname=self.host, do_handshake_on_connect=False)
+        self.opened = self.sock
+        if self.late.is_set():
+            raise OSError("timed out")
+        if isinstance(self.sock, ssl.SSLSocket):
+            self.sock.do_handshake()
 
 
 def _is_public(place: str) -> bool:
     address = ipaddress.ip_address(place.partition("%")[0])
-    inner = getattr(address, "ipv4_mapped", None)
-    return (inner or address).is_global and not address.is_multicast
+    inner = None
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+        if address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return (inner or address).is_global and not (inner or address).is_multicast
 
 
 _contexts = threading.local()

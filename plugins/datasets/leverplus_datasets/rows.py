@@ -22,6 +22,7 @@ Rows = Iterator[tuple[str, Row | DataError]]
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _LONGEST = 1 << 26
 """Bytes of a line or a cell: a picture in base64 may be long."""
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _BATCH = 64
 """Rows of a Parquet file that are held in memory at once: each may hold a picture."""
 
@@ -133,6 +134,10 @@ def _separated(path: Path, separator: str) -> Rows:
         if not head or (twice := next((name for name in head if head.count(name) > 1), None)) is not None:
             what = f"names the column '{twice}' twice" if head else "is empty"
             raise DataError(f"{path} {what}.", "Its first line must name each column once.")
+        if len(head) == 1 and (other := next((c for c in _SEPARATORS if c in head[0] and c != separator), None)):
+            hint = "Save it as .tsv." if other == "\t" else "Save it with commas between the columns."
+            raise DataError(f"{path} separates its columns by {_SEPARATORS[other]}, not by {_SEPARATORS[separator]}.",
+                            hint if separator == "," else "Save it as .csv.")  # fmt: skip
         before = place
         for cells in reader:
             where, before = f"{path}:{before + 1}", place
@@ -156,9 +161,14 @@ def _parquet(path: Path) -> Rows:
     try:
         number = 0
         with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if (twice := next((name for name in names if names.count(name) > 1), None)) is not None:
+                raise DataError(f"{path} names the column '{twice}' twice.", "It must name each column once.")
             for batch in file.iter_batches(batch_size=_BATCH):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path}: row {number}", row
     except (OSError, pa.ArrowException) as e:
-        raise DataError(f"{path} cannot be read as Parquet: {e}.", "Check that the file is complete.") from e
+        raise DataError(
+            f"{path} cannot be read as Parquet: {str(e).strip(' .')}.", "Check that the file is complete."
+        ) from e

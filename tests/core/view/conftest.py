@@ -81,7 +81,8 @@ def url(folder: Path) -> str:
                 registry.record_cell_predictions("run1", method, shots, rows, [60, QUESTIONS])
         for stage in ("encode", "sft", "rce"):
             cost = {"cost": {"seconds": 70.0, "prompts": 1234, "asked": 5678}}
-            registry.record_stage("run1", stage, "f", "done", 70.0, "", reused=stage == "encode", metadata=cost)
+            kept = {"chosen_epoch": 4} if stage == "rce" else {}
+            registry.record_stage("run1", stage, "f", "done", 70.0, "", reused=stage == "encode", metadata=cost | kept)
         registry.record_curve("run1", "rce", [(e, {"loss": 1 / (e + 1), "accuracy": e / 9}) for e in range(9)])
         registry.label_run("run1", "looks good", add=["best"])
         registry.finish_run("run1", "done")

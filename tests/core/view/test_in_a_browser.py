@@ -78,6 +78,19 @@ def test_every_page_fits_can_be_read_and_complains_of_nothing(
         assert all(one.startswith(served.address) for one in page.requests())
 
 
+def test_on_a_phone_the_numbers_of_the_leaderboard_need_no_scrolling(browser: Browser, served: Served) -> None:
+    with opened(browser, served, size=PHONE) as page:
+        cells = "[...document.querySelectorAll('.board td, .board th')]"
+        out = f"{cells}.filter(e => e.getBoundingClientRect().right > innerWidth)"
+        assert page.read("document.querySelectorAll('.board .value').length") > 5
+        assert page.read(f"{out}.map(e => e.outerHTML)") == []
+        # The number stands first, its method beside it.
+        assert page.read(
+            "[...document.querySelectorAll('.board tbody tr')].every(row => row.querySelector('.value').offsetLeft <"
+            " row.querySelector('.method').offsetLeft)"
+        )
+
+
 def test_pictures_are_seen(browser: Browser, served: Served) -> None:
     with opened(browser, served) as page:
         page.go(served.address + link("runs", "run1", "question", id="q0"))

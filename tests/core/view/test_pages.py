@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import pytest
 from starlette.testclient import TestClient
 
-from leverplus_core.records import Prediction
+from leverplus_core.records import Image, Prediction, Question
 from leverplus_core.registry.imported import ImportedMethod
 from leverplus_core.registry.registry import Registry, RunRecord
 from leverplus_core.view.app import create_app
@@ -111,7 +111,9 @@ def test_runs_say_their_state_and_how_far_they_are(page: Read) -> None:
 def test_a_run_shows_its_stages_curves_grid_and_settings(page: Read) -> None:
     words = Parsed(page("/runs/run1")).words
     assert "encode ↺ reused 1 min 10 s 1,234 5,678" in words and "evaluate ○ waiting" in words
-    assert "rce loss 0.1111" in words and "rce accuracy 0.8889" in words
+    # Of the epoch whose policy was kept, not of the last.
+    assert "rce loss epoch 4 chosen: 0.2 " in words and "rce accuracy epoch 4 chosen: 0.444 " in words
+    assert page("/runs/run1").count('class="ring"') == 2
     assert "commit 0123456789ab, with changes" in words and "torch 2.6" in words and "sampler random" in words
     assert "seed: 3" in words
     assert page("/runs/run1").count("<polyline") == 2
@@ -141,7 +143,8 @@ def test_logs_of_different_lengths_are_all_shown(tmp_path: Path) -> None:
     for address in ("/", f"/runs/{run}", f"/runs/{run}/grid"):
         words = Parsed(client.get(address).text).words
         assert "long" in words and "short" in words, address
-    assert "all questions of each log" in Parsed(client.get(f"/runs/{run}/grid").text).words
+    grid = Parsed(client.get(f"/runs/{run}/grid").text).words
+    assert "all questions of each log" in grid and "long n = 3 100.0" in grid and "short n = 2 100.0" in grid
     assert "short" not in Parsed(client.get(f"/runs/{run}/grid?n=3").text).words
 
 
@@ -252,3 +255,19 @@ def test_what_leverplus_has_not_written_breaks_one_page_and_says_so(url: str, tm
     for name in ("q2", "q4"):
         answer = client.get(f"/runs/run1/question?id={name}")
         assert answer.status_code == 404 and "is damaged: a column that holds JSON" in answer.text
+
+
+def test_the_oracle_is_told_apart_and_a_column_without_pictures_is_left_out(tmp_path: Path, page: Read) -> None:
+    url = f"sqlite:///{tmp_path / 'r.db'}"
+    with Registry(url) as registry:
+        registry.begin_run(RunRecord("run1", "ours", "f1", "sums", "m", 0))
+        registry.record_questions("run1", [Question("q0", "1 + 1?", Image("i0"), ("2",))], [])
+        for method in ("random", "oracle"):
+            row = Prediction(method, 2, "q0", "i0", (), "2", "2", 1.0, False)
+            registry.record_cell_predictions("run1", method, 2, [(0, row)], [1])
+    client = TestClient(create_app(url))
+    for address in ("/", "/runs/run1", "/runs/run1/grid"):
+        words = Parsed(client.get(address).text).words
+        assert "oracle saw the answers" in words and "random saw the answers" not in words, address
+    assert "picture" not in Parsed(client.get("/runs/run1/questions").text).words
+    assert "# picture question" in Parsed(page(LIST)).words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -186,3 +187,44 @@ def test_a_folder_and_a_split_that_is_not_there_say_what_to_write(cli: Cli, tmp_
     code, out, _ = cli("data", "check", "hub.yaml", "--json")
     (found,) = (one for one in json.loads(out)["wrong"] if "no split 'validation'" in one["examples"][0])
     assert code == 1 and "or to null with dataset.validation_share=0.3." in found["examples"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        (
+            "a.csv",
+            "id;question;image;answer\n1;what?;a.png;red\n",
+            "separates its columns by semicolons, not by commas",
+        ),
+        ("a.csv", "id\tquestion\timage\n1\twhat?\ta.png\n", r"by tabs, not by commas\. Save it as \.tsv"),
+        ("a.tsv", "id,question,image\n1,what?,a.png\n", r"by commas, not by tabs\. Save it as \.csv"),
+        ("a.csv", "id,question,image,answer\n1,what?,a.png\n", "a.csv:2 has 3 cells, and the first line 4"),
+        ("a.jsonl", '{"id": "1", "id": "2"}\n', "a.jsonl:1 is not JSON: the key 'id' stands twice"),
+        ("a.csv", "id,question,image,answer\n", "has no rows"),
+        ("a.xlsx", "PK\x03\x04", "has no name that says what it is"),
+    ],
+)
+def test_a_file_without_a_row_that_can_be_read_is_told_why(
+    name: str, content: str, says: str, tmp_path: Path, cli: Cli
+) -> None:
+    (tmp_path / name).write_text(content)
+    code, _, error = cli("data", "check", str(tmp_path / name))
+    assert code == 2 and re.search(says, error), error
+
+
+def test_a_parquet_file_with_two_columns_of_one_name_is_refused_as_csv_is(tmp_path: Path, cli: Cli) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = [pa.array([text]) for text in ("1", "what?", "which?", "a.png", "red")]
+    pq.write_table(pa.table(columns, ["id", "question", "question", "image", "answer"]), tmp_path / "a.parquet")
+    code, _, error = cli("data", "check", str(tmp_path / "a.parquet"))
+    assert code == 2 and "a.parquet names the column 'question' twice" in error
+
+
+def test_columns_named_in_chinese_and_names_in_capitals_are_read_and_long_examples_are_cut(
+    tmp_path: Path, cli: Cli
+) -> None:
+    rows = "".join(f"{i},{'长' * 1000}{i},一只猫{i},红\n" for i in range(9))
+    (tmp_path / "A.CSV").write_text(f"编号,问题,描述,答案\n{rows}", encoding="utf-8")
+    code, out, error = cli("data", "check", str(tmp_path / "A.CSV"))
+    assert code == 0 and "question: column '问题'" in error and "[1,001 characters]" in out, error + out

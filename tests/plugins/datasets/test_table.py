@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import gzip
 import http.server
 import io
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -294,10 +296,44 @@ def test_what_a_server_answers_is_checked_before_it_is_kept(site: Any, tmp_path:
     assert not list((tmp_path / "cache").rglob("web/*/*"))
 
 
+def test_a_picture_that_was_cut_on_the_way_is_not_kept(site: Any, tmp_path: Path) -> None:
+    """Its header is whole, so that only the announced length tells."""
+    address, handler = site
+    whole = picture("red")
+    handler.answers = {"/cut.png": (200, {"Content-Length": str(len(whole) + 9)}, whole)}
+    with pytest.raises(DataError, match=r"cut.png cannot be fetched: the connection ended 9 bytes early"):
+        _about(tmp_path, address + "/cut.png", download=True, private_addresses=True).questions("train")
+    assert not list((tmp_path / "cache").rglob("web/*/*"))
+
+
+@pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: "], ids=["body", "header"])
+def test_a_server_that_sends_a_byte_at_a_time_is_left(start: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "LONGEST", 0.3)
+    done = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        with server.accept()[0] as client, contextlib.suppress(OSError):
+            client.sendall(start)
+            while not done.wait(0.05):
+                client.sendall(b"a")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip, args=(server,), daemon=True)
+        thread.start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/a.png"
+        try:
+            with pytest.raises(pictures._Refused, match=r"it takes over 0.3 s"):
+                pictures._get(address, 100, private=True)
+        finally:
+            done.set()
+            thread.join()
+
+
 @pytest.mark.parametrize(
     "place",
-    ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "fe80::1%eth0", "::ffff:192.168.0.1", "0.0.0.0", "224.0.0.1"],
-)
+    ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "fe80::1%eth0", "::ffff:192.168.0.1", "0.0.0.0", "224.0.0.1",
+     "64:ff9b::7f00:1", "2002:a00:1::"],
+)  # fmt: skip
 def test_addresses_of_the_machine_and_its_network_are_not_public(place: str) -> None:
     assert not pictures._is_public(place) and pictures._is_public("93.184.216.34")
 

@@ -12,7 +12,7 @@ from leverplus_core.registry.registry import Registry
 from leverplus_core.report.document.content import report_content
 from leverplus_core.report.document.i18n import LANGUAGES, Translator
 from leverplus_core.report.document.lead import lead, lead_rows, origin, title
-from leverplus_core.report.document.plots import INK, PALETTE, draw
+from leverplus_core.report.document.plots import INK, PALETTE, _aside, draw
 from leverplus_core.report.document.sections import TABLES
 from leverplus_core.report.document.summary import TOLD, conclusions, summary
 
@@ -57,7 +57,7 @@ def test_the_finding_is_the_primary_comparison_with_its_interval(one: Registry) 
         [100 * row["corrected_low"], 100 * row["corrected_high"]], abs=0.05
     )
     assert found.about == (
-        "Primary endpoint: accuracy as the mean over 1 shots, on 12 questions, one seed; 95% interval in brackets."
+        "Primary endpoint: accuracy as the mean over 1 shot, on 12 questions, one seed; 95% interval in brackets."
     )
 
 
@@ -160,3 +160,57 @@ def test_lines_of_a_chart_differ_by_marker_or_dash_and_not_by_color_alone() -> N
     styles = [(s["marker"], str(s["linestyle"]), s["markerfacecolor"] == "none") for s in map(_style, range(12))]
     assert len(set(styles)) == len(styles)
     assert np.all([len({marker for marker, *_ in styles[i : i + 4]}) == 4 for i in range(9)])
+
+
+def test_a_report_of_a_run_that_is_not_complete_says_so_at_its_top(one: Registry) -> None:
+    content = report_content(one, ["a1"])
+    assert "not complete" not in lead(content, Translator()).about
+    content.configurations[0]["runs"][0]["status"] = "running"
+    found = lead(content, Translator())
+    assert found.about.startswith("mine (a1)") and "is not complete: running. Primary endpoint" in found.about
+    assert "未完成" in lead(content, Translator("zh")).about
+
+
+def test_a_full_width_parenthesis_is_followed_by_no_space() -> None:
+    say = Translator("zh")
+    named = say("best_named", name="image_knn")
+    told = say("lead_unseen", name="mrt", baseline=named, accuracy=1, other=2, delta=-1, interval="[-2, 1]")
+    assert told.startswith("未见 mrt 与 image_knn（最佳基线）的差异")  # noqa: RUF001
+
+
+def test_of_arms_below_the_best_baseline_no_share_of_the_gap_is_quoted(one: Registry) -> None:
+    content = report_content(one, ["a1"])
+    row = content.headroom[0] | {
+        "method": "sft",
+        "contender": "sft",
+        "share": -1.2,
+        "share_low": -4.0,
+        "share_high": -0.1,
+    }
+    other = row | {"method": "rce", "contender": "rce", "share": 0.5, "share_low": 0.2, "share_high": 0.8}
+    (told,) = [s for s in summary(replace(content, headroom=[row, other]), Translator()) if "closed" in s]
+    assert told.endswith("in %: rce 50.0 [20.0, 80.0]; none by sft (not above the baseline).")
+
+
+def test_the_chosen_epoch_has_a_ring_and_epochs_are_whole(one: Registry) -> None:
+    content = report_content(one, ["a1"])
+    line = {
+        "labels": ["mine"],
+        "stage": "sft",
+        "metric": "accuracy",
+        "points": [(e, e / 10) for e in range(1, 11)],
+        "chosen": 2,
+    }
+    plots = {
+        chosen: next(
+            p for p in draw(replace(content, curves=[line | {"chosen": chosen}]), Translator()) if p.id == "curves"
+        )
+        for chosen in (None, 2)
+    }
+    assert "ring" in plots[2].title and "ring" not in plots[None].title
+    assert ">10<" in plots[2].svg and ">2.5<" not in plots[2].svg
+    assert len(re.findall("<use ", plots[2].svg)) == len(re.findall("<use ", plots[None].svg)) + 1
+
+
+def test_points_of_about_equal_prompts_stand_side_by_side() -> None:
+    assert _aside([0, 0, 0, 900, 16_300, 16_200]) == [-7, 0, 7, 0, -3.5, 3.5]
