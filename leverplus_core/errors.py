@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from leverplus_core.text import HINT, one_line
+
+_TWO_STOPS = re.compile(r"(?<![.\s])\s*\.\s*\.$")
+"""The end of a sentence that ends with what a library says, which may have a full stop of its own."""
 
 
 class LeverplusError(Exception):
@@ -18,7 +22,7 @@ class LeverplusError(Exception):
     exit_code = 2
 
     def __init__(self, what: str, hint: str = "") -> None:
-        self.what = one_line(what)
+        self.what = _TWO_STOPS.sub(".", one_line(what))
         self.hint = one_line(hint, HINT)
         super().__init__(f"{self.what} {self.hint}".strip())
 

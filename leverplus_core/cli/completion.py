@@ -48,6 +48,8 @@ def recipes(ctx: typer.Context, incomplete: str) -> Iterator[Offer]:
     folder = os.path.dirname(incomplete)
     for entry in sorted(os.scandir(os.path.expanduser(folder) or "."), key=lambda entry: entry.name):
         path = os.path.join(folder, entry.name)
+        if not _WORD.fullmatch(path):
+            continue
         if entry.is_dir() and folder:
             yield f"{path}/", "a folder"
         elif entry.name.endswith((".yaml", ".yml")):
@@ -62,7 +64,7 @@ def runs(ctx: typer.Context, incomplete: str) -> Iterator[Offer]:
     from leverplus_core.registry.registry import Registry
 
     url = ctx.params.get("registry") or os.environ.get("LEVERPLUS_REGISTRY") or DEFAULT_REGISTRY
-    with Registry.open_existing(url) as store:
+    with Registry(url, read_only=True) as store:  # an older one is not brought up to date by pressing Tab
         rows = store.runs()
     if rows:  # the last started is the first
         yield "latest", rows[0]["name"]

@@ -14,6 +14,8 @@ from leverplus_core.errors import RecipeError
 
 if TYPE_CHECKING:
     from leverplus_core.pipeline.run import RunResult
+    from leverplus_core.plugins.manager import Catalog
+    from leverplus_core.recipes.recipe import Recipe
     from leverplus_core.registry.registry import Registry
 
 
@@ -74,14 +76,7 @@ def run(
             raise RecipeError(
                 "--seeds runs to the end: it takes neither --until nor --redo.", "Run one seed at a time."
             )
-        from leverplus_core.pipeline.sweep import Sweep, run_sweep
-
-        planned, store = Sweep.repeated(recipe, seeds), Registry(registry)
-        output.say(f"{planned.name}: {seeds} seeds from {recipe.seed} on")
-        with output.Bars() as bars, output.stopping():
-            ids = run_sweep(planned, store, work, catalog, bars, track or ())
-        _show_evaluated(store, ids, planned.name, json)
-        _end(untrained_methods(store, ids))
+        _run_seeds(recipe, seeds, Registry(registry), work, catalog, track or (), json)
         return
     store = Registry(registry)
     with output.Bars() as bars, output.stopping():
@@ -91,6 +86,20 @@ def run(
     output.say(f"run {result.run_id} ({recipe.name}): {result.calls:,} model calls")
     _show(store, result, until, json)
     _end(untrained_methods(store, [result.run_id]))
+
+
+def _run_seeds(
+    recipe: Recipe, seeds: int, store: Registry, work: Path, catalog: Catalog, track: Sequence[str], json: bool
+) -> None:
+    from leverplus_core.pipeline.sweep import Sweep, run_sweep
+    from leverplus_core.report.unchanged import untrained_methods
+
+    planned = Sweep.repeated(recipe, seeds)
+    output.say(f"{planned.name}: {seeds} seeds from {recipe.seed} on")
+    with output.Bars() as bars, output.stopping():
+        ids = run_sweep(planned, store, work, catalog, bars, track)
+    _show_evaluated(store, ids, planned.name, json)
+    _end(untrained_methods(store, ids))
 
 
 def _end(untrained: Sequence[dict[str, Any]]) -> None:

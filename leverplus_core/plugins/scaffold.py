@@ -15,7 +15,7 @@ from pathlib import Path
 from leverplus_core.errors import PluginError, did_you_mean
 from leverplus_core.io import storage_errors
 from leverplus_core.plugins.hookspecs import API
-from leverplus_core.plugins.manager import KINDS
+from leverplus_core.plugins.manager import KINDS, Catalog
 
 TEMPLATES = Path(__file__).with_name("templates")
 BASELINE, LISTENER = "baseline", "listener"
@@ -71,12 +71,16 @@ class Names:
 def write_project(kind: str, name: str, into: Path) -> Path:
     """Write the project `leverplus-NAME` for a part of `kind` (one of CHOICES) into the folder `into`; its path.
 
-    Raises PluginError for an unknown kind, a name that cannot be used, or a project folder that is not empty, and
-    StorageError where it cannot be written.
+    Raises PluginError for an unknown kind, a name that cannot be used or is taken, or a project folder that is not
+    empty, and StorageError where it cannot be written.
     """
     if kind not in CHOICES:
         raise PluginError(f"no plugin of the kind '{kind}' can be made.", did_you_mean(kind, CHOICES))
     names = Names.of(name)
+    taken = "selector" if kind == BASELINE else kind
+    if taken in KINDS and names.part in (catalog := Catalog.load()).names(taken):
+        whose = catalog.entry(taken, names.part).distribution
+        raise PluginError(f"{whose} has a {taken} '{names.part}' already.", "Choose another name.")
     folder = into / names.distribution
     with storage_errors(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

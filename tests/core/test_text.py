@@ -96,3 +96,13 @@ def test_json_has_no_infinity_and_reads_back_as_it_was() -> None:
         assert json.loads(text, parse_constant=refuse) == {"a": [None, None, None, 0.5], "b": value["b"]}
         assert not set(text) & set("\x1b\x9b\x7f\u202e\ud800\U000e0041") and text.isascii() == ascii
     assert json_text("é\x9b") == '"é\\u009b"'
+
+
+def test_what_a_library_says_with_a_full_stop_ends_a_message_with_one() -> None:
+    for what, says in {
+        "it: no.": "it: no.",
+        "it: no..": "it: no.",
+        "it: no .\n.": "it: no.",
+        "and so on...": "and so on...",
+    }.items():
+        assert str(LeverplusError(what, "Look.")) == f"{says} Look."

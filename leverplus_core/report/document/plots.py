@@ -333,7 +333,13 @@ def _curves(content: Content, say: Translator) -> Drawn:
         ax.plot(x, y, label=label, markevery=max(1, len(x) // 6), **style)
         if line["chosen"] in x and line["metric"] in JUDGED:
             ax.plot(
-                [line["chosen"]], [y[x.index(line["chosen"])]], "o", color=INK, markerfacecolor="none", markersize=11
+                [line["chosen"]],
+                [y[x.index(line["chosen"])]],
+                "o",
+                color=INK,
+                markerfacecolor="none",
+                markersize=11,
+                clip_on=False,
             )
     kept = [{row["method"] for row in head["unchanged"]} for head in content.headlines]
     for stage, row in zip(stages, axes, strict=True):

@@ -31,6 +31,7 @@ from leverplus_core import (
     header_size,
 )
 from leverplus_datasets.from_rows import RowDataset
+from leverplus_datasets.reading import RowError
 
 EXAMPLES = 3
 """Of each finding where no other number is asked for, and questions that are shown."""
@@ -38,19 +39,6 @@ _SPLITS: tuple[Split, Split] = ("train", "validation")
 _CHUNK = 2000
 _KNOWN = 20_000
 """Distinct answers that are counted; later ones are not, so that the memory is bounded."""
-_KINDS = (
-    ("is not JSON", "rows that are not JSON"), ("is not a JSON object", "rows that are not JSON"),
-    ("cells, and the first line", "rows with too many or too few cells"),
-    ("no id", "rows without an id"), ("no question", "rows without a question"),
-    ("no answers", "rows without an answer"), ("answers must be", "rows without an answer"),
-    ("there is no image file", "pictures that are missing"), ("neither image nor caption", "rows without a picture"),
-    ("which is not in", "pictures outside of their folder (dataset.allow_outside)"),
-    ("cannot be fetched", "addresses that cannot be fetched"),
-    ("the server answers", "addresses that cannot be fetched"), ("split is", "rows whose split is not known"),
-    ("is an address", "addresses, which are not fetched (dataset.download)"),
-    ("picture in the row", "pictures that cannot be read"),
-)  # fmt: skip
-"""A part of a message -> the kind of what is wrong."""
 _TABLES = """
 PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -32000;
 CREATE TABLE rows (n INTEGER PRIMARY KEY, place TEXT, id TEXT, split TEXT, words BLOB, image TEXT, path TEXT);
@@ -154,7 +142,7 @@ class _Check:
             try:
                 every = [(split, question) for split in _SPLITS for question in dataset.questions(split)]
             except DataError as e:
-                self._wrong(e.what)
+                self._refused(e)
                 return
             for of, question in every:
                 self.found.rows += 1
@@ -168,19 +156,22 @@ class _Check:
                     try:
                         question, split, given = dataset.question(row, role, where, number, fetched)
                     except DataError as e:
-                        self._wrong(e.what)
+                        self._refused(e)
                         continue
                     yield where, replace(question, answers=question.answers[:given]), split
             except DataError as e:  # the rest of the file cannot be read
-                self._wrong(str(e))
+                self._refused(e, str(e))
 
     def _near(self, text: str) -> str:
         """A message with paths as they are seen from the folder of the rows."""
         return text.replace(self.root, "") if self.root else text
 
-    def _wrong(self, what: str, kind: str | None = None) -> None:
-        name = kind or next((name for mark, name in _KINDS if mark in what), "rows that cannot be used")
-        self.kinds.setdefault(name, Finding(name)).add(self._near(what), self.examples)
+    def _refused(self, error: DataError, what: str = "") -> None:
+        kind = error.kind if isinstance(error, RowError) else "rows that cannot be used"
+        self._wrong(what or error.what, kind)
+
+    def _wrong(self, what: str, kind: str) -> None:
+        self.kinds.setdefault(kind, Finding(kind)).add(self._near(what), self.examples)
 
     def _count(self, question: Question, split: Split | None) -> None:
         given = [answer for answer in question.answers if answer.strip()]

@@ -34,7 +34,17 @@ from leverplus_core import (
     rng,
 )
 from leverplus_datasets import pictures
-from leverplus_datasets.reading import LONGEST_ID, Rows, answer_text, checked, id_text, image, image_file, place
+from leverplus_datasets.reading import (
+    LONGEST_ID,
+    RowError,
+    Rows,
+    answer_text,
+    checked,
+    id_text,
+    image,
+    image_file,
+    place,
+)
 from leverplus_datasets.rows import Row
 
 Column = Literal["id", "question", "image", "caption", "image_id", "answers", "answer", "split"]
@@ -44,6 +54,7 @@ Path_ = Annotated[str | None, PathSetting()]
 FEW = 5
 _MANY = 10
 _SPLITS: tuple[Split, Split] = ("train", "validation")
+_NO_SPLIT, _NO_ANSWER = "rows whose split is not known", "rows without an answer"
 _SPLIT_NAMES: Mapping[str, Split] = {
     "train": "train", "training": "train", "validation": "validation", "val": "validation", "valid": "validation",
     "dev": "validation", "test": "validation", "训练": "train", "训练集": "train", "验证": "validation",
@@ -157,14 +168,16 @@ class RowDataset(Dataset):
         own = f"{role}-{number}" if self.columns.get("id") == ROW_NUMBER else given["id"]
         key, text = id_text(own), given["question"]
         if key is None:
-            raise DataError(
+            raise RowError(
                 f"{where}: no id.",
                 f"A row needs {self._named('id')}: a whole number or a text of at most {LONGEST_ID} characters; "
                 f"dataset.columns={{id: '{ROW_NUMBER}'}} takes the number of the row.",
+                "rows without an id",
             )
         where = f"{where} (id {key})"
         if not isinstance(text, str) or not text.strip():
-            raise DataError(f"{where}: no question.", f"A row needs {self._named('question')}.")
+            hint = f"A row needs {self._named('question')}."
+            raise RowError(f"{where}: no question.", hint, "rows without a question")
         answers = self._answers(given["answers"], given["answer"], where)
         count = len(answers)
         if count <= FEW:
@@ -177,7 +190,7 @@ class RowDataset(Dataset):
         file = self._file(given["image"], role, where, fetched)
         if not file and not (caption and caption.strip()):
             hint = f"A row needs {self._named('image')} (a path) or {self._named('caption')}."
-            raise DataError(f"{where}: neither image nor caption.", hint)
+            raise RowError(f"{where}: neither image nor caption.", hint, "rows without a picture")
         image_id = id_text(given["image_id"])
         if image_id is None:
             if given["image_id"] is not None:
@@ -197,15 +210,16 @@ class RowDataset(Dataset):
         if role != "path":
             own = _SPLIT_NAMES.get(given) if isinstance(given, str) else None
             if given is not None and own != role:
-                raise DataError(f"{where}: split is '{given}'.", f"It must be {role} in this file.")
+                raise RowError(f"{where}: split is '{given}'.", f"It must be {role} in this file.", _NO_SPLIT)
             return "train" if role == "train" else "validation"
         if given is None and self.validation_share is not None:
             return None
         split = _SPLIT_NAMES.get(given) if isinstance(given, str) else None
         if split is None:
-            raise DataError(
+            raise RowError(
                 f"{where}: split is '{given}'.",
                 "It must be train or validation; without a column for it, set dataset.validation_share=0.3.",
+                _NO_SPLIT,
             )
         return split
 
@@ -224,10 +238,10 @@ class RowDataset(Dataset):
         texts = [text for text in found if text is not None]
         if not isinstance(given, list) or len(texts) < len(given):
             what = f"{where}: answers must be a list of texts."
-            raise DataError(what, f'Such as {self._named("answers")}: ["red", "red", "pink"].')
+            raise RowError(what, f'Such as {self._named("answers")}: ["red", "red", "pink"].', _NO_ANSWER)
         if not "".join(texts).strip():
             hint = f"A row needs {self._named('answers')} (one per annotator) or {self._named('answer')}."
-            raise DataError(f"{where}: no answers.", hint)
+            raise RowError(f"{where}: no answers.", hint, _NO_ANSWER)
         return texts
 
     @property
@@ -285,13 +299,15 @@ class RowDataset(Dataset):
 
     def _fetched(self, address: str, where: str, fetched: Mapping[str, str | DataError]) -> str:
         if not self.download:
-            raise DataError(
+            raise RowError(
                 f"{where}: image is an address ({address[:60]}), not a file.",
                 "Save the picture as a file, or set dataset.download=true to fetch it into the cache folder.",
+                "addresses, which are not fetched (dataset.download)",
             )
         found = fetched.get(address)
         if not isinstance(found, str):
-            raise DataError(f"{where}: {found.what if found else address}", found.hint if found else "")
+            what, hint = (found.what, found.hint) if found else (address, "")
+            raise RowError(f"{where}: {what}", hint, "addresses that cannot be fetched")
         return found
 
     def _folder(self, role: str) -> Path:

@@ -24,6 +24,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
 
 from leverplus_core import DataError, PictureError, PictureSettings, atomic_write, cache_folder
+from leverplus_datasets.reading import RowError
 
 READER = PictureSettings(max_file_megapixels=170)
 """The pixels that any part can be set to read; who reads a picture has a limit of its own."""
@@ -75,7 +76,7 @@ def stored(data: bytes, where: str) -> str:
     try:
         READER.picture_size(data, where)
     except PictureError as e:
-        raise DataError(f"{where}: the picture in the row {e.reason}.", e.hint) from e
+        raise RowError(f"{where}: the picture in the row {e.reason}.", e.hint, "pictures that cannot be read") from e
     return str(_keep(folder() / "content" / hashlib.sha256(data).hexdigest(), data))
 
 

@@ -50,7 +50,7 @@ def parse(text: str, where: str) -> Any:
     try:
         return parse_json(text)
     except Unreadable as e:
-        raise DataError(f"{where} is not JSON: {e}.", "Correct it there.") from e
+        raise RowError(f"{where} is not JSON: {e}.", "Correct it there.", NOT_JSON) from e
 
 
 def read_document(path: Path, key: str) -> dict[str, Any]:
@@ -119,6 +119,17 @@ def answer_text(value: object) -> str | None:
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
 
 
+NOT_JSON = "rows that are not JSON"
+
+
+class RowError(DataError):
+    """A row that cannot be used. `kind` says what such rows have in common, in words that follow a count."""
+
+    def __init__(self, what: str, hint: str, kind: str) -> None:
+        super().__init__(what, hint)
+        self.kind = kind
+
+
 def image_file(folder: Path, names: Sequence[str], where: str, anywhere: bool = False, hint: str = "") -> str:
     """The absolute path of the first of `names` that exists in `folder`, links followed.
 
@@ -126,17 +137,21 @@ def image_file(folder: Path, names: Sequence[str], where: str, anywhere: bool = 
     there, and one outside of `folder` unless `anywhere`. `hint` says which settings led to the name.
     """
     if refused := next(filter(None, map(_no_file_name, names)), None):
-        raise DataError(f"{where}: {refused}", "Save the picture as a file and give its path.")
+        raise RowError(
+            f"{where}: {refused}", "Save the picture as a file and give its path.", "pictures without a file"
+        )
     for name in names:
         if os.path.isfile(folder / name):
             found = (folder / name).resolve()
             if not (anywhere or found.is_relative_to(folder.resolve())):
-                raise DataError(
+                raise RowError(
                     f"{where}: image {name} is the file {found}, which is not in {folder.resolve()}.",
                     "Set dataset.images to the folder of the images, or dataset.allow_outside=true.",
+                    "pictures outside of their folder (dataset.allow_outside)",
                 )
             return str(found)
-    raise DataError(f"{where}: there is no image file {folder / names[0]}.", hint or "Set dataset.images.")
+    what = f"{where}: there is no image file {folder / names[0]}."
+    raise RowError(what, hint or "Set dataset.images.", "pictures that are missing")
 
 
 def _no_file_name(name: str) -> str:

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from leverplus_core import DataError, Unreadable, needs_extra, parse_json
+from leverplus_core import DataError, needs_extra
+from leverplus_datasets.reading import NOT_JSON, RowError, parse
 
 Row = dict[str, Any]
 Rows = Iterator[tuple[str, Row | DataError]]
@@ -86,13 +87,13 @@ def _lines(path: Path) -> Rows:
             continue
         where = f"{path}:{number}"
         try:
-            yield where, _as_row(_parsed(line.rstrip("\r\n"), where), where)
+            yield where, _as_row(parse(line.rstrip("\r\n"), where), where)
         except DataError as e:
             yield where, e
 
 
 def _document(path: Path) -> Rows:
-    document = _parsed("".join(line for _, line in _text_lines(path)), str(path))
+    document = parse("".join(line for _, line in _text_lines(path)), str(path))
     found = document.get("data") if isinstance(document, dict) and isinstance(document.get("data"), list) else document
     if isinstance(found, dict) and found and all(isinstance(row, dict) for row in found.values()):
         found = [{"id": key, **row} for key, row in found.items()]
@@ -108,14 +109,7 @@ def _document(path: Path) -> Rows:
 def _as_row(row: object, where: str) -> Row | DataError:
     if isinstance(row, dict):
         return row
-    return DataError(f"{where} is not a JSON object.", 'A row is {"id": .., "question": .., ..}.')
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return parse_json(text)
-    except Unreadable as e:
-        raise DataError(f"{where} is not JSON: {e}.", "Correct it there.") from e
+    return RowError(f"{where} is not a JSON object.", 'A row is {"id": .., "question": .., ..}.', NOT_JSON)
 
 
 def _separated(path: Path, separator: str) -> Rows:
@@ -145,7 +139,8 @@ def _separated(path: Path, separator: str) -> Rows:
                 continue
             if len(cells) != len(head):
                 hint = f"Put a cell that holds {separator!r} or a quotation mark in quotation marks."
-                yield where, DataError(f"{where} has {len(cells)} cells, and the first line {len(head)}.", hint)
+                what = f"{where} has {len(cells)} cells, and the first line {len(head)}."
+                yield where, RowError(what, hint, "rows with too many or too few cells")
                 continue
             yield where, {name: cell for name, cell in zip(head, cells, strict=True) if cell.strip()}
     except csv.Error as e:
@@ -169,6 +164,4 @@ def _parquet(path: Path) -> Rows:
                     number += 1
                     yield f"{path}: row {number}", row
     except (OSError, pa.ArrowException) as e:
-        raise DataError(
-            f"{path} cannot be read as Parquet: {str(e).strip(' .')}.", "Check that the file is complete."
-        ) from e
+        raise DataError(f"{path} cannot be read as Parquet: {e}.", "Check that the file is complete.") from e

@@ -33,7 +33,7 @@ class LogZip:
             self._zip = zipfile.ZipFile(self._file)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as e:
             self._file.close()
-            raise DataError(f"{path} is no whole zip file: {str(e).rstrip('.')}.", "It was cut: copy it again.") from e
+            raise DataError(f"{path} is no whole zip file: {e}.", "It was cut: copy it again.") from e
         # Of members with one name the last is what counts: the others were written over.
         self.members = {info.filename: info for info in self._zip.infolist()}
         total, size = sum(info.file_size for info in self.members.values()), path.stat().st_size
@@ -65,9 +65,7 @@ class LogZip:
         except DataError:
             raise
         except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, struct.error) as e:
-            raise DataError(
-                f"{where} is damaged: {str(e).rstrip('.')}.", "The file was cut or edited: copy it again."
-            ) from e
+            raise DataError(f"{where} is damaged: {e}.", "The file was cut or edited: copy it again.") from e
         if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
             raise DataError(f"{where} is damaged: its checksum differs.", "The file was cut or edited: copy it again.")
         return data

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,6 +45,12 @@ def test_recipes_are_bundled_ones_and_files(folder: Path) -> None:
     assert _offered(completion.recipes, "demo-m") == ["demo-mine.yaml", "demo-mined"]
     assert _offered(completion.recipes, "deep/") == ["deep/a.yaml", "deep/er/"]
     assert _offered(completion.recipes, "no/such/") == []
+    for name in ("demo-a; echo.yaml", "demo-*.yaml", "demo-a\nb.yaml", "demo-$(id).yaml"):
+        (folder / name).touch()
+    assert _offered(completion.recipes, "demo-m") == ["demo-mine.yaml", "demo-mined"]
+    assert not any(
+        word.startswith(("demo-a;", "demo-a\n", "demo-*", "demo-$")) for word in _offered(completion.recipes, "demo-")
+    )
 
 
 def test_runs_are_named_by_name_and_id_and_only_by_words_that_no_shell_takes_apart(folder: Path) -> None:
@@ -56,6 +64,17 @@ def test_runs_are_named_by_name_and_id_and_only_by_words_that_no_shell_takes_apa
     assert _offered(completion.runs, "b") == ["bbb222"]
     assert _offered(completion.runs, "m", registry="sqlite:///other.db") == ["mine"]
     assert dict(completion.runs(SimpleNamespace(params={}), "aaa"))["aaa111"] == "demo, running"  # type: ignore[arg-type]
+
+
+def test_tab_changes_no_registry(folder: Path) -> None:
+    """One of an older version is brought up to date by commands, and offers nothing until then."""
+    Registry("sqlite:///leverplus.db").close()
+    with closing(sqlite3.connect("leverplus.db")) as connection, connection:
+        connection.execute("UPDATE schema_version SET version = version - 1")
+        (before,) = connection.execute("SELECT version FROM schema_version").fetchone()
+    assert _offered(completion.runs, "") == []
+    with closing(sqlite3.connect("leverplus.db")) as connection:
+        assert connection.execute("SELECT version FROM schema_version").fetchone() == (before,)
 
 
 def test_settings_are_those_of_the_recipe_and_its_parts(folder: Path) -> None:

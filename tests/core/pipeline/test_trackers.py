@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -160,7 +161,7 @@ def test_w_and_b_offline_has_settings_curves_results_the_table_and_the_report(
     world.run(tiny(), track=["wandb"])
 
     [file] = tmp_path.glob(f"wandb/offline-run-*-{result.run_id}/run-{result.run_id}.wandb")
-    records = list(_records(file))
+    records = _ended(file)
     [started] = [r.run for r in records if r.WhichOneof("record_type") == "run"]
     assert (started.run_id, started.display_name, started.project) == (result.run_id, "demo", "leverplus")
     settings = {item.key: json.loads(item.value_json) for item in started.config.update}
@@ -196,7 +197,7 @@ def test_a_resumed_run_tells_w_and_b_only_what_is_new(
     world.run(tiny(), url, until="choose_baseline", track=["wandb"])
     files = list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
     assert [file.name for file in files] == [f"run-{result.run_id}.wandb"] * 2, "one run, in two parts"
-    told = [row for file in files for row in _rows(list(_records(file)))]
+    told = [row for file in files for row in _rows(_ended(file))]
     for name, points in _curves(world, result.run_id).items():
         assert sum(name in row for row in told) == len(points), name
 
@@ -335,6 +336,16 @@ def test_trackers_that_were_opened_are_closed_where_a_later_one_cannot_be() -> N
     assert _Opened.ended == ["failed"]  # type: ignore[attr-defined]
 
 
+def _ended(file: Path) -> list[Any]:
+    """All records of a W&B transaction log, once its own process has written the last one: `finish` may be earlier."""
+    found, end = list(_records(file)), time.monotonic() + 30
+    while not any(record.WhichOneof("record_type") == "exit" for record in found):
+        assert time.monotonic() < end, f"{file} has {len(found)} records and no end"
+        time.sleep(0.05)
+        found = list(_records(file))
+    return found
+
+
 def _records(file: Path) -> Iterator[Any]:
     """The records of a W&B transaction log: a header of 7 bytes, then LevelDB's log format."""
     from wandb.proto.wandb_internal_pb2 import Record
@@ -345,7 +356,11 @@ def _records(file: Path) -> Iterator[Any]:
         if left < 7:  # a block ends with zeros where no header fits
             at += left
             continue
+        if at + 7 > len(data):
+            return
         _, size, kind = struct.unpack("<IHB", data[at : at + 7])
+        if at + 7 + size > len(data):  # it is being written
+            return
         whole += data[at + 7 : at + 7 + size]
         at += 7 + size
         if kind in (1, 4):  # whole, or the last part

@@ -120,6 +120,7 @@ def test_names_are_written_as_each_place_wants_them(tmp_path: Path) -> None:
         ("sampler", "class", "'class' cannot name a plugin"),
         ("sampler", "../mine", "cannot name a plugin"),
         ("sampler", "samplers", "leverplus_samplers is installed already"),
+        ("baseline", "zero_shot", "leverplus has a selector 'zero_shot' already"),
     ],
 )
 def test_what_cannot_be_made_is_said_and_nothing_is_written(tmp_path: Path, kind: str, name: str, says: str) -> None:

@@ -77,6 +77,14 @@ def test_each_thing_that_is_wrong_is_counted_and_named_by_its_row(cli: Cli, tmp_
     assert "guessed: answers: column 'answers'" in err
 
 
+def test_what_is_wrong_is_told_from_the_texts_of_the_rows(cli: Cli, tmp_path: Path) -> None:
+    first, second = row("no question", answers=[], split="train"), row("2", split="cannot be fetched")
+    write(tmp_path / "no id.jsonl", first, second)
+    _, out, _ = cli("data", "check", "no id.jsonl", "--json")
+    kinds = [one["kind"] for one in json.loads(out)["wrong"]]
+    assert kinds[:2] == ["rows without an answer", "rows whose split is not known"]
+
+
 def test_it_is_shown_for_eighty_columns(cli: Cli, tmp_path: Path) -> None:
     write(tmp_path / "all.jsonl", *BAD)
     code, out, _ = cli("data", "check", "all.jsonl")
