@@ -55,8 +55,7 @@ class MlflowTracker(RunTracker):
         except Exception as error:
             reason = _public(f"{type(error).__name__}: {error}")
             raise ServerError(
-                f"MLflow at {address} cannot be used: {str(reason).rstrip('.')}.",
-                "MLFLOW_TRACKING_URI says where it is.",
+                f"MLflow at {address} cannot be used: {reason}.", "MLFLOW_TRACKING_URI says where it is."
             ) from error
         self._id, known = tracked.info.run_id, tracked.data.params
         self.where = f"MLflow at {address}, run {self._id}"

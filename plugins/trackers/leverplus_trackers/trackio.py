@@ -40,9 +40,7 @@ class TrackioTracker(RunTracker):
                     auto_log_cpu=False,
                 )
         except Exception as error:
-            raise ServerError(
-                f"trackio cannot be used: {str(error).rstrip('.')}.", "It reads TRACKIO_SPACE_ID and _DIR."
-            ) from error
+            raise ServerError(f"trackio cannot be used: {error}.", "It reads TRACKIO_SPACE_ID and _DIR.") from error
         self.where = f"trackio, run '{name}' (`trackio show --project {project}` shows it)"
         return f"{project}/{self._tracked.id}", "Resumed" not in told.getvalue()
 

@@ -43,8 +43,7 @@ class WandbTracker(RunTracker):
             )
         except Exception as error:
             raise ServerError(
-                f"W&B cannot be used: {str(error).rstrip('.')}.",
-                "Run `wandb login`, or set WANDB_MODE=offline for no server.",
+                f"W&B cannot be used: {error}.", "Run `wandb login`, or set WANDB_MODE=offline for no server."
             ) from error
         tracked, self._stages = self._tracked, set[str]()
         if tracked.offline:
