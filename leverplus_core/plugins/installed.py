@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from leverplus_core.errors import LeverplusError
 from leverplus_core.plugins.calls import describe
@@ -50,7 +50,7 @@ def installed(group: str) -> tuple[list[Point], list[str]]:
             found = [point for point in _entry_points(distribution) if point.group in GROUPS]
             if not found:
                 continue
-            metadata = distribution.metadata  # from Python 3.12 on a key that is not there is a warning
+            metadata = _metadata(distribution)  # from Python 3.12 on a key that is not there is a warning
             name = metadata["Name"] if "Name" in metadata else ""  # noqa: SIM401
             version = metadata["Version"] if "Version" in metadata else ""  # noqa: SIM401
             if os.path.basename(folder).startswith("~"):
@@ -103,3 +103,12 @@ def disabled_distributions(spec: str | None = None) -> set[str]:
 def canonical(distribution: str) -> str:
     """Distribution names are equal up to case and '-', '_', '.' (PEP 503)."""
     return re.sub(r"[-_.]+", "-", distribution.strip()).lower()
+
+
+def _metadata(distribution: importlib.metadata.Distribution) -> Mapping[str, str]:
+    """Empty where the file is missing: Python's own reader takes that for an empty one, the backport, which any package
+    may have put in its place, raises."""
+    try:
+        return cast(Mapping[str, str], distribution.metadata)
+    except FileNotFoundError:
+        return {}

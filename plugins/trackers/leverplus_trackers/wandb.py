@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class WandbTracker(RunTracker):
         options: dict[str, Any] = {"console": "off", "silent": True}
         if "WANDB_INIT_TIMEOUT" not in os.environ:
             options["init_timeout"] = _PATIENCE
+        ends = sys.exit, sys.excepthook
         try:
             self._tracked = wandb.init(
                 project=os.environ.get("WANDB_PROJECT") or "leverplus",
@@ -45,6 +47,8 @@ class WandbTracker(RunTracker):
             raise ServerError(
                 f"W&B cannot be used: {error}.", "Run `wandb login`, or set WANDB_MODE=offline for no server."
             ) from error
+        finally:
+            sys.exit, sys.excepthook = ends  # W&B takes their place to learn how a process ends; `_close` tells it
         tracked, self._stages = self._tracked, set[str]()
         if tracked.offline:
             self.where = f"W&B offline, {Path(tracked.dir).parent} (`wandb sync` sends it)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -158,7 +159,9 @@ def test_w_and_b_offline_has_settings_curves_results_the_table_and_the_report(
     tiny: Tiny, finished: Finished, wandb: Any, tmp_path: Path
 ) -> None:
     world, result = finished
+    ends = sys.exit, sys.excepthook
     world.run(tiny(), track=["wandb"])
+    assert (sys.exit, sys.excepthook) == ends, "W&B leaves its own in their place"
 
     [file] = tmp_path.glob(f"wandb/offline-run-*-{result.run_id}/run-{result.run_id}.wandb")
     records = _ended(file)
