@@ -184,7 +184,7 @@ def _grid(registry: Registry, found: Row, n: int | None) -> dict[str, Any]:
     methods = ordered_methods(found, (method for method, _ in here))
     shots = sorted({s for _, s in here})
     rivals = {s: [cell["accuracy"] for (m, t), cell in here.items() if t == s and m != CEILING] for s in shots}
-    best = {s: max(found) for s, found in rivals.items() if len(found) > 1}
+    best = {s: max(found) for s, found in rivals.items() if found and max(found) > min(found)}
     published = found["source"] == "published"
 
     def entry(method: str, at: int) -> tuple[Row, str | None, bool] | None:

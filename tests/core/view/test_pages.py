@@ -145,6 +145,7 @@ def test_logs_of_different_lengths_are_all_shown(tmp_path: Path) -> None:
         assert "long" in words and "short" in words, address
     grid = Parsed(client.get(f"/runs/{run}/grid").text).words
     assert "all questions of each log" in grid and "long n = 3 100.0" in grid and "short n = 2 100.0" in grid
+    assert "best ★" not in grid, "nothing is the highest where all are equal"
     assert "short" not in Parsed(client.get(f"/runs/{run}/grid?n=3").text).words
 
 
