@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from leverplus_core.registry.registry import Registry
 
 
-BALANCE = "balance.json"
-MEND = (
+ADVICE = (
     "All else was evaluated. Where the answers have another form than the true ones, change prompt.system, task or "
     "decoding.max_new_tokens; else loosen the balancer, lower scoring.correct_threshold, or search more questions."
 )
@@ -107,13 +106,14 @@ def _end(untrained: Sequence[dict[str, Any]]) -> None:
     if untrained:
         from leverplus_core.report.unchanged import untrained_text
 
-        output.warn(f"{untrained_text(untrained)}. {MEND}")
+        output.warn(f"{untrained_text(untrained)}. {ADVICE}")
         raise typer.Exit(1)
 
 
 def _show(store: Registry, result: RunResult, until: str | None, json: bool) -> None:
     from leverplus_core.candidates.store import MINED
     from leverplus_core.io import read_json
+    from leverplus_core.pipeline.stages.balance import METADATA
     from leverplus_core.report.balance import balance_table
     from leverplus_core.report.health import mined_view
 
@@ -122,7 +122,7 @@ def _show(store: Registry, result: RunResult, until: str | None, json: bool) -> 
         _show_evaluated(store, [result.run_id], None, json)
     elif last == until and last in ("mine", "balance") and result.stages[last] != "off":
         folder = next(Path(row["path"]) for row in store.stages(result.run_id) if row["name"] == last)
-        file, view = {"mine": (MINED, mined_view), "balance": (BALANCE, balance_table)}[last]
+        file, view = {"mine": (MINED, mined_view), "balance": (METADATA, balance_table)}[last]
         output.table(read_json(folder / file), view, json)
     elif last == until == "choose_baseline" and result.stages[last] != "off":
         found = next(row["metadata"] for row in store.stages(result.run_id) if row["name"] == last)

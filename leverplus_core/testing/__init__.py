@@ -14,13 +14,13 @@ from leverplus_core.testing.candidates import check_balancer as check_balancer
 from leverplus_core.testing.candidates import check_reward as check_reward
 from leverplus_core.testing.candidates import check_sampler as check_sampler
 from leverplus_core.testing.check import check as check
-from leverplus_core.testing.common import check_part as check_part
 from leverplus_core.testing.datasets import check_dataset as check_dataset
 from leverplus_core.testing.files import check_exporter as check_exporter
 from leverplus_core.testing.files import check_importer as check_importer
 from leverplus_core.testing.listeners import check_listener as check_listener
 from leverplus_core.testing.models import check_encoder as check_encoder
 from leverplus_core.testing.models import check_model as check_model
+from leverplus_core.testing.parts import check_part as check_part
 from leverplus_core.testing.records import tiny_bank as tiny_bank
 from leverplus_core.testing.records import tiny_demonstrations as tiny_demonstrations
 from leverplus_core.testing.records import tiny_groups as tiny_groups

@@ -19,7 +19,7 @@ from leverplus_core.plugins.contracts import (
     Sampler,
     allowed,
 )
-from leverplus_core.testing.common import check_part, raises, returns
+from leverplus_core.testing.parts import check_part, raises, returns
 from leverplus_core.testing.records import (
     tiny_bank,
     tiny_groups,

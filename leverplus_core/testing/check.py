@@ -12,10 +12,10 @@ from leverplus_core.plugins.format_contracts import Exporter, Importer
 from leverplus_core.records import Image
 from leverplus_core.selector.base import BaselineSelector, TrainableSelector
 from leverplus_core.testing.candidates import check_balancer, check_reward, check_sampler
-from leverplus_core.testing.common import check_part
 from leverplus_core.testing.datasets import check_dataset
 from leverplus_core.testing.files import check_exporter, check_importer
 from leverplus_core.testing.models import check_encoder, check_model
+from leverplus_core.testing.parts import check_part
 from leverplus_core.testing.records import tiny_pictures
 from leverplus_core.testing.selectors import check_baseline, check_selector
 from leverplus_core.testing.stages import check_stage

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from leverplus_core.plugins.contracts import (
     Dataset,
 )
-from leverplus_core.testing.common import check_part, returns
+from leverplus_core.testing.parts import check_part, returns
 
 if TYPE_CHECKING:
     pass

@@ -21,7 +21,7 @@ from leverplus_core.plugins.format_contracts import (
 )
 from leverplus_core.progress import Silent
 from leverplus_core.records import EmbeddingData, LoggedSample, Question, QuestionData, SampleLog, ScoredSequence
-from leverplus_core.testing.common import check_part, returns
+from leverplus_core.testing.parts import check_part, returns
 from leverplus_core.testing.records import tiny_groups, unit_rows
 
 Data = list[QuestionData | EmbeddingData]

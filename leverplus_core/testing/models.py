@@ -18,7 +18,7 @@ from leverplus_core.plugins.contracts import (
 from leverplus_core.recipes.settings import PromptSettings
 from leverplus_core.records import Decoding, Image, Prompt
 from leverplus_core.scoring.prompt import build_prompt
-from leverplus_core.testing.common import TOLERANCE, check_part, check_rows, raises, returns
+from leverplus_core.testing.parts import TOLERANCE, check_part, check_rows, raises, returns
 from leverplus_core.testing.records import (
     tiny_demonstrations,
     tiny_questions,

@@ -15,7 +15,7 @@ from leverplus_core.plugins.contracts import (
 )
 from leverplus_core.records import AnswerLogprob, Ids, Image, Question
 from leverplus_core.selector.base import BaselineSelector, EvalSet, FeatureWidths, TrainableSelector
-from leverplus_core.testing.common import TOLERANCE, check_part, returns
+from leverplus_core.testing.parts import TOLERANCE, check_part, returns
 from leverplus_core.testing.records import (
     tiny_bank,
     unit_rows,

@@ -12,7 +12,7 @@ from leverplus_core.pipeline.stage import Stage
 from leverplus_core.plugins.manager import Catalog
 from leverplus_core.recipes.recipe import Recipe
 from leverplus_core.records import Demonstration, Prediction, Question
-from leverplus_core.testing.common import check_part, returns
+from leverplus_core.testing.parts import check_part, returns
 from leverplus_core.testing.records import tiny_groups
 
 FILES = {"groups": BALANCED, "candidates": CANDIDATES}

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from leverplus_core.selector.base import FeatureWidths, TrainableSelector
-from leverplus_core.testing.common import check_part, returns
+from leverplus_core.testing.parts import check_part, returns
 from leverplus_core.training.base import FitRun, Judge, Trainer
 
 if TYPE_CHECKING:
