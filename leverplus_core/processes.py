@@ -11,6 +11,8 @@ from pathlib import Path
 
 MOST_THREADS = 16
 """Of torch where nobody says a number: the layers of small models are too small to be shared out among more."""
+SPINS = "10000"
+"""How often a thread of GNU OpenMP looks for work before it sleeps."""
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """How many CPUs the container may use, as `microseconds period` or `max period` (Linux, cgroup v2)."""
 
@@ -82,15 +84,16 @@ def usable_cpus() -> int:
 
 
 def let_threads_sleep() -> None:
-    """Have the threads of torch sleep between two operations instead of spinning.
+    """Have the threads of torch sleep soon after an operation instead of spinning for milliseconds.
 
-    GNU OpenMP, which torch's wheels bring, lets them spin for milliseconds after each operation. The small models of
-    leverplus do Python's work between two operations, so that threads spin nearly always: a run then takes three times
-    the CPU time, and runs side by side take each other's CPUs. OpenMP reads the variable as torch is imported: without
-    effect afterwards, and where a user has set it or `GOMP_SPINCOUNT`.
+    GNU OpenMP, which torch's wheels bring, lets them spin so as to begin the next operation at once. The small models
+    of leverplus do Python's work between two operations, so that threads spin nearly always, and runs side by side take
+    each other's CPUs. SPINS are some tens of microseconds: enough where one operation follows on the other
+    (`tools/time_threads.py` times it). OpenMP reads the variable as torch is imported: without effect afterwards, and
+    where a user has set it or `OMP_WAIT_POLICY`.
     """
-    if "torch" not in sys.modules and "GOMP_SPINCOUNT" not in os.environ:
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def set_threads(wanted: int | None) -> None:
