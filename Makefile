@@ -1,4 +1,4 @@
-# Needs Python 3.11 or newer and make; everything else is installed into .venv, at the versions in constraints.txt.
+# Needs Python 3.11, 3.12 or 3.13 and make; everything else is installed into .venv, at the versions in constraints.txt.
 # With another Python, beside it: `make test PYTHON=python3.13 VENV=.venv-3.13`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv

@@ -79,7 +79,7 @@ class Listeners:
             title += f" ({id(listener):x})"
         try:
             register(self._manager, listener, title)
-        except pluggy.PluginValidationError as error:
+        except (pluggy.PluginValidationError, PluginError) as error:
             raise PluginError(f"{title} is no listener: {describe(error)}.") from error
         if trusted:
             self._trusted.add(id(listener))

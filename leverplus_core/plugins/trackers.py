@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from leverplus_core.errors import PluginError, did_you_mean
 from leverplus_core.plugins.calls import third_party
+from leverplus_core.plugins.events import Listeners
 from leverplus_core.plugins.installed import canonical, disabled_distributions, installed
 from leverplus_core.plugins.manager import NAME, Entry, by_name, import_target, title
 
@@ -77,16 +78,16 @@ def find_trackers(names: Sequence[str]) -> list[tuple[str, Maker]]:
 
 
 def open_trackers(makers: Sequence[tuple[str, Maker]], run: RunInfo, registry: Any) -> list[Tracker]:
-    """Make each tracker for a run. Raises a LeverplusError for the first that cannot be; those before it are told that
-    the run has failed."""
+    """Make each tracker for a run. Raises a LeverplusError for the first that cannot be, or is no listener; those
+    before it are told that the run has failed."""
     opened: list[Tracker] = []
+    told = Listeners()
     try:
         for name, made in makers:
             with third_party(name):
                 opened.append(made(run, registry))
+            told.add(opened[-1])
     except BaseException:
-        for tracker in opened:
-            with third_party(type(tracker).__name__):
-                tracker.leverplus_run_end(run=run, status="failed")  # type: ignore[attr-defined]
+        told.emit("run_end", run=run, status="failed")
         raise
     return opened

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from leverplus_core import Recipe
 from tests.docs.transcripts import masked, page, shape, unaccounted
 from tools import transcript
 
@@ -97,6 +98,16 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_every_block_of_a_page_is_run(name: str) -> None:
     assert not unaccounted(page(name))
+
+
+def test_the_tutorial_shows_the_run_that_the_page_of_results_shows() -> None:
+    """One recipe, recorded twice, with one seed and with three: its id, and the rows that no seed decides."""
+    tutorial, results = page("tutorial.md"), page("results/demo.md")
+    assert set(re.findall(r"\b[0-9a-f]{12}\b", tutorial)) == {Recipe.load("demo").fingerprint()[:12]}
+    for name in ("random", "text_image_knn", "oracle"):
+        rows = [" ".join(row.split()) for row in re.findall(rf"^{name} .*", results, re.MULTILINE)]
+        shown = [" ".join(row.split()) for row in re.findall(rf"^{name}  .*", tutorial, re.MULTILINE)]
+        assert len(shown) > 1 and shown[:2] == rows[:2], name
 
 
 @pytest.mark.timeout(600)

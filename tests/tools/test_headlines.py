@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -50,6 +51,15 @@ def test_readme_and_changelog_say_what_the_results_pages_show(headlines: ModuleT
         text = (ROOT / name).read_text(encoding="utf-8")
         assert headlines.REGION.search(text)
         assert headlines.filled(text, ROOT / "docs" / "results") == text
+
+
+def test_the_picture_of_the_readme_shows_the_accuracies_of_its_table() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.split("<!-- table demo: begin -->")[1].split("<!-- table: end -->")[0]
+    drawn = re.findall(r">(\d+\.\d)</text>", (ROOT / "docs" / "demo.svg").read_text(encoding="utf-8"))
+    assert len(drawn) > 10 and sorted(drawn) == sorted(
+        re.findall(r"^\| \*{0,2}`[^|]+\| (\d+\.\d) ", table, re.MULTILINE)
+    )
 
 
 def test_regions_are_written_with_their_indentation_and_the_rest_is_left(headlines: ModuleType, tmp_path: Path) -> None:

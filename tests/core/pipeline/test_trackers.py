@@ -324,8 +324,14 @@ class _Opened:
         _Opened.ended: list[str] = []  # type: ignore[misc]
 
     @hookimpl
-    def leverplus_run_end(self, status: str, run: Any) -> None:
+    def leverplus_run_end(self, status: str) -> None:  # of the arguments of the event only what it wants, as ours do
         _Opened.ended.append(status)  # type: ignore[attr-defined]
+
+
+class _Deaf:
+    where = "here"
+
+    def __init__(self, run: Any, registry: Any) -> None: ...
 
 
 def test_trackers_that_were_opened_are_closed_where_a_later_one_cannot_be() -> None:
@@ -334,9 +340,13 @@ def test_trackers_that_were_opened_are_closed_where_a_later_one_cannot_be() -> N
     def broken(run: Any, registry: Any) -> Any:
         raise ValueError("no key")
 
-    with pytest.raises(LeverplusError, match="tracker 'b' of acme raised ValueError: no key"):
-        open_trackers([("tracker 'a' of acme", _Opened), ("tracker 'b' of acme", broken)], None, None)  # type: ignore[arg-type]
-    assert _Opened.ended == ["failed"]  # type: ignore[attr-defined]
+    for later, line in (
+        (broken, r"^tracker 'b' of acme raised ValueError: no key"),
+        (_Deaf, r"_Deaf is no listener: it has no function marked @hookimpl"),
+    ):
+        with pytest.raises(LeverplusError, match=line):
+            open_trackers([("tracker 'a' of acme", _Opened), ("tracker 'b' of acme", later)], None, None)  # type: ignore[arg-type]
+        assert _Opened.ended == ["failed"]  # type: ignore[attr-defined]
 
 
 def _ended(file: Path) -> list[Any]:
