@@ -36,7 +36,8 @@ Page = Callable[[Registry, Query], Mapping[str, Any]]
 
 
 def create_app(url: str) -> Starlette:
-    """The application over the registry at a database URL, without the checks of `gate.Gate`."""
+    """The application over the registry at a database URL, without the checks of `gate.Gate`. Raises RegistryError
+    where the registry cannot be read."""
     environment = _environment(url)
 
     def page(template: str, compute: Page) -> Callable[[Request], Response]:

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from leverplus_core.errors import RegistryError
+from leverplus_core.registry.explore import Answered
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.explorer import (
     RIGHT,
-    Answered,
     AskedQuestion,
     GivenAnswer,
     ListedQuestion,

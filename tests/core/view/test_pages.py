@@ -96,6 +96,7 @@ def test_the_leaderboard_is_best_first_and_filters_are_in_the_address(page: Read
     assert "+16.7 [" in compared and "not corrected" in compared
     first = Parsed(page("/?name=demo&sort=accuracy")).words.partition("cells")[2]
     assert first.index("sft 1") < first.index("zero_shot 0")
+    assert Parsed(page("/?name=demo&sort=-delta")).words.partition("cells")[2] == words, "compared with nothing"
     assert "50.150" in page("/?source=published")
 
 
