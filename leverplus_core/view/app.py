@@ -10,7 +10,7 @@ from html import escape
 from textwrap import wrap
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 
 from leverplus_core.errors import DataError, LeverplusError, RegistryError
 from leverplus_core.registry.registry import Registry
+from leverplus_core.report.pages import templates
 from leverplus_core.report.tables import interval, percent, points
 from leverplus_core.report.thumbnail import MEDIA_TYPE, thumbnail
 from leverplus_core.text import one_line, shown
@@ -162,14 +163,7 @@ def _when(moment: str) -> str:
 
 
 def _environment(url: str) -> Environment:
-    environment = Environment(
-        loader=PackageLoader("leverplus_core.view"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: type(value)(shown(value)) if isinstance(value, str) else value,
-    )
+    environment = templates("leverplus_core.view")
     with Registry(url, read_only=True) as registry:
         environment.globals["registry_url"] = registry.url
     environment.globals["link"] = link
