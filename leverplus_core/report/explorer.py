@@ -125,11 +125,6 @@ class GivenAnswer:
     accuracy: float
     copied: bool | None
 
-    @property
-    def right(self) -> bool:
-        """Whether the accuracy is at least RIGHT."""
-        return self.accuracy >= RIGHT
-
 
 @dataclass(frozen=True)
 class QuestionDetail(AskedQuestion):

@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 from leverplus_core.errors import DataError, LeverplusError, RegistryError
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.pages import templates
-from leverplus_core.report.tables import interval, percent, points
+from leverplus_core.report.tables import interval, percent, points, shots_text
 from leverplus_core.report.thumbnail import MEDIA_TYPE, thumbnail
 from leverplus_core.text import one_line, shown
 from leverplus_core.view import boards, questions
@@ -167,5 +167,8 @@ def _environment(url: str) -> Environment:
     with Registry(url, read_only=True) as registry:
         environment.globals["registry_url"] = registry.url
     environment.globals["link"] = link
-    environment.filters |= {"percent": _percent, "points": points, "ends_of_delta": _ends, "took": _took, "when": _when}
+    environment.filters |= {
+        "percent": _percent, "points": points, "ends_of_delta": _ends, "took": _took, "when": _when,
+        "shots": shots_text,
+    }  # fmt: skip
     return environment
