@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from leverplus_core.errors import RegistryError, did_you_mean
+from leverplus_core.registry.explore import Answered
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.methods import ordered_methods
 
 RIGHT = 0.5
 """An answer of this accuracy or more is right, one below it wrong."""
-
-Answered = tuple[str, int]
-"""(method, shots)"""
 
 
 @dataclass(frozen=True)
@@ -126,11 +124,6 @@ class GivenAnswer:
     prediction: str
     accuracy: float
     copied: bool | None
-
-    @property
-    def right(self) -> bool:
-        """Whether the accuracy is at least RIGHT."""
-        return self.accuracy >= RIGHT
 
 
 @dataclass(frozen=True)

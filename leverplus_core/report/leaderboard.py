@@ -72,11 +72,11 @@ def leaderboard_rows(
     rows.sort(key=lambda r: (place[r["run"]], orders[r["run"]].index(r["method"]), r["shots"], r["n"]))
     methods = merged_order(orders.values())
     for key in reversed(list(sort) or (["-accuracy"] if group else [])):
-        rows = _sorted(rows, key, methods, baseline is not None)
+        rows = sorted_rows(rows, key, methods, baseline is not None)
     for key in reversed(group):
         if key not in GROUPS:
             raise RegistryError(f"the leaderboard cannot be grouped by '{key}'.", did_you_mean(key, GROUPS))
-        rows = _sorted(rows, key, methods, True)
+        rows = sorted_rows(rows, key, methods, True)
     return rows
 
 
@@ -101,8 +101,10 @@ def _keep(rows: list[Row], column: str, value: Any, run: str | Sequence[str] | N
     return [row for row in rows if row[column] in wanted]
 
 
-def _sorted(rows: list[Row], key: str, methods: Sequence[str], has_delta: bool) -> list[Row]:
-    """A stable sort; rows without a value come last in either direction."""
+def sorted_rows(rows: Sequence[Row], key: str, methods: Sequence[str], has_delta: bool) -> list[Row]:
+    """The rows by a `key` of SORTS, methods in the order of `methods`, those without a value last in either direction;
+    rows of one value stay in their order. Raises RegistryError for another key, and for `delta` where there is none.
+    """
     column, reverse = key.removeprefix("-"), key.startswith("-")
     if column not in SORTS:
         raise RegistryError(f"the leaderboard cannot be sorted by '{column}'.", did_you_mean(column, SORTS))

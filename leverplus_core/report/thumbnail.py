@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 
 MEDIA_TYPE = "image/webp"
-SIDE = 320
 QUALITY = 80
 
 
-def thumbnail(path: str, side: int = SIDE) -> bytes:
+def thumbnail(path: str, side: int) -> bytes:
     """The picture in the file at `path` as WebP, upright, at most `side` pixels wide and high, never enlarged.
 
     Raises DataError (PictureError) for a file that is absent, no picture, or has too many pixels.

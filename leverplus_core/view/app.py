@@ -10,7 +10,7 @@ from html import escape
 from textwrap import wrap
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
@@ -19,7 +19,8 @@ from starlette.staticfiles import StaticFiles
 
 from leverplus_core.errors import DataError, LeverplusError, RegistryError
 from leverplus_core.registry.registry import Registry
-from leverplus_core.report.tables import interval, percent, points
+from leverplus_core.report.pages import templates
+from leverplus_core.report.tables import interval, percent, points, shots_text
 from leverplus_core.report.thumbnail import MEDIA_TYPE, thumbnail
 from leverplus_core.text import one_line, shown
 from leverplus_core.view import boards, questions
@@ -36,7 +37,8 @@ Page = Callable[[Registry, Query], Mapping[str, Any]]
 
 
 def create_app(url: str) -> Starlette:
-    """The application over the registry at a database URL, without the checks of `gate.Gate`."""
+    """The application over the registry at a database URL, without the checks of `gate.Gate`. Raises RegistryError
+    where the registry cannot be read."""
     environment = _environment(url)
 
     def page(template: str, compute: Page) -> Callable[[Request], Response]:
@@ -161,16 +163,12 @@ def _when(moment: str) -> str:
 
 
 def _environment(url: str) -> Environment:
-    environment = Environment(
-        loader=PackageLoader("leverplus_core.view"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: type(value)(shown(value)) if isinstance(value, str) else value,
-    )
+    environment = templates("leverplus_core.view")
     with Registry(url, read_only=True) as registry:
         environment.globals["registry_url"] = registry.url
     environment.globals["link"] = link
-    environment.filters |= {"percent": _percent, "points": points, "ends_of_delta": _ends, "took": _took, "when": _when}
+    environment.filters |= {
+        "percent": _percent, "points": points, "ends_of_delta": _ends, "took": _took, "when": _when,
+        "shots": shots_text,
+    }  # fmt: skip
     return environment

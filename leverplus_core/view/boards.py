@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,8 +11,8 @@ from leverplus_core.recipes.loader import as_yaml
 from leverplus_core.registry.registry import Registry
 from leverplus_core.registry.scores import largest_samples
 from leverplus_core.report.explorer import Outcome
-from leverplus_core.report.leaderboard import leaderboard_rows
-from leverplus_core.report.methods import CEILING, Row, merged_order, ordered_methods, trained_methods
+from leverplus_core.report.leaderboard import leaderboard_rows, sorted_rows
+from leverplus_core.report.methods import CEILING, Row, ordered_methods, trained_methods
 from leverplus_core.view.curves import charts
 from leverplus_core.view.query import Query, link
 from leverplus_core.view.questions import default_pair
@@ -36,7 +36,7 @@ SOON_S, LATER_S = 3, 15
 def leaderboard(registry: Registry, query: Query) -> dict[str, Any]:
     """Cells that fit the filters, of each method's largest sample unless `n` says otherwise, best first."""
     known = registry.runs()
-    rows = _cells(registry, known)
+    rows = leaderboard_rows(registry)
     options = {column: _values(rows, column) for column in FILTERS}
     chosen = {column: query.text(column) for column in FILTERS}
     kept = [row for row in rows if all(not v or str(row[c]) == v for c, v in chosen.items())]
@@ -51,7 +51,9 @@ def leaderboard(registry: Registry, query: Query) -> dict[str, Any]:
         found = leaderboard_rows(registry, runs[0], baseline, n=sizes)
         kept = [row for row in found if (row["method"], row["shots"], row["n"]) in keys]
     sort = query.text("sort") or "-accuracy"
-    kept = _sorted(kept, sort, merged_order([list(dict.fromkeys(r["method"] for r in rows))]))
+    if sort.removeprefix("-") == "delta" and not baseline:
+        sort = "-accuracy"  # the address names a baseline that the filters have left out
+    kept = sorted_rows(kept, sort, list(dict.fromkeys(row["method"] for row in rows)), bool(baseline))
     page = max(1, query.integer("page", 1) or 1)
     shown = kept[(page - 1) * ROWS : page * ROWS]
     state: dict[str, Any] = {k: v for k, v in {**chosen, "baseline": baseline}.items() if v}
@@ -123,35 +125,9 @@ def grid(registry: Registry, query: Query) -> dict[str, Any]:
     return {"run": found, "every": SOON_S if found["status"] == "running" else None, **about}
 
 
-def _cells(registry: Registry, known: Sequence[Row]) -> list[Row]:
-    """All cells, the run started last first, methods in the order of reports."""
-    rows = registry.cells()
-    methods: dict[str, list[str]] = {}
-    for row in rows:
-        methods.setdefault(row["run"], []).append(row["method"])
-    place = {
-        (run["id"], method): (i, j)
-        for i, run in enumerate(known)
-        for j, method in enumerate(ordered_methods(run, methods.get(run["id"], ())))
-    }
-    last = (len(known), 0)  # of a run that began meanwhile
-    rows.sort(key=lambda row: (*place.get((row["run"], row["method"]), last), row["shots"], row["n"]))
-    return rows
-
-
 def _values(rows: Sequence[Row], column: str) -> list[Any]:
     found = list(dict.fromkeys(row[column] for row in rows if row[column] not in (None, "")))
     return (found if column in ("name", "method") else sorted(found))[:OPTIONS]
-
-
-def _sorted(rows: Sequence[Row], sort: str, methods: Sequence[str]) -> list[Row]:
-    """A stable sort; rows without a value come last in either direction."""
-    key, reverse = sort.removeprefix("-"), sort.startswith("-")
-    if key not in SORTS:
-        raise RegistryError(f"the leaderboard cannot be sorted by '{key}'.", did_you_mean(key, SORTS))
-    value: Callable[[Row], Any] = (lambda r: methods.index(r[key])) if key == "method" else (lambda r: r[key])
-    some = sorted((r for r in rows if r.get(key) is not None), key=value, reverse=reverse)
-    return some + [r for r in rows if r.get(key) is None]
 
 
 def _same(rows: Sequence[Row]) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from leverplus_core.errors import RegistryError
+from leverplus_core.registry.explore import Answered
 from leverplus_core.registry.registry import Registry
 from leverplus_core.report.explorer import (
     RIGHT,
-    Answered,
     AskedQuestion,
     GivenAnswer,
     ListedQuestion,
@@ -68,8 +68,9 @@ def one(registry: Registry, query: Query) -> dict[str, Any]:
         return {"moved": link("runs", run["id"], "question", **state, shots=query.text("shots"), id=found)}
     detail = question_detail(registry, run, query.text("id"))
     every = sorted({answer.shots for answer in detail.given})
-    largest = max((outcome.shots for outcome in wanted.outcomes), default=every[-1])
-    shots = None if query.text("shots") == "all" else query.integer("shots", largest)
+    largest = max((outcome.shots for outcome in wanted.outcomes), default=0)
+    # Answers without demonstrations stand beside those at every number of shots.
+    shots = None if query.text("shots") == "all" else query.integer("shots", largest or every[-1])
     asked = query.text("shots") or None
     near = neighbors(registry, run, wanted, detail.position)
 

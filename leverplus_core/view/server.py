@@ -9,7 +9,6 @@ import webbrowser
 from collections.abc import Callable
 
 from leverplus_core.errors import LeverplusError, needs_extra
-from leverplus_core.registry.registry import Registry
 from leverplus_core.view.gate import Gate, is_loopback
 
 PORT = 8420
@@ -29,13 +28,13 @@ def serve(
         import uvicorn
 
         from leverplus_core.view.app import create_app
-    Registry(registry, read_only=True).close()  # what is wrong with it is said here and not on a page
+    app = create_app(registry)  # what is wrong with the registry is said here and not on a page
     listening = _listen(host, port)
     at = listening.getsockname()[1]
     token = secrets.token_urlsafe(24) if demand_token or not is_loopback(host) else None
     address = f"http://{_seen(host)}:{at}/" + (f"?token={token}" if token else "")
     config = uvicorn.Config(
-        Gate(create_app(registry), host, token), log_level="error", access_log=False, server_header=False,
+        Gate(app, host, token), log_level="error", access_log=False, server_header=False,
         proxy_headers=False, lifespan="off", ws="none", timeout_graceful_shutdown=GRACE_S,
     )  # fmt: skip
     say(f"{address}  (Ctrl-C ends it)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,8 +22,6 @@ MOST = 2000
 """Questions of a report; a page of more is slow to open."""
 SIDES = {"question": 224, "demonstration": 112}
 """Pixels of the longer side of a thumbnail."""
-TAG = 120
-"""Bytes of what stands around the address of a picture."""
 TEXT = 0.5
 """The share of the room that questions may take; pictures get the rest."""
 
@@ -123,8 +121,8 @@ def explorer(registry: Registry, content: Content) -> Explorer | None:
                 if method == row["method"]:
                     for _, prediction in registry.cell_predictions(run_id, method, shots, MOST):
                         given.setdefault(prediction.question_id, []).append((place, shots, prediction))
-    examples = _Examples(registry, next(iter(runs)))
-    examples.read(d for some in given.values() for *_, prediction in some for d in prediction.demonstrations)
+    ids = list(dict.fromkeys(d for some in given.values() for *_, p in some for d in p.demonstrations))
+    places, recorded = {id: place for place, id in enumerate(ids)}, registry.demonstrations(next(iter(runs)), ids)
     labels = [row["label"] for row in columns]
     counts = [row["arm"] for row in (*content.primary, *content.endpoints) if row.get("counts", True)]
     lead = next((arm for arm in counts if arm in labels), labels[-1])
@@ -136,37 +134,26 @@ def explorer(registry: Registry, content: Content) -> Explorer | None:
         seeds=(columns[0]["seed"], max(len(c["runs"]) for c in content.configurations)),
         total=max(total, len(asked)),
         questions=tuple(
-            _asked(place, question, sorted(given.get(question.id, ()), key=lambda one: one[:2]), examples)
+            _asked(place, question, sorted(given.get(question.id, ()), key=lambda one: one[:2]), places)
             for place, question in enumerate(asked.values())
         ),
-        demonstrations=tuple(examples.known),
+        demonstrations=tuple(_example(id, recorded.get(id, {})) for id in ids),
     )
 
 
-class _Examples:
-    """Demonstrations by id, each once."""
-
-    def __init__(self, registry: Registry, run_id: str) -> None:
-        self._registry, self._run = registry, run_id
-        self.places: dict[str, int] = {}
-        self.known: list[Example] = []
-
-    def read(self, ids: Iterator[str]) -> None:
-        wanted = list(dict.fromkeys(ids))
-        rows: Mapping[str, Row] = self._registry.demonstrations(self._run, wanted)
-        for id in wanted:
-            row = rows.get(id, {})
-            self.places[id] = len(self.known)
-            text, answer, caption = (shown(row.get(key) or "") for key in ("text", "answer", "caption"))
-            self.known.append(Example(shown(id), text, answer, caption, row.get("image_path")))
+def _example(id: str, row: Row) -> Example:
+    text, answer, caption = (shown(row.get(key) or "") for key in ("text", "answer", "caption"))
+    return Example(shown(id), text, answer, caption, row.get("image_path"))
 
 
-def _asked(place: int, question: ListedQuestion, given: Sequence[tuple[int, int, Any]], examples: _Examples) -> Asked:
+def _asked(
+    place: int, question: ListedQuestion, given: Sequence[tuple[int, int, Any]], places: Mapping[str, int]
+) -> Asked:
     rows = tuple(
         Given(
             method, shots, round(p.accuracy, 4), shown(p.prediction),
             None if p.raw_text.strip() == p.prediction else shown(p.raw_text),
-            tuple(examples.places[d] for d in p.demonstrations),
+            tuple(places[d] for d in p.demonstrations),
         )
         for method, shots, p in given
     )  # fmt: skip
@@ -205,7 +192,8 @@ def pack(found: Explorer, room: int, item: Callable[[Asked, str], str], words: M
     for question in found.questions:
         new = dict.fromkeys(d for given in question.given for d in given.demonstrations if d not in known)
         row = _json(_row(question))
-        cost = len(row) + len(item(question, "").encode()) + sum(_size(found.demonstrations[d]) for d in new)
+        around = item(question, "-" if question.path else "")  # a picture's element, without its address
+        cost = len(row) + len(around.encode()) + sum(_size(found.demonstrations[d]) for d in new)
         if used + cost > TEXT * room:
             break
         used += cost
@@ -280,7 +268,7 @@ def _pictures(found: Explorer, packed: Packed, room: int) -> tuple[dict[int, str
             continue
         first = _address(question.path, SIDES["question"], packed)
         more = {d: _address(found.demonstrations[d].path, SIDES["demonstration"], packed) for d in wanted}
-        cost = sum(map(len, [first, *more.values()])) + TAG
+        cost = sum(map(len, [first, *more.values()]))
         if cost > room:
             full = True
             packed.outside += sum(map(bool, [first, *more.values()]))

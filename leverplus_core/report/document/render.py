@@ -21,8 +21,8 @@ from leverplus_core.report.document.i18n import Translator
 from leverplus_core.report.document.layout import lay_out
 from leverplus_core.report.document.plots import INK
 from leverplus_core.report.document.questions import Asked, Explorer, Packed, left_out, pack, remarks, words
+from leverplus_core.report.pages import templates
 from leverplus_core.report.tables import escape_markdown
-from leverplus_core.text import shown
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -137,16 +137,7 @@ def _markdown(document: Document, folder: str) -> str:
 @cache
 def _environment() -> Environment:
     with needs_extra("report"):
-        from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
-    environment = Environment(
-        loader=PackageLoader("leverplus_core.report"),
-        autoescape=select_autoescape(("html",)),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: type(value)(shown(value)) if isinstance(value, str) else value,
-    )
+        environment = templates("leverplus_core.report")
     environment.filters["md"] = escape_markdown
     environment.tests["table"] = lambda block: isinstance(block, Table)
     return environment

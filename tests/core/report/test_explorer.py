@@ -113,7 +113,9 @@ def test_a_question_has_all_that_each_method_did(registry: Registry, run: dict[s
     assert question_detail(registry, run, "q4").sizes == (6,)
     assert {(a.method, a.shots) for a in found.given} == set(answered_cells(registry, run)) == set(BOTH)
     given = found.given[-1]
-    assert (given.raw_text, given.prediction, given.copied, given.right) == (" raw 0", "a 0", True, given.accuracy > 0)
+    assert (given.method, given.raw_text, given.prediction, given.accuracy, given.copied) == (
+        "rce", " raw 0", "a 0", 0.0, True,
+    )  # fmt: skip
     known, unknown = given.demonstrations
     assert (known.text, known.answer, known.image_path) == ("which animal?", "cat", "p/9.png")
     assert unknown.id == "d2" and unknown.text is unknown.image_id is None

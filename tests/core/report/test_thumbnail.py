@@ -17,7 +17,7 @@ def test_a_thumbnail_fits_the_square_and_is_never_enlarged(
     tmp_path: Path, size: tuple[int, int], small: tuple[int, int]
 ) -> None:
     Pil.new("RGB", size, "red").save(tmp_path / "a.png")
-    with Pil.open(io.BytesIO(thumbnail(str(tmp_path / "a.png")))) as picture:
+    with Pil.open(io.BytesIO(thumbnail(str(tmp_path / "a.png"), 320))) as picture:
         assert picture.format == "WEBP" and picture.size == small
 
 
@@ -25,5 +25,5 @@ def test_what_is_no_picture_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("<svg onload=alert(1)>")
     for path in (tmp_path / "a.png", tmp_path / "absent.png", tmp_path):
         with pytest.raises(DataError) as e:
-            thumbnail(str(path))
+            thumbnail(str(path), 320)
         assert "\n" not in str(e.value)

@@ -96,6 +96,7 @@ def test_the_leaderboard_is_best_first_and_filters_are_in_the_address(page: Read
     assert "+16.7 [" in compared and "not corrected" in compared
     first = Parsed(page("/?name=demo&sort=accuracy")).words.partition("cells")[2]
     assert first.index("sft 1") < first.index("zero_shot 0")
+    assert Parsed(page("/?name=demo&sort=-delta")).words.partition("cells")[2] == words, "compared with nothing"
     assert "50.150" in page("/?source=published")
 
 
@@ -177,6 +178,8 @@ def test_a_question_shows_all_that_was_shown_and_answered(page: Read) -> None:
     assert "the file is gone" in page(link("runs", "run1", "question", id="q4"))
     only = page(link("runs", "run1", "question", id="q0", shots=1))
     assert 'id="rce-1"' in only and 'id="rce-2"' not in only and 'id="zero_shot-0"' in only
+    listed = page(link("runs", "run1", "question", id="q0", where="zero_shot@0:right"))
+    assert 'id="zero_shot-0"' in listed and 'id="rce-2"' in listed, "what the others answered is there as well"
 
 
 def test_next_and_previous_stay_in_the_list(client: TestClient, page: Read) -> None:
@@ -222,7 +225,8 @@ def test_an_empty_registry_says_what_to_do_and_one_that_goes_away_is_told(tmp_pa
     with Registry(f"sqlite:///{file}") as registry:
         client = TestClient(create_app(f"sqlite:///{file}"))
         for address in ("/", "/runs"):
-            assert "leverplus run demo" in client.get(address).text
+            live = client.get(address).text.partition('<div id="live"')[2]
+            assert "leverplus run demo" in live, "it goes away as soon as a run begins"
         registry.begin_run(RunRecord("run1", "new", "f", "d", "m", 0))
         assert "Nothing is evaluated yet" in client.get("/").text and "new" in client.get("/runs").text
     file.unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,19 @@ def test_what_does_not_fit_is_left_out_and_said(asked: Registry, language: str) 
         assert any("--max-mb" in text for text in page.left_out) == (counts[-1] != (4, 5))
     assert counts == sorted(counts) and counts[0] == (0, 0) and counts[-1] == (4, 5) and len(set(counts)) > 2
     assert made(asked, 0, language).text == alone
+
+
+def test_long_captions_are_in_the_count(asked: Registry) -> None:
+    say, content = Translator(), report_content(asked, ["a1"])
+    found, document = explorer(asked, content), lay_out(content, say, plots=False)
+    assert found is not None
+    long = replace(found, questions=tuple(replace(q, caption='<"a hat">' * 100) for q in found.questions))
+    pictures = set()
+    for most in range(60_000, 120_000, 2_000):
+        text = html_page(document, say, long, most / 1e6).text
+        assert len(text.encode()) <= most
+        pictures.add(text.count("<img "))
+    assert pictures == {0, 1, 2, 3}
 
 
 def test_the_same_registry_gives_the_same_page(asked: Registry) -> None:
