@@ -183,7 +183,7 @@ def test_the_source_distribution_holds_what_tests_and_docs_need(built: tuple[Pat
     for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "Makefile",
                  "constraints.txt",
                  "mkdocs.yml", "docs/tutorial.md", "tests/conftest.py", "tests/acme/pyproject.toml",
-                 "tests/plugins/formats/logs/inspect_base.eval", "tools/gen_docs.py"):  # fmt: skip
+                 "tests/plugins/formats/logs/inspect_mockllm_base.eval", "tools/gen_docs.py"):  # fmt: skip
         assert name in names, name
     assert not [name for name in names if name.startswith((".venv", ".git/", ".leverplus", "dist/"))]
 

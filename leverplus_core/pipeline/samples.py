@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -104,6 +104,9 @@ def read_samples(
         raise DataError(f"--method names one model, and the logs have {len(groups)}: {', '.join(groups)}.",
                         "Import each in a call.")  # fmt: skip
     names = [method] if method is not None else _names(list(groups))
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DataError(f"two models of the logs would be called '{twice}'.",
+                        "Import each in a call, and name it with --method.")  # fmt: skip
     documents: dict[str, tuple[str, Path]] = {}
     methods = [
         _method(_checked(name), group, chosen, scale, shots, len(tasks) > 1, documents)
@@ -210,7 +213,7 @@ def _method(
     for key in sorted(asked, key=_in_order):
         rows = asked[key]
         first = min(rows, key=lambda row: row.repeat)
-        accuracy = fmean(_share(files[0].path, key, metric, row.scores[metric], scale) for row in rows)
+        accuracy = fmean(_share(given_by[key], key, metric, row.scores[metric], scale) for row in rows)
         raw, cut, text = (shortened(one, MOST_TEXT) for one in (first.raw_text, first.prediction, first.text))
         predictions.append(Prediction(name, at, key, key, (), raw, cut, accuracy))
         answers = tuple(shortened(answer, MOST_TEXT) for answer in first.answers)
@@ -246,8 +249,5 @@ def short_id(text: str) -> str:
 
 def _in_order(key: str) -> list[tuple[int, str] | str]:
     """Numbers by their size: sample 9 comes before sample 10."""
-    return [(int(part[:40]), part) if part.isdigit() and part.isascii() else part for part in _parts(key)]
-
-
-def _parts(key: str) -> Iterable[str]:
-    return re.split(r"([0-9]+)", key)
+    parts = re.split(r"([0-9]+)", key)
+    return [(int(part[:40]), part) if part.isdigit() and part.isascii() else part for part in parts]

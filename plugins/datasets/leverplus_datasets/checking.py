@@ -219,24 +219,26 @@ class _Check:
         self.db.execute("INSERT INTO files SELECT DISTINCT path, 0, path FROM rows WHERE path IS NOT NULL")
         total = self.db.execute("SELECT COUNT(*) FROM files").fetchone()[0]
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool, self.progress.task("pictures", total) as bar:
-            for paths in self._chunks("SELECT path FROM files ORDER BY path"):
+            for paths in self._chunks():
                 for path, (size, why) in zip(paths, pool.map(self._read, paths), strict=True):
                     self.db.execute("UPDATE files SET size = ? WHERE path = ?", (size, path))
                     if why:
                         (place,) = self.db.execute("SELECT place FROM rows WHERE path = ? LIMIT 1", (path,)).fetchone()
                         self._wrong(f"{place}: picture {path} {why}", "pictures that cannot be read")
                 bar.advance(len(paths))
-        alike = "SELECT path FROM files WHERE size IN (SELECT size FROM files GROUP BY size HAVING COUNT(*) > 1)"
-        for paths in self._chunks(f"{alike} AND size > 0 ORDER BY path"):
+        self.db.execute("CREATE INDEX by_size ON files (size)")
+        other = "SELECT 1 FROM files AS other WHERE other.size = files.size AND other.path != files.path"
+        for paths in self._chunks(f"size > 0 AND EXISTS ({other})"):
             hashes = file_hashes(paths)
             self.db.executemany("UPDATE files SET content = ? WHERE path = ?", [(hashes[p], p) for p in paths])
 
-    def _chunks(self, query: str) -> Iterator[list[str]]:
-        """The rows of a query of one column, some at a time; the table may be written in between."""
-        at = 0
-        while rows := self.db.execute(f"{query} LIMIT {_CHUNK} OFFSET {at}").fetchall():
-            yield [row[0] for row in rows]
-            at += len(rows)
+    def _chunks(self, condition: str = "TRUE") -> Iterator[list[str]]:
+        """The paths of pictures in their order, some at a time; what else is known of them may be written between."""
+        query = f"SELECT path FROM files WHERE path > ? AND {condition} ORDER BY path LIMIT {_CHUNK}"
+        last = ""
+        while rows := self.db.execute(query, (last,)).fetchall():
+            yield [path for (path,) in rows]
+            (last,) = rows[-1]
 
     def _read(self, path: str) -> tuple[int, str]:
         """(bytes of a picture, why it cannot be read)."""

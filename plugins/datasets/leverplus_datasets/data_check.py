@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from leverplus_core import Dataset, PictureSettings
     from leverplus_datasets.checking import Checked
 
+ColumnOpt = Annotated[
+    list[str] | None,
+    typer.Option("--column", metavar="NAME=COLUMN", help="What a column of FILE holds: question=query; repeatable."),
+]
+
 
 def check(
     target: Annotated[
         str, typer.Argument(metavar="FILE|RECIPE", help="A file of questions, or a recipe whose dataset is meant.")
     ],
-    column: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--column", metavar="NAME=COLUMN", help="What a column of FILE holds: question=query; repeatable."
-        ),
-    ] = None,
+    column: ColumnOpt = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting; repeatable.")
     ] = None,

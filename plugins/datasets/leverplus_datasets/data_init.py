@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from leverplus_datasets.data_check import ColumnOpt
+
 if TYPE_CHECKING:
     from leverplus_core import Dataset
     from leverplus_datasets.checking import Checked
@@ -74,12 +76,7 @@ def init(
     source: Annotated[
         Path | None, typer.Option("--from", metavar="FILE", help="Your questions: JSON lines, CSV, Parquet.")
     ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--column", metavar="NAME=COLUMN", help="What a column of FILE holds: question=query; repeatable."
-        ),
-    ] = None,
+    column: ColumnOpt = None,
     images: Annotated[
         Path | None,
         typer.Option("--images", metavar="FOLDER", help="Where the pictures of FILE are, if not beside it."),

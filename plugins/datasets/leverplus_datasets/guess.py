@@ -35,19 +35,8 @@ _NAMES: Mapping[str, Sequence[str]] = {
     "split": ("split", "subset", "partition", "fold", "划分", "数据集"),
 }  # fmt: skip
 _FOLDERS = (
-    "",
-    "images",
-    "photos",
-    "pictures",
-    "img",
-    "imgs",
-    "train2014",
-    "val2014",
-    "train2017",
-    "val2017",
-    "train",
-    "val",
-)
+    "", "images", "photos", "pictures", "img", "imgs", "train2014", "val2014", "train2017", "val2017", "train", "val",
+)  # fmt: skip
 _PATTERNS = (
     "{image}", "{image}.jpg", "{image}.png", "{image}.jpeg", "{image:012d}.jpg", "COCO_train2014_{image:012d}.jpg",
     "COCO_val2014_{image:012d}.jpg",
@@ -95,11 +84,10 @@ def guess(file: Path, given: Mapping[str, str] | None = None, images: Path | Non
         raise DataError(f"{file} has no rows.", "It needs one row per question.")
     found, columns = Guess(), list(dict.fromkeys(name for row in rows for name in row))
     meant = _columns(columns, rows, file, given or {})
-    if (missing := next((name for name in ("question",) if name not in meant), None)) or not {
-        "answers", "answer"
-    } & meant.keys():  # fmt: skip
-        what = f"no column of {file} looks like the {missing or 'answers'}: it has {', '.join(columns)}."
-        raise DataError(what, f"Say which one is: --column {missing or 'answers'}=COLUMN.")
+    missing = "question" if "question" not in meant else "answers" if not {"answers", "answer"} & meant.keys() else ""
+    if missing:
+        what = f"no column of {file} looks like the {missing}: it has {', '.join(columns)}."
+        raise DataError(what, f"Say which one is: --column {missing}=COLUMN.")
     renamed = {name: column for name, column in meant.items() if name != column}
     if renamed:
         found.settings["columns"] = renamed
@@ -130,7 +118,7 @@ def _columns(columns: Sequence[str], rows: Sequence[Row], file: Path, given: Map
     plain = {column: re.sub(r"[\W_]", "", column.lower()) for column in columns}
     meant: dict[str, str] = dict(given)
     for name, known in _NAMES.items():
-        if name in meant or (name, "answer" in meant) == ("answers", True):
+        if name in meant or (name == "answers" and "answer" in meant):
             continue
         free = {plain[column]: column for column in reversed(columns) if column not in meant.values()}
         if (column := next((free[one] for one in known if one in free), None)) is not None:
@@ -142,10 +130,8 @@ def _columns(columns: Sequence[str], rows: Sequence[Row], file: Path, given: Map
     if "answers" in meant:
         meant.pop("answer", None)
     ids = {id_text(row.get(meant["id"])) for row in rows} - {None} if "id" in meant else set()
-    if "id" not in given and 2 * len(ids) <= len(
-        rows
-    ):  # the id of something else; a few that are absent or there twice are mistakes
-        meant["id"] = ROW_NUMBER
+    if "id" not in given and 2 * len(ids) <= len(rows):
+        meant["id"] = ROW_NUMBER  # it is the id of something else; a few that are absent or there twice are mistakes
     order = get_args(Column)
     return {name: meant[name] for name in order if name in meant}
 

@@ -30,7 +30,7 @@ def read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
         if data[:4] == b"PAR1":
-            raise DataError(f"{path} is a Parquet file, not JSON.", "The dataset table reads it: see docs/datasets.md.")
+            raise DataError(f"{path} is a Parquet file, not JSON.", "The dataset table reads it as .parquet.")
         return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"there is no file {path}.", "Check the dataset's settings.") from None

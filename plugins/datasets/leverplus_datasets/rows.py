@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from leverplus_core import DataError, needs_extra
-from leverplus_datasets.reading import NOT_JSON, RowError, parse
+from leverplus_datasets.reading import NOT_JSON, RowError, parse, read_text
 
 Row = dict[str, Any]
 Rows = Iterator[tuple[str, Row | DataError]]
@@ -93,7 +93,7 @@ def _lines(path: Path) -> Rows:
 
 
 def _document(path: Path) -> Rows:
-    document = parse("".join(line for _, line in _text_lines(path)), str(path))
+    document = parse(read_text(path), str(path))
     found = document.get("data") if isinstance(document, dict) and isinstance(document.get("data"), list) else document
     if isinstance(found, dict) and found and all(isinstance(row, dict) for row in found.values()):
         found = [{"id": key, **row} for key, row in found.items()]

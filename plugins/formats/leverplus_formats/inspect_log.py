@@ -23,7 +23,7 @@ from leverplus_core import (
     fingerprint,
     parse_json,
 )
-from leverplus_formats.json_file import entries
+from leverplus_formats.json_file import entries, text_of
 from leverplus_formats.log_zip import LogZip
 
 HEAD = 1 << 16
@@ -71,9 +71,9 @@ class InspectImporter(SamplesImporter):
         remarks = () if status == "success" else (f"its evaluation did not end: {status}",)
         return SampleLog(
             harness="inspect",
-            version=_text(packages.get("inspect_ai")) if isinstance(packages, dict) else "",
-            task=_text(about.get("task")),
-            model=_text(about.get("model")),
+            version=text_of(packages.get("inspect_ai")) if isinstance(packages, dict) else "",
+            task=text_of(about.get("task")),
+            model=text_of(about.get("model")),
             shots=None,
             samples=(_sample(source, row) for row in samples),
             remarks=remarks,
@@ -140,15 +140,15 @@ def _sample(source: Path, row: Any) -> LoggedSample:
     asked = _parts(row["input"], attached)
     target = row["target"] if isinstance(row.get("target"), list) else [row.get("target")]
     output = row["output"] if isinstance(row.get("output"), dict) else {}
-    written = _resolved(_text(output.get("completion")), attached)
+    written = _resolved(text_of(output.get("completion")), attached)
     return LoggedSample(
         id=str(row["id"]),
         scores={name: value for scorer, score in scored.items() for name, value in _values(scorer, score)},
         text="\n".join(part for part in asked if not part.startswith("data:")),
-        answers=tuple(map(_text, target)),
+        answers=tuple(map(text_of, target)),
         raw_text=written,
         prediction=_resolved(said, attached) if said is not None else written,
-        digest=fingerprint([asked, [_text(t) for t in target], row.get("choices")]),
+        digest=fingerprint([asked, [text_of(t) for t in target], row.get("choices")]),
         repeat=epoch,
     )
 
@@ -173,7 +173,7 @@ def _number(value: Any) -> float | None:
 def _parts(given: Any, attached: Mapping[str, Any]) -> list[str]:
     """What the model was asked: the texts and the pictures of all messages, without their ids."""
     if not isinstance(given, list):
-        return [_resolved(_text(given), attached)]
+        return [_resolved(text_of(given), attached)]
     found: list[str] = []
     for message in given:
         content = message.get("content") if isinstance(message, dict) else None
@@ -188,7 +188,3 @@ def _resolved(text: str, attached: Mapping[str, Any]) -> str:
     """Long texts are written once, and named by their hash."""
     kept = attached.get(text.removeprefix(_ATTACHED)) if text.startswith(_ATTACHED) else None
     return kept if isinstance(kept, str) else text
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else "" if value is None else str(value)

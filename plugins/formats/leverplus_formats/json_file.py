@@ -119,6 +119,11 @@ def entries(path: Path, progress: Progress, *, inside: str = "", lenient: bool =
         raise DataError(f"{path} is not JSON {where}: {_reason(e)}.", hint) from e
 
 
+def text_of(value: object) -> str:
+    """A value of a log as text: '' for null."""
+    return value if isinstance(value, str) else "" if value is None else str(value)
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeError):
         return "it is not UTF-8 text"

@@ -24,6 +24,7 @@ from leverplus_core import (
     iter_jsonl,
     parse_json,
 )
+from leverplus_formats.json_file import text_of
 
 HEAD = 1 << 22
 """Bytes in which a first line must end for a file to be recognized."""
@@ -132,9 +133,9 @@ class LmEvalImporter(_Importer):
 
     def sample(self, row: Mapping[str, Any], scores: Mapping[str, float]) -> LoggedSample:
         """The sample of a line: of a multiple choice, the text of what the model holds most probable."""
-        doc, target = row["doc"], _text(row["target"])
-        calls = [value for value in row["arguments"].values()] if isinstance(row["arguments"], dict) else []
-        choices = [_text(call.get("arg_1")) for call in calls if isinstance(call, dict)]
+        doc, target = row["doc"], text_of(row["target"])
+        calls = list(row["arguments"].values()) if isinstance(row["arguments"], dict) else []
+        choices = [text_of(call.get("arg_1")) for call in calls if isinstance(call, dict)]
         raw, cut, answers = _first(row.get("resps")), _first(row["filtered_resps"]), (target,)
         if (best := _most_probable(row["filtered_resps"])) is not None and best < len(choices):
             raw = cut = choices[best].strip()
@@ -143,7 +144,7 @@ class LmEvalImporter(_Importer):
         question = doc.get("question") if isinstance(doc, dict) else None
         prompt = calls[0].get("arg_0") if calls and isinstance(calls[0], dict) else ""
         return LoggedSample(
-            id=_text(row["doc_id"]), scores=scores, text=question if isinstance(question, str) else _text(prompt),
+            id=text_of(row["doc_id"]), scores=scores, text=question if isinstance(question, str) else text_of(prompt),
             answers=answers, raw_text=raw, prediction=cut, digest=_digest(row),
         )  # fmt: skip
 
@@ -165,12 +166,12 @@ class LmmsEvalImporter(_Importer):
 
     def sample(self, row: Mapping[str, Any], scores: Mapping[str, float]) -> LoggedSample:
         """The sample of a line, whose document is identified by its true answer alone where no hash of it is logged."""
-        target, known = _text(row["target"]), row["doc_hash"] not in (_NO_DOCUMENT, None)
+        target, known = text_of(row["target"]), row["doc_hash"] not in (_NO_DOCUMENT, None)
         cut = _first(row["filtered_resps"])
         return LoggedSample(
-            id=_text(row["doc_id"]), scores=scores, text=_text(row["input"]), answers=(target,),
+            id=text_of(row["doc_id"]), scores=scores, text=text_of(row["input"]), answers=(target,),
             raw_text=_first(row["resps"]) if "resps" in row else cut, prediction=cut,
-            digest=fingerprint([target, _text(row["doc_hash"]) if known else ""]),
+            digest=fingerprint([target, text_of(row["doc_hash"]) if known else ""]),
         )  # fmt: skip
 
 
@@ -180,7 +181,7 @@ def _digest(row: Mapping[str, Any]) -> str:
     text = str(row["doc"])
     if isinstance(logged, str) and logged and not _ADDRESS.search(text):
         return logged[:64]
-    return fingerprint([_ADDRESS.sub("", text), _text(row["target"])])
+    return fingerprint([_ADDRESS.sub("", text), text_of(row["target"])])
 
 
 def _results(path: Path) -> dict[str, Any]:
@@ -216,15 +217,11 @@ def _word(value: object) -> str:
     return value.strip()[:200] if isinstance(value, str) and value != "unknown@unknown" else ""
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else "" if value is None else str(value)
-
-
 def _first(value: object) -> str:
     """The first text of responses, however deep they are nested."""
     while isinstance(value, list) and value:
         value = value[0]
-    return "" if isinstance(value, list) else _text(value)
+    return "" if isinstance(value, list) else text_of(value)
 
 
 def _most_probable(responses: object) -> int | None:
@@ -232,7 +229,7 @@ def _most_probable(responses: object) -> int | None:
     if not isinstance(responses, list) or not all(isinstance(r, list) and len(r) == 2 for r in responses):
         return None
     try:
-        values = [float(_text(r[0])) for r in responses]
+        values = [float(text_of(r[0])) for r in responses]
     except ValueError:
         return None
     return values.index(max(values)) if values else None

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from leverplus_core import Question
+from leverplus_datasets import checking
 from leverplus_datasets.checking import check_dataset
 from leverplus_datasets.from_rows import RowDataset
 from leverplus_datasets.table import Table
@@ -166,6 +167,23 @@ def test_memory_does_not_grow_with_the_rows() -> None:
         tracemalloc.stop()
         assert found.rows == count + 1 and found.wrong == []
     assert peaks[1] < 1.2 * peaks[0]
+
+
+def test_equal_pictures_are_found_wherever_they_stand_among_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures are taken some at a time: here two of each size, of which every third pair has equal bytes."""
+    monkeypatch.setattr(checking, "_CHUNK", 2)
+    rows = []
+    for pair in range(9):
+        for half, split in enumerate(("train", "validation")):
+            name = f"{half}-{pair}.png"
+            Image.new("RGB", (8 + pair, 8), (200, 0, half * (pair % 3 > 0))).save(tmp_path / name)
+            rows.append(row(f"{half}-{pair}", name, question=f"What is {pair}?", split=split))
+    found = check_dataset(Table(path=str(write(tmp_path / "all.jsonl", *rows))))
+    assert [(one.kind, one.count) for one in found.wrong] == [
+        ("questions that are in both splits, about the same picture", 3)
+    ]
 
 
 def test_a_file_without_a_question_or_an_answer_is_told_with_its_columns(cli: Cli, tmp_path: Path) -> None:

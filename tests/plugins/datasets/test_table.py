@@ -112,6 +112,14 @@ def test_a_file_of_no_known_name_and_a_damaged_one_are_told(tmp_path: Path) -> N
         Table(path=str(tmp_path / "rows.json")).questions("train")
 
 
+def test_a_json_document_on_one_long_line_is_read(tmp_path: Path) -> None:
+    """As GQA has it; only a line that is a row is bounded."""
+    row = {"question": "a?", "caption": "c", "answer": "x", "note": "n" * (1 << 26)}
+    document = {"1": {**row, "split": "train"}, "2": {**row, "note": "", "split": "validation"}}
+    (tmp_path / "rows.json").write_text(json.dumps(document))
+    assert [q.id for q in Table(path=str(tmp_path / "rows.json")).questions("train")] == ["1"]
+
+
 def test_answers_of_a_cell_are_a_list_in_json_or_divided_by_the_separator(tmp_path: Path) -> None:
     head = "id,question,caption,answers,split\n"
     (tmp_path / "rows.csv").write_text(f'{head}1,a?,c,"[""x"", 7]",train\n2,b?,d,x;y z ;,validation\n')

@@ -44,8 +44,8 @@ def logged(pattern: str) -> Path:
 
 BASE, NEW, CHANGED = (logged(f"lm_eval_{name}/samples_*.jsonl") for name in ("base", "new", "changed"))
 EYES = [logged(f"lmms_eval/*_{hour}0000_samples_*.jsonl") for hour in (12, 13)]
-INSPECT = [LOGS / "inspect_base.eval", LOGS / "inspect_new.json"]
-ALL = {"lm-eval": [BASE, NEW, CHANGED], "lmms-eval": EYES, "inspect": [*INSPECT, LOGS / "inspect_new.eval"]}
+INSPECT = [LOGS / "inspect_mockllm_base.eval", LOGS / "inspect_mockllm_new.json"]
+ALL = {"lm-eval": [BASE, NEW, CHANGED], "lmms-eval": EYES, "inspect": [*INSPECT, LOGS / "inspect_mockllm_new.eval"]}
 
 
 def read(*paths: Path, **options: Any) -> ImportedSamples:
@@ -142,7 +142,7 @@ def test_accuracies_are_those_that_inspect_computed() -> None:
 
 
 def test_a_zip_and_a_json_log_of_inspect_say_the_same() -> None:
-    one, other = (read(LOGS / f"inspect_new.{end}", metric="match").methods[0] for end in ("eval", "json"))
+    one, other = (read(LOGS / f"inspect_mockllm_new.{end}", metric="match").methods[0] for end in ("eval", "json"))
     assert one.predictions == other.predictions and one.questions == other.questions and one.digests == other.digests
 
 
@@ -307,6 +307,9 @@ def test_several_tasks_are_one_set_of_questions(tmp_path: Path) -> None:
     (method,) = found.methods
     assert (found.task, len(method.predictions), method.files) == ("", 24, (EYES[0].name, other.name))
     assert [p.question_id for p in method.predictions][11:13] == ["colors/11", "shapes/0"]
+    lines(other, lambda row: row | {"exact_match": 2}, other)
+    with pytest.raises(DataError, match=r"_shapes.jsonl: exact_match of sample shapes/0 is 2, outside"):
+        read(EYES[0], other, metric="exact_match")
 
 
 def test_one_task_of_one_model_comes_once(tmp_path: Path) -> None:
@@ -323,6 +326,11 @@ def test_one_task_of_one_model_comes_once(tmp_path: Path) -> None:
         read(BASE, INSPECT[0])
     with pytest.raises(DataError, match=r"--method names one model, and the logs have 2: acme/eye-base, acme/eye-new"):
         read(*EYES, metric="exact_match", method="eye")
+    (tmp_path / "20261128_120000_results.json").write_text('{"model_name": "acme/eye:new"}')
+    (tmp_path / "20261128_130000_results.json").write_text('{"model_name": "acme/eye-new"}')
+    shutil.copy(EYES[1], tmp_path)
+    with pytest.raises(DataError, match=r"two models of the logs would be called 'eye-new'.*--method"):
+        read(again, tmp_path / EYES[1].name, metric="exact_match")
     with pytest.raises(DataError, match="'a:b' cannot name a method"):
         read(EYES[0], metric="exact_match", method="a:b")
 

@@ -1,7 +1,8 @@
 """Makes the logs of inspect in this folder: `python make_inspect.py` where inspect_ai 0.3.285 is installed.
 
-Two mock models answer twelve sums in two epochs. One scorer gives C or I, the other several values, one of which it
-cannot always tell. Times, ids and hosts differ from one call to the next; scores and texts do not.
+Two mock models, mockllm/base and mockllm/new, answer twelve sums in two epochs. One scorer gives C or I, the other
+several values, one of which it cannot always tell. Times, ids and hosts differ from one call to the next; scores and
+texts do not.
 """
 
 from __future__ import annotations
@@ -54,11 +55,11 @@ def main() -> None:
             task = Task(name="sums", dataset=SAMPLES, solver=generate(), scorer=[match(), distance()], epochs=2)
             (log,) = eval(task, model=model, log_dir=folder, max_samples=1, max_connections=1, display="none")
             assert log.status == "success", log.error
-            shutil.copy(log.location.removeprefix("file://"), HERE / f"inspect_{name}.eval")
-        log = read_eval_log(str(HERE / "inspect_new.eval"))
+            shutil.copy(log.location.removeprefix("file://"), HERE / f"inspect_mockllm_{name}.eval")
+        log = read_eval_log(str(HERE / "inspect_mockllm_new.eval"))
         for sample in log.samples or []:
             sample.events = []  # most of the file, and not read
-        write_eval_log(log, str(HERE / "inspect_new.json"))
+        write_eval_log(log, str(HERE / "inspect_mockllm_new.json"))
 
 
 if __name__ == "__main__":
