@@ -81,6 +81,9 @@ def init(
         Path | None,
         typer.Option("--images", metavar="FOLDER", help="Where the pictures of FILE are, if not beside it."),
     ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch pictures that FILE gives as addresses, now and in a run.")
+    ] = False,
 ) -> None:
     """Write a recipe for own data that runs in about a minute on a CPU, and what to do next.
 
@@ -104,11 +107,14 @@ def init(
         guessed = guess(Path(os.path.expanduser(source)), parse_columns(column or []), images)
         for line in guessed.said:
             output.say(f"guessed: {line}")
-        settings, about = guessed.settings, f"Questions of `{source.name}`."
+        asked = {"download": True} if download else {}
+        settings, about = {**guessed.settings, **asked}, f"Questions of `{source.name}`."
     found = _checked(settings)
     if found.wrong and not any(found.questions.values()):
         first = found.wrong[0]
-        hint = "Say what a column holds with --column, and where the pictures are with --images."
+        hint = (
+            "Say what a column holds with --column, and where the pictures are with --images; --download fetches them."
+        )
         raise DataError(f"no row can be used: {first.kind}: {first.examples[0]}", hint)
     _write(folder, settings, found, about, source is None)
     if source is not None and _pictured(found):

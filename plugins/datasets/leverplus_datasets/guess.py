@@ -144,8 +144,10 @@ def _pictures(found: Guess, file: Path, values: Sequence[Any], images: Path | No
         found.said.append("pictures: in the rows")
         return
     if any(pictures.is_address(text) for text in texts):
-        found.settings["download"] = True
-        found.said.append("pictures: addresses, which will be fetched into the cache folder")
+        # Whoever wrote the rows chose the addresses: to ask them is for the user to say.
+        found.said.append(
+            "pictures: addresses; nothing is fetched without dataset.download=true (data init: --download)"
+        )
         return
     if any(text.startswith("data:") or len(text) > 500 for text in texts):
         found.said.append("pictures: in the rows")

@@ -89,7 +89,7 @@ def test_what_is_wrong_with_a_file_is_told_as_the_recipe_is_written(cli: Cli, tm
         ("vizwiz.json", [{"question": "?", "image": "000000000042.jpg", "answers": [{"answer": "x"}]}],
          {"columns": {"id": "#"}, "images": "train2017"}, "id: the number of the row"),
         ("web.jsonl", [{"id": 1, "question": "?", "image_url": "https://example.org/a.png", "answer": "x"}],
-         {"columns": {"image": "image_url"}, "download": True}, "pictures: addresses"),
+         {"columns": {"image": "image_url"}}, "pictures: addresses; nothing is fetched without dataset.download=true"),
         ("twice.jsonl", [{"id": 1, "question": "?", "caption": "c", "answer": "x"}] * 2,
          {"columns": {"id": "#"}}, "id: the number of the row"),
     ],
@@ -145,3 +145,15 @@ def test_where_the_pictures_are_can_be_said(cli: Cli, tmp_path: Path) -> None:
     code, out, err = cli("data", "init", "own", "--from", "own/rows.csv", "--images", "elsewhere")
     assert code == 0 and "21 train, 9 validation" in out, err
     assert Recipe.load(tmp_path / "own" / "recipe.yaml").dataset.settings["images"] == str(tmp_path / "elsewhere")
+
+
+def test_addresses_are_asked_only_when_the_user_says_so(tmp_path: Path, cli: Cli) -> None:
+    row = {"id": 1, "question": "?", "image": "http://127.0.0.1:1/a.png", "answer": "x"}
+    (tmp_path / "web.jsonl").write_text(json.dumps(row))
+    init = ("data", "init", str(tmp_path / "mine"), "--from", str(tmp_path / "web.jsonl"))
+    code, _, error = cli(*init)
+    assert code == 2 and "image is an address (http://127.0.0.1:1/a.png), not a file." in error
+    assert "127.0.0.1 is 127.0.0.1, an address of this machine" in cli(*init, "--download")[2], "it went to ask"
+    check = ("data", "check", str(tmp_path / "web.jsonl"))
+    assert "addresses, which are not fetched (dataset.download): 1" in cli(*check)[1]
+    assert "addresses that cannot be fetched: 1" in cli(*check, "--set", "dataset.download=true")[1]
